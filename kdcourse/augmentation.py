@@ -1,0 +1,76 @@
+"""Augmentations that work on whole batches, on the device the batch is on.
+
+Each maps uint8 pixels ``(N, C, H, W)`` and a ``torch.Generator`` on their device to pixels of the
+same shape, with a draw of its own for every image. Any callable with these two arguments can be
+used beside them. (The transforms of ``torchvision.transforms.v2`` draw once per call, so that all
+images of a batch would share one crop.)
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class PadCrop:
+    """Pad by ``padding`` pixels on every side and crop at random to the old size."""
+
+    padding: int = 2
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        samples, _, height, width = pixels.shape
+        padded = F.pad(pixels, (self.padding,) * 4)
+        shift = torch.randint(
+            2 * self.padding + 1, (2, samples, 1), generator=generator, device=pixels.device
+        )
+        rows = shift[0] + torch.arange(height, device=pixels.device)  # (N, H)
+        columns = shift[1] + torch.arange(width, device=pixels.device)  # (N, W)
+        sample = torch.arange(samples, device=pixels.device)
+        # (N, H, W, C) by indexing around the channels, then back to (N, C, H, W)
+        cropped = padded[sample[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+        return cropped.movedim(-1, 1)
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Mirror each image left to right with ``probability``."""
+
+    probability: float = 0.5
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        draw = torch.rand(len(pixels), generator=generator, device=pixels.device)
+        mirrored = (draw < self.probability).view(-1, 1, 1, 1)
+        return torch.where(mirrored, pixels.flip(-1), pixels)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Add Gaussian noise of standard deviation ``deviation`` (in units of the full range)."""
+
+    deviation: float = 0.1
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        noise = torch.randn(pixels.shape, generator=generator, device=pixels.device)
+        return (pixels + 255 * self.deviation * noise).round_().clamp_(0, 255).to(torch.uint8)
+
+
+class Compose:
+    """Apply several augmentations one after the other."""
+
+    def __init__(self, *steps):
+        self.steps = steps
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        for step in self.steps:
+            pixels = step(pixels, generator)
+        return pixels
+
+    def __repr__(self) -> str:
+        return f"Compose{self.steps!r}"
+
+
+def pad_crop_flip(padding: int = 2) -> Compose:
+    """Return the usual augmentation of small images: a random crop and a random mirror image."""
+    return Compose(PadCrop(padding), Flip())

@@ -1,0 +1,116 @@
+"""The checks that every loss shares: bad input gets an error that names it, before any arithmetic.
+
+Checks of shapes, types and plain numbers always run. A check that has to read a tensor's values
+runs for CPU tensors only: on a GPU it would stall the device, and inside ``torch.compile``,
+``vmap`` or on the ``meta`` device there are no values to read.
+"""
+
+import math
+from numbers import Real
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+
+def check_matrix(name: str, tensor: Tensor, columns: str = "K", least: int = 1) -> None:
+    """Require a floating-point tensor of shape ``(N, columns)`` with at least ``least`` rows."""
+    check_floating(name, tensor)
+    if tensor.dim() != 2:
+        raise ValueError(f"{name} must have shape (N, {columns}), got {tuple(tensor.shape)}")
+    if tensor.shape[0] < least:
+        raise ValueError(f"{name} must hold at least {least} sample(s), got {tensor.shape[0]}")
+    if tensor.shape[1] < 1:
+        raise ValueError(f"{name} must have at least one column, got {tuple(tensor.shape)}")
+
+
+def check_floating(name: str, tensor: Tensor) -> None:
+    """Require a tensor of a floating-point dtype."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name} must be floating point, got {tensor.dtype}")
+
+
+def check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    """Require two tensors of one shape (same batch size, same number of classes)."""
+    if tensor.shape != other.shape:
+        raise ValueError(
+            f"{name} and {other_name} must have the same shape (same batch, same classes), "
+            f"got {tuple(tensor.shape)} and {tuple(other.shape)}"
+        )
+
+
+def check_target(target: Tensor, samples: int, classes: int) -> None:
+    """Require class indices: shape ``(N,)``, int64, in ``[0, K)``."""
+    if not isinstance(target, Tensor):
+        raise TypeError(f"target must be a torch.Tensor, got {type(target).__name__}")
+    if target.dtype != torch.int64:
+        raise ValueError(f"target must hold class indices of dtype torch.int64, got {target.dtype}")
+    if target.shape != (samples,):
+        raise ValueError(f"target must have shape ({samples},), got {tuple(target.shape)}")
+    if readable(target) and not bool(((target >= 0) & (target < classes)).all()):
+        raise ValueError(
+            f"target must lie in [0, {classes}), got values from "
+            f"{int(target.min())} to {int(target.max())}"
+        )
+
+
+def check_number(
+    name: str,
+    value: float,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> None:
+    """Require a finite real number in the interval from ``low`` to ``high``."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {type(value).__name__}")
+    above = value > low if open_low else value >= low
+    below = value < high if open_high else value <= high
+    if not (math.isfinite(value) and above and below):
+        left = "(" if open_low or low == -math.inf else "["
+        right = ")" if open_high or high == math.inf else "]"
+        raise ValueError(
+            f"{name} must be finite and lie in {left}{low}, {high}{right}, got {value}"
+        )
+
+
+def check_temperature(temperature: float) -> None:
+    """Require a finite temperature above zero."""
+    check_number("temperature", temperature, 0.0, open_low=True)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Require one of a few words."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_probabilities(name: str, probabilities: Tensor) -> None:
+    """Require rows that are not negative and sum to one (within 1e-3, or what the dtype can hold)."""
+    if not readable(probabilities):
+        return
+    if not bool((probabilities >= 0).all()):  # also false for NaN
+        raise ValueError(f"{name} must not be negative or NaN, smallest is {probabilities.min()}")
+    sums = probabilities.double().sum(dim=1)
+    off = float((sums - 1).abs().max())
+    if not off <= max(1e-3, 4 * torch.finfo(probabilities.dtype).eps):
+        raise ValueError(f"each row of {name} must sum to one, the worst is off by {off:.4g}")
+
+
+def readable(tensor: Tensor) -> bool:
+    """Whether looking at the values of ``tensor`` is possible and free of a device stall."""
+    return (
+        tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not isinstance(tensor, FakeTensor)
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Upcast half precision to float32; float32 and float64 stay as they are."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

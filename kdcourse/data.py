@@ -1,0 +1,347 @@
+"""Image sets in memory: loaded by torchvision, kept as uint8, batched on the device.
+
+>>> splits = fashion_mnist()                      # train, validation and test
+>>> train = splits.train[:4000]                   # any slice, mask or index tensor
+>>> for inputs, target in train.batches(128, seed=0, epoch=3):
+...     ...                                       # float32 (N, C, H, W), int64 (N,)
+
+A small image set fits in memory, on the CPU or on the GPU. Drawing a batch is then one index
+operation instead of one Python call per image, and an epoch can be replayed from its seed.
+"""
+
+import inspect
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor
+from torchvision.datasets.utils import calculate_md5
+from torchvision.transforms import v2
+
+from kdcourse.checks import check_number
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+
+
+class CorruptedFileError(RuntimeError):
+    """A data file whose checksum is not the published one."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """A labelled set of images in memory.
+
+    Attributes:
+        pixels: ``(N, C, H, W)``, uint8.
+        target: ``(N,)``, int64 class indices.
+        classes: the K class names.
+        mean: per channel, of pixels scaled to [0, 1], over the whole training set.
+        std: per channel, likewise.
+        name: name of the set.
+    """
+
+    pixels: Tensor
+    target: Tensor
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    name: str = "images"
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.dim() != 4:
+            kind = f"{self.pixels.dtype} {tuple(self.pixels.shape)}"
+            raise ValueError(f"pixels must be torch.uint8 of shape (N, C, H, W), got {kind}")
+        if self.target.shape != self.pixels.shape[:1] or self.target.dtype != torch.int64:
+            kind = f"{self.target.dtype} {tuple(self.target.shape)}"
+            raise ValueError(f"target must be torch.int64 of shape (N,), one per image, got {kind}")
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __getitem__(self, index: Any) -> "Images":
+        """Take a subset by slice, mask or index tensor (a view of the pixels where possible)."""
+        return replace(self, pixels=self.pixels[index], target=self.target[index])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.pixels.device
+
+    def to(self, device: torch.device | str) -> "Images":
+        """Move the images to a device, where batches are then drawn."""
+        return replace(self, pixels=self.pixels.to(device), target=self.target.to(device))
+
+    def subset(self, size: int, *, seed: int = 0, balanced: bool = False) -> "Images":
+        """Draw ``size`` different images; ``balanced`` draws equally many of every class."""
+        if not 1 <= size <= len(self):
+            raise ValueError(f"size must lie in [1, {len(self)}], got {size}")
+        order = torch.randperm(len(self), generator=replay(seed), device="cpu")
+        order = order.to(self.device)
+        if balanced:
+            present = self.target.unique()
+            if size % len(present):
+                raise ValueError(
+                    f"size {size} cannot be split equally among {len(present)} classes"
+                )
+            each = size // len(present)
+            picked = [order[self.target[order] == label][:each] for label in present]
+            if min(map(len, picked)) < each:
+                raise ValueError(f"some class has fewer than {each} images")
+            order = torch.cat(picked).sort().values
+        return self[order[:size]]
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Turn uint8 pixels into the float32 inputs of a network: zero mean, unit deviation."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(-1, 1, 1)
+        return pixels.float().div_(255 * std).sub_(mean / std)
+
+    def inputs(self) -> Tensor:
+        """Return all images as network inputs, ``(N, C, H, W)`` float32."""
+        return self.normalize(self.pixels)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        shuffle: bool = True,
+        augment: Augmentation | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield ``(inputs, target)`` once through the set.
+
+        The order and the augmentations follow from ``(seed, epoch)`` alone, so that an epoch can
+        be replayed.
+
+        Args:
+            batch_size: images per batch; the last batch may be smaller.
+            seed: seed of the run.
+            epoch: number of the epoch.
+            shuffle: draw a new order for this epoch.
+            augment: maps uint8 pixels ``(N, C, H, W)`` and a generator to pixels.
+        """
+        check_number("batch_size", batch_size, 1)
+        generator = replay(seed, epoch, self.device)
+        order = torch.arange(len(self), device=self.device)
+        if shuffle:
+            order = torch.randperm(len(self), generator=generator, device=self.device)
+        for index in order.split(batch_size):
+            pixels = self.pixels[index]
+            if augment is not None:
+                pixels = augment(pixels, generator)
+            yield self.normalize(pixels), self.target[index]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Three disjoint sets: ``train`` to learn, ``validation`` to choose, ``test`` to report."""
+
+    train: Images
+    validation: Images
+    test: Images
+
+
+def replay(seed: int, epoch: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
+    """Make a generator that depends on ``(seed, epoch)`` alone: an epoch can be replayed."""
+    return torch.Generator(device).manual_seed(replay_seed(seed, epoch))
+
+
+def replay_seed(seed: int, epoch: int) -> int:
+    """Mix a run's seed with the number of an epoch."""
+    return (seed * 1_000_003 + epoch) % 2**63
+
+
+def fashion_mnist(root: str | Path | None = None, **options: Any) -> Splits:
+    """Load Fashion-MNIST: 60,000 + 10,000 grey images of 28×28, ten kinds of clothing.
+
+    The four original files ship with the course, so no network is needed. Options as in
+    :func:`from_torchvision`. Source: Xiao et al. 2017 (arXiv 1708.07747), MIT licence.
+    """
+    return from_torchvision("FashionMNIST", root, **options)
+
+
+def cifar10(root: str | Path | None = None, **options: Any) -> Splits:
+    """Load CIFAR-10: 50,000 + 10,000 colour images of 32×32. Options: :func:`from_torchvision`."""
+    return from_torchvision("CIFAR10", root, **options)
+
+
+def cifar100(root: str | Path | None = None, **options: Any) -> Splits:
+    """Load CIFAR-100: 50,000 + 10,000 colour images of 32×32. Options: :func:`from_torchvision`."""
+    return from_torchvision("CIFAR100", root, **options)
+
+
+def from_torchvision(
+    dataset: str | type,
+    root: str | Path | None = None,
+    *,
+    validation: int = 5000,
+    seed: int = 0,
+    download: bool = False,
+    image_size: int | None = None,
+) -> Splits:
+    """Load any classification set of torchvision that has a training and a test part.
+
+    Args:
+        dataset: name of a class in ``torchvision.datasets``, or such a class.
+        root: folder that holds the data; ``$KDCOURSE_DATA`` or the course's ``data/`` by default.
+        validation: images held out of the training set to choose settings on.
+        seed: seed of the split into training and validation.
+        download: fetch what is missing. Files appear in ``root`` only when they are complete.
+        image_size: resize images to this height and width (needed where sizes differ).
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        CorruptedFileError: a file's checksum is not the published one.
+        ValueError: not such a data set, or images of several sizes and no ``image_size``.
+    """
+    kind = _dataset_class(dataset)
+    folder = data_root(root)
+    if download and _problem(kind, folder) is not None:
+        _download(kind, folder)
+    problem = _problem(kind, folder)
+    if problem is not None:
+        raise problem
+    pixels, target, classes = _read(kind, folder, True, image_size)
+    mean, std = _statistics(pixels)
+    test_pixels, test_target, _ = _read(kind, folder, False, image_size)
+    if not 0 <= validation < len(target):
+        raise ValueError(f"validation must lie in [0, {len(target)}), got {validation}")
+    everything = Images(pixels, target, classes, mean, std, kind.__name__)
+    test = replace(everything, pixels=test_pixels, target=test_target)
+    order = torch.randperm(len(everything), generator=replay(seed))
+    return Splits(everything[order[validation:]], everything[order[:validation]], test)
+
+
+def data_root(root: str | Path | None = None) -> Path:
+    """Return the folder that holds the data: ``root``, ``$KDCOURSE_DATA`` or the course's own."""
+    course = Path(__file__).parents[1] / "data"
+    return Path(root or os.environ.get("KDCOURSE_DATA") or course)
+
+
+def _dataset_class(dataset: str | type) -> type:
+    kind = getattr(torchvision.datasets, dataset, None) if isinstance(dataset, str) else dataset
+    parameters = inspect.signature(kind).parameters if isinstance(kind, type) else {}
+    if not isinstance(kind, type) or not {"train", "split"} & set(parameters):
+        raise ValueError(f"{dataset!r} is not a torchvision set with a training and a test part")
+    return kind
+
+
+def _published_files(kind: type) -> list[tuple[str, str]]:
+    """Paths below the root and md5 sums, for the MNIST and the CIFAR family."""
+    resources = getattr(kind, "resources", None)
+    if isinstance(resources, list):
+        return [(f"{kind.__name__}/raw/{name}", md5) for name, md5 in resources]
+    files = [*getattr(kind, "train_list", []), *getattr(kind, "test_list", [])]
+    return [(f"{kind.base_folder}/{name}", md5) for name, md5 in files]  # type: ignore[attr-defined]
+
+
+def _problem(kind: type, folder: Path) -> Exception | None:
+    """Say what is wrong with the files of a set, if anything."""
+    advice = (
+        "Restore it (`git checkout -- data` in the course's folder), or call the loader with "
+        "download=True where there is a network."
+    )
+    files = _published_files(kind)
+    for name, expected in files:
+        path = folder / name
+        if not path.is_file():
+            return FileNotFoundError(f"{path} is missing (md5 {expected}). {advice}")
+        found = calculate_md5(str(path))
+        if found != expected:
+            return CorruptedFileError(
+                f"{path} is corrupted: its md5 is {found}, expected {expected}. {advice}"
+            )
+    if not files:  # other sets: torchvision's own check
+        try:
+            _construct(kind, folder, True)
+        except RuntimeError as error:
+            return FileNotFoundError(f"{kind.__name__} in {folder}: {error} {advice}")
+    return None
+
+
+def _download(kind: type, folder: Path) -> None:
+    """Let torchvision download into a folder aside, then move complete files into place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, suffix=".partial") as aside:
+        for train in (True, False):
+            _construct(kind, Path(aside), train, download=True)
+        for path in sorted(Path(aside).rglob("*")):
+            if path.is_file():
+                place = folder / path.relative_to(aside)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, place)
+
+
+def _construct(kind: type, folder: Path, train: bool, **options: Any) -> Any:
+    parameters = inspect.signature(kind).parameters
+    if "train" in parameters:
+        options["train"] = train
+    else:
+        options["split"] = "train" if train else "test"
+    if "download" not in parameters:
+        options.pop("download", None)
+    return kind(root=str(folder), **options)
+
+
+def _read(
+    kind: type, folder: Path, train: bool, image_size: int | None
+) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Read one part into ``pixels``, ``target`` and class names."""
+    with tempfile.TemporaryDirectory() as aside:
+        if isinstance(getattr(kind, "resources", None), list):
+            # torchvision unpacks the MNIST family beside the archives; it does so in a copy here,
+            # so that the data folder can be read-only and never holds a half-written file.
+            shutil.copytree(folder / kind.__name__, Path(aside) / kind.__name__)
+            part = _construct(kind, Path(aside), train, download=True)
+        else:
+            part = _construct(kind, folder, train)
+    pixels = getattr(part, "data", None)
+    if isinstance(pixels, (Tensor, np.ndarray)) and pixels.ndim in (3, 4):
+        pixels = torch.as_tensor(pixels)
+        if pixels.dim() == 3:
+            pixels = pixels[:, None]
+        elif pixels.shape[-1] in (1, 3):
+            pixels = pixels.movedim(-1, 1)
+        target = torch.as_tensor(getattr(part, "targets", getattr(part, "labels", None)))
+    else:
+        pixels, target = _read_one_by_one(part, image_size)
+    if image_size is not None:
+        pixels = v2.functional.resize(pixels, [image_size, image_size], antialias=True)
+    classes = getattr(part, "classes", None) or range(int(target.max()) + 1)
+    return pixels.contiguous(), target.long(), tuple(str(name) for name in classes)
+
+
+def _read_one_by_one(part: Any, image_size: int | None) -> tuple[Tensor, Tensor]:
+    pixels, target = [], []
+    for image, label in part:
+        image = v2.functional.pil_to_tensor(image.convert("RGB"))
+        if image_size is not None:
+            image = v2.functional.resize(image, [image_size, image_size], antialias=True)
+        if pixels and image.shape != pixels[0].shape:
+            raise ValueError(
+                f"images differ in size ({tuple(pixels[0].shape)}, {tuple(image.shape)}): "
+                "pass image_size"
+            )
+        pixels.append(image)
+        target.append(int(label))
+    return torch.stack(pixels), torch.tensor(target)
+
+
+def _statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel on the scale [0, 1], exact, from a histogram."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in range(pixels.shape[1]):
+        share = torch.bincount(pixels[:, channel].flatten(), minlength=256).double()
+        share /= share.sum()
+        mean.append(float((share * levels).sum()))
+        std.append(float((share * (levels - mean[-1]).square()).sum().sqrt()) or 1.0)
+    return tuple(mean), tuple(std)

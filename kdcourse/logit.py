@@ -1,0 +1,272 @@
+r"""Which properties? — logits.
+
+The student is asked to predict what the teacher predicts, softened by a temperature:
+
+.. math:: \min_f\; \ell_{CE} + \lambda \cdot \ell_{KD}
+
+Every function takes logits of shape ``(N, K)`` (N samples, K classes), computes in float32 at
+least, returns a scalar (mean over the N samples of a **sum** over the K classes) and sends no
+gradient to the teacher. Bad input raises ``ValueError`` or ``TypeError`` naming the argument.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdcourse.checks import (
+    at_least_float32,
+    check_choice,
+    check_matrix,
+    check_number,
+    check_probabilities,
+    check_same_shape,
+    check_target,
+    check_temperature,
+)
+
+DIVERGENCES = ("forward", "reverse", "jensen-shannon")
+
+
+def softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    r"""Turn logits into probabilities, softened by a temperature.
+
+    .. math:: p^{(i)} = \exp(z^{(i)}/\tau) \,/\, \textstyle\sum_j \exp(z^{(j)}/\tau)
+
+    τ → ∞ gives the uniform distribution, τ → 0 puts everything on the largest logit.
+
+    Args:
+        logits: ``(N, K)``, floating point.
+        temperature: τ > 0.
+
+    Returns:
+        ``(N, K)`` probabilities, float32 at least.
+
+    Source: Hinton, Vinyals, Dean 2015 (arXiv 1503.02531), eq. 1.
+    """
+    return _log_softmax("logits", logits, temperature).exp()
+
+
+def kd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 4.0,
+    *,
+    divergence: str = "forward",
+    scale: bool = True,
+) -> Tensor:
+    r"""Divergence between the softened predictions of teacher and student.
+
+    .. math:: \ell_{KD} = \tau^2 \cdot \frac1N \sum_n \sum_k
+              p_T^{(k)} \left(\log p_T^{(k)} - \log p_S^{(k)}\right)
+
+    *KL or cross-entropy?* The lecture writes :math:`-\sum_k p_T \log p_S` and calls it KL. That is
+    the cross-entropy: KL plus the teacher's entropy, which the student cannot change. Both have
+    the same gradient; only KL is zero when the student has arrived. The slide's form is
+    :func:`kd_cross_entropy`.
+
+    *Why τ²?* The gradient with respect to a student logit is :math:`(p_S - p_T)/\tau`, and for
+    large τ the difference itself shrinks as 1/τ, to :math:`(z_S - z_T)/(K\tau)` for centred
+    logits. Without the factor τ², raising the temperature would switch the term off as 1/τ²;
+    with it, λ keeps its meaning. ``scale=False`` gives the slide's form, without the factor.
+
+    *Which reduction?* Sum over classes, mean over samples. Averaging over the classes too (the
+    default of ``torch.nn.KLDivLoss``) would make the term K times too weak.
+
+    Args:
+        student_logits: ``(N, K)``.
+        teacher_logits: ``(N, K)``; receives no gradient.
+        temperature: τ > 0, used on both sides.
+        divergence: ``"forward"`` KL(T‖S), which covers all that the teacher finds likely;
+            ``"reverse"`` KL(S‖T), which settles on what it finds most likely; or
+            ``"jensen-shannon"``, the mean of both against the mixture :math:`(p_T + p_S)/2`.
+        scale: multiply by τ².
+
+    Returns:
+        Scalar ≥ 0 in nats, zero exactly when the two predictions agree.
+
+    Source: Hinton et al. 2015 (arXiv 1503.02531), section 2; reverse KL and Jensen–Shannon as in
+    Gu et al. 2024 (arXiv 2306.08543) and Agarwal et al. 2024 (arXiv 2306.13649).
+    """
+    check_choice("divergence", divergence, DIVERGENCES)
+    log_p_student, log_p_teacher = _both_log_softmax(student_logits, teacher_logits, temperature)
+    if divergence == "forward":
+        loss = _kl(log_p_teacher, log_p_student)
+    elif divergence == "reverse":
+        loss = _kl(log_p_student, log_p_teacher)
+    else:
+        log_mixture = torch.logaddexp(log_p_student, log_p_teacher) - math.log(2)
+        loss = (_kl(log_p_teacher, log_mixture) + _kl(log_p_student, log_mixture)) / 2
+    return _scaled(loss, temperature, scale)
+
+
+def kd_cross_entropy(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 4.0,
+    *,
+    scale: bool = True,
+) -> Tensor:
+    r"""The lecture's KD term: cross-entropy of the student under the teacher's probabilities.
+
+    .. math:: -\tau^2 \cdot \frac1N \sum_n \sum_k p_T^{(k)} \log p_S^{(k)}
+
+    Equal to :func:`kd_loss` plus τ² times the teacher's entropy: same gradient, larger value,
+    never zero unless the teacher is certain. Arguments as in :func:`kd_loss`.
+
+    Source: the lecture, *Logit distillation*; Hinton et al. 2015 (arXiv 1503.02531), section 2.
+    """
+    log_p_student, log_p_teacher = _both_log_softmax(student_logits, teacher_logits, temperature)
+    loss = -(log_p_teacher.exp() * log_p_student).sum(dim=1).mean()
+    return _scaled(loss, temperature, scale)
+
+
+def kd_loss_from_probabilities(
+    student_logits: Tensor,
+    teacher_probabilities: Tensor,
+    temperature: float = 1.0,
+    *,
+    scale: bool = True,
+) -> Tensor:
+    r"""KD from a closed-weight teacher, which shows its probabilities and nothing else.
+
+    The teacher's probabilities (at τ = 1, as a service returns them) are softened by the power
+    1/τ and renormalised, :math:`p_T^{(k)} \propto (p^{(k)})^{1/\tau}`. Since
+    :math:`\log p = z + \text{const}`, this is exactly ``softmax(z / τ)``: with exact
+    probabilities the loss equals :func:`kd_loss`. Probabilities of zero (a teacher that shows its
+    top-k only) stay zero.
+
+    Args:
+        student_logits: ``(N, K)``.
+        teacher_probabilities: ``(N, K)``, rows ≥ 0 that sum to one; receives no gradient.
+        temperature: τ > 0, used on both sides.
+        scale: multiply by τ².
+
+    Returns:
+        Scalar ≥ 0 in nats.
+
+    Raises:
+        ValueError: also for probabilities that are negative or do not sum to one (read on CPU
+            tensors only; on a GPU that check would stall the device).
+    """
+    log_p_student = _log_softmax("student_logits", student_logits, temperature)
+    check_matrix("teacher_probabilities", teacher_probabilities)
+    check_same_shape(
+        "student_logits", student_logits, "teacher_probabilities", teacher_probabilities
+    )
+    check_probabilities("teacher_probabilities", teacher_probabilities)
+    # log 0 = -inf softens to exactly 0, and xlogy(0, 0) = 0 below; the largest entry of a row is
+    # at least 1/K, so a row is never all -inf.
+    log_p_teacher = at_least_float32(teacher_probabilities.detach()).log()
+    p_teacher = (log_p_teacher / temperature).softmax(dim=1)
+    loss = (torch.xlogy(p_teacher, p_teacher) - p_teacher * log_p_student).sum(dim=1).mean()
+    return _scaled(loss, temperature, scale)
+
+
+def decoupled_kd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    target: Tensor,
+    *,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+    temperature: float = 4.0,
+) -> Tensor:
+    r"""Decoupled KD (DKD): the target class against the rest, and the rest among themselves.
+
+    .. math:: \tau^2 \left(\alpha\, KL(b_T \| b_S) + \beta\, KL(\hat p_T \| \hat p_S)\right)
+
+    with :math:`b = (p_y, 1 - p_y)` and :math:`\hat p` the softmax over the K − 1 other classes.
+    Plain KD is α = 1 with β replaced by the teacher's own :math:`1 - p_y` per sample: a confident
+    teacher mutes its dark knowledge. DKD lets β speak.
+
+    Args:
+        student_logits: ``(N, K)``, K ≥ 2.
+        teacher_logits: ``(N, K)``; receives no gradient.
+        target: ``(N,)``, int64 class indices.
+        alpha: weight of the target-class part, ≥ 0.
+        beta: weight of the non-target part, ≥ 0.
+        temperature: τ > 0.
+
+    Returns:
+        Scalar ≥ 0 in nats.
+
+    Source: Zhao et al. 2022 (arXiv 2203.08679), eq. 7. Non-target classes are taken out by index
+    and logsumexp; masking them with −1000, as the authors' code does, fails in half precision.
+    """
+    check_number("alpha", alpha, 0.0)
+    check_number("beta", beta, 0.0)
+    student, teacher = _both_log_softmax(student_logits, teacher_logits, temperature)
+    samples, classes = student.shape
+    if classes < 2:
+        raise ValueError(f"student_logits must have at least 2 classes, got {classes}")
+    check_target(target, samples, classes)
+    others = torch.arange(classes - 1, device=target.device).expand(samples, -1)
+    others = others + (others >= target[:, None])  # (N, K-1): every class but the target
+
+    def parts(log_p: Tensor) -> tuple[Tensor, Tensor]:
+        rest = log_p.gather(1, others)
+        log_rest = rest.logsumexp(dim=1, keepdim=True)
+        return torch.cat([log_p.gather(1, target[:, None]), log_rest], dim=1), rest - log_rest
+
+    (student_binary, student_rest), (teacher_binary, teacher_rest) = parts(student), parts(teacher)
+    loss = alpha * _kl(teacher_binary, student_binary) + beta * _kl(teacher_rest, student_rest)
+    return _scaled(loss, temperature, True)
+
+
+def standardize(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    r"""Z-score each sample's logits: subtract their mean, divide by their deviation and by τ.
+
+    .. math:: (z - \bar z) \,/\, (\tau \cdot \sigma(z)), \quad
+              \sigma(z)^2 = \tfrac1K \textstyle\sum_k (z^{(k)} - \bar z)^2
+
+    A student then copies the teacher's ranking and relative margins, not their magnitude:
+    ``kd_loss(standardize(s), standardize(t), temperature)``. Constant logits give zeros.
+
+    Args:
+        logits: ``(N, K)``.
+        temperature: τ > 0.
+
+    Returns:
+        ``(N, K)``, float32 at least; differentiable.
+
+    Source: Sun et al. 2024 (arXiv 2403.01427), eq. 10, with the deviation over K as in the paper;
+    the authors' code divides by K − 1, which is a temperature larger by the factor √(K/(K−1)).
+    """
+    check_matrix("logits", logits)
+    check_temperature(temperature)
+    centred = at_least_float32(logits)
+    centred = centred - centred.mean(dim=1, keepdim=True)
+    # A spread below the rounding error of the logits is no spread: such a sample is constant.
+    rounding = 2 * torch.finfo(centred.dtype).eps * logits.detach().abs().amax(1, keepdim=True)
+    constant = centred.detach().abs().amax(1, keepdim=True) <= rounding
+    variance = centred.square().mean(dim=1, keepdim=True)
+    # where() before the square root: the root of zero has no finite gradient.
+    deviation = torch.where(constant, 1.0, variance).sqrt()
+    return torch.where(constant, 0.0, centred / (deviation * temperature))
+
+
+def _log_softmax(name: str, logits: Tensor, temperature: float) -> Tensor:
+    check_matrix(name, logits)
+    check_temperature(temperature)
+    return F.log_softmax(at_least_float32(logits) / temperature, dim=1)
+
+
+def _both_log_softmax(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    log_p_student = _log_softmax("student_logits", student_logits, temperature)
+    with torch.no_grad():
+        log_p_teacher = _log_softmax("teacher_logits", teacher_logits, temperature)
+    check_same_shape("student_logits", student_logits, "teacher_logits", teacher_logits)
+    return log_p_student, log_p_teacher
+
+
+def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p‖q) from log-probabilities, sum over classes, mean over samples."""
+    return (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
+
+
+def _scaled(loss: Tensor, temperature: float, scale: bool) -> Tensor:
+    return loss * temperature**2 if scale else loss

@@ -1,0 +1,55 @@
+"""A closed-weight teacher: a service that returns probabilities and nothing else."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kdcourse.logit import softmax
+from kdcourse.teachers.teacher import Outputs, Teacher
+
+
+class ClosedTeacher(Teacher):
+    """Shows the probabilities of a model as a service would: perhaps only the top k, rounded.
+
+    What is left out or lost in rounding is made up for by renormalising, so that every row sums
+    to one. Logits and features are not to be had.
+
+    Args:
+        model: the model behind the service.
+        top_k: show the k largest probabilities only, zeros elsewhere.
+        decimals: round the probabilities to so many decimals.
+    """
+
+    def __init__(self, model: nn.Module, top_k: int | None = None, decimals: int | None = None):
+        super().__init__()
+        for name, value, least in (("top_k", top_k, 1), ("decimals", decimals, 0)):
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        self.model = model
+        self.top_k = top_k
+        self.decimals = decimals
+        self.eval()
+
+    @torch.no_grad()
+    def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
+        """Show probabilities ``(N, K)``; asking for layers is an error."""
+        if layers:
+            raise ValueError(
+                f"a closed teacher shows probabilities only, not the layers {', '.join(layers)}: "
+                "use a loss on predictions, or a teacher whose weights are open"
+            )
+        self.model.eval()
+        probabilities = softmax(self.model(inputs))
+        if self.top_k is not None:
+            if self.top_k > probabilities.shape[1]:
+                classes = probabilities.shape[1]
+                raise ValueError(f"top_k = {self.top_k} of a model with {classes} classes")
+            largest, index = probabilities.topk(self.top_k, dim=1)
+            probabilities = torch.zeros_like(probabilities).scatter_(1, index, largest)
+        if self.decimals is not None:
+            probabilities = probabilities.round(decimals=self.decimals)
+        total = probabilities.sum(dim=1, keepdim=True)
+        # Coarse rounding can leave nothing of a row: then nothing is known.
+        uniform = torch.full_like(probabilities, 1 / probabilities.shape[1])
+        return Outputs(probabilities=torch.where(total > 0, probabilities / total, uniform))

@@ -1,0 +1,76 @@
+"""A teacher is anything that, called with a batch, shows outputs without gradients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from kdcourse.models import capture
+
+
+@dataclass
+class Outputs:
+    """What a model showed on one batch.
+
+    Attributes:
+        logits: ``(N, K)``; None where the model keeps them to itself.
+        probabilities: ``(N, K)`` at temperature 1, from teachers that show nothing else.
+        features: outputs of the layers that were asked for, by name.
+    """
+
+    logits: Tensor | None = None
+    probabilities: Tensor | None = None
+    features: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Teacher(nn.Module):
+    """Base of all teachers: always in eval mode, never with gradients.
+
+    A subclass defines :meth:`show`. Calling a teacher returns what it predicts, ``(N, K)``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.training = False
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Stay in eval mode, whatever is asked: a teacher in train mode teaches noise."""
+        return super().train(False)
+
+    def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
+        """Show outputs for a batch of inputs, and those of the named layers."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map inputs to predictions ``(N, K)``: logits, or probabilities if it is closed."""
+        shown = self.show(inputs)
+        predictions = shown.probabilities if shown.logits is None else shown.logits
+        assert predictions is not None
+        return predictions
+
+
+class FrozenTeacher(Teacher):
+    """A trained model as a teacher.
+
+    The model itself is held, not a copy; it is put into eval mode and asked without gradients.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    @torch.no_grad()
+    def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
+        """Show logits, and the features of the named layers."""
+        self.model.eval()  # also where someone else has put it into train mode meanwhile
+        with capture(self.model, layers) as features:
+            logits = self.model(inputs)
+        return Outputs(logits=logits, features=features)
+
+
+def as_teacher(model: nn.Module) -> Teacher:
+    """Return ``model`` if it is a teacher already, or freeze it into one."""
+    return model if isinstance(model, Teacher) else FrozenTeacher(model)

@@ -1,0 +1,45 @@
+"""Checkpoints that survive a kill at any moment and never execute code when they are read."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class CorruptedCheckpointError(RuntimeError):
+    """A checkpoint that cannot be read."""
+
+
+def save(path: str | Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint: all of it, or nothing.
+
+    It is written aside, forced to disk, and then takes the place of the old one in one step of
+    the file system, so that a reader finds the old or the new state, never half of one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".partial")
+    with open(aside, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint: tensors and plain values only, no code is executed.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CorruptedCheckpointError: the file is not one, or is damaged, or holds anything else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint at {path}")
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise CorruptedCheckpointError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to start anew"
+        ) from error

@@ -1,0 +1,25 @@
+"""Where to compute, and in which precision."""
+
+import torch
+
+
+def choose_device(device: torch.device | str | None = None) -> torch.device:
+    """Return ``device``, or the best there is: CUDA, then Apple's MPS, then the CPU."""
+    if device is not None:
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def autocast_dtype(device: torch.device, autocast: bool | torch.dtype) -> torch.dtype | None:
+    """Return the dtype of mixed precision: bfloat16, or float16 on GPUs without it; None if off."""
+    if autocast is False:
+        return None
+    if isinstance(autocast, torch.dtype):
+        return autocast
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        return torch.float16
+    return torch.bfloat16

@@ -1,0 +1,42 @@
+"""What happened in training: one row an epoch, with every term of the objective."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class History:
+    """The record of a training run.
+
+    Attributes:
+        rows: one dictionary per epoch: ``epoch``, ``loss``, each term by its name (unweighted),
+            ``train_accuracy`` (in train mode, while the weights were changing),
+            ``validation_accuracy`` where there is a validation set, ``learning_rate``, ``seconds``.
+        interrupted: whether the run was stopped by hand before its last epoch.
+    """
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    interrupted: bool = False
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, column: str) -> list[float]:
+        """Return one column, such as ``history["loss"]``."""
+        if self.rows and column not in self.rows[0]:
+            raise KeyError(f"no column {column!r}; there are {', '.join(self.rows[0])}")
+        return [row[column] for row in self.rows]
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The last epoch's row."""
+        if not self.rows:
+            raise IndexError("no epoch was finished")
+        return self.rows[-1]
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return "History(no epoch finished)"
+        hidden = ("epoch", "learning_rate", "seconds")
+        values = ", ".join(f"{k} {v:.4f}" for k, v in self.last.items() if k not in hidden)
+        state = "interrupted after" if self.interrupted else "after"
+        return f"History({state} {len(self)} epochs: {values})"
