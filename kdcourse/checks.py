@@ -90,7 +90,7 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def check_probabilities(name: str, probabilities: Tensor) -> None:
-    """Require rows that are not negative and sum to one (within 1e-3, or what the dtype can hold)."""
+    """Require rows ≥ 0 that sum to one (within 1e-3, or what the dtype can hold)."""
     if not readable(probabilities):
         return
     if not bool((probabilities >= 0).all()):  # also false for NaN

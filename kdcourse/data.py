@@ -27,6 +27,8 @@ from torchvision.transforms import v2
 
 from kdcourse.checks import check_number
 
+COURSE_DATA = Path(__file__).parents[1] / "data"
+
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -222,8 +224,7 @@ def from_torchvision(
 
 def data_root(root: str | Path | None = None) -> Path:
     """Return the folder that holds the data: ``root``, ``$KDCOURSE_DATA`` or the course's own."""
-    course = Path(__file__).parents[1] / "data"
-    return Path(root or os.environ.get("KDCOURSE_DATA") or course)
+    return Path(root or os.environ.get("KDCOURSE_DATA") or COURSE_DATA)
 
 
 def _dataset_class(dataset: str | type) -> type:
@@ -320,7 +321,8 @@ def _read(
 
 
 def _read_one_by_one(part: Any, image_size: int | None) -> tuple[Tensor, Tensor]:
-    pixels, target = [], []
+    pixels: list[Tensor] = []
+    target: list[int] = []
     for image, label in part:
         image = v2.functional.pil_to_tensor(image.convert("RGB"))
         if image_size is not None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcourse.logit import softmax
-from kdcourse.teachers.teacher import Outputs, Teacher
+from kdcourse.training.teacher import Outputs, Teacher
 
 
 class ClosedTeacher(Teacher):

@@ -12,17 +12,22 @@ from kdcourse.training.objective import (
     StandardizedKD,
     Term,
 )
+from kdcourse.training.teacher import FrozenTeacher, Outputs, Teacher, as_teacher
 
 __all__ = [
     "CrossEntropy",
     "DecoupledKD",
+    "FrozenTeacher",
     "History",
     "Lesson",
     "LogitKD",
     "Objective",
+    "Outputs",
     "Run",
     "StandardizedKD",
+    "Teacher",
     "Term",
+    "as_teacher",
     "choose_device",
     "fit",
 ]

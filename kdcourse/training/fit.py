@@ -1,5 +1,6 @@
 """The one training loop: every scheme of the course composes :func:`fit`."""
 
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -16,11 +17,11 @@ from kdcourse.checks import check_choice, check_number
 from kdcourse.data import Augmentation, Images, replay_seed
 from kdcourse.metrics import accuracy
 from kdcourse.models import capture
-from kdcourse.teachers.teacher import Outputs, Teacher, as_teacher
 from kdcourse.training import checkpoint as checkpoints
 from kdcourse.training.device import autocast_dtype, choose_device
 from kdcourse.training.history import History
 from kdcourse.training.objective import CrossEntropy, Lesson, Objective
+from kdcourse.training.teacher import Outputs, Teacher, as_teacher
 
 Batches = Images | Iterable[tuple[Tensor, Tensor]]
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -90,11 +91,14 @@ def fit(
     """
     check_choice("on_interrupt", on_interrupt, ("return", "raise"))
     check_number("epochs", epochs, 1)
+    check_number("batch_size", batch_size, 1)
     place = choose_device(device)
     student.to(place)
     if isinstance(train, Images):
         train = train.to(place)
     steps = -(-len(train) // batch_size) if isinstance(train, Images) else _length(train)
+    if steps == 0:
+        raise ValueError("train holds no batch")
     run = Run(
         student,
         CrossEntropy() if objective is None else objective,
@@ -110,13 +114,17 @@ def fit(
     settings = {
         "student": f"{type(student).__name__}, {sum(p.numel() for p in student.parameters())}",
         "train": f"{train.name if isinstance(train, Images) else type(train).__name__}, {steps}",
-        "objective": repr(run.objective),
+        "validation": 0 if validation is None else len(validation),
+        "objective": _described(run.objective),
         "teacher": "none" if teacher is None else type(teacher).__name__,
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
-        "augment": repr(augment),
+        "optimizer": type(run.optimizer).__name__,
+        "scheduler": type(run.scheduler).__name__,
+        "augment": _described(augment),
+        "autocast": str(run.dtype),
         "seed": seed,
     }
     history = History()
@@ -191,6 +199,8 @@ class Run:
             raise ValueError(f"the objective {objective!r} needs a teacher, and there is none")
         if teacher is not None and not objective.needs_teacher:
             raise ValueError(f"there is a teacher, but the objective {objective!r} never asks it")
+        if teacher is not None and student in teacher.modules():
+            raise ValueError("the teacher is the student itself: teach with a copy of it")
         parameters = list(student.parameters())
         self.device = parameters[0].device
         self.student = student
@@ -273,6 +283,8 @@ class Run:
     def resume(self, path: str | Path, settings: dict[str, Any]) -> list[dict[str, float]]:
         """Take up a checkpoint of a run with the same settings and return its history."""
         state = checkpoints.load(path, self.device)
+        if not (isinstance(state, dict) and "settings" in state):
+            raise checkpoints.CorruptedCheckpointError(f"{path} is no checkpoint of a training run")
         for name, value in settings.items():
             if state["settings"].get(name) != value:
                 raise ValueError(
@@ -291,6 +303,11 @@ class Run:
             "scheduler": self.scheduler,
             "scaler": self.scaler,
         }
+
+
+def _described(value: object) -> str:
+    """Describe a setting the same way in every process: without addresses in memory."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def _length(batches: Iterable[Any]) -> int:

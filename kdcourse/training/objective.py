@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kdcourse import logit
 from kdcourse.checks import check_choice, check_number, check_temperature
-from kdcourse.teachers.teacher import Outputs
+from kdcourse.training.teacher import Outputs
 
 
 @dataclass
@@ -38,6 +38,8 @@ class Objective(nn.Module):
     def __init__(self, parts: Iterable[tuple[float, "Term"]]):
         super().__init__()
         parts = list(parts)
+        if not parts:
+            raise ValueError("an objective needs at least one term")
         self.weights = [weight for weight, _ in parts]
         self.terms = nn.ModuleList(term for _, term in parts)
         self.names = _distinct([term.name for _, term in parts])
@@ -212,7 +214,7 @@ class DecoupledKD(Term):
 
 
 class StandardizedKD(Term):
-    """KD on z-scored logits: :func:`kdcourse.logit.kd_loss` of :func:`kdcourse.logit.standardize`."""
+    """KD on z-scored logits: ``kd_loss`` of ``standardize``, both of :mod:`kdcourse.logit`."""
 
     def __init__(self, temperature: float = 2.0):
         super().__init__()

@@ -1,0 +1,41 @@
+# make lab: the course in JupyterLab.   make test: every test, notebooks included.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Small nets: one thread is as fast as two, and much faster on a busy machine.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help install lab test lint notebooks readme clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+install: $(VENV)/installed ## create .venv and install the course into it
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "kdcourse needs Python 3.10 or newer: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -c 'import ensurepip, venv' || (echo "this Python has no venv module; on Debian and Ubuntu: apt install python3-venv" && false)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@touch $@
+
+lab: install ## open the notebooks in JupyterLab
+	$(BIN)/python -m kdcourse lab
+
+test: install lint ## run the unit tests and every notebook
+	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=240 tests notebooks
+
+lint: install ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+notebooks: install ## run all notebooks and store their outputs
+	$(BIN)/python -m kdcourse notebooks
+
+readme: install ## write the measured claims into the README
+	$(BIN)/python -m kdcourse readme
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

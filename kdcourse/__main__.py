@@ -1,0 +1,121 @@
+"""The command line: ``python -m kdcourse COMMAND``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one of the course's commands and return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"kdcourse: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("kdcourse: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m kdcourse", description="Knowledge distillation, taught and measured."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    lab = commands.add_parser("lab", help="open the notebooks in JupyterLab")
+    lab.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to JupyterLab")
+    lab.set_defaults(run=_lab)
+
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="measure the lecture's claims",
+        description="Measure claims over seeds, store every seed, print the table of the README. "
+        "What is stored already is not measured again.",
+    )
+    reproduce.add_argument("ids", nargs="*", metavar="ID", help="claims (all by default)")
+    reproduce.add_argument("--seeds", type=int, default=10, help="number of seeds (10)")
+    reproduce.add_argument("--jobs", type=int, default=1, help="processes side by side (1)")
+    reproduce.add_argument(
+        "--stored", action="store_true", help="measure nothing, print what is stored"
+    )
+    reproduce.set_defaults(run=_reproduce)
+
+    teachers = commands.add_parser("teachers", help="train the teachers that ship with the course")
+    teachers.add_argument("names", nargs="*", metavar="NAME", help="teachers (all by default)")
+    teachers.add_argument("--folder", help="where to store them (data/teachers)")
+    teachers.set_defaults(run=_teachers)
+
+    bench = commands.add_parser("bench", help="measure what the package costs, as ratios")
+    bench.add_argument("--rounds", type=int, default=9, help="rounds of each comparison (9)")
+    bench.set_defaults(run=_bench)
+
+    notebooks = commands.add_parser("notebooks", help="run the notebooks and store their outputs")
+    notebooks.add_argument("paths", nargs="*", metavar="FILE", help="notebooks (all by default)")
+    notebooks.set_defaults(run=_notebooks)
+
+    readme = commands.add_parser("readme", help="write the stored measurements into the README")
+    readme.set_defaults(run=_readme)
+    return parser
+
+
+# Each command imports what it needs, so that --help answers at once.
+
+
+def _lab(options: argparse.Namespace) -> int:
+    import os
+    import subprocess
+
+    from kdcourse.notebooks import NOTEBOOKS
+
+    # One thread is as fast as two for the course's small nets, and much faster on a busy machine.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    command = [sys.executable, "-m", "jupyterlab", *options.arguments]
+    return subprocess.run(command, cwd=NOTEBOOKS, env=environment).returncode
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from kdcourse import claims
+
+    ids = options.ids or list(claims.CLAIMS)
+    if not options.stored:
+        claims.reproduce(ids, seeds=options.seeds, jobs=options.jobs)
+    print(claims.table(ids))
+    return 0
+
+
+def _teachers(options: argparse.Namespace) -> int:
+    from kdcourse.teachers import shipped
+
+    for name in options.names or shipped.RECIPES:
+        card = shipped.train_teacher(name, options.folder or shipped.TEACHERS)
+        print(f"{name}: test accuracy {card['test_accuracy']} %, sha256 {card['sha256']}")
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from kdcourse import bench
+
+    print(bench.table(bench.bench(rounds=options.rounds)))
+    return 0
+
+
+def _notebooks(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from kdcourse import notebooks
+
+    notebooks.run([Path(path) for path in options.paths] or notebooks.course_notebooks())
+    return 0
+
+
+def _readme(options: argparse.Namespace) -> int:
+    from kdcourse import readme
+
+    readme.write()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""What the package costs: ratios, measured side by side in one run.
+
+Absolute times depend on the machine and on who else uses it; so the two sides of every ratio take
+turns, and the median of the rounds counts.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from kdcourse import models
+from kdcourse.augmentation import pad_crop_flip
+from kdcourse.claims.results import RESULTS, current_versions
+from kdcourse.data import Images, fashion_mnist
+from kdcourse.logit import kd_loss
+from kdcourse.teachers import pretrained
+from kdcourse.training import CrossEntropy, LogitKD, fit
+
+PATH = RESULTS / "bench.json"
+
+
+@dataclass
+class Comparison:
+    """Two ways to do the same thing.
+
+    Attributes:
+        name: what is compared.
+        ours: median seconds of our way.
+        other: median seconds of the other way.
+        ratio: median over the rounds of ours ÷ other, taken round by round.
+        rounds: so many rounds.
+    """
+
+    name: str
+    ours: float
+    other: float
+    ratio: float
+    rounds: int
+
+
+def bench(*, images: int = 4000, rounds: int = 9, path: Path = PATH) -> list[Comparison]:
+    """Run every comparison on one thread, store it with the versions, and return it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train = fashion_mnist().train[:images]
+        comparisons = [
+            compare(
+                "an epoch of fit ÷ the same steps by hand (plain8 student, res16 teacher)",
+                lambda: _epoch_of_fit(train),
+                lambda: _epoch_by_hand(train),
+                rounds,
+            ),
+            compare(
+                "an epoch of augmented batches ÷ Dataset, per-image transforms, DataLoader",
+                lambda: _our_batches(train),
+                lambda: _loader_batches(train),
+                rounds,
+            ),
+        ]
+    finally:
+        torch.set_num_threads(threads)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "command": "python -m kdcourse bench",
+        "images": images,
+        "versions": current_versions(),
+        "comparisons": [asdict(c) for c in comparisons],
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    return comparisons
+
+
+def compare(
+    name: str, ours: Callable[[], object], other: Callable[[], object], rounds: int
+) -> Comparison:
+    """Time two functions in turn, after one round to warm up."""
+    ours(), other()
+    pairs = [(_seconds(ours), _seconds(other)) for _ in range(rounds)]
+    return Comparison(
+        name,
+        statistics.median(a for a, _ in pairs),
+        statistics.median(b for _, b in pairs),
+        statistics.median(a / b for a, b in pairs),
+        rounds,
+    )
+
+
+def table(comparisons: list[Comparison]) -> str:
+    """Return the comparisons as a Markdown table."""
+    lines = ["| ours ÷ other | ours, s | other, s | ratio | rounds |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {c.name} | {c.ours:.3f} | {c.other:.3f} | **{c.ratio:.3f}** | {c.rounds} |"
+        for c in comparisons
+    ]
+    return "\n".join(lines)
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _epoch_of_fit(train: Images) -> None:
+    student = models.plain(8, seed=0)
+    objective = CrossEntropy() + LogitKD(4)
+    fit(
+        student,
+        train,
+        objective,
+        teacher=pretrained("res16"),
+        epochs=1,
+        device="cpu",
+        progress=False,
+    )
+
+
+def _epoch_by_hand(train: Images) -> None:
+    """The steps of ``fit`` written out: forward, backward, optimiser, and nothing else."""
+    student, teacher = models.plain(8, seed=0).train(), pretrained("res16")
+    optimizer = torch.optim.SGD(
+        student.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+    steps = -(-len(train) // 128)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
+    for inputs, target in train.batches(128):
+        with torch.no_grad():
+            taught = teacher(inputs)
+        logits = student(inputs)
+        loss = nn.functional.cross_entropy(logits, target) + kd_loss(logits, taught, 4)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+
+
+def _our_batches(train: Images) -> None:
+    for _ in train.batches(128, augment=pad_crop_flip()):
+        pass
+
+
+class PerImage(Dataset):
+    """The usual way: one image at a time, transformed on its own."""
+
+    def __init__(self, train: Images):
+        self.train = train
+        self.transform = v2.Compose(
+            [
+                v2.RandomCrop(train.pixels.shape[-1], padding=2),
+                v2.RandomHorizontalFlip(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(train.mean, train.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.train)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(self.train.pixels[index]), int(self.train.target[index])
+
+
+def _loader_batches(train: Images) -> None:
+    for _ in DataLoader(PerImage(train), batch_size=128, shuffle=True):
+        pass

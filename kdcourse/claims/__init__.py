@@ -1,0 +1,21 @@
+"""The lecture's claims as measurements, one module per notebook."""
+
+from kdcourse.claims import logit, motivation
+from kdcourse.claims.claim import CLAIMS, Bound, Claim, Effect, Estimate
+from kdcourse.claims.reproduce import reproduce
+from kdcourse.claims.results import Result, load
+from kdcourse.claims.table import table
+
+__all__ = [
+    "CLAIMS",
+    "Bound",
+    "Claim",
+    "Effect",
+    "Estimate",
+    "Result",
+    "load",
+    "logit",
+    "motivation",
+    "reproduce",
+    "table",
+]

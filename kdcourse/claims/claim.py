@@ -1,0 +1,139 @@
+"""What a claim is: the slide's statement, a function from a seed to measurements, and a verdict."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+Measurements = Mapping[str, float]
+HOLDS, NOT_SEEN, REVERSED = "holds", "not seen at this scale", "reversed"
+REPORTED = "reported"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A paired difference that the claim says is above zero.
+
+    Attributes:
+        label: what is compared, in words.
+        more: the measurement that should be larger.
+        less: the one that should be smaller; zero if None.
+    """
+
+    label: str
+    more: str
+    less: str | None = None
+
+    def of(self, measurements: Measurements) -> float:
+        """Return the difference for one seed."""
+        return measurements[self.more] - (measurements[self.less] if self.less else 0.0)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A deviation from an identity that no seed may exceed: the claim is exact, not statistical.
+
+    Attributes:
+        label: what is equal, in words.
+        deviation: the measurement of the deviation.
+        most: rounding error allowed.
+    """
+
+    label: str
+    deviation: str
+    most: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean and 95 % confidence interval over seeds (Student's t)."""
+
+    label: str
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the lecture as a measurement.
+
+    Attributes:
+        id: short name.
+        statement: what the lecture says.
+        notebook: number of the notebook that shows it.
+        measure: function from a seed (and settings with defaults) to measurements; accuracies and
+            shares in percent.
+        effects: what should be above zero, in every seed's paired difference.
+        bounds: what should be equal, for an exact claim.
+        reason: a sentence on why the verdict is what it is.
+    """
+
+    id: str
+    statement: str
+    notebook: int
+    measure: Callable[..., dict[str, float]]
+    effects: tuple[Effect, ...] = ()
+    bounds: tuple[Bound, ...] = ()
+    reason: str = ""
+    toy: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The defaults of ``measure``: what a measurement depends on beside the seed."""
+        parameters = inspect.signature(self.measure).parameters.values()
+        return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+    def estimates(self, runs: Mapping[int, Measurements]) -> list[Estimate]:
+        """Return mean and interval of every effect over the measured seeds."""
+        return [
+            estimate(effect.label, [effect.of(run) for run in runs.values()])
+            for effect in self.effects
+        ]
+
+    def verdict(self, runs: Mapping[int, Measurements]) -> str:
+        """Say whether the claim holds: every interval above zero, every identity within rounding.
+
+        ``reversed`` if any interval lies below zero or an identity fails, ``not seen at this
+        scale`` if an interval holds zero, ``reported`` for measurements without a claim.
+        """
+        estimates = self.estimates(runs)
+        broken = any(run[b.deviation] > b.most for b in self.bounds for run in runs.values())
+        if broken or any(e.high < 0 for e in estimates):
+            return REVERSED
+        if not self.effects and not self.bounds:
+            return REPORTED
+        # "not >" so that the interval of a single seed, which is infinite, shows nothing.
+        return NOT_SEEN if any(not e.low > 0 for e in estimates) else HOLDS
+
+
+def estimate(label: str, values: list[float]) -> Estimate:
+    """Return mean and 95 % confidence interval (Student's t) of independent values."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Estimate(label, mean, -math.inf, math.inf, len(values))
+    margin = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    return Estimate(label, mean, mean - margin, mean + margin, len(values))
+
+
+CLAIMS: dict[str, Claim] = {}
+
+
+def claim(id: str, *, toy: Mapping[str, Any] | None = None, **attributes: Any) -> Callable:
+    """Register the decorated function as the measurement of a claim."""
+
+    def register(measure: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:
+        if id in CLAIMS:
+            raise ValueError(f"two claims are named {id!r}")
+        CLAIMS[id] = Claim(id, measure=measure, toy=toy or {}, **attributes)
+        return measure
+
+    return register

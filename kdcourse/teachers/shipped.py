@@ -1,0 +1,125 @@
+"""The trained teachers that ship with the course, each with a card that says how it was made.
+
+``python -m kdcourse teachers NAME`` trains one again.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from kdcourse import metrics, models
+from kdcourse.augmentation import pad_crop_flip
+from kdcourse.data import COURSE_DATA, fashion_mnist
+from kdcourse.training import fit
+
+TEACHERS = COURSE_DATA / "teachers"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a teacher is trained, on labels alone.
+
+    Attributes:
+        model: short name of the architecture (:func:`kdcourse.models.by_name`).
+        images: so many of Fashion-MNIST's training images, from the first.
+        epochs: passes through them.
+        augmented: crop and flip at random.
+        seed: of initial weights, order and augmentation.
+    """
+
+    model: str
+    images: int
+    epochs: int
+    augmented: bool
+    seed: int = 0
+
+
+RECIPES = {
+    # Sees what the students see, no more: a fair teacher, and an overconfident one.
+    "res16": Recipe("res16", images=4000, epochs=15, augmented=False),
+    # More images, augmented: better, and less sure of itself.
+    "res16-augmented": Recipe("res16", images=10000, epochs=20, augmented=True),
+}
+
+
+def pretrained(name: str, folder: str | Path = TEACHERS) -> models.ConvNet:
+    """Load a trained teacher, in eval mode, after comparing its checksum with its card.
+
+    Raises:
+        ValueError: no such teacher.
+        FileNotFoundError: its weights or its card are missing.
+        RuntimeError: the weights are not the ones of the card.
+    """
+    recipe = _recipe(name)
+    weights = _existing(Path(folder) / f"{name}.safetensors", name)
+    expected, found = card(name, folder)["sha256"], _sha256(weights)
+    if found != expected:
+        raise RuntimeError(f"{weights} is corrupted: its sha256 is {found}, expected {expected}")
+    model = models.by_name(recipe.model)
+    model.load_state_dict(load_file(weights))
+    return model.eval()
+
+
+def card(name: str, folder: str | Path = TEACHERS) -> dict[str, Any]:
+    """Read a teacher's card: recipe, command, accuracies in percent, sha256 of the weights."""
+    _recipe(name)
+    return json.loads(_existing(Path(folder) / f"{name}.json", name).read_text())
+
+
+def train_teacher(
+    name: str, folder: str | Path = TEACHERS, *, progress: bool = True
+) -> dict[str, Any]:
+    """Train a teacher by its recipe, store its weights and its card, and return the card."""
+    recipe = _recipe(name)
+    splits = fashion_mnist()
+    model = models.by_name(recipe.model, seed=recipe.seed)
+    fit(
+        model,
+        splits.train[: recipe.images],
+        epochs=recipe.epochs,
+        augment=pad_crop_flip() if recipe.augmented else None,
+        seed=recipe.seed,
+        device="cpu",
+        on_interrupt="raise",
+        progress=progress,
+    )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights, aside = folder / f"{name}.safetensors", folder / f"{name}.safetensors.partial"
+    save_file(model.state_dict(), aside)
+    os.replace(aside, weights)
+    content = {
+        "name": name,
+        "command": f"python -m kdcourse teachers {name}",
+        "data": "Fashion-MNIST, the first images of the training split (seed 0)",
+        **asdict(recipe),
+        "parameters": models.count_parameters(model),
+        "validation_accuracy": round(100 * metrics.accuracy(model, splits.validation), 2),
+        "test_accuracy": round(100 * metrics.accuracy(model, splits.test), 2),
+        "torch": torch.__version__,
+        "sha256": _sha256(weights),
+    }
+    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    return content
+
+
+def _recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise ValueError(f"no teacher named {name!r}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def _existing(path: Path, name: str) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; make it: python -m kdcourse teachers {name}")
+    return path
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
