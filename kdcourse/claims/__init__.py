@@ -2,12 +2,15 @@
 
 from kdcourse.claims import logit, motivation
 from kdcourse.claims.claim import CLAIMS, Bound, Claim, Effect, Estimate
+from kdcourse.claims.experiment import TEMPERATURE, WEIGHT
 from kdcourse.claims.reproduce import reproduce
 from kdcourse.claims.results import Result, load
-from kdcourse.claims.table import table
+from kdcourse.claims.table import table, verdicts
 
 __all__ = [
     "CLAIMS",
+    "TEMPERATURE",
+    "WEIGHT",
     "Bound",
     "Claim",
     "Effect",
@@ -18,4 +21,5 @@ __all__ = [
     "motivation",
     "reproduce",
     "table",
+    "verdicts",
 ]

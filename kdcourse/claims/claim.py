@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,12 +106,12 @@ class Claim:
         scale`` if an interval holds zero, ``reported`` for measurements without a claim.
         """
         estimates = self.estimates(runs)
-        broken = any(run[b.deviation] > b.most for b in self.bounds for run in runs.values())
+        # "not <=" and "not >": NaN fulfils nothing, nor does the infinite interval of one seed.
+        broken = any(not run[b.deviation] <= b.most for b in self.bounds for run in runs.values())
         if broken or any(e.high < 0 for e in estimates):
             return REVERSED
         if not self.effects and not self.bounds:
             return REPORTED
-        # "not >" so that the interval of a single seed, which is infinite, shows nothing.
         return NOT_SEEN if any(not e.low > 0 for e in estimates) else HOLDS
 
 
@@ -125,6 +125,19 @@ def estimate(label: str, values: list[float]) -> Estimate:
 
 
 CLAIMS: dict[str, Claim] = {}
+
+
+def known(ids: Iterable[str]) -> list[str]:
+    """Return the ids of claims, each once; all claims if there are none.
+
+    Raises:
+        ValueError: no such claim.
+    """
+    chosen = list(dict.fromkeys(ids)) or list(CLAIMS)
+    for id in chosen:
+        if id not in CLAIMS:
+            raise ValueError(f"no claim {id!r}; there are {', '.join(CLAIMS)}")
+    return chosen
 
 
 def claim(id: str, *, toy: Mapping[str, Any] | None = None, **attributes: Any) -> Callable:

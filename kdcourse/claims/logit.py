@@ -43,7 +43,7 @@ def temperature(seed: int, *, samples: int = 64, classes: int = 10) -> dict[str,
     return {
         "hot": float((logit.softmax(logits, 1e6) - 1 / classes).abs().max()),
         "cold": float((logit.softmax(logits, 1e-3) - one_hot).abs().max()),
-        "fall of entropy": max(0.0, float(falls)),
+        "fall of entropy": max(float(falls), 0.0),
     }
 
 

@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from kdcourse.claims import results
-from kdcourse.claims.claim import CLAIMS
+from kdcourse.claims.claim import CLAIMS, known
 from kdcourse.claims.results import RESULTS, Result
 
 Measured = tuple[str, int, dict[str, float], float]
@@ -42,10 +42,7 @@ def reproduce(
     Returns:
         The results, in the order of ``ids``.
     """
-    ids = list(ids) or list(CLAIMS)
-    for id in ids:
-        if id not in CLAIMS:
-            raise ValueError(f"no claim {id!r}; there are {', '.join(CLAIMS)}")
+    ids = known(ids)
     if seeds < 1 or jobs < 1:
         raise ValueError(f"seeds and jobs must be at least 1, got {seeds} and {jobs}")
     wanted = {id: _stored(id, folder) for id in ids}

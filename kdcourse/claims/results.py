@@ -48,6 +48,13 @@ class Result:
         """Mean and interval of each of the claim's effects."""
         return self.claim.estimates(self.runs)
 
+    def __str__(self) -> str:
+        lines = [f"{self.claim.id}: {self.claim.statement}"]
+        lines += [f"  {e.label}: {e}" for e in self.estimates]
+        lines += [f"  {b.label}: equal within {b.most:g}" for b in self.claim.bounds]
+        lines.append(f"  {len(self.runs)} seeds: {self.verdict.upper()}. {self.claim.reason}")
+        return "\n".join(textwrap.fill(line, 98, subsequent_indent="    ") for line in lines)
+
     def values(self, name: str) -> list[float]:
         """Return one measurement over the seeds."""
         return [run[name] for run in self.runs.values()]
@@ -140,8 +147,11 @@ def _experiment(function: Callable) -> dict[str, Any]:
 def _globals_used(function: Callable) -> Iterator[tuple[str, Any]]:
     """Yield what a function names: globals of its module, and attributes of modules among them."""
     module = inspect.getmodule(function)
-    for node in ast.walk(_tree(function)):
-        if isinstance(node, ast.Name):
+    nodes = list(ast.walk(_tree(function)))
+    local = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    local |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    for node in nodes:
+        if isinstance(node, ast.Name) and node.id not in local:
             yield node.id, _unwrapped(module, node.id)
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             owner = getattr(module, node.value.id, None)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from kdcourse.claims.claim import CLAIMS
+from kdcourse.claims.claim import CLAIMS, known
 from kdcourse.claims.results import RESULTS, load
 
 
@@ -13,11 +13,11 @@ def table(ids: Iterable[str] = (), folder: Path = RESULTS) -> str:
         "| claim | the lecture says | measured | mean [95 % interval] | seeds | s/seed | verdict |",
         "|---|---|---|---|---|---|---|",
     ]
-    for id in ids or CLAIMS:
+    for id in known(ids):
         try:
             result = load(id, folder)
         except FileNotFoundError:
-            lines.append(f"| `{id}` | {CLAIMS[id].statement} | | | | | not measured yet |")
+            lines.append(_row(f"`{id}`", CLAIMS[id].statement, "", "", "", "", "not measured yet"))
             continue
         claim = result.claim
         seeds, seconds = len(result.runs), sum(result.seconds.values()) / len(result.runs)
@@ -28,7 +28,17 @@ def table(ids: Iterable[str] = (), folder: Path = RESULTS) -> str:
         measured = measured or [("", "")]
         for number, (label, value) in enumerate(measured):
             first = number == 0
-            head = f"`{id}` | {claim.statement}" if first else " | "
-            tail = f"{seeds} | {seconds:.0f} | **{result.verdict}**" if first else " | | "
-            lines.append(f"| {head} | {label} | {value} | {tail} |")
+            head = (f"`{id}`", claim.statement) if first else ("", "")
+            tail = (f"{seeds}", f"{seconds:.0f}", f"**{result.verdict}**") if first else ("",) * 3
+            lines.append(_row(*head, label, value, *tail))
     return "\n".join(lines)
+
+
+def verdicts(notebook: int, folder: Path = RESULTS) -> str:
+    """Return a line for each claim of a notebook: its verdict and its name."""
+    ids = [id for id, claim in CLAIMS.items() if claim.notebook == notebook]
+    return "\n".join(f"{load(id, folder).verdict:>22}  {id}" for id in ids)
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"

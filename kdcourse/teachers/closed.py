@@ -24,7 +24,7 @@ class ClosedTeacher(Teacher):
     def __init__(self, model: nn.Module, top_k: int | None = None, decimals: int | None = None):
         super().__init__()
         for name, value, least in (("top_k", top_k, 1), ("decimals", decimals, 0)):
-            if value is not None and (not isinstance(value, int) or value < least):
+            if value is not None and (type(value) is not int or value < least):
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
         self.model = model
         self.top_k = top_k
@@ -52,4 +52,4 @@ class ClosedTeacher(Teacher):
         total = probabilities.sum(dim=1, keepdim=True)
         # Coarse rounding can leave nothing of a row: then nothing is known.
         uniform = torch.full_like(probabilities, 1 / probabilities.shape[1])
-        return Outputs(probabilities=torch.where(total > 0, probabilities / total, uniform))
+        return Outputs(probabilities=torch.where(total == 0, uniform, probabilities / total))

@@ -1,0 +1,125 @@
+import argparse
+import re
+import subprocess
+import sys
+
+import pytest
+
+from kdcourse import claims
+from kdcourse.__main__ import _parser, main
+from kdcourse.teachers import shipped
+
+(COMMANDS,) = (
+    action.choices
+    for action in _parser()._actions
+    if isinstance(action, argparse._SubParsersAction)
+)
+
+
+def run(*arguments):
+    """Run the command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "kdcourse", *arguments], capture_output=True, text=True, timeout=120
+    )
+
+
+def refuse(*_, **__):
+    raise AssertionError("measured or trained")
+
+
+@pytest.fixture
+def idle(monkeypatch):
+    """Nothing may be measured or trained."""
+    monkeypatch.setattr(claims, "reproduce", refuse)
+    monkeypatch.setattr(shipped, "train_teacher", refuse)
+
+
+def test_help_names_the_commands(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert {"reproduce", "teachers"} <= COMMANDS.keys()
+    assert re.findall(r"^    (\w+)", shown, flags=re.MULTILINE) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    assert f"kdcourse {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["nosuch"], ["reproduce", "--nosuch"], ["reproduce", "--seeds", "x"]],
+    ids=" ".join,
+)
+def test_misuse_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "usage: python -m kdcourse" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("idle")
+@pytest.mark.parametrize("ids", [[], ["gap"], ["same-gradient", "temperature"]], ids=" ".join)
+def test_stored_prints_the_table_and_measures_nothing(ids, capsys):
+    assert main(["reproduce", *ids, "--stored"]) == 0
+    assert capsys.readouterr().out == claims.table(ids) + "\n"
+
+
+def test_reproduce_measures_and_prints_the_table(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(claims, "reproduce", lambda *a, **options: asked.append((*a, options)))
+    assert main(["reproduce", "gap", "--seeds", "3", "--jobs", "2"]) == 0
+    assert asked == [(["gap"], {"seeds": 3, "jobs": 2})]
+    assert capsys.readouterr().out == claims.table(["gap"]) + "\n"
+
+
+def test_teachers_are_trained_into_a_folder(monkeypatch, capsys, tmp_path):
+    asked = []
+
+    def train(name, folder):
+        asked.append((name, str(folder)))
+        return {"test_accuracy": 12.5, "sha256": "abc"}
+
+    monkeypatch.setattr(shipped, "train_teacher", train)
+    assert main(["teachers", "--folder", str(tmp_path)]) == 0
+    assert asked == [(name, str(tmp_path)) for name in shipped.RECIPES]
+    assert "res16: test accuracy 12.5 %, sha256 abc\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["reproduce", "nosuch"],
+        ["reproduce", "nosuch", "--stored"],
+        ["reproduce", "gap", "--seeds", "0"],
+        ["reproduce", "gap", "--jobs", "0"],
+        ["teachers", "nosuch"],
+    ],
+    ids=" ".join,
+)
+def test_mistake_exits_with_1_and_one_line(arguments, capsys):
+    assert main(arguments) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("kdcourse: ")
+    assert shown.err.count("\n") == 1
+
+
+def test_interrupted(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(claims, "reproduce", interrupted)
+    assert main(["reproduce"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["--help"], 0), ([], 2), (["teachers", "nosuch"], 1)]
+)
+def test_exit_status_of_the_process(arguments, status):
+    done = run(*arguments)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr

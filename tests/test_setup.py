@@ -1,0 +1,81 @@
+"""Versions stand in one place, and the ways to install agree."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIRED = [
+    Requirement(line)
+    for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]
+]
+CONSTRAINTS = {
+    Requirement(line).name: Requirement(line)
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+}
+
+
+@pytest.mark.parametrize("requirement", REQUIRED, ids=lambda r: r.name)
+def test_the_tested_version_lies_in_the_range(requirement):
+    if requirement.marker and not requirement.marker.evaluate({"python_version": "3.11"}):
+        return  # not installed on the Python that is tested
+    (pin,) = CONSTRAINTS[requirement.name].specifier
+    assert pin.operator == "=="
+    assert requirement.specifier.contains(pin.version)
+
+
+def test_constraints_pin_nothing_else():
+    assert set(CONSTRAINTS) <= {requirement.name for requirement in REQUIRED}
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="constraints are for Python 3.11")
+@pytest.mark.parametrize("name", CONSTRAINTS)
+def test_the_tested_version_is_installed(name):
+    (pin,) = CONSTRAINTS[name].specifier
+    assert version(name).split("+")[0] == pin.version
+
+
+def test_conda_takes_its_versions_from_the_constraints():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert pip == {"pip": ["-c constraints.txt", "-e .[test]"]}
+    assert sorted(re.split("[=<>]", name)[0] for name in conda) == ["pip", "python"]
+    (python,) = (name for name in conda if name.startswith("python"))
+    assert Requirement(f"python>{PROJECT['requires-python'].strip('>=')}").specifier.contains(
+        python.split("=")[1] + ".1"
+    )
+
+
+def test_make_installs_with_the_constraints_and_help_lists_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    assert '-c constraints.txt -e ".[test]"' in makefile
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for target in targets:
+        assert re.search(rf"^make {target}\s+\S", shown.stdout, re.MULTILINE), target
+
+
+def test_importing_a_loss_loads_nothing_but_torch():
+    code = (
+        "import sys, kdcourse.logit; "
+        "print([m for m in sys.modules if m.startswith(('kdcourse', 'matplotlib', 'ipywidgets'))])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert run.stdout.strip() == "['kdcourse', 'kdcourse.checks', 'kdcourse.logit']"
