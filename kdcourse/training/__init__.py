@@ -1,7 +1,7 @@
 """Training: objectives, the one loop, checkpoints."""
 
 from kdcourse.training.device import choose_device
-from kdcourse.training.fit import Run, fit
+from kdcourse.training.fit import fit
 from kdcourse.training.history import History
 from kdcourse.training.objective import (
     CrossEntropy,
@@ -12,6 +12,7 @@ from kdcourse.training.objective import (
     StandardizedKD,
     Term,
 )
+from kdcourse.training.run import Run
 from kdcourse.training.teacher import FrozenTeacher, Outputs, Teacher, as_teacher
 
 __all__ = [
