@@ -20,8 +20,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[test]"
 	@touch $@
 
-lab: install ## open the notebooks in JupyterLab
-	$(BIN)/python -m kdcourse lab
+lab: install ## open the notebooks in JupyterLab (ARGS="--no-browser --port 8890", say)
+	$(BIN)/python -m kdcourse lab $(ARGS)
 
 test: install lint ## run the unit tests and every notebook
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=240 tests notebooks

@@ -7,7 +7,12 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one of the course's commands and return its exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if options.run is _lab:
+        options.arguments = rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return options.run(options)
     except (ValueError, OSError, RuntimeError) as error:
@@ -24,8 +29,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    lab = commands.add_parser("lab", help="open the notebooks in JupyterLab")
-    lab.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to JupyterLab")
+    lab = commands.add_parser(
+        "lab",
+        help="open the notebooks in JupyterLab",
+        description="Open the notebooks in JupyterLab. Options are passed on to it, such as "
+        "--no-browser or --port 8890.",
+    )
     lab.set_defaults(run=_lab)
 
     reproduce = commands.add_parser(
@@ -72,6 +81,8 @@ def _lab(options: argparse.Namespace) -> int:
     # One thread is as fast as two for the course's small nets, and much faster on a busy machine.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     command = [sys.executable, "-m", "jupyterlab", *options.arguments]
+    if getattr(os, "geteuid", lambda: 1)() == 0:  # as in a container, where Jupyter would refuse
+        command.append("--allow-root")
     return subprocess.run(command, cwd=NOTEBOOKS, env=environment).returncode
 
 

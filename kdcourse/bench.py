@@ -110,7 +110,7 @@ def _seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _epoch_of_fit(train: Images) -> None:
+def _epoch_of_fit(train: Images) -> nn.Module:
     student = models.plain(8, seed=0)
     objective = CrossEntropy() + LogitKD(4)
     fit(
@@ -122,9 +122,10 @@ def _epoch_of_fit(train: Images) -> None:
         device="cpu",
         progress=False,
     )
+    return student
 
 
-def _epoch_by_hand(train: Images) -> None:
+def _epoch_by_hand(train: Images) -> nn.Module:
     """The steps of ``fit`` written out: forward, backward, optimiser, and nothing else."""
     student, teacher = models.plain(8, seed=0).train(), pretrained("res16")
     optimizer = torch.optim.SGD(
@@ -141,6 +142,7 @@ def _epoch_by_hand(train: Images) -> None:
         loss.backward()
         optimizer.step()
         scheduler.step()
+    return student
 
 
 def _our_batches(train: Images) -> None:

@@ -95,7 +95,7 @@ def check_probabilities(name: str, probabilities: Tensor) -> None:
         return
     if not bool((probabilities >= 0).all()):  # also false for NaN
         raise ValueError(f"{name} must not be negative or NaN, smallest is {probabilities.min()}")
-    sums = probabilities.double().sum(dim=1)
+    sums = probabilities.detach().double().sum(dim=1)
     off = float((sums - 1).abs().max())
     if not off <= max(1e-3, 4 * torch.finfo(probabilities.dtype).eps):
         raise ValueError(f"each row of {name} must sum to one, the worst is off by {off:.4g}")

@@ -236,11 +236,13 @@ def standardize(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """
     check_matrix("logits", logits)
     check_temperature(temperature)
-    centred = at_least_float32(logits)
-    centred = centred - centred.mean(dim=1, keepdim=True)
+    logits = at_least_float32(logits)
+    centred = logits - logits.mean(dim=1, keepdim=True)
     # A spread below the rounding error of the logits is no spread: such a sample is constant.
-    rounding = 2 * torch.finfo(centred.dtype).eps * logits.detach().abs().amax(1, keepdim=True)
-    constant = centred.detach().abs().amax(1, keepdim=True) <= rounding
+    # So is one whose square would underflow to zero.
+    number = torch.finfo(centred.dtype)
+    rounding = 2 * number.eps * logits.detach().abs().amax(1, keepdim=True)
+    constant = centred.detach().abs().amax(1, keepdim=True) <= rounding.clamp_min(number.tiny**0.5)
     variance = centred.square().mean(dim=1, keepdim=True)
     # where() before the square root: the root of zero has no finite gradient.
     deviation = torch.where(constant, 1.0, variance).sqrt()

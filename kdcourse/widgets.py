@@ -59,7 +59,7 @@ def temperature(images: Images, teacher_logits: Tensor, student_logits: Tensor) 
         figure = plots.predictions(images.pixels[one], p, images.target[one], images.classes)
         top = [f"{n} {float(v.max()):.0%} {images.classes[int(v.argmax())]}" for n, v in p.items()]
         label = images.classes[int(images.target[image])]
-        return figure, f"Image {image}, a {label}, at temperature {tau:.3g}: {', '.join(top)}"
+        return figure, f"Image {image} ({label}) at temperature {tau:.3g}: {', '.join(top)}"
 
     style = {"description_width": "90px"}
     return figure_widget(

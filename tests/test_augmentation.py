@@ -1,0 +1,82 @@
+import itertools
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from kdcourse.augmentation import Compose, Flip, Noise, PadCrop, pad_crop_flip
+from kdcourse.data import replay
+
+PIXELS = torch.randint(1, 256, (32, 3, 7, 9), dtype=torch.uint8, generator=replay(0))
+
+
+def shift_of(image, cropped, padding):
+    """The one shift at which a crop of the padded image is what came out, or None."""
+    padded = F.pad(image, (padding,) * 4)
+    _, height, width = image.shape
+    for y, x in itertools.product(range(2 * padding + 1), repeat=2):
+        if torch.equal(padded[:, y : y + height, x : x + width], cropped):
+            return y, x
+    return None
+
+
+def test_pad_crop_crops_every_image_at_a_shift_of_its_own():
+    shifts = set()
+    for seed in range(8):
+        out = PadCrop(2)(PIXELS, replay(seed))
+        assert out.dtype == torch.uint8
+        assert out.shape == PIXELS.shape
+        found = [shift_of(a, b, 2) for a, b in zip(PIXELS, out, strict=True)]
+        assert None not in found
+        assert len(set(found)) > 5
+        shifts |= set(found)
+    assert len(shifts) == 25
+
+
+def test_flip_mirrors_about_half_of_the_images():
+    out = Flip()(PIXELS, replay(1))
+    mirrored = [torch.equal(a.flip(-1), b) for a, b in zip(PIXELS, out, strict=True)]
+    kept = [torch.equal(a, b) for a, b in zip(PIXELS, out, strict=True)]
+    assert [a != b for a, b in zip(mirrored, kept, strict=True)] == [True] * 32
+    assert 6 < sum(mirrored) < 26
+
+
+@pytest.mark.parametrize(
+    ("augment", "expected"),
+    [
+        (PadCrop(0), PIXELS),
+        (Flip(0.0), PIXELS),
+        (Flip(1.0), PIXELS.flip(-1)),
+        (Compose(), PIXELS),
+        (Compose(Flip(1.0), Flip(1.0)), PIXELS),
+        (Noise(0.0), PIXELS),
+    ],
+)
+def test_what_must_come_out(augment, expected):
+    assert torch.equal(augment(PIXELS, replay(0)), expected)
+
+
+def test_noise_has_its_deviation():
+    grey = torch.full((50, 1, 20, 20), 128, dtype=torch.uint8)
+    out = Noise(0.05)(grey, replay(0))
+    assert out.dtype == torch.uint8
+    assert out.float().mean() == pytest.approx(128, abs=0.5)
+    assert out.float().std() == pytest.approx(255 * 0.05, rel=0.03)
+    assert Noise(9.0)(grey, replay(0)).unique().tolist()[:1] == [0]
+
+
+@pytest.mark.parametrize("augment", [PadCrop(1), Flip(), Noise(), pad_crop_flip()], ids=repr)
+def test_a_function_of_the_generator_on_any_layout_and_device(augment, device):
+    pixels = PIXELS.to(device)
+    out = augment(pixels, replay(4, device=device))
+    assert torch.equal(out, augment(pixels, replay(4, device=device)))
+    assert not torch.equal(out, augment(pixels, replay(5, device=device)))
+    strided = pixels.transpose(2, 3).contiguous().transpose(2, 3)
+    assert torch.equal(augment(strided, replay(4, device=device)), out)
+    assert out.device == pixels.device
+
+
+def test_compose_keeps_the_order():
+    steps = Compose(lambda p, g: p + 1, lambda p, g: p * 2)
+    assert steps(torch.tensor([3]), replay(0)).item() == 8
+    assert repr(pad_crop_flip(4)) == "Compose(PadCrop(padding=4), Flip(probability=0.5))"

@@ -1,0 +1,316 @@
+import gzip
+import pickle
+import re
+import shutil
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torchvision.datasets.utils import calculate_md5
+
+from kdcourse import augmentation, data
+
+RAW = data.COURSE_DATA / "FashionMNIST" / "raw"
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return data.fashion_mnist()
+
+
+def listing(folder):
+    return sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.rglob("*"))
+
+
+def test_fashion_mnist_is_complete_and_normalised(splits):
+    assert [len(part) for part in vars(splits).values()] == [55_000, 5_000, 10_000]
+    assert splits.train.classes[9] == "Ankle boot"
+    assert splits.train.mean == pytest.approx((0.2860,), abs=1e-4)
+    assert splits.train.std == pytest.approx((0.3530,), abs=1e-4)
+    assert splits.train.pixels.dtype == torch.uint8
+    inputs = torch.cat([splits.train.inputs(), splits.validation.inputs()])
+    assert inputs.dtype == torch.float32
+    assert inputs.mean().abs() < 1e-3
+    assert inputs.std() == pytest.approx(1, abs=1e-3)
+
+
+def test_train_and_validation_are_the_training_set_once(splits):
+    with gzip.open(RAW / "train-images-idx3-ubyte.gz") as file:
+        raw = np.frombuffer(file.read(), np.uint8, offset=16).reshape(60_000, -1)
+    ours = torch.cat([splits.train.pixels, splits.validation.pixels]).flatten(1).numpy()
+    assert sorted(map(bytes, ours)) == sorted(map(bytes, raw))
+
+
+def test_the_test_images_are_the_files_own(splits):
+    with gzip.open(RAW / "t10k-images-idx3-ubyte.gz") as file:
+        raw = np.frombuffer(file.read(), np.uint8, offset=16).reshape(10_000, 1, 28, 28)
+    with gzip.open(RAW / "t10k-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(), np.uint8, offset=8)
+    assert np.array_equal(splits.test.pixels.numpy(), raw)
+    assert np.array_equal(splits.test.target.numpy(), labels)
+
+
+def test_the_split_is_a_function_of_its_seed(splits):
+    same, other = data.fashion_mnist(), data.fashion_mnist(seed=1, validation=100)
+    assert torch.equal(same.validation.pixels, splits.validation.pixels)
+    assert len(other.validation) == 100
+    assert not torch.equal(other.validation.pixels, splits.validation.pixels[:100])
+
+
+# Files that are not as they should be.
+
+
+@pytest.fixture
+def copy(tmp_path):
+    shutil.copytree(RAW, tmp_path / "FashionMNIST" / "raw")
+    return tmp_path
+
+
+def test_loading_leaves_the_folder_as_it_was(copy):
+    before = listing(copy)
+    data.fashion_mnist(copy)
+    assert listing(copy) == before
+
+
+def test_a_missing_file_is_named(copy):
+    path = copy / "FashionMNIST" / "raw" / "train-labels-idx1-ubyte.gz"
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="download=True") as error:
+        data.fashion_mnist(copy)
+    assert str(path) in str(error.value)
+    assert "25c81989df183df01b3e8a0aad5dffbe" in str(error.value)
+
+
+def test_a_corrupted_file_is_named_with_both_checksums(copy):
+    path = copy / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte.gz"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(data.CorruptedFileError, match="Restore it") as error:
+        data.fashion_mnist(copy)
+    message = str(error.value)
+    assert str(path) in message
+    assert "bb300cfdad3c16e7a12a480ee83cd310" in message
+    assert calculate_md5(path) in message
+
+
+def test_a_download_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
+    def broken(self):
+        Path(self.raw_folder).mkdir(parents=True)
+        (Path(self.raw_folder) / "train-images-idx3-ubyte.gz").write_bytes(b"half")
+        raise RuntimeError("connection lost")
+
+    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "download", broken)
+    with pytest.raises(RuntimeError, match="connection lost"):
+        data.fashion_mnist(tmp_path, download=True)
+    assert listing(tmp_path) == []
+
+
+def test_a_download_moves_complete_files_into_place(tmp_path, monkeypatch):
+    def works(self):
+        shutil.copytree(RAW, self.raw_folder, dirs_exist_ok=True)
+        for name, md5 in self.resources:
+            torchvision.datasets.mnist.download_and_extract_archive(
+                "nowhere", download_root=self.raw_folder, filename=name, md5=md5
+            )
+
+    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "download", works)
+    assert len(data.fashion_mnist(tmp_path, download=True).test) == 10_000
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_environment_says_where_data_is(copy, monkeypatch):
+    monkeypatch.setenv("KDCOURSE_DATA", str(copy))
+    assert data.data_root() == copy
+    monkeypatch.setenv("KDCOURSE_DATA", str(copy / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        data.fashion_mnist()
+
+
+# Other sets, through torchvision's own loaders, on small files of the right form.
+
+
+def fake_cifar(kind, root, monkeypatch):
+    """Write files in CIFAR's form and tell torchvision their checksums."""
+    fine = kind is torchvision.datasets.CIFAR100
+    folder = root / kind.base_folder
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    lists = {"train_list": kind.train_list, "test_list": kind.test_list}
+    for name, files in lists.items():
+        written = []
+        for file, _ in files:
+            labels = [n % (100 if fine else 10) for n in range(20)]
+            content = {
+                "data": random.integers(0, 256, (20, 3072), dtype=np.uint8),
+                "fine_labels" if fine else "labels": labels,
+            }
+            (folder / file).write_bytes(pickle.dumps(content))
+            written.append([file, calculate_md5(folder / file)])
+        monkeypatch.setattr(kind, name, written)
+    meta = dict(kind.meta)
+    names = [f"class {k}" for k in range(100 if fine else 10)]
+    (folder / meta["filename"]).write_bytes(pickle.dumps({meta["key"]: names}))
+    monkeypatch.setattr(kind, "meta", {**meta, "md5": calculate_md5(folder / meta["filename"])})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("load", "kind", "train"),
+    [
+        (data.cifar10, torchvision.datasets.CIFAR10, 100),
+        (data.cifar100, torchvision.datasets.CIFAR100, 20),
+    ],
+)
+def test_cifar(load, kind, train, tmp_path, monkeypatch):
+    folder = fake_cifar(kind, tmp_path, monkeypatch)
+    splits = load(tmp_path, validation=5)
+    assert splits.train.pixels.shape == (train - 5, 3, 32, 32)
+    assert splits.test.pixels.shape == (20, 3, 32, 32)
+    assert splits.test.target.tolist() == [n % len(splits.test.classes) for n in range(20)]
+    assert splits.train.classes[3] == "class 3"
+    assert len(splits.train.mean) == 3
+    raw = pickle.loads((folder / kind.test_list[0][0]).read_bytes())["data"]
+    assert np.array_equal(splits.test.pixels.numpy().reshape(20, -1), raw)
+    (folder / kind.test_list[0][0]).write_bytes(b"broken")
+    with pytest.raises(data.CorruptedFileError, match=re.escape(kind.test_list[0][0])):
+        load(tmp_path)
+
+
+class Pictures:
+    """A set in torchvision's manner, of PIL images of two sizes."""
+
+    classes = ("dark", "light")
+    sizes = (10, 12)
+
+    def __init__(self, root, split="train", transform=None):
+        self.length = 8 if split == "train" else 4
+
+    def __len__(self):
+        return self.length
+
+    def __iter__(self):
+        for n in range(self.length):
+            yield Image.new("L", (self.sizes[n % 2],) * 2, color=200 * (n % 2)), n % 2
+
+
+def test_any_torchvision_set_of_pictures(tmp_path):
+    splits = data.from_torchvision(Pictures, tmp_path, validation=2, image_size=9)
+    assert splits.train.pixels.shape == (6, 3, 9, 9)
+    assert splits.test.target.tolist() == [0, 1, 0, 1]
+    assert splits.test.pixels.amax((1, 2, 3)).tolist() == [0, 200, 0, 200]
+    with pytest.raises(ValueError, match="images differ in size .* pass image_size"):
+        data.from_torchvision(Pictures, tmp_path, validation=2)
+
+
+@pytest.mark.parametrize("name", ["NoSuchSet", "FakeData", "folder", 3])
+def test_what_is_no_such_set_is_named(name):
+    with pytest.raises(ValueError, match=f"{name!r} is not a torchvision set"):
+        data.from_torchvision(name)
+
+
+@pytest.mark.parametrize("validation", [-1, 8, 100])
+def test_validation_must_leave_something_to_train_on(validation, tmp_path):
+    with pytest.raises(ValueError, match=rf"validation must lie in \[0, 8\), got {validation}"):
+        data.from_torchvision(Pictures, tmp_path, validation=validation, image_size=9)
+
+
+# Subsets and batches.
+
+
+@pytest.fixture
+def images():
+    """Images that carry their own number in their pixels."""
+    pixels = torch.arange(50, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 6, 6).clone()
+    return data.Images(pixels, torch.arange(50) % 5, tuple("abcde"), (0.0,), (1 / 255,))
+
+
+def numbers(batches):
+    """The numbers of the images in each batch (a pixel's value is kept by this normalisation)."""
+    return [inputs.flatten(1).amax(1).round().int().tolist() for inputs, _ in batches]
+
+
+def test_a_batch_holds_normalised_images_with_their_labels(images):
+    for inputs, target in images.batches(8):
+        assert inputs.dtype == torch.float32
+        assert torch.equal(inputs[:, 0, 0, 0].int() % 5, target.int())
+
+
+def test_every_image_once_and_the_last_batch_smaller(images):
+    batches = numbers(images.batches(8))
+    assert [len(batch) for batch in batches] == [8] * 6 + [2]
+    assert sorted(chain(*batches)) == list(range(50))
+    assert numbers(images.batches(20, shuffle=False)) == [
+        list(range(20)),
+        list(range(20, 40)),
+        list(range(40, 50)),
+    ]
+
+
+@pytest.mark.parametrize("augment", [None, augmentation.pad_crop_flip(), augmentation.Noise()])
+def test_an_epoch_can_be_replayed(images, augment):
+    def epoch(seed, epoch):
+        batches = images.batches(8, seed=seed, epoch=epoch, augment=augment)
+        return torch.cat([inputs for inputs, _ in batches])
+
+    state = torch.get_rng_state()
+    assert torch.equal(epoch(3, 5), epoch(3, 5))
+    assert not torch.equal(epoch(3, 5), epoch(3, 6))
+    assert not torch.equal(epoch(3, 5), epoch(4, 5))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("size", "error"), [(0, ValueError), (-3, ValueError), ("8", TypeError)])
+def test_bad_batch_sizes_are_named(images, size, error):
+    with pytest.raises(error, match="batch_size"):
+        next(images.batches(size))
+
+
+def test_subsets(images):
+    part = images.subset(20, seed=1, balanced=True)
+    assert part.target.bincount().tolist() == [4] * 5
+    assert len(set(part.pixels[:, 0, 0, 0].tolist())) == 20
+    assert torch.equal(images.subset(9, seed=2).pixels, images.subset(9, seed=2).pixels)
+    assert not torch.equal(images.subset(9, seed=2).pixels, images.subset(9, seed=3).pixels)
+    without = images[images.target != 3]
+    assert without.target.unique().tolist() == [0, 1, 2, 4]
+    assert len(images[10:20]) == 10
+    assert images[torch.tensor([7, 7])].pixels[:, 0, 0, 0].tolist() == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("size", "balanced", "words"),
+    [(0, False, "size must lie"), (51, False, "size must lie"), (7, True, "split equally")],
+)
+def test_impossible_subsets(images, size, balanced, words):
+    with pytest.raises(ValueError, match=words):
+        images.subset(size, balanced=balanced)
+
+
+def test_a_class_with_too_few_images_is_named(images):
+    few = images[(images.target != 2) | (torch.arange(50) < 10)]
+    with pytest.raises(ValueError, match="fewer than 5 images"):
+        few.subset(25, balanced=True)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "target", "words"),
+    [
+        (torch.zeros(3, 1, 4, 4), torch.zeros(3).long(), "pixels must be torch.uint8"),
+        (torch.zeros(3, 4, 4).byte(), torch.zeros(3).long(), r"\(N, C, H, W\)"),
+        (torch.zeros(3, 1, 4, 4).byte(), torch.zeros(2).long(), "one per image"),
+        (torch.zeros(3, 1, 4, 4).byte(), torch.zeros(3), "target must be torch.int64"),
+    ],
+)
+def test_bad_tensors_are_named(pixels, target, words):
+    with pytest.raises(ValueError, match=words):
+        data.Images(pixels, target, ("a",), (0.5,), (0.5,))
+
+
+def test_batches_come_from_the_device_of_the_images(images, device):
+    inputs, target = next(images.to(device).batches(8, augment=augmentation.pad_crop_flip()))
+    assert inputs.device.type == target.device.type == device.type

@@ -1,0 +1,181 @@
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from kdcourse import models
+
+# Ours by arithmetic; He et al. 2015 table 6 (shortcut "pad", ten classes) and the CIFAR-100 nets
+# of the distillation literature by their published counts.
+COUNTS = [
+    (models.plain(2), 536),
+    (models.plain(4), 1_854),
+    (models.plain(8), 6_866),
+    (models.residual(8), 19_810),
+    (models.residual(16), 77_754),
+    (models.residual(32), 308_074),
+    (models.resnet(20), 278_324),
+    (models.resnet(32), 472_756),
+    (models.resnet(56), 861_620),
+    (models.resnet(110), 1_736_564),
+    (models.wide_resnet(16, 2), 703_284),
+    (models.wide_resnet(40, 2), 2_255_156),
+    (models.wide_resnet(40, 1), 569_780),
+]
+NAMES = ["plain1", "plain8", "res8", "resnet8", "wrn-10-1"]
+
+
+@pytest.mark.parametrize(("model", "count"), COUNTS, ids=[str(count) for _, count in COUNTS])
+def test_parameter_counts(model, count):
+    assert models.count_parameters(model) == count
+
+
+@pytest.mark.parametrize(
+    ("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)]
+)
+def test_parameter_counts_of_the_original_resnets(depth, millions):
+    count = models.count_parameters(models.resnet(depth, classes=10, shortcut="pad"))
+    assert round(count / 1e6, 2 if millions < 1 else 1) == millions
+
+
+def test_wrn_28_10_has_36_5_million():
+    with torch.device("meta"):
+        model = models.wide_resnet(28, 10, classes=10)
+    assert round(models.count_parameters(model) / 1e6, 1) == 36.5
+
+
+@pytest.mark.parametrize("depth", [8, 14, 20])
+def test_depth_counts_weighted_layers(depth):
+    model = models.resnet(depth, shortcut="pad")
+    assert sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in model.modules()) == depth
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_course_nets_grow_with_depth(depth):
+    plain, residual = models.plain(4, depth), models.residual(4, depth)
+    convolutions = [
+        sum(isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) for m in model.modules())
+        for model in (plain, residual)
+    ]
+    assert convolutions == [1 + 3 * depth, 1 + 6 * depth]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32)])
+def test_images_become_logits(name, channels, size):
+    model = models.by_name(name, channels=channels, classes=7)
+    images = torch.randn(2, channels, size, size)
+    assert model(images).shape == (2, 7)
+    model(images).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forward_and_backward_on_the_meta_device(name):
+    with torch.device("meta"):
+        model = models.by_name(name)
+        model(torch.empty(2, 1, 28, 28)).sum().backward()
+    assert all(p.grad.device.type == "meta" for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_seed_draws_the_weights_and_disturbs_nothing(name):
+    state = torch.get_rng_state()
+    a, b, c = (models.by_name(name, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    pairs = list(zip(a.parameters(), b.parameters(), strict=True))
+    assert all(torch.equal(p, q) for p, q in pairs)
+    assert not torch.equal(next(a.parameters()), next(c.parameters()))
+
+
+def test_without_a_seed_the_global_generator_draws():
+    torch.manual_seed(5)
+    a = models.plain(2)
+    torch.manual_seed(5)
+    b = models.plain(2)
+    assert torch.equal(next(a.parameters()), next(b.parameters()))
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "plain0", "vgg16", "8", "", "wrn-16", "wrn-a-2", "resnet21", "wrn-15-2"]
+)
+def test_unknown_names_are_errors(name):
+    with pytest.raises(ValueError, match=r"unknown model|must be"):
+        models.by_name(name)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: models.plain(0), "width must be a positive integer, got 0"),
+        (lambda: models.residual(8, depth=-1), "depth must be"),
+        (lambda: models.plain(8, classes=0), "classes must be"),
+        (lambda: models.resnet(20, shortcut="none"), "shortcut must be one of projection, pad"),
+        (lambda: models.resnet(9), r"6n \+ 2"),
+        (lambda: models.wide_resnet(17, 2), r"6n \+ 4"),
+    ],
+)
+def test_bad_sizes_are_named(build, words):
+    with pytest.raises(ValueError, match=words):
+        build()
+
+
+# Capturing layers by name.
+
+
+def test_capture_our_layers():
+    model = models.residual(8)
+    layers = ["stem", "stage1", "stage2", "stage3", "embedding", "classifier"]
+    with models.capture(model, layers) as shown:
+        logits = model(torch.randn(2, 1, 28, 28))
+    assert [tuple(shown[name].shape) for name in layers] == [
+        (2, 8, 14, 14),
+        (2, 8, 14, 14),
+        (2, 16, 7, 7),
+        (2, 32, 4, 4),
+        (2, 32),
+        (2, 10),
+    ]
+    assert torch.equal(shown["classifier"], logits)
+    shown["stage1"].sum().backward()
+    assert model.stem[0].weight.grad is not None
+
+
+def test_capture_any_model_as_torchvision_does():
+    model = torchvision.models.resnet18(weights=None).eval()
+    images = torch.randn(2, 3, 64, 64)
+    layers = ["layer1", "layer4", "avgpool"]
+    with torch.no_grad(), models.capture(model, layers) as shown:
+        model(images)
+    with torch.no_grad():
+        expected = create_feature_extractor(model, layers)(images)
+    assert list(shown) == layers
+    for name in layers:
+        assert torch.equal(shown[name], expected[name])
+
+
+def test_hooks_are_gone_afterwards_even_after_an_error():
+    model = models.plain(2)
+    with pytest.raises(RuntimeError), models.capture(model, ["stem"]):
+        model(torch.randn(2, 5, 28, 28))
+    with pytest.raises(ValueError, match="no layer"), models.capture(model, ["stem", "nowhere"]):
+        pass
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_misspelt_layer_gets_a_hint():
+    with (
+        pytest.raises(ValueError, match=r"ConvNet has no layer 'stage4'.*stage3"),
+        models.capture(models.plain(2), ["stage4"]),
+    ):
+        pass
+
+
+def test_a_layer_without_a_tensor_is_a_type_error():
+    model = nn.Sequential(nn.LSTM(3, 4))
+    with (
+        pytest.raises(TypeError, match="layer '0' puts out a tuple"),
+        models.capture(model, ["0"]),
+    ):
+        model(torch.randn(2, 5, 3))
