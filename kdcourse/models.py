@@ -303,7 +303,7 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
         TypeError: a layer whose output is not a tensor.
     """
     shown: dict[str, Tensor] = {}
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules()) if layers else {}
     handles = []
     try:
         for name in layers:

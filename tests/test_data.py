@@ -203,7 +203,7 @@ def test_any_torchvision_set_of_pictures(tmp_path):
     assert splits.train.pixels.shape == (6, 3, 9, 9)
     assert splits.test.target.tolist() == [0, 1, 0, 1]
     assert splits.test.pixels.amax((1, 2, 3)).tolist() == [0, 200, 0, 200]
-    with pytest.raises(ValueError, match="images differ in size .* pass image_size"):
+    with pytest.raises(ValueError, match=r"images differ in size .* pass image_size"):
         data.from_torchvision(Pictures, tmp_path, validation=2)
 
 

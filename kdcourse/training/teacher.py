@@ -65,7 +65,8 @@ class FrozenTeacher(Teacher):
     @torch.no_grad()
     def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
         """Show logits, and the features of the named layers."""
-        self.model.eval()  # also where someone else has put it into train mode meanwhile
+        if self.model.training:  # someone else has put it into train mode meanwhile
+            self.model.eval()
         with capture(self.model, layers) as features:
             logits = self.model(inputs)
         return Outputs(logits=logits, features=features)
