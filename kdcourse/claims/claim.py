@@ -59,7 +59,8 @@ class Estimate:
     seeds: int
 
     def __str__(self) -> str:
-        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+        digits = 2 if max(abs(self.low), abs(self.high)) >= 1 else 3  # losses are small
+        return f"{self.mean:+.{digits}f} [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
 
 
 @dataclass(frozen=True)
