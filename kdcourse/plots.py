@@ -59,9 +59,17 @@ def predictions(
         titles: N titles; the true class by default.
     """
     samples = len(pixels)
-    figure, axes = _panels(2, samples, width=2.3, height=2.2, sharey="row", height_ratios=(1, 1.5))
+    figure, axes = _panels(
+        2,
+        samples,
+        width=2.3 if samples > 1 else 4.0,
+        height=2.2,
+        sharey="row",
+        height_ratios=(1, 1.5),
+    )
     colours = (TEACHER, DISTILLED)
     thick = 0.8 / len(probabilities)
+    middle = thick * (len(probabilities) - 1) / 2
     places = np.arange(len(classes))
     for n in range(samples):
         picture(axes[0, n], pixels[n])
@@ -78,10 +86,11 @@ def predictions(
                 edgecolor="white",
             )
         axes[1, n].set(xlim=(0, 1), xlabel="probability")
-        axes[1, n].plot(0.95, int(target[n]) + thick * (len(probabilities) - 1) / 2, "k*")
-    axes[1, 0].set_yticks(places + thick * (len(probabilities) - 1) / 2, classes)
+        axes[1, n].plot(1.04, int(target[n]) + middle, "k*", clip_on=False)
+    axes[1, 0].set_yticks(places + middle, classes)
     axes[1, 0].invert_yaxis()
-    axes[1, -1].legend(loc="lower right", fontsize=8)
+    handles, names = axes[1, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     return figure
 
 

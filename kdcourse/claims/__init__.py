@@ -1,6 +1,6 @@
-"""The lecture's claims as measurements, one module per notebook."""
+"""The lecture's claims as measurements, by subject."""
 
-from kdcourse.claims import logit, motivation
+from kdcourse.claims import logit, motivation, soft_targets
 from kdcourse.claims.claim import CLAIMS, Bound, Claim, Effect, Estimate
 from kdcourse.claims.experiment import TEMPERATURE, WEIGHT
 from kdcourse.claims.reproduce import reproduce
@@ -20,6 +20,7 @@ __all__ = [
     "logit",
     "motivation",
     "reproduce",
+    "soft_targets",
     "table",
     "verdicts",
 ]

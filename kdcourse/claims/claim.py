@@ -129,12 +129,12 @@ CLAIMS: dict[str, Claim] = {}
 
 
 def known(ids: Iterable[str]) -> list[str]:
-    """Return the ids of claims, each once; all claims if there are none.
+    """Return the ids of claims, each once; all claims, by notebook, if there are none.
 
     Raises:
         ValueError: no such claim.
     """
-    chosen = list(dict.fromkeys(ids)) or list(CLAIMS)
+    chosen = list(dict.fromkeys(ids)) or sorted(CLAIMS, key=lambda id: CLAIMS[id].notebook)
     for id in chosen:
         if id not in CLAIMS:
             raise ValueError(f"no claim {id!r}; there are {', '.join(CLAIMS)}")

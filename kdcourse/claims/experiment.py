@@ -1,5 +1,6 @@
 """What the experiments share: the data, the teachers and one way to train a student."""
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ from kdcourse.teachers import pretrained
 from kdcourse.training import CrossEntropy, LogitKD, Objective, fit
 
 IMAGES = 4000  # training images, unless an experiment says otherwise: what the teacher saw
+TOY = {"images": 256, "epochs": 1}  # enough to see that an experiment runs
 # Chosen on validation data: within one standard error of the best of "temperature-weight".
 TEMPERATURE = 4
 WEIGHT = 3.0
@@ -51,6 +53,23 @@ def distil(
     """Train a student by ``CE + λ · KD``, at the course's τ and λ unless ``weight`` is given."""
     objective = CrossEntropy() + weight * LogitKD(TEMPERATURE)
     return train(name, images, seed, objective, teacher=teacher(teacher_name), **options)
+
+
+def taught_arms(
+    seed: int,
+    images: Images,
+    teachers: Mapping[str, nn.Module],
+    student: str,
+    test: Images,
+    **options: Any,
+) -> dict[str, float]:
+    """Test accuracy of a student alone and by each teacher, at the course's τ and λ."""
+    objective = CrossEntropy() + WEIGHT * LogitKD(TEMPERATURE)
+    measured = {"alone": accuracy(train(student, images, seed, **options), test)}
+    for name, taught in teachers.items():
+        distilled = train(student, images, seed, objective, teacher=taught, **options)
+        measured[name] = accuracy(distilled, test)
+    return measured
 
 
 def accuracy(model: nn.Module, images: Images) -> float:

@@ -9,6 +9,7 @@ from kdcourse.claims.claim import Effect, claim
 from kdcourse.claims.experiment import (
     IMAGES,
     TEMPERATURE,
+    TOY,
     accuracy,
     disagreement,
     distil,
@@ -18,8 +19,6 @@ from kdcourse.claims.experiment import (
 from kdcourse.data import Images
 from kdcourse.metrics import predict
 from kdcourse.training import CrossEntropy, LogitKD
-
-TOY = {"images": 256, "epochs": 1}
 
 
 @claim(
