@@ -80,7 +80,13 @@ def _lab(options: argparse.Namespace) -> int:
 
     # One thread is as fast as two for the course's small nets, and much faster on a busy machine.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    command = [sys.executable, "-m", "jupyterlab", *options.arguments]
+    command = [
+        *(sys.executable, "-m", "jupyterlab"),
+        # The course is offline: JupyterLab need not look for news and updates.
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        *options.arguments,
+    ]
     if getattr(os, "geteuid", lambda: 1)() == 0:  # as in a container, where Jupyter would refuse
         command.append("--allow-root")
     return subprocess.run(command, cwd=NOTEBOOKS, env=environment).returncode

@@ -84,8 +84,9 @@ def fit(
     """
     check_choice("on_interrupt", on_interrupt, ("return", "raise"))
     check_number("epochs", epochs, 1)
-    student.to(choose_device(device))
-    source = _Epochs(train, choose_device(device), batch_size, augment, seed)
+    place = choose_device(device)
+    student.to(place)
+    source = _Epochs(train, place, batch_size, augment, seed)
     run = Run(
         student,
         CrossEntropy() if objective is None else objective,

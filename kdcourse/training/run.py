@@ -1,5 +1,6 @@
 """What one training step needs, and how its state is saved and taken up again."""
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -124,7 +125,7 @@ class Run:
         if seen == 0:
             raise ValueError("train yielded no batch")
         row = {name: float(total) / seen for name, total in totals.items()}
-        if not torch.isfinite(torch.tensor(row["loss"])):
+        if not math.isfinite(row["loss"]):
             raise FloatingPointError(
                 f"the loss became {row['loss']}: lower the learning rate or a term's weight"
             )
