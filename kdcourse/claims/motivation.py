@@ -155,8 +155,8 @@ BEST = {
             "plain8 distilled",
         ),
     ),
-    reason="A larger learning rate or loss weight on labels alone finds optima of the training "
-    "loss that are lower still: F_small has them, and a teacher is not the only way there.",
+    reason="Given a search of their own, labels alone find optima as low: F_small has them, and a "
+    "teacher is not the only way there.",
     toy=TOY,
 )
 def existence_control(
