@@ -89,7 +89,7 @@ def test_objective_is_the_formula_of_the_slide():
             lambda s, t: logit.kd_loss(logit.standardize(s), logit.standardize(t), 3.0),
         ),
     ],
-    ids=repr,
+    ids=lambda value: repr(value) if isinstance(value, Term) else "its function",
 )
 def test_term_equals_its_function_in_value_and_gradient(term, function):
     student = STUDENT.clone().requires_grad_()
