@@ -95,10 +95,9 @@ def _lab(options: argparse.Namespace) -> int:
 def _reproduce(options: argparse.Namespace) -> int:
     from kdcourse import claims
 
-    ids = options.ids or list(claims.CLAIMS)
     if not options.stored:
-        claims.reproduce(ids, seeds=options.seeds, jobs=options.jobs)
-    print(claims.table(ids))
+        claims.reproduce(options.ids, seeds=options.seeds, jobs=options.jobs)
+    print(claims.table(options.ids))
     return 0
 
 
