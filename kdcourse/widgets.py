@@ -1,47 +1,37 @@
-"""Widgets for the notebooks: state → figure, and nothing else.
+"""Widgets for the notebooks: state → what is shown, and nothing else.
 
-A widget draws the same figure functions as the notebooks do; a static figure stands beside each,
-for readers without a running kernel.
+A static figure stands beside each in the notebook, for readers without a running kernel. What
+follows a slider is drawn by the browser from a few lines of HTML: a matplotlib figure would take
+longer than the tenth of a second within which a slider should answer.
 """
 
 import base64
 import html
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ipywidgets
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+import matplotlib.image
 from torch import Tensor
 
 from kdcourse import logit, plots
 from kdcourse.data import Images
 
 
-def figure_widget(
-    draw: Callable[..., tuple[Figure, str]], **controls: ipywidgets.Widget
-) -> ipywidgets.VBox:
-    """Show a figure that follows its controls.
+def html_widget(render: Callable[..., str], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
+    """Show HTML that follows its controls.
 
     Args:
-        draw: maps the controls' values, by name, to a figure and a sentence that describes it.
+        render: maps the controls' values, by name, to HTML.
         controls: sliders and the like.
 
-    The picture is replaced as a whole at every change: nothing flickers and no output piles up.
+    What is shown is replaced as a whole: nothing flickers and no output piles up.
     """
     screen = ipywidgets.HTML()
-    places: list[Any] = []  # of the axes, laid out once: half of the time, and nothing jumps
 
     def redraw(change: Any = None) -> None:
-        figure, description = draw(**{name: c.value for name, c in controls.items()})
-        if places:
-            figure.set_layout_engine("none")
-            for axis, place in zip(figure.axes, places, strict=True):
-                axis.set_position(place)
-        screen.value = _image(figure, description)
-        if not places:
-            places.extend(axis.get_position() for axis in figure.axes)
+        screen.value = render(**{name: c.value for name, c in controls.items()})
 
     for control in controls.values():
         control.observe(redraw, names="value")
@@ -58,20 +48,25 @@ def temperature(images: Images, teacher_logits: Tensor, student_logits: Tensor) 
         student_logits: ``(N, K)``.
     """
 
-    def draw(image: int, tau: float) -> tuple[Figure, str]:
+    def render(image: int, tau: float) -> str:
         one = slice(image, image + 1)
         p = {
-            "teacher": logit.softmax(teacher_logits[one], tau),
-            "student": logit.softmax(student_logits[one], tau),
+            "teacher": logit.softmax(teacher_logits[one], tau)[0].tolist(),
+            "student": logit.softmax(student_logits[one], tau)[0].tolist(),
         }
-        figure = plots.predictions(images.pixels[one], p, images.target[one], images.classes)
-        top = [f"{n} {float(v.max()):.0%} {images.classes[int(v.argmax())]}" for n, v in p.items()]
-        label = images.classes[int(images.target[image])]
-        return figure, f"Image {image} ({label}) at temperature {tau:.3g}: {', '.join(top)}"
+        label = int(images.target[image])
+        name = f"Image {image} ({images.classes[label]})"
+        caption = f"{name} at temperature {tau:.3g}; ★ the true class"
+        return (
+            "<div style='display: flex; align-items: center; gap: 24px'>"
+            + picture(images.pixels[image], name)
+            + bars(p, images.classes, label)
+            + f"</div><p>{html.escape(caption)}</p>"
+        )
 
     style = {"description_width": "90px"}
-    return figure_widget(
-        draw,
+    return html_widget(
+        render,
         image=ipywidgets.IntSlider(description="image", min=0, max=len(images) - 1, style=style),
         tau=ipywidgets.FloatLogSlider(
             description="temperature", value=1, min=-1, max=2, step=0.05, style=style
@@ -79,11 +74,40 @@ def temperature(images: Images, teacher_logits: Tensor, student_logits: Tensor) 
     )
 
 
-def _image(figure: Figure, description: str) -> str:
+def picture(pixels: Tensor, description: str, size: int = 140) -> str:
+    """Return an image ``(C, H, W)``, uint8, as HTML, dark on light if it is grey."""
+    channels = pixels.movedim(0, -1).cpu().numpy()
     buffer = io.BytesIO()
-    figure.dpi = 80
-    # Straight to the canvas: savefig would draw everything twice.
-    FigureCanvasAgg(figure).print_png(buffer, pil_kwargs={"compress_level": 1})
+    if channels.shape[-1] == 1:
+        matplotlib.image.imsave(buffer, 255 - channels[..., 0], cmap="gray", vmin=0, vmax=255)
+    else:
+        matplotlib.image.imsave(buffer, channels)
     data = base64.b64encode(buffer.getvalue()).decode()
-    text = html.escape(description)
-    return f'<img src="data:image/png;base64,{data}" alt="{text}"><p>{text}</p>'
+    return (
+        f'<img src="data:image/png;base64,{data}" alt="{html.escape(description)}" '
+        f'width="{size}" style="image-rendering: pixelated">'
+    )
+
+
+def bars(probabilities: Mapping[str, list[float]], classes: tuple[str, ...], label: int) -> str:
+    """Return a table of bars: a row for each class, a column for each of two models.
+
+    Args:
+        probabilities: K probabilities by the model's name, the teacher's first.
+        classes: K class names.
+        label: the true class, which is starred.
+    """
+    stripes = f"repeating-linear-gradient(45deg, {plots.DISTILLED} 0 4px, #f0b48c 4px 6px)"
+    fills = (plots.TEACHER, stripes)
+    head = "".join(f"<th style='text-align: left'>{name}</th>" for name in probabilities)
+    rows = []
+    for k, name in enumerate(classes):
+        star = " ★" if k == label else ""
+        cells = "".join(
+            f"<td style='width: 240px'><div style='display: inline-block; height: 11px; "
+            f"width: {180 * p[k]:.1f}px; background: {fill}'></div> {100 * p[k]:.1f} %</td>"
+            for p, fill in zip(probabilities.values(), fills, strict=False)
+        )
+        name = f"<td style='text-align: right'>{html.escape(name)}{star}</td>"
+        rows.append(f"<tr style='line-height: 18px'>{name}{cells}</tr>")
+    return f"<table><tr><th></th>{head}</tr>{''.join(rows)}</table>"

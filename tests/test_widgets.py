@@ -1,55 +1,77 @@
+import base64
+import io
 import re
 
 import ipywidgets
+import matplotlib.image
+import numpy as np
+import pytest
 import torch
 
-from kdcourse import widgets
+from kdcourse import logit, widgets
 from kdcourse.data import Images
 
+CLASSES = ("ant", "bee & wasp", "cat")
 IMAGES = Images(
     torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8),
     torch.tensor([0, 1, 2, 0, 1]),
-    ("ant", "bee", "cat"),
+    CLASSES,
     (0.5,),
     (0.5,),
 )
 TEACHER = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0], [9.0, 0, 0], [0, 9, 0]])
 
 
-def test_the_picture_follows_the_sliders():
-    box = widgets.temperature(IMAGES, TEACHER, TEACHER / 2)
-    image, tau, screen = box.children
-    first = screen.value
-    assert "temperature 1" in first
-    assert "teacher 100% ant" in first
-    tau.value = 100.0
-    hot = screen.value
-    assert "temperature 100" in hot
-    assert "teacher 35% ant" in hot  # nearly uniform
-    image.value = 2
-    assert "cat" in screen.value
-    assert len({first, hot, screen.value}) == 3
+def shown(screen):
+    """The percentages in the table, class by class: teacher's, student's."""
+    return [float(p) for p in re.findall(r"([\d.]+) %</td>", screen.value)]
 
 
-def test_controls_are_labelled_and_the_picture_has_a_description():
-    box = widgets.temperature(IMAGES, TEACHER, TEACHER)
-    *controls, screen = box.children
+def test_the_bars_follow_the_sliders():
+    image, tau, screen = widgets.temperature(IMAGES, TEACHER, TEACHER / 2).children
+    for number, temperature in [(0, 1.0), (0, 4.0), (2, 4.0), (2, 100.0)]:
+        image.value, tau.value = number, temperature
+        expected = torch.stack(
+            [
+                logit.softmax(TEACHER[number : number + 1], temperature)[0],
+                logit.softmax(TEACHER[number : number + 1] / 2, temperature)[0],
+            ]
+        )
+        assert shown(screen) == pytest.approx((100 * expected.T.flatten()).tolist(), abs=0.06)
+        assert f"Image {number} (" in screen.value
+        assert f"at temperature {temperature:.3g}" in screen.value
+
+
+def test_bar_lengths_are_probabilities_and_the_true_class_is_starred():
+    table = widgets.bars({"teacher": [0.5, 0.25, 0.25], "student": [0.0, 1.0, 0.0]}, CLASSES, 1)
+    widths = [float(w) for w in re.findall(r"width: ([\d.]+)px; background", table)]
+    assert widths == [90, 0, 45, 180, 45, 0]
+    assert table.count("★") == 1
+    assert "bee &amp; wasp ★" in table
+    assert table.index("teacher") < table.index("student")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_picture_is_the_image_with_a_description(channels):
+    pixels = torch.randint(256, (channels, 6, 7), dtype=torch.uint8)
+    found = re.search(r'base64,([^"]+)" alt="a &lt;b&gt;"', widgets.picture(pixels, "a <b>"))
+    image = matplotlib.image.imread(io.BytesIO(base64.b64decode(found[1])))[..., :3]
+    expected = pixels.movedim(0, -1).numpy()
+    expected = 255 - expected if channels == 1 else expected
+    assert np.allclose(255 * image, np.broadcast_to(expected, image.shape), atol=1)
+
+
+def test_controls_are_labelled():
+    *controls, _ = widgets.temperature(IMAGES, TEACHER, TEACHER).children
     assert [control.description for control in controls] == ["image", "temperature"]
     assert controls[0].max == len(IMAGES) - 1
-    alt = re.search(r'<img src="data:image/png;base64,[^"]+" alt="([^"]+)">', screen.value)
-    assert "Image 0" in alt[1]
 
 
-def test_any_figure_function_becomes_a_widget():
-    from matplotlib.figure import Figure
-
+def test_any_function_of_its_controls_becomes_a_widget():
     calls = []
-
-    def draw(k):
-        calls.append(k)
-        return Figure(figsize=(1, 1)), f"k is {k} & <more>"
-
-    box = widgets.figure_widget(draw, k=ipywidgets.IntSlider(value=3))
+    box = widgets.html_widget(
+        lambda k: calls.append(k) or f"k is {k}", k=ipywidgets.IntSlider(value=3)
+    )
     box.children[0].value = 7
     assert calls == [3, 7]
-    assert "k is 7 &amp; &lt;more&gt;" in box.children[1].value
+    assert box.children[1].value == "k is 7"
