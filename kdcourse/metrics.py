@@ -1,12 +1,14 @@
 """How good is a model, and how close to another?"""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import Tensor, nn
 
 from kdcourse.data import Images
+from kdcourse.models import capture
 
 
 @contextmanager
@@ -21,7 +23,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-@torch.no_grad()
 def predict(model: nn.Module, images: Images | Tensor, batch_size: int = 1000) -> Tensor:
     """Return a model's outputs for a whole set, batch by batch, in eval mode.
 
@@ -33,15 +34,7 @@ def predict(model: nn.Module, images: Images | Tensor, batch_size: int = 1000) -
     Returns:
         ``(N, K)`` on the device of the model.
     """
-    parameter = next(model.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
-    outputs = []
-    with evaluation_mode(model):
-        for start in range(0, len(images), batch_size):
-            part = images[start : start + batch_size]
-            inputs = part if isinstance(part, Tensor) else part.inputs()
-            outputs.append(model(inputs.to(device)))
-    return torch.cat(outputs)
+    return _batchwise(model, images, lambda outputs: outputs, batch_size)
 
 
 def accuracy(model: nn.Module, images: Images) -> float:
@@ -67,3 +60,106 @@ def recall(predictions: Tensor, target: Tensor, label: int) -> float:
         raise ValueError(f"no sample of class {label}")
     named = predictions.argmax(dim=1).to(target.device)[of_class] == label
     return float(named.float().mean())
+
+
+def embed(model: nn.Module, images: Images | Tensor, layer: str = "embedding") -> Tensor:
+    """Return what a layer puts out for a whole set, flattened to ``(N, D)``, in eval mode.
+
+    Args:
+        model: any module.
+        images: a set of images, or inputs ``(N, C, H, W)``.
+        layer: name of the layer (:func:`kdcourse.models.capture`).
+    """
+
+    with capture(model, [layer]) as shown:
+        return _batchwise(model, images, lambda _: shown[layer].flatten(1))
+
+
+def nearest(embeddings: Tensor, count: int) -> Tensor:
+    """Indices ``(N, count)`` of the nearest other samples, the nearest first.
+
+    Args:
+        embeddings: ``(N, D)``, N > count.
+        count: neighbours looked for.
+    """
+    found = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(embeddings.cpu().numpy())
+    return torch.from_numpy(found.kneighbors(return_distance=False))
+
+
+def recall_at(k: int, embeddings: Tensor, target: Tensor) -> float:
+    """Share of queries with one of their own class among their k nearest, in [0, 1].
+
+    Every sample is a query once, and all others are searched: image retrieval.
+
+    Args:
+        k: neighbours looked at.
+        embeddings: ``(N, D)``, N > k.
+        target: ``(N,)``.
+    """
+    target = target.cpu()
+    same = target[nearest(embeddings, k)] == target[:, None]  # (N, k)
+    return float(same.any(dim=1).float().mean())
+
+
+def knn_accuracy(
+    train: Tensor, train_target: Tensor, test: Tensor, test_target: Tensor, k: int = 1
+) -> float:
+    """Accuracy, in [0, 1], of naming test embeddings by a vote of their k nearest in training.
+
+    Args:
+        train: ``(N, D)``.
+        train_target: ``(N,)``.
+        test: ``(M, D)``.
+        test_target: ``(M,)``.
+        k: neighbours that vote.
+    """
+    classifier = KNeighborsClassifier(n_neighbors=k, algorithm="brute")
+    classifier.fit(train.cpu().numpy(), train_target.cpu().numpy())
+    return float(classifier.score(test.cpu().numpy(), test_target.cpu().numpy()))
+
+
+def distance_correlation(embeddings: Tensor, others: Tensor) -> float:
+    """Pearson correlation of the distances between samples in two embeddings, in [−1, 1].
+
+    Args:
+        embeddings: ``(N, D)``, N ≥ 3.
+        others: ``(N, D')`` of the same samples.
+    """
+    pairs = [torch.pdist(e.cpu().double()) for e in (embeddings, others)]
+    return float(torch.corrcoef(torch.stack(pairs))[0, 1])
+
+
+def linear_cka(embeddings: Tensor, others: Tensor) -> float:
+    r"""Centred kernel alignment of two embeddings with linear kernels, in [0, 1].
+
+    .. math:: \|Y^\top X\|_F^2 \,/\, (\|X^\top X\|_F \, \|Y^\top Y\|_F)
+
+    of centred columns: 1 where they are equal up to rotation, scale and offset.
+
+    Args:
+        embeddings: ``(N, D)``, N ≥ 2.
+        others: ``(N, D')`` of the same samples.
+
+    Source: Kornblith et al. 2019 (arXiv 1905.00414), section 3.
+    """
+    x, y = ((e - e.mean(dim=0)).cpu().double() for e in (embeddings, others))
+    return float((y.T @ x).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm()))
+
+
+@torch.no_grad()
+def _batchwise(
+    model: nn.Module,
+    images: Images | Tensor,
+    keep: Callable[[Tensor], Tensor],
+    batch_size: int = 1000,
+) -> Tensor:
+    """Ask a model batch by batch, in eval mode, and collect what is to be kept of its outputs."""
+    parameter = next(model.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    outputs = []
+    with evaluation_mode(model):
+        for start in range(0, len(images), batch_size):
+            part = images[start : start + batch_size]
+            inputs = part if isinstance(part, Tensor) else part.inputs()
+            outputs.append(keep(model(inputs.to(device))))
+    return torch.cat(outputs)

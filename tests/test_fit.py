@@ -457,7 +457,15 @@ def test_compiled_student_learns_the_same(teacher):
 
 
 def test_device(device, teacher):
-    student, objective = net(), KD + Projected()
+    places = set()
+
+    class Where(CrossEntropy):
+        def loss(self, lesson):
+            shown = (lesson.student.logits, lesson.teacher.logits, lesson.target)
+            places.update(tensor.device.type for tensor in shown)
+            return super().loss(lesson)
+
+    student, objective = net(), KD + Projected() + Where()
     state = torch.random.get_rng_state()
     history = fit(
         student,
@@ -471,8 +479,9 @@ def test_device(device, teacher):
         device=device,
         progress=False,
     )
-    parameter = next(student.parameters())
-    assert parameter.device.type == torch.device(device).type
+    assert places == {torch.device(device).type}
+    for model in (student, teacher):  # both have come home
+        assert {p.device.type for p in model.parameters()} == {"cpu"}
     assert history["loss"][-1] < history["loss"][0]
     assert torch.equal(torch.random.get_rng_state(), state)
 

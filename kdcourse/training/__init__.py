@@ -3,32 +3,44 @@
 from kdcourse.training.device import choose_device
 from kdcourse.training.fit import fit
 from kdcourse.training.history import History
-from kdcourse.training.objective import (
+from kdcourse.training.objective import Lesson, Objective, Term
+from kdcourse.training.run import Run
+from kdcourse.training.stages import fit_in_stages
+from kdcourse.training.teacher import FrozenTeacher, Outputs, Teacher, as_teacher
+from kdcourse.training.terms import (
+    AttentionTransfer,
     CrossEntropy,
     DecoupledKD,
-    Lesson,
+    FeatureHint,
     LogitKD,
-    Objective,
+    RKDAngle,
+    RKDDistance,
+    Saliency,
+    SimilarityPreserving,
     StandardizedKD,
-    Term,
 )
-from kdcourse.training.run import Run
-from kdcourse.training.teacher import FrozenTeacher, Outputs, Teacher, as_teacher
 
 __all__ = [
+    "AttentionTransfer",
     "CrossEntropy",
     "DecoupledKD",
+    "FeatureHint",
     "FrozenTeacher",
     "History",
     "Lesson",
     "LogitKD",
     "Objective",
     "Outputs",
+    "RKDAngle",
+    "RKDDistance",
     "Run",
+    "Saliency",
+    "SimilarityPreserving",
     "StandardizedKD",
     "Teacher",
     "Term",
     "as_teacher",
     "choose_device",
     "fit",
+    "fit_in_stages",
 ]

@@ -14,8 +14,9 @@ from kdcourse.data import Augmentation, Images, replay_seed
 from kdcourse.metrics import accuracy
 from kdcourse.training.device import choose_device
 from kdcourse.training.history import History
-from kdcourse.training.objective import CrossEntropy, Objective
+from kdcourse.training.objective import Objective
 from kdcourse.training.run import MakeOptimizer, MakeScheduler, Run, described
+from kdcourse.training.terms import CrossEntropy
 
 Batches = Images | Iterable[tuple[Tensor, Tensor]]
 
@@ -50,7 +51,8 @@ def fit(
     augmentations and any dropout can be replayed. Torch's global generator is left as it was.
 
     Args:
-        student: any module from inputs to logits ``(N, K)``; trained in place, on ``device``.
+        student: any module from inputs to logits ``(N, K)``; trained in place. It learns on
+            ``device`` and then goes back to where it was, and so does the teacher.
         train: an in-memory set, or anything that yields ``(inputs, target)`` batches anew each
             epoch and has a length (a ``DataLoader``).
         objective: sum of terms; labels alone without one.
@@ -85,6 +87,7 @@ def fit(
     check_choice("on_interrupt", on_interrupt, ("return", "raise"))
     check_number("epochs", epochs, 1)
     place = choose_device(device)
+    homes = [(model, _device(model)) for model in (student, teacher) if model is not None]
     student.to(place)
     source = _Epochs(train, place, batch_size, augment, seed)
     run = Run(
@@ -138,7 +141,14 @@ def fit(
     finally:
         bar.close()
         student.train(mode)
+        for model, home in homes:
+            model.to(home)
     return history
+
+
+def _device(model: nn.Module) -> torch.device | None:
+    """Where a model's weights are; None, which moves nothing, for a model without any."""
+    return next((p.device for p in model.parameters()), None)
 
 
 class _Epochs:

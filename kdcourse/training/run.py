@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from tqdm.auto import tqdm
 
+from kdcourse.feature import prediction_gradient
 from kdcourse.models import capture
 from kdcourse.training import checkpoint as checkpoints
 from kdcourse.training.device import autocast_dtype
@@ -57,11 +58,16 @@ class Run:
             raise ValueError(f"there is a teacher, but the objective {objective!r} never asks it")
         if teacher is not None and student in teacher.modules():
             raise ValueError("the teacher is the student itself: teach with a copy of it")
+        if compile and objective.needs_input_gradient:
+            raise ValueError("torch.compile cannot differentiate twice: use compile=False here")
         parameters = list(student.parameters())
         self.device = parameters[0].device
         self.student = student
         self.forward = torch.compile(student) if compile else student
         self.objective = objective.to(self.device)
+        self.student_layers = objective.student_layers
+        self.teacher_layers = objective.teacher_layers
+        self.needs_input_gradient = objective.needs_input_gradient
         self.teacher: Teacher | None = None
         if teacher is not None:
             self.teacher = as_teacher(teacher).to(self.device)
@@ -96,11 +102,19 @@ class Run:
             shown = None
             if self.teacher is not None:
                 with torch.no_grad():
-                    shown = self.teacher.show(inputs, self.objective.teacher_layers)
-            with capture(self.student, self.objective.student_layers) as features:
+                    shown = self.teacher.show(inputs, self.teacher_layers)
+            if self.needs_input_gradient:
+                inputs = inputs.detach().requires_grad_()
+            with capture(self.student, self.student_layers) as features:
                 logits = self.forward(inputs)
-            lesson = Lesson(Outputs(logits=logits, features=features), target, shown)
-            loss, values = self.objective(lesson)
+            learned = Outputs(logits=logits, features=features)
+            if self.needs_input_gradient:
+                learned.input_gradient = prediction_gradient(
+                    logits, inputs, target, create_graph=True
+                )
+                if shown is not None and self.teacher is not None:
+                    shown.input_gradient = self.teacher.input_gradient(inputs, target)
+            loss, values = self.objective(Lesson(learned, target, shown))
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from kdcourse.feature import input_gradient
 from kdcourse.models import capture
 
 
@@ -17,11 +18,13 @@ class Outputs:
         logits: ``(N, K)``; None where the model keeps them to itself.
         probabilities: ``(N, K)`` at temperature 1, from teachers that show nothing else.
         features: outputs of the layers that were asked for, by name.
+        input_gradient: of the target's log-probability by the inputs, where it was asked for.
     """
 
     logits: Tensor | None = None
     probabilities: Tensor | None = None
     features: dict[str, Tensor] = field(default_factory=dict)
+    input_gradient: Tensor | None = None
 
 
 class Teacher(nn.Module):
@@ -41,6 +44,17 @@ class Teacher(nn.Module):
     def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
         """Show outputs for a batch of inputs, and those of the named layers."""
         raise NotImplementedError
+
+    def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
+        """Show how the prediction of the target depends on the inputs, if the teacher can.
+
+        Raises:
+            ValueError: its weights are not open.
+        """
+        raise ValueError(
+            f"a {type(self).__name__} shows no input gradients: use a loss on predictions, or a "
+            "teacher whose weights are open"
+        )
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
@@ -65,11 +79,19 @@ class FrozenTeacher(Teacher):
     @torch.no_grad()
     def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
         """Show logits, and the features of the named layers."""
-        if self.model.training:  # someone else has put it into train mode meanwhile
-            self.model.eval()
+        self._stay_in_eval_mode()
         with capture(self.model, layers) as features:
             logits = self.model(inputs)
         return Outputs(logits=logits, features=features)
+
+    def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
+        """Show the input gradient (:func:`kdcourse.feature.input_gradient`)."""
+        self._stay_in_eval_mode()
+        return input_gradient(self.model, inputs, target)
+
+    def _stay_in_eval_mode(self) -> None:
+        if self.model.training:  # someone else has put it into train mode meanwhile
+            self.model.eval()
 
 
 def as_teacher(model: nn.Module) -> Teacher:

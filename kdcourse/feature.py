@@ -1,0 +1,336 @@
+r"""Which properties? — features.
+
+The student is asked for the teacher's inner view of an image, not only for its answer: where the
+teacher looks (attention maps), what a hidden layer holds (hints), and which pixels its answer
+depends on (saliency).
+
+Every function takes features of shape ``(N, C, H, W)``, computes in float32 at least, returns a
+scalar and sends no gradient to the teacher. Bad input raises ``ValueError`` or ``TypeError``
+naming the argument.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from kdcourse.checks import (
+    at_least_float32,
+    check_floating,
+    check_matrix,
+    check_number,
+    check_same_shape,
+    check_target,
+    readable,
+)
+
+
+def attention_map(features: Tensor, power: float = 2) -> Tensor:
+    r"""Pool the channels of a feature map: where does the layer look?
+
+    .. math:: q_{hw} = \frac1C \sum_c |A_{chw}|^p, \qquad \text{map} = q / \|q\|_2
+
+    A larger power attends more to the strongest channel.
+
+    Args:
+        features: ``(N, C, H, W)``.
+        power: p > 0.
+
+    Returns:
+        ``(N, H * W)``, rows of unit norm, float32 at least; zeros where all features are zero.
+
+    Source: Zagoruyko, Komodakis 2017 (arXiv 1612.03928), section 3.1.
+    """
+    _check_features("features", features)
+    check_number("power", power, 0.0, open_low=True)
+    features = at_least_float32(features)
+    return _unit(_mean_power(features, power).flatten(1)).to(features.dtype)
+
+
+def attention_transfer_loss(
+    student_features: Tensor,
+    teacher_features: Tensor,
+    power: float = 2,
+    *,
+    squared: bool = False,
+) -> Tensor:
+    r"""Distance between the attention maps of student and teacher.
+
+    .. math:: \frac1N \sum_n \left\| \frac{Z_T}{\|Z_T\|_2} - \frac{Z_S}{\|Z_S\|_2} \right\|_2
+
+    the lecture's form, and the paper's. With ``squared=True`` that of the authors' code: the mean
+    of the squared difference over samples *and positions*. It divides by H·W, so its weight
+    must grow with the size of the map (the authors take 1000 in place of the paper's 0.1).
+
+    Args:
+        student_features: ``(N, C, H, W)``.
+        teacher_features: ``(N, C', H', W')``; receives no gradient. Where sizes differ, the larger
+            features are average-pooled to the smaller size.
+        power: p > 0 of :func:`attention_map`.
+        squared: which of the two forms.
+
+    Returns:
+        Scalar ≥ 0, once differentiable.
+
+    Source: Zagoruyko, Komodakis 2017 (arXiv 1612.03928), eq. 2.
+    """
+    _check_features("student_features", student_features)
+    _check_features("teacher_features", teacher_features)
+    _check_same_samples(student_features, teacher_features)
+    check_number("power", power, 0.0, open_low=True)
+    student = at_least_float32(student_features)
+    teacher = at_least_float32(teacher_features.detach())
+    if student.shape[-2:] != teacher.shape[-2:]:
+        height, width = map(min, student.shape[-2:], teacher.shape[-2:])
+        student, teacher = (_pooled(x, height, width) for x in (student, teacher))
+    taught = _unit(_mean_power(teacher, power).flatten(1))
+    return _AttentionLoss.apply(student, taught, power, squared)[0]
+
+
+class Hint(nn.Module):
+    r"""A projection from the student's features to the teacher's, and their distance.
+
+    .. math:: \frac{1}{N C' H' W'} \left\| A_T - r(A_S) \right\|_2^2
+
+    The regressor r is a convolution with weights of its own, learned with the student and thrown
+    away afterwards: 1×1 where only the channels differ. Where the student's map is larger, FitNets
+    take a kernel of H − H' + 1 pixels, without padding, which has the teacher's size as its output;
+    any other difference of sizes is bridged by interpolation behind the convolution.
+
+    Args:
+        student_channels: C.
+        teacher_channels: C'.
+        kernel_size: of the convolution, pixels, or (height, width).
+        nonlinearity: applied to the projection, such as ``nn.ReLU()`` where the hint comes from
+            behind one; none by default.
+
+    Source: Romero et al. 2015 (arXiv 1412.6550), eq. 3; there ½ times the sum over C', H', W'.
+    """
+
+    def __init__(
+        self,
+        student_channels: int,
+        teacher_channels: int,
+        *,
+        kernel_size: int | tuple[int, int] = 1,
+        nonlinearity: nn.Module | None = None,
+    ):
+        super().__init__()
+        for name, value in (
+            ("student_channels", student_channels),
+            ("teacher_channels", teacher_channels),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        self.projection = nn.Conv2d(student_channels, teacher_channels, kernel_size)
+        self.nonlinearity = nonlinearity
+
+    def project(self, student_features: Tensor, size: tuple[int, int]) -> Tensor:
+        """Map the student's features ``(N, C, H, W)`` to ``(N, C', *size)``."""
+        projected = self.projection(student_features)
+        if self.nonlinearity is not None:
+            projected = self.nonlinearity(projected)
+        projected = at_least_float32(projected)
+        if projected.shape[-2:] == size:
+            return projected
+        return F.interpolate(projected, size, mode="bilinear", align_corners=False, antialias=True)
+
+    def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
+        """Return the mean squared error between projected student and teacher, a scalar."""
+        _check_features("student_features", student_features)
+        _check_features("teacher_features", teacher_features)
+        _check_same_samples(student_features, teacher_features)
+        for name, features, channels in (
+            ("student_features", student_features, self.projection.in_channels),
+            ("teacher_features", teacher_features, self.projection.out_channels),
+        ):
+            if features.shape[1] != channels:
+                raise ValueError(f"{name} must have {channels} channels, got {features.shape[1]}")
+        kernel = self.projection.kernel_size
+        if any(k > size for k, size in zip(kernel, student_features.shape[-2:], strict=True)):
+            raise ValueError(
+                f"student_features must be at least as large as the kernel {kernel}, "
+                f"got {tuple(student_features.shape[-2:])}"
+            )
+        teacher = at_least_float32(teacher_features.detach())
+        height, width = teacher.shape[-2:]
+        return F.mse_loss(self.project(student_features, (height, width)), teacher)
+
+
+def input_gradient(
+    model: nn.Module, inputs: Tensor, target: Tensor, *, create_graph: bool = False
+) -> Tensor:
+    r"""Saliency: how the prediction of the target class depends on every pixel.
+
+    .. math:: \nabla_x \log p^{(y)}(x)
+
+    To *match* saliency, the student's is needed with ``create_graph=True``: the loss is then
+    differentiated through it. The teacher's is not, and costs one ordinary backward pass.
+
+    *What ReLU does.* A ReLU net is piecewise linear: its second derivative is zero wherever it
+    exists, so the loss cannot learn by moving the kinks. It learns through the weights that the
+    first derivative is made of (and through softmax and batch norm, which are curved). A smooth
+    activation, such as softplus, would lift that; the loss works for either.
+
+    Args:
+        model: maps inputs to logits ``(N, K)``, in whatever mode it is in (in train mode, batch
+            norm makes a sample's prediction depend on the others' pixels too).
+        inputs: ``(N, C, H, W)``, floating point.
+        target: ``(N,)``, int64 class indices.
+        create_graph: keep the graph, so that the result can be differentiated again.
+
+    Returns:
+        ``(N, C, H, W)``; without a graph unless ``create_graph``. Weights receive no gradient.
+
+    Source: Simonyan et al. 2014 (arXiv 1312.6034), section 3; matched in Zagoruyko, Komodakis 2017
+    (arXiv 1612.03928), section 3.2.
+    """
+    check_floating("inputs", inputs)
+    with torch.enable_grad():
+        inputs = inputs.detach().requires_grad_()
+        return prediction_gradient(model(inputs), inputs, target, create_graph=create_graph)
+
+
+def prediction_gradient(
+    logits: Tensor, inputs: Tensor, target: Tensor, *, create_graph: bool = False
+) -> Tensor:
+    """Return :func:`input_gradient` where the logits ``(N, K)`` of the inputs are there already.
+
+    The inputs must have required a gradient when the logits were made of them.
+    """
+    check_matrix("logits", logits)
+    check_target(target, *logits.shape)
+    log_p = F.log_softmax(at_least_float32(logits), dim=1).gather(1, target[:, None])
+    (gradient,) = torch.autograd.grad(log_p.sum(), inputs, create_graph=create_graph)
+    return gradient
+
+
+def saliency_loss(student_gradient: Tensor, teacher_gradient: Tensor) -> Tensor:
+    r"""Distance between normalised input gradients.
+
+    .. math:: \frac1N \sum_n \left\| \frac{g_T}{\|g_T\|_2} - \frac{g_S}{\|g_S\|_2} \right\|_2
+
+    Normalised, since a sure model's gradients are small everywhere: what is matched is *which*
+    pixels matter, not how much. A gradient of zero counts as zeros.
+
+    Args:
+        student_gradient: ``(N, …)``, from :func:`input_gradient` with ``create_graph=True``.
+        teacher_gradient: the same shape; receives no gradient.
+
+    Returns:
+        Scalar in [0, 2].
+
+    Source: Zagoruyko, Komodakis 2017 (arXiv 1612.03928), section 3.2, there without normalising.
+    """
+    for name, gradient in (
+        ("student_gradient", student_gradient),
+        ("teacher_gradient", teacher_gradient),
+    ):
+        check_floating(name, gradient)
+        if gradient.dim() < 2 or gradient.numel() == 0:
+            raise ValueError(
+                f"{name} must have shape (N, …) and not be empty, got {tuple(gradient.shape)}"
+            )
+    check_same_shape("student_gradient", student_gradient, "teacher_gradient", teacher_gradient)
+    student = _unit(at_least_float32(student_gradient).flatten(1))
+    teacher = _unit(at_least_float32(teacher_gradient.detach()).flatten(1))
+    return torch.linalg.vector_norm(student - teacher, dim=1).mean()
+
+
+class _AttentionLoss(torch.autograd.Function):
+    """Attention loss; the gradient by the map is made with the value, backward is one product."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        student: Tensor, taught: Tensor, power: float, squared: bool
+    ) -> tuple[Tensor, Tensor]:
+        mean = _mean_power(student, power)
+        norm = _norm(mean.flatten(1))
+        map = mean.flatten(1) / norm
+        difference = map - taught
+        if squared:
+            loss = difference.square().mean()
+            gradient = difference * (2 / difference.numel())
+        else:
+            distance = torch.linalg.vector_norm(difference, dim=1, keepdim=True)
+            loss = distance.mean()
+            gradient = difference / (distance.masked_fill(distance == 0, 1) * len(difference))
+        # Through the normalisation passes what is orthogonal to the map.
+        gradient = (gradient - map * (gradient * map).sum(dim=1, keepdim=True)) / norm
+        return loss.to(student.dtype), gradient.view_as(mean).to(student.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(inputs[0], output[1])
+        ctx.power = inputs[2]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
+        student, of_map = ctx.saved_tensors
+        each = (of_map * (gradient * ctx.power / student.shape[1]))[:, None]
+        if ctx.power == 2:
+            return student * each, None, None, None
+        # As above, where() before the power: a dead channel receives no gradient.
+        size = student.abs()
+        slope = torch.where(size > 0, size, 1.0).pow(ctx.power - 1) * student.sign()
+        return slope * each, None, None, None
+
+
+def _mean_power(features: Tensor, power: float) -> Tensor:
+    """Mean over the channels of |A|^p, ``(N, H, W)``; in float64 where it may hardly vary.
+
+    At a large offset all positions are nearly alike, and what tells them apart would be lost in
+    rounding.
+    """
+    if power == 2:
+        values = features.square()
+    else:  # where() before the power: for p < 1 its slope at zero is not finite
+        size = features.abs()
+        values = torch.where(size > 0, size, 1.0).pow(power) * (size > 0)
+    mean = values.mean(dim=1)
+    if readable(mean) and bool((mean.amin((1, 2)) <= 0.9 * mean.amax((1, 2))).all()):
+        return mean  # no such offset
+    wide = mean.dtype if mean.device.type == "mps" else torch.float64  # MPS has no float64
+    return values.mean(dim=1, dtype=wide)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Scale rows ``(N, M)`` to unit norm, zeros staying zeros, with finite gradients."""
+    return rows / _norm(rows)
+
+
+def _norm(rows: Tensor) -> Tensor:
+    """Norms of rows ``(N, M)`` as ``(N, 1)``; 1 for a row of zeros, so that one may divide."""
+    # The largest entry is taken out: the squares of tiny or huge entries would leave the range.
+    largest = rows.detach().abs().amax(dim=1, keepdim=True)
+    largest = largest.masked_fill(largest == 0, 1)
+    # What is left has a norm of at least 1, unless all is zero.
+    return torch.linalg.vector_norm(rows / largest, dim=1, keepdim=True).clamp_min(1) * largest
+
+
+def _pooled(features: Tensor, height: int, width: int) -> Tensor:
+    if features.shape[-2:] == (height, width):
+        return features
+    return F.adaptive_avg_pool2d(features, (height, width))
+
+
+def _check_features(name: str, features: Tensor) -> None:
+    check_floating(name, features)
+    if features.dim() != 4 or features.numel() == 0:
+        raise ValueError(
+            f"{name} must have shape (N, C, H, W) and not be empty, got {tuple(features.shape)}"
+        )
+
+
+def _check_same_samples(student_features: Tensor, teacher_features: Tensor) -> None:
+    if len(student_features) != len(teacher_features):
+        raise ValueError(
+            "student_features and teacher_features must hold the same samples, "
+            f"got {len(student_features)} and {len(teacher_features)}"
+        )

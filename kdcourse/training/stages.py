@@ -1,0 +1,97 @@
+"""FitNets' two stages: first the layers up to the hint, then the whole net."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdcourse.data import Images
+from kdcourse.metrics import evaluation_mode
+from kdcourse.models import capture
+from kdcourse.training.fit import Batches, fit
+from kdcourse.training.history import History
+from kdcourse.training.objective import Objective
+
+
+def fit_in_stages(
+    student: nn.Module,
+    train: Batches,
+    hint: Objective,
+    objective: Objective | None = None,
+    *,
+    teacher: nn.Module,
+    hint_epochs: int = 5,
+    epochs: int = 10,
+    validation: Images | None = None,
+    checkpoint: str | Path | None = None,
+    **options: Any,
+) -> tuple[History, History]:
+    """Train by a hint up to the guided layer, then the whole net by ``objective``.
+
+    What lies behind the guided layer (weights, and the statistics of batch norm) enters the second
+    stage as it was. Each stage has a learning-rate schedule of its own.
+
+    Args:
+        student: trained in place.
+        train: as for :func:`fit`.
+        hint: the first stage's objective, such as ``10 * FeatureHint(...)``; it must look at layers
+            of the student.
+        objective: the second stage's; labels alone without one.
+        teacher: asked in the first stage, and in the second if ``objective`` does.
+        hint_epochs: of the first stage.
+        epochs: of the second stage.
+        validation: set on which accuracy is measured in the second stage.
+        checkpoint: file of the second stage; the first has one beside it (``.hint``).
+        options: of both stages, as for :func:`fit`.
+
+    Returns:
+        The histories of the two stages. If the first is interrupted, the second is not begun.
+
+    Source: Romero et al. 2015 (arXiv 1412.6550), section 2.3.
+    """
+    if not hint.student_layers:
+        raise ValueError(f"hint must look at layers of the student, got {hint!r}")
+    behind = _behind(student, hint.student_layers, train)
+    kept = [{name: b.clone() for name, b in m.named_buffers(recurse=False)} for m in behind]
+    first = fit(
+        student,
+        train,
+        hint,
+        teacher=teacher,
+        epochs=hint_epochs,
+        checkpoint=None if checkpoint is None else f"{checkpoint}.hint",
+        **options,
+    )
+    for module, buffers in zip(behind, kept, strict=True):
+        for name, value in module.named_buffers(recurse=False):
+            value.copy_(buffers[name])
+    if first.interrupted:
+        return first, History()
+    asks = objective is not None and objective.needs_teacher
+    second = fit(
+        student,
+        train,
+        objective,
+        teacher=teacher if asks else None,
+        epochs=epochs,
+        validation=validation,
+        checkpoint=checkpoint,
+        **options,
+    )
+    return first, second
+
+
+def _behind(student: nn.Module, layers: Sequence[str], train: Batches) -> list[nn.Module]:
+    """Return the modules whose weights the layers' outputs do not depend on."""
+    inputs, _ = next(iter(train.batches(2) if isinstance(train, Images) else train))
+    place = next(student.parameters()).device
+    with evaluation_mode(student), torch.enable_grad(), capture(student, layers) as shown:
+        student(inputs[:2].to(place))
+    named = [(module, list(module.parameters(recurse=False))) for module in student.modules()]
+    weights = [p for _, own in named for p in own if p.requires_grad]
+    total = torch.stack([output.sum() for output in shown.values()]).sum()
+    gradients = torch.autograd.grad(total, weights, allow_unused=True)
+    used = {id(p) for p, g in zip(weights, gradients, strict=True) if g is not None}
+    return [module for module, own in named if own and not any(id(p) in used for p in own)]

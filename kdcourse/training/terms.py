@@ -1,0 +1,263 @@
+"""The terms of the lecture: each a thin module around one loss function.
+
+>>> objective = CrossEntropy() + 3.0 * LogitKD(temperature=4) + AttentionTransfer(["stage1"])
+
+A term that looks at layers takes their names (see :func:`kdcourse.models.capture`); where a name
+differs between the two models, the student's and the teacher's as a pair.
+"""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from kdcourse import feature, logit, relational
+from kdcourse.checks import check_choice, check_number, check_temperature
+from kdcourse.training.objective import Lesson, Term
+from kdcourse.training.teacher import Outputs
+
+Layer = str | tuple[str, str]
+
+
+class CrossEntropy(Term):
+    """``L(f)``: cross-entropy with the labels, optionally smoothed."""
+
+    needs_teacher = False
+
+    def __init__(self, label_smoothing: float = 0.0):
+        super().__init__()
+        check_number("label_smoothing", label_smoothing, 0.0, 1.0, open_high=True)
+        self.label_smoothing = label_smoothing
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the mean cross-entropy over the batch."""
+        return nn.functional.cross_entropy(
+            student_logits(lesson), lesson.target, label_smoothing=self.label_smoothing
+        )
+
+
+class LogitKD(Term):
+    """``dist(f, f_large)`` on softened predictions: :func:`kdcourse.logit.kd_loss`.
+
+    From a closed teacher, which shows probabilities only, the loss is taken from those
+    (:func:`kdcourse.logit.kd_loss_from_probabilities`; forward divergence only).
+    """
+
+    def __init__(
+        self, temperature: float = 4.0, *, divergence: str = "forward", scale: bool = True
+    ):
+        super().__init__()
+        check_temperature(temperature)
+        check_choice("divergence", divergence, logit.DIVERGENCES)
+        self.temperature = temperature
+        self.divergence = divergence
+        self.scale = scale
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the divergence between teacher and student."""
+        teacher = shown_by_teacher(lesson)
+        student = student_logits(lesson)
+        if teacher.logits is not None:
+            return logit.kd_loss(
+                student,
+                teacher.logits,
+                self.temperature,
+                divergence=self.divergence,
+                scale=self.scale,
+            )
+        if self.divergence != "forward" or teacher.probabilities is None:
+            raise ValueError(f"a teacher without logits cannot teach by {self!r}")
+        return logit.kd_loss_from_probabilities(
+            student, teacher.probabilities, self.temperature, scale=self.scale
+        )
+
+
+class DecoupledKD(Term):
+    """Decoupled KD: :func:`kdcourse.logit.decoupled_kd_loss`."""
+
+    def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0):
+        super().__init__()
+        check_number("alpha", alpha, 0.0)
+        check_number("beta", beta, 0.0)
+        check_temperature(temperature)
+        self.alpha = alpha
+        self.beta = beta
+        self.temperature = temperature
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the weighted sum of target and non-target divergence."""
+        return logit.decoupled_kd_loss(
+            student_logits(lesson),
+            teacher_logits(lesson),
+            lesson.target,
+            alpha=self.alpha,
+            beta=self.beta,
+            temperature=self.temperature,
+        )
+
+
+class StandardizedKD(Term):
+    """KD on z-scored logits: ``kd_loss`` of ``standardize``, both of :mod:`kdcourse.logit`."""
+
+    def __init__(self, temperature: float = 2.0):
+        super().__init__()
+        check_temperature(temperature)
+        self.temperature = temperature
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the divergence between the standardised predictions."""
+        student = logit.standardize(student_logits(lesson))
+        teacher = logit.standardize(teacher_logits(lesson))
+        return logit.kd_loss(student, teacher, self.temperature)
+
+
+class _LayerTerm(Term):
+    """A term that compares layers, by pairs of names (student's, teacher's)."""
+
+    def __init__(self, layers: Sequence[Layer]):
+        super().__init__()
+        if isinstance(layers, str) or not layers:
+            raise ValueError(f"layers must be a list of at least one name or pair, got {layers!r}")
+        pairs = [(pair, pair) if isinstance(pair, str) else tuple(pair) for pair in layers]
+        for pair in pairs:
+            if len(pair) != 2 or not all(isinstance(name, str) for name in pair):
+                raise ValueError(f"a pair of layers must be two names, got {pair!r}")
+        self.student_layers = tuple(student for student, _ in pairs)
+        self.teacher_layers = tuple(teacher for _, teacher in pairs)
+
+    def compared(self, lesson: Lesson, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Sum a loss of student's and teacher's features over the pairs of layers."""
+        student, teacher = lesson.student.features, shown_by_teacher(lesson).features
+        values = [
+            loss(student[one], teacher[other])
+            for one, other in zip(self.student_layers, self.teacher_layers, strict=True)
+        ]
+        return sum(values[1:], start=values[0])
+
+
+class AttentionTransfer(_LayerTerm):
+    """Attention maps, summed over layers: :func:`kdcourse.feature.attention_transfer_loss`.
+
+    Args:
+        layers: names of layers with features ``(N, C, H, W)``, or pairs of names.
+        power: of the attention map.
+        squared: the authors' mean square in place of the lecture's norm.
+    """
+
+    def __init__(self, layers: Sequence[Layer], power: float = 2, *, squared: bool = False):
+        super().__init__(layers)
+        check_number("power", power, 0.0, open_low=True)
+        self.power = power
+        self.squared = squared
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the sum of the distances between attention maps."""
+        return self.compared(
+            lesson,
+            lambda student, teacher: feature.attention_transfer_loss(
+                student, teacher, self.power, squared=self.squared
+            ),
+        )
+
+
+class FeatureHint(_LayerTerm):
+    """A hidden layer of the teacher, reached by a learned projection: :class:`feature.Hint`.
+
+    Args:
+        layer: the guided layer of the student and the hint layer of the teacher.
+        hint: the projection between them; its weights are trained with the student.
+    """
+
+    def __init__(self, layer: Layer, hint: feature.Hint):
+        super().__init__([layer])
+        self.hint = hint
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the mean squared error between projected student and teacher."""
+        return self.compared(lesson, self.hint)
+
+
+class Saliency(Term):
+    """Input gradients of the true class's prediction: :func:`kdcourse.feature.saliency_loss`.
+
+    Costs a second backward pass through the student and one through the teacher.
+    """
+
+    needs_input_gradient = True
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the distance between the normalised input gradients."""
+        student, teacher = lesson.student.input_gradient, shown_by_teacher(lesson).input_gradient
+        assert student is not None
+        if teacher is None:
+            raise ValueError("this term needs the teacher's input gradient, and it shows none")
+        return feature.saliency_loss(student, teacher)
+
+
+class RKDDistance(_LayerTerm):
+    """Distances between samples: :func:`kdcourse.relational.rkd_distance_loss`.
+
+    Args:
+        layers: names of layers, or pairs of names; what they put out is flattened to ``(N, D)``.
+    """
+
+    def __init__(self, layers: Sequence[Layer] = ("embedding",)):
+        super().__init__(layers)
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the loss of the distances, summed over layers."""
+        return self.compared(lesson, _flat(relational.rkd_distance_loss))
+
+
+class RKDAngle(_LayerTerm):
+    """Angles of triples of samples: :func:`kdcourse.relational.rkd_angle_loss`.
+
+    Args:
+        layers: names of layers, or pairs of names; what they put out is flattened to ``(N, D)``.
+    """
+
+    def __init__(self, layers: Sequence[Layer] = ("embedding",)):
+        super().__init__(layers)
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the loss of the angles, summed over layers."""
+        return self.compared(lesson, _flat(relational.rkd_angle_loss))
+
+
+class SimilarityPreserving(_LayerTerm):
+    """Which samples look alike: :func:`kdcourse.relational.similarity_preserving_loss`.
+
+    Args:
+        layers: names of layers, or pairs of names.
+    """
+
+    def __init__(self, layers: Sequence[Layer]):
+        super().__init__(layers)
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the loss of the similarity matrices, summed over layers."""
+        return self.compared(lesson, relational.similarity_preserving_loss)
+
+
+def student_logits(lesson: Lesson) -> Tensor:
+    """Return the student's logits ``(N, K)``."""
+    assert lesson.student.logits is not None
+    return lesson.student.logits
+
+
+def teacher_logits(lesson: Lesson) -> Tensor:
+    """Return the teacher's logits ``(N, K)``, or say that it shows none."""
+    logits = shown_by_teacher(lesson).logits
+    if logits is None:
+        raise ValueError("this term needs the teacher's logits, and the teacher shows none")
+    return logits
+
+
+def shown_by_teacher(lesson: Lesson) -> Outputs:
+    """Return what the teacher showed, or say that there is none."""
+    if lesson.teacher is None:
+        raise ValueError("this term compares the student with a teacher, and there is none")
+    return lesson.teacher
+
+
+def _flat(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda student, teacher: loss(student.flatten(1), teacher.flatten(1))

@@ -1,0 +1,107 @@
+"""What holds for every loss of the package, whatever it compares."""
+
+import pytest
+import test_feature
+import test_logit
+import test_relational
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+CASES = {
+    f"{module.__name__.removeprefix('test_')}: {name}": (loss, *module.example(name))
+    for module in (test_logit, test_feature, test_relational)
+    for name, loss in module.LOSSES.items()
+}
+every_loss = pytest.mark.parametrize(
+    ("loss", "student", "teacher"), CASES.values(), ids=list(CASES)
+)
+
+
+def gradient(value, inputs):
+    return torch.autograd.grad(value, inputs)[0]
+
+
+@every_loss
+def test_gradient_is_right_and_none_reaches_the_teacher(loss, student, teacher):
+    s, t = student.clone().requires_grad_(), teacher.clone().requires_grad_()
+    loss(s, t).backward()
+    assert t.grad is None
+    assert s.grad.abs().sum() > 0
+    assert torch.autograd.gradcheck(lambda z: loss(z, teacher), s)
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(loss, student, teacher, dtype):
+    s, t = student.to(dtype).requires_grad_(), teacher.to(dtype)
+    value = loss(s, t)
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(loss(s.detach().float(), t.float()).item(), rel=1e-5)
+    value.backward()
+    assert s.grad.dtype == dtype
+    assert s.grad.isfinite().all()
+
+
+@every_loss
+def test_under_autocast(loss, student, teacher):
+    s, t = student.float().requires_grad_(), teacher.float()
+    expected = loss(s, t)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(s, t)
+        found = gradient(value, s)
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert torch.allclose(found, gradient(expected, s), rtol=1e-4, atol=1e-6)
+
+
+@every_loss
+def test_compiles_in_one_graph(loss, student, teacher):
+    torch.compiler.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    s = student.clone().requires_grad_()
+    value, expected = compiled(s, teacher), loss(s, teacher)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-9)
+    assert torch.allclose(gradient(value, s), gradient(expected, s), atol=1e-12)
+
+
+@every_loss
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("over", ["both", "student", "teacher"])
+def test_vmap_and_grad_equal_a_loop(loss, student, teacher, over):
+    s, t = (torch.stack([z, 2 * z.flip(1), z.exp()]) for z in (student, teacher))
+    if over == "student":
+        t = teacher.expand_as(t)
+    elif over == "teacher":
+        s = student.expand_as(s)
+    axes = (None if over == "teacher" else 0, None if over == "student" else 0)
+    batched = [z if axis == 0 else z[0] for z, axis in zip((s, t), axes, strict=True)]
+    values = torch.func.vmap(loss, axes)(*batched)
+    assert values.tolist() == pytest.approx([loss(a, b).item() for a, b in zip(s, t, strict=True)])
+    gradients = torch.func.vmap(torch.func.grad(loss), axes)(*batched)
+    for a, b, found in zip(s, t, gradients, strict=True):
+        a = a.clone().requires_grad_()
+        assert torch.allclose(gradient(loss(a, b), a), found)
+
+
+@every_loss
+def test_meta_device_forward_and_backward(loss, student, teacher):
+    s = torch.empty_like(student, device="meta", requires_grad=True)
+    value = loss(s, torch.empty_like(teacher, device="meta"))
+    value.backward()
+    assert value.device.type == s.grad.device.type == "meta"
+
+
+@every_loss
+def test_fake_cuda_forward(loss, student, teacher):
+    with FakeTensorMode():
+        s, t = (torch.empty(z.shape, device="cuda") for z in (student, teacher))
+        assert loss(s, t).device.type == "cuda"
+
+
+@every_loss
+def test_on_every_device_there_is(loss, student, teacher, device):
+    s, t = student.float().to(device).requires_grad_(), teacher.float().to(device)
+    value = loss(s, t)
+    value.backward()
+    assert value.device.type == s.grad.device.type == device.type
+    assert value.item() == pytest.approx(loss(student, teacher).item(), rel=1e-4)
