@@ -111,9 +111,10 @@ def _teachers(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from kdcourse import bench
+    from kdcourse.bench import losses, overhead
 
-    print(bench.table(bench.bench(rounds=options.rounds)))
+    print(overhead.table(overhead.measure(rounds=options.rounds)))
+    print(losses.table(losses.measure(rounds=options.rounds)))
     return 0
 
 

@@ -1,19 +1,19 @@
 """The measured parts of the README: tables between markers, written from stored results."""
 
-import json
 from pathlib import Path
 
-from kdcourse import bench, claims
+from kdcourse import claims
+from kdcourse.bench import losses, overhead
 
 README = Path(__file__).parents[1] / "README.md"
 
 
 def render(text: str) -> str:
     """Return the README's text with its tables as they are stored now."""
-    stored = json.loads(bench.PATH.read_text())["comparisons"]
     tables = {
         "claims": claims.table(),
-        "bench": bench.table([bench.Comparison(**comparison) for comparison in stored]),
+        "bench": overhead.table(overhead.load()),
+        "bench-losses": losses.table(losses.load()),
     }
     for name, table in tables.items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"

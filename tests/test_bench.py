@@ -1,34 +1,99 @@
 import json
+import sys
 
 import pytest
+import torch
 
-from kdcourse import bench
+from kdcourse.bench import compare, losses, overhead
+from kdcourse.data import fashion_mnist
 
 
 def test_compare_takes_the_median_of_ratios(monkeypatch):
     seconds = iter([1.0, 2.0, 3.0, 2.0, 1.0, 4.0])
-    monkeypatch.setattr(bench, "_seconds", lambda function: next(seconds))
+    monkeypatch.setattr(compare, "_seconds", lambda function: next(seconds))
     calls = []
-    result = bench.compare("toy", lambda: calls.append("ours"), lambda: calls.append("other"), 3)
+    result = compare.compare("toy", lambda: calls.append("a"), lambda: calls.append("b"), 3)
     assert (result.ours, result.other, result.ratio, result.rounds) == (1.0, 2.0, 0.5, 3)
-    assert calls == ["ours", "other"]  # the warm-up; the rest was timed by the fake clock
+    assert calls == ["a", "b"]  # the warm-up; the rest was timed by the fake clock
 
 
-def test_bench_stores_what_it_prints(tmp_path):
+def test_peak_memory_is_that_of_tensors_that_live_together():
+    def one_after_the_other():
+        for _ in range(5):
+            torch.zeros(1000)
+
+    def together():
+        kept = [torch.zeros(1000) for _ in range(5)]
+        kept[0].view(10, 100).add_(1)
+
+    assert compare.peak_memory(one_after_the_other) in (4000, 8000)
+    assert compare.peak_memory(together) == 20000
+
+
+def test_one_thread_is_given_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with compare.one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def rectangular(table, rows):
+    lines = table.split("\n")
+    assert len(lines) == 2 + rows
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_overhead_is_stored_as_it_is_printed(tmp_path):
     path = tmp_path / "bench.json"
-    comparisons = bench.bench(images=256, rounds=1, path=path)
-    stored = json.loads(path.read_text())
-    assert [c["name"] for c in stored["comparisons"]] == [c.name for c in comparisons]
-    assert "torch" in stored["versions"]
-    table = bench.table(comparisons).split("\n")
-    assert len(table) == 2 + len(comparisons)
-    assert len({row.count("|") for row in table}) == 1
+    comparisons = overhead.measure(images=256, rounds=1, path=path)
+    assert overhead.load(path) == comparisons
+    assert "torch" in json.loads(path.read_text())["versions"]
+    rectangular(overhead.table(comparisons), 2)
 
 
 def test_both_sides_train_the_same_student():
-    from kdcourse.data import fashion_mnist
-
     train = fashion_mnist().train[:256]
-    ours, by_hand = bench._epoch_of_fit(train), bench._epoch_by_hand(train)
+    ours, by_hand = overhead._epoch_of_fit(train), overhead._epoch_by_hand(train)
     for a, b in zip(ours.parameters(), by_hand.parameters(), strict=True):
         assert a.detach().numpy() == pytest.approx(b.detach().numpy(), abs=1e-6)
+
+
+def test_costs_of_losses_are_stored_as_they_are_printed(tmp_path):
+    path = tmp_path / "losses.json"
+    costs = losses.measure(
+        rounds=1, embeddings=[(8, 16)], features=[(4, 3, 5, 5)], path=path, progress=False
+    )
+    assert {c.loss for c in costs} == {"distance", "angle", "similarity", "attention"}
+    loaded = losses.load(path)
+    assert [(c.loss, list(c.shape)) for c in costs] == [(c.loss, list(c.shape)) for c in loaded]
+    assert all(c.ours > 0 and c.other > 0 and c.our_memory > 0 for c in loaded)
+    assert "torchdistill" in json.loads(path.read_text())["versions"]
+    rectangular(losses.table(loaded), 4)
+
+
+@pytest.mark.parametrize("name", ["distance", "angle", "attention"])
+def test_both_sides_compute_the_same_loss(name):
+    ours, other = losses._losses()[name]
+    shape = (9, 3, 4, 4) if name == "attention" else (9, 6)
+    s, t = (torch.rand(shape, dtype=torch.float64) for _ in range(2))
+    factor = {"distance": 8 / 9, "angle": 8 * 7 / 81, "attention": 1}[name]  # see the docstrings
+    assert other(s, t).item() == pytest.approx(factor * ours(s, t).item(), rel=1e-6)
+
+
+def test_without_torchdistill_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchdistill.losses", None)
+    with pytest.raises(RuntimeError, match="pip install"):
+        losses._losses()
+
+
+def test_angles_cost_less_than_all_differences():
+    """The stored measurement holds what the README says of it."""
+    costs = {(c.loss, tuple(c.shape)): c for c in losses.load()}
+    for shape, faster in {(64, 512): 12, (128, 512): 12, (32, 25088): 60, (256, 512): 5}.items():
+        assert 1 / costs["angle", shape].ratio >= faster
+    large = costs["angle", (256, 512)]
+    assert large.our_memory <= large.other_memory / 10

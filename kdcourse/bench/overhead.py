@@ -1,14 +1,7 @@
-"""What the package costs: ratios, measured side by side in one run.
-
-Absolute times depend on the machine and on who else uses it; so the two sides of every ratio take
-turns, and the median of the rounds counts.
-"""
+"""What ``fit`` and the batches cost, against the same written out or in the usual way."""
 
 import json
-import statistics
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -18,6 +11,7 @@ from torchvision.transforms import v2
 
 from kdcourse import models
 from kdcourse.augmentation import pad_crop_flip
+from kdcourse.bench.compare import Comparison, compare, one_thread
 from kdcourse.claims.results import RESULTS, current_versions
 from kdcourse.data import Images, fashion_mnist
 from kdcourse.logit import kd_loss
@@ -27,30 +21,9 @@ from kdcourse.training import CrossEntropy, LogitKD, fit
 PATH = RESULTS / "bench.json"
 
 
-@dataclass
-class Comparison:
-    """Two ways to do the same thing.
-
-    Attributes:
-        name: what is compared.
-        ours: median seconds of our way.
-        other: median seconds of the other way.
-        ratio: median over the rounds of ours ÷ other, taken round by round.
-        rounds: so many rounds.
-    """
-
-    name: str
-    ours: float
-    other: float
-    ratio: float
-    rounds: int
-
-
-def bench(*, images: int = 4000, rounds: int = 9, path: Path = PATH) -> list[Comparison]:
+def measure(*, images: int = 4000, rounds: int = 9, path: Path = PATH) -> list[Comparison]:
     """Run every comparison on one thread, store it with the versions, and return it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         train = fashion_mnist().train[:images]
         comparisons = [
             compare(
@@ -66,8 +39,6 @@ def bench(*, images: int = 4000, rounds: int = 9, path: Path = PATH) -> list[Com
                 rounds,
             ),
         ]
-    finally:
-        torch.set_num_threads(threads)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "command": "python -m kdcourse bench",
@@ -79,19 +50,9 @@ def bench(*, images: int = 4000, rounds: int = 9, path: Path = PATH) -> list[Com
     return comparisons
 
 
-def compare(
-    name: str, ours: Callable[[], object], other: Callable[[], object], rounds: int
-) -> Comparison:
-    """Time two functions in turn, after one round to warm up."""
-    ours(), other()
-    pairs = [(_seconds(ours), _seconds(other)) for _ in range(rounds)]
-    return Comparison(
-        name,
-        statistics.median(a for a, _ in pairs),
-        statistics.median(b for _, b in pairs),
-        statistics.median(a / b for a, b in pairs),
-        rounds,
-    )
+def load(path: Path = PATH) -> list[Comparison]:
+    """Return the stored comparisons."""
+    return [Comparison(**c) for c in json.loads(path.read_text())["comparisons"]]
 
 
 def table(comparisons: list[Comparison]) -> str:
@@ -102,12 +63,6 @@ def table(comparisons: list[Comparison]) -> str:
         for c in comparisons
     ]
     return "\n".join(lines)
-
-
-def _seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def _epoch_of_fit(train: Images) -> nn.Module:

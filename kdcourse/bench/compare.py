@@ -1,0 +1,106 @@
+"""Two ways to do the same thing, side by side: time and memory.
+
+Absolute times depend on the machine and on who else uses it; so the two sides of every ratio take
+turns, and the median of the rounds counts.
+"""
+
+import statistics
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+@dataclass
+class Comparison:
+    """Two ways to do the same thing.
+
+    Attributes:
+        name: what is compared.
+        ours: median seconds of our way.
+        other: median seconds of the other way.
+        ratio: median over the rounds of ours ÷ other, taken round by round.
+        rounds: so many rounds.
+    """
+
+    name: str
+    ours: float
+    other: float
+    ratio: float
+    rounds: int
+
+
+def compare(
+    name: str, ours: Callable[[], object], other: Callable[[], object], rounds: int
+) -> Comparison:
+    """Time two functions in turn, after one round to warm up."""
+    ours(), other()
+    pairs = [(_seconds(ours), _seconds(other)) for _ in range(rounds)]
+    return Comparison(
+        name,
+        statistics.median(a for a, _ in pairs),
+        statistics.median(b for _, b in pairs),
+        statistics.median(a / b for a, b in pairs),
+        rounds,
+    )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread, and on as many as before afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def peak_memory(function: Callable[[], object]) -> int:
+    """Bytes of all tensors that a function makes and that live at the same time, at most."""
+    with _LiveMemory() as memory:
+        function()
+    return memory.peak
+
+
+class _LiveMemory(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations put out, until these are freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.live: set[int] = set()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), keywords: Any = None
+    ) -> Any:
+        outputs = function(*arguments, **(keywords or {}))
+        for tensor in tree_leaves(outputs):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return outputs
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata in self.live:  # a view, or made in place
+            return
+        self.live.add(storage._cdata)
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
+
+    def _free(self, storage: int, size: int) -> None:
+        self.live.discard(storage)
+        self.now -= size
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
