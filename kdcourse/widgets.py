@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kdcourse import logit, plots
 from kdcourse.data import Images
+from kdcourse.metrics import nearest
 
 
 def html_widget(render: Callable[..., str], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
@@ -74,14 +75,85 @@ def temperature(images: Images, teacher_logits: Tensor, student_logits: Tensor) 
     )
 
 
+def maps(images: Images, layers: Mapping[str, Mapping[str, Tensor]]) -> ipywidgets.VBox:
+    """Pick an image and a layer, and see where several models look.
+
+    Args:
+        images: N images with their labels.
+        layers: maps ``(N, H, W)`` ≥ 0 by the model's name, by the layer's name.
+    """
+
+    def render(image: int, layer: str) -> str:
+        name = f"Image {image} ({images.classes[int(images.target[image])]})"
+        shown = [captioned(picture(images.pixels[image], name), name)]
+        for model, values in layers[layer].items():
+            description = f"{layer} of the {model}"
+            shown.append(captioned(heat(values[image], description), description))
+        return _row(shown)
+
+    return html_widget(
+        render,
+        image=ipywidgets.IntSlider(description="image", min=0, max=len(images) - 1),
+        layer=ipywidgets.ToggleButtons(description="layer", options=list(layers)),
+    )
+
+
+def neighbours(images: Images, embeddings: Mapping[str, Tensor], count: int = 6) -> ipywidgets.VBox:
+    """Move to a query, and see its nearest neighbours in the embeddings of several models.
+
+    Args:
+        images: N images with their labels.
+        embeddings: ``(N, D)`` by the model's name.
+        count: neighbours shown.
+    """
+    found = {name: nearest(e, count) for name, e in embeddings.items()}
+    kinds = [images.classes[int(label)] for label in images.target]
+
+    def render(query: int) -> str:
+        name = f"Query {query} ({kinds[query]})"
+        rows = [captioned(picture(images.pixels[query], name, 80), name)]
+        for model, indices in found.items():
+            shown = []
+            for index in indices[query].tolist():
+                mark = "✓" if images.target[index] == images.target[query] else "✗"
+                label = f"{mark} {kinds[index]}"
+                shown.append(captioned(picture(images.pixels[index], label, 64), label))
+            rows.append(f"<b>{html.escape(model)}</b>" + _row(shown))
+        return "".join(rows)
+
+    slider = ipywidgets.IntSlider(description="query", min=0, max=len(images) - 1)
+    return html_widget(render, query=slider)
+
+
+def _row(parts: list[str]) -> str:
+    return "<div style='display: flex; gap: 16px'>" + "".join(parts) + "</div>"
+
+
+def captioned(shown: str, caption: str) -> str:
+    """Return HTML with a line of text below it."""
+    style = "margin: 0; text-align: center; line-height: 16px"
+    text = f"<figcaption>{html.escape(caption)}</figcaption>"
+    return f"<figure style='{style}'>{shown}{text}</figure>"
+
+
+def heat(values: Tensor, description: str, size: int = 140) -> str:
+    """Return a map ``(H, W)`` ≥ 0 as HTML, its largest value brightest."""
+    largest = float(values.max()) or 1.0
+    return _image(values.cpu().numpy(), description, size, cmap="cividis", vmin=0, vmax=largest)
+
+
 def picture(pixels: Tensor, description: str, size: int = 140) -> str:
     """Return an image ``(C, H, W)``, uint8, as HTML, dark on light if it is grey."""
     channels = pixels.movedim(0, -1).cpu().numpy()
-    buffer = io.BytesIO()
     if channels.shape[-1] == 1:
-        matplotlib.image.imsave(buffer, 255 - channels[..., 0], cmap="gray", vmin=0, vmax=255)
-    else:
-        matplotlib.image.imsave(buffer, channels)
+        grey = 255 - channels[..., 0]
+        return _image(grey, description, size, cmap="gray", vmin=0, vmax=255)
+    return _image(channels, description, size)
+
+
+def _image(values: Any, description: str, size: int, **colours: Any) -> str:
+    buffer = io.BytesIO()
+    matplotlib.image.imsave(buffer, values, **colours)
     data = base64.b64encode(buffer.getvalue()).decode()
     return (
         f'<img src="data:image/png;base64,{data}" alt="{html.escape(description)}" '

@@ -4,7 +4,9 @@ import torch
 from matplotlib.figure import Figure
 
 from kdcourse import logit, plots
+from kdcourse.bench.losses import Cost
 from kdcourse.claims import Claim, Effect, Result
+from kdcourse.data import Images
 from kdcourse.training import History
 
 CLASSES = ("ant", "bee", "cat")
@@ -103,3 +105,85 @@ def test_no_figure_stays_open(result):
 
     assert isinstance(plots.effects(result), Figure)
     assert plt.get_fignums() == []
+
+
+def test_maps_draw_every_models_map_against_its_own_largest():
+    shown = {"teacher": torch.rand(2, 4, 4), "student": torch.zeros(2, 4, 4)}
+    figure = plots.maps(PIXELS, shown, titles=["an ant", "a bee"])
+    rows = np.array(figure.axes[:6]).reshape(2, 3)
+    assert [axis.get_title() for axis in rows[0]] == ["an ant", "teacher", "student"]
+    for n, row in enumerate(rows):
+        for axis, values in zip(row[1:], shown.values(), strict=True):
+            drawn = axis.images[-1].get_array()
+            expected = values[n] / (values[n].max() or 1)
+            assert drawn.data == pytest.approx(expected.numpy())
+    assert "attention" in figure.axes[-1].get_ylabel()
+
+
+@pytest.fixture
+def searched():
+    claim = Claim("toy-search", "A toy.", 2, lambda seed: {})
+    runs = {
+        seed: {"alone": 80.0, "logit 0.1": 81.0 + seed, "logit 10": 84.0, "hint 0.1": 80.0}
+        | {"hint 10": 79.0}
+        for seed in range(3)
+    }
+    return Result(claim, runs, {seed: 1.0 for seed in runs})
+
+
+def test_sweep_draws_means_and_deviations_by_weight(searched):
+    axis = plots.sweep(searched, ["logit", "hint"], [0.1, 10]).axes[0]
+    logits, hints = axis.containers
+    assert logits[0].get_ydata().tolist() == [82, 84]
+    assert hints[0].get_ydata().tolist() == [80, 79]
+    assert logits.get_label() == "logit"
+    (bars,) = logits[2]
+    assert bars.get_segments()[0][:, 1].tolist() == pytest.approx([81, 83])
+    assert axis.get_xscale() == "log"
+    assert "validation accuracy" in axis.get_ylabel()
+
+
+def test_distance_matrices_are_sorted_by_class_in_units_of_their_mean():
+    z = torch.tensor([[0.0], [10.0], [1.0], [12.0]])
+    target = torch.tensor([0, 1, 0, 1])
+    matrix = (z - z.T).abs()
+    figure = plots.distance_matrices({"teacher": matrix, "twice": 2 * matrix}, target, "ab")
+    order = [0, 2, 1, 3]
+    for axis in figure.axes[:2]:
+        drawn = axis.images[0].get_array().data
+        expected = (matrix / matrix.mean())[order][:, order].numpy()
+        assert drawn == pytest.approx(expected)
+        assert [t.get_text() for t in axis.get_xticklabels()] == ["a", "b"]
+        assert axis.get_xticks().tolist() == [1, 3]
+
+
+def test_neighbours_are_marked_by_class():
+    images = Images(PIXELS.repeat(2, 1, 1, 1), torch.tensor([0, 1, 0, 2]), CLASSES, (0.5,), (0.5,))
+    figure = plots.neighbours(images, [0], {"teacher": torch.tensor([[2, 1]])})
+    assert [axis.get_title() for axis in figure.axes] == ["teacher: ant", "✓ ant", "✗ bee"]
+    assert np.array_equal(figure.axes[1].images[0].get_array(), PIXELS[0, 0].numpy())
+
+
+def test_embeddings_draw_every_class_where_it_lies():
+    places, target = torch.randn(9, 2), torch.arange(9) % 3
+    figure = plots.embeddings({"as it is": places, "moved": places + 5}, target, CLASSES)
+    for axis, shift in zip(figure.axes, (0, 5), strict=True):
+        for k, drawn in enumerate(axis.collections):
+            assert drawn.get_offsets().data == pytest.approx((places[target == k] + shift).numpy())
+        assert {text.get_text() for text in axis.texts} == set(CLASSES)
+
+
+def test_cost_by_samples_draws_both_sides():
+    costs = [
+        Cost(name, (n, 512), n / 1e4, n**2 / 1e4, 1 / n, 1, 1)
+        for name in ("angle", "distance")
+        for n in (32, 16)
+    ] + [Cost("angle", (32, 9), 1.0, 1.0, 1.0, 1, 1)]
+    figure = plots.cost_by_samples(costs, 512)
+    assert [axis.get_title() for axis in figure.axes] == ["angle", "distance"]
+    for axis in figure.axes:
+        other, ours = axis.lines
+        assert ours.get_xdata().tolist() == [16, 32]
+        assert ours.get_ydata().tolist() == pytest.approx([1.6, 3.2])
+        assert other.get_ydata().tolist() == pytest.approx([25.6, 102.4])
+        assert axis.get_xscale() == axis.get_yscale() == "log"

@@ -61,6 +61,39 @@ def test_the_picture_is_the_image_with_a_description(channels):
     assert np.allclose(255 * image, np.broadcast_to(expected, image.shape), atol=1)
 
 
+def decoded(image):
+    data = re.search(r'base64,([^"]+)"', image)[1]
+    return matplotlib.image.imread(io.BytesIO(base64.b64decode(data)))
+
+
+def test_maps_follow_image_and_layer():
+    layers = {
+        name: {"teacher": torch.rand(5, size, size), "student": torch.zeros(5, size, size)}
+        for name, size in (("stage1", 4), ("stage2", 2))
+    }
+    image, layer, screen = widgets.maps(IMAGES, layers).children
+    assert "Image 0 (ant)" in screen.value
+    image.value, layer.value = 1, "stage2"
+    images = re.findall("<img[^>]+>", screen.value)
+    assert [decoded(shown).shape[0] for shown in images] == [8, 2, 2]
+    assert "Image 1 (bee &amp; wasp)" in images[0]
+    assert "stage2 of the student" in images[2]
+    brightest = decoded(images[1])[..., :3].sum(axis=2).argmax()
+    assert brightest == int(layers["stage2"]["teacher"][1].argmax())
+
+
+def test_neighbours_follow_the_query():
+    line = torch.tensor([[0.0], [1.0], [2.5], [4.5], [7.0]])
+    query, screen = widgets.neighbours(IMAGES, {"teacher": line, "student": -line}, 2).children
+    query.value = 3
+    shown = re.findall(r'alt="([^"]+)"', screen.value)
+    # classes are 0, 1, 2, 0, 1; nearest to sample 3: 2 (cat), then 4 (bee)
+    assert shown == ["Query 3 (ant)", *(["✗ cat", "✗ bee &amp; wasp"] * 2)]
+    query.value = 4
+    assert "✓ bee &amp; wasp" not in screen.value  # sample 1 is far
+    assert query.max == 4
+
+
 def test_controls_are_labelled():
     *controls, _ = widgets.temperature(IMAGES, TEACHER, TEACHER).children
     assert [control.description for control in controls] == ["image", "temperature"]

@@ -1,0 +1,31 @@
+"""Figures of the course: data in, a matplotlib figure out."""
+
+from kdcourse.plots.curves import cost_by_samples, curves, gradient_norms, histories
+from kdcourse.plots.measured import arms, effects, sweep, temperature_weight_map
+from kdcourse.plots.samples import maps, neighbours, picture, predictions, softened
+from kdcourse.plots.structure import distance_matrices, embeddings, heat
+from kdcourse.plots.style import ALONE, DISTILLED, MARKERS, OTHER, TEACHER
+
+__all__ = [
+    "ALONE",
+    "DISTILLED",
+    "MARKERS",
+    "OTHER",
+    "TEACHER",
+    "arms",
+    "cost_by_samples",
+    "curves",
+    "distance_matrices",
+    "effects",
+    "embeddings",
+    "gradient_norms",
+    "heat",
+    "histories",
+    "maps",
+    "neighbours",
+    "picture",
+    "predictions",
+    "softened",
+    "sweep",
+    "temperature_weight_map",
+]

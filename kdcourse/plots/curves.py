@@ -1,0 +1,83 @@
+"""Curves: values against a setting, an epoch or the number of samples."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from kdcourse.bench.losses import Cost
+from kdcourse.plots.style import ALONE, DISTILLED, MARKERS, OTHER, TEACHER, panels
+from kdcourse.training.history import History
+
+
+def gradient_norms(
+    temperatures: Sequence[float], scaled: Sequence[float], plain: Sequence[float]
+) -> Figure:
+    """Norm of the KD gradient against τ, with the factor τ² and without it, on log axes."""
+    figure, axes = panels(1, 1, width=5.5, height=3.4)
+    axis = axes[0, 0]
+    axis.loglog(temperatures, scaled, "o-", color=DISTILLED, label="with τ²")
+    axis.loglog(temperatures, plain, "^--", color=ALONE, label="without (the slide)")
+    axis.set(xlabel="temperature τ", ylabel="norm of the gradient (per sample)")
+    axis.legend()
+    return figure
+
+
+def curves(
+    x: Sequence[float], lines: Mapping[str, Sequence[float]], *, x_label: str, y_label: str
+) -> Figure:
+    """Lines over a common axis.
+
+    Args:
+        x: common positions.
+        lines: values by name.
+        x_label: what x is, with its unit.
+        y_label: what the values are, with their unit.
+    """
+    figure, axes = panels(1, 1, width=5.5, height=3.4)
+    for (name, y), colour in zip(lines.items(), (TEACHER, DISTILLED, ALONE, OTHER), strict=False):
+        every = max(1, len(x) // 8)
+        axes[0, 0].plot(x, y, color=colour, marker=MARKERS[colour], markevery=every, label=name)
+    axes[0, 0].set(xlabel=x_label, ylabel=y_label)
+    axes[0, 0].legend()
+    return figure
+
+
+def histories(runs: Mapping[str, History], column: str = "validation_accuracy") -> Figure:
+    """One column of several training histories against the epoch; accuracies in percent."""
+    scale = 100 if column.endswith("accuracy") else 1
+    figure, axes = panels(1, 1, width=5.5, height=3.4)
+    for (name, history), colour in zip(
+        runs.items(), (ALONE, DISTILLED, TEACHER, OTHER), strict=False
+    ):
+        y = [scale * value for value in history[column]]
+        axes[0, 0].plot(history["epoch"], y, color=colour, marker=MARKERS[colour], label=name)
+    label = column.replace("_", " ") + (", %" if scale == 100 else "")
+    axes[0, 0].set(xlabel="epoch", ylabel=label)
+    axes[0, 0].legend()
+    return figure
+
+
+def cost_by_samples(costs: Sequence[Cost], width: int) -> Figure:
+    """Seconds against the number of samples, ours and torchdistill's, on log axes.
+
+    Args:
+        costs: of :mod:`kdcourse.bench.losses`.
+        width: D of the embeddings that are drawn.
+    """
+    names = [n for n in dict.fromkeys(c.loss for c in costs) if n != "attention"]
+    figure, axes = panels(1, len(names), width=2.9, height=2.8, sharey=True)
+    for axis, name in zip(axes[0], names, strict=True):
+        drawn = sorted(
+            (c for c in costs if c.loss == name and c.shape[1] == width), key=lambda c: c.shape[0]
+        )
+        samples = [c.shape[0] for c in drawn]
+        axis.loglog(
+            samples, [1e3 * c.other for c in drawn], "^--", color=ALONE, label="torchdistill"
+        )
+        axis.loglog(samples, [1e3 * c.ours for c in drawn], "o-", color=DISTILLED, label="kdcourse")
+        axis.set_xticks(samples, [str(n) for n in samples], minor=False)
+        axis.minorticks_off()
+        axis.set(title=name, xlabel="samples N")
+    axes[0, 0].set_ylabel("forward + backward, ms")
+    axes[0, 0].legend(fontsize=8)
+    return figure
