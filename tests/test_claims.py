@@ -15,7 +15,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from kdcourse.claims import CLAIMS, Bound, Claim, Effect, experiment, motivation, reproduce, table
+from kdcourse.claims import (
+    CLAIMS,
+    Bound,
+    Claim,
+    Effect,
+    experiment,
+    motivation,
+    properties,
+    reproduce,
+    table,
+)
 from kdcourse.claims import results as stored_results
 from kdcourse.claims.claim import claim, estimate
 from kdcourse.claims.results import RESULTS, Result, digest, load, save
@@ -358,6 +368,26 @@ def test_temperature_and_weight_are_among_the_best_of_the_search():
     best = max(names, key=search.mean)
     chosen = f"tau={experiment.TEMPERATURE:g} lambda={experiment.WEIGHT:g}"
     assert search.mean(chosen) >= search.mean(best) - stats.sem(search.values(best))
+
+
+@pytest.mark.parametrize("family", properties.FAMILIES)
+def test_every_family_has_the_weight_that_was_best_on_validation_data(family):
+    search = load("pros-cons-search")
+    means = {weight: search.mean(f"{family} {weight}") for weight in properties.GRID}
+    assert means[properties.WEIGHTS[family]] == max(means.values())
+
+
+def test_attention_has_the_layers_and_the_weight_that_were_best_on_validation_data():
+    search = load("attention-search")
+    names = [name for name in search.runs[0] if name != "alone"]
+    weight = CLAIMS["attention"].settings["weight"]
+    assert max(names, key=search.mean) == f"all stages {weight}"
+
+
+def test_structure_has_the_weight_with_the_best_neighbours_on_validation_data():
+    search = load("pros-cons-search")
+    means = {weight: search.mean(f"relational {weight} 1-NN") for weight in properties.GRID}
+    assert means[CLAIMS["structure"].settings["weight"]] == max(means.values())
 
 
 def test_readme_shows_the_table():

@@ -1,6 +1,6 @@
 """The lecture's claims as measurements, by subject."""
 
-from kdcourse.claims import logit, motivation, soft_targets
+from kdcourse.claims import feature, logit, motivation, properties, relational, soft_targets
 from kdcourse.claims.claim import CLAIMS, Bound, Claim, Effect, Estimate
 from kdcourse.claims.experiment import TEMPERATURE, WEIGHT
 from kdcourse.claims.reproduce import reproduce
@@ -16,9 +16,12 @@ __all__ = [
     "Effect",
     "Estimate",
     "Result",
+    "feature",
     "load",
     "logit",
     "motivation",
+    "properties",
+    "relational",
     "reproduce",
     "soft_targets",
     "table",
