@@ -87,8 +87,7 @@ def maps(images: Images, layers: Mapping[str, Mapping[str, Tensor]]) -> ipywidge
         name = f"Image {image} ({images.classes[int(images.target[image])]})"
         shown = [captioned(picture(images.pixels[image], name), name)]
         for model, values in layers[layer].items():
-            description = f"{layer} of the {model}"
-            shown.append(captioned(heat(values[image], description), description))
+            shown.append(captioned(heat(values[image], f"{layer}, {model}"), model))
         return _row(shown)
 
     return html_widget(
@@ -111,7 +110,7 @@ def neighbours(images: Images, embeddings: Mapping[str, Tensor], count: int = 6)
 
     def render(query: int) -> str:
         name = f"Query {query} ({kinds[query]})"
-        rows = [captioned(picture(images.pixels[query], name, 80), name)]
+        rows = [_row([captioned(picture(images.pixels[query], name, 80), name)])]
         for model, indices in found.items():
             shown = []
             for index in indices[query].tolist():

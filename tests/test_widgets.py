@@ -77,7 +77,7 @@ def test_maps_follow_image_and_layer():
     images = re.findall("<img[^>]+>", screen.value)
     assert [decoded(shown).shape[0] for shown in images] == [8, 2, 2]
     assert "Image 1 (bee &amp; wasp)" in images[0]
-    assert "stage2 of the student" in images[2]
+    assert "stage2, student" in images[2]
     brightest = decoded(images[1])[..., :3].sum(axis=2).argmax()
     assert brightest == int(layers["stage2"]["teacher"][1].argmax())
 

@@ -197,6 +197,7 @@ def hint_stages(
             "saliency gradients",
             "alone gradients",
         ),
+        Effect("test accuracy, saliency − alone", "saliency", "alone"),
     ),
     reason="Gradients of the true class's log-probability, compared on 500 test images.",
     toy=TOY,

@@ -89,7 +89,11 @@ def structure(
     "choice for feature extractors.",
     effects=tuple(
         Effect(f"{what}, {family} − logit", f"{family}{suffix}", f"logit{suffix}")
-        for what, suffix in (("test accuracy", ""), ("nearest neighbour", " 1-NN"))
+        for what, suffix in (
+            ("test accuracy", ""),
+            ("nearest neighbour", " 1-NN"),
+            ("one of five neighbours", " recall@5"),
+        )
         for family in FAMILIES[1:]
     ),
     reason="Each family at the best of five weights by validation accuracy. Here plain KD is hard "
