@@ -46,7 +46,7 @@ def attention_map(features: Tensor, power: float = 2) -> Tensor:
     _check_features("features", features)
     check_number("power", power, 0.0, open_low=True)
     features = at_least_float32(features)
-    return _unit(_mean_power(features, power).flatten(1)).to(features.dtype)
+    return _attention(features, power)[0].to(features.dtype)
 
 
 def attention_transfer_loss(
@@ -85,7 +85,7 @@ def attention_transfer_loss(
     if student.shape[-2:] != teacher.shape[-2:]:
         height, width = map(min, student.shape[-2:], teacher.shape[-2:])
         student, teacher = (_pooled(x, height, width) for x in (student, teacher))
-    taught = _unit(_mean_power(teacher, power).flatten(1))
+    taught, _ = _attention(teacher, power)
     return _AttentionLoss.apply(student, taught, power, squared)[0]
 
 
@@ -248,9 +248,7 @@ class _AttentionLoss(torch.autograd.Function):
     def forward(
         student: Tensor, taught: Tensor, power: float, squared: bool
     ) -> tuple[Tensor, Tensor]:
-        mean = _mean_power(student, power)
-        norm = _norm(mean.flatten(1))
-        map = mean.flatten(1) / norm
+        map, norm = _attention(student, power)
         difference = map - taught
         if squared:
             loss = difference.square().mean()
@@ -261,7 +259,8 @@ class _AttentionLoss(torch.autograd.Function):
             gradient = difference / (distance.masked_fill(distance == 0, 1) * len(difference))
         # Through the normalisation passes what is orthogonal to the map.
         gradient = (gradient - map * (gradient * map).sum(dim=1, keepdim=True)) / norm
-        return loss.to(student.dtype), gradient.view_as(mean).to(student.dtype)
+        gradient = gradient.view(len(student), *student.shape[2:])
+        return loss.to(student.dtype), gradient.to(student.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -282,22 +281,24 @@ class _AttentionLoss(torch.autograd.Function):
         return slope * each, None, None, None
 
 
-def _mean_power(features: Tensor, power: float) -> Tensor:
-    """Mean over the channels of |A|^p, ``(N, H, W)``; in float64 where it may hardly vary.
+def _attention(features: Tensor, power: float) -> tuple[Tensor, Tensor]:
+    """Maps ``(N, H * W)`` of unit norm, and the norms ``(N, 1)`` they had.
 
-    At a large offset all positions are nearly alike, and what tells them apart would be lost in
-    rounding.
+    In float64 where a map may hardly vary: at a large offset all positions are nearly alike, and
+    what tells them apart would be lost in rounding.
     """
     if power == 2:
         values = features.square()
     else:  # where() before the power: for p < 1 its slope at zero is not finite
         size = features.abs()
         values = torch.where(size > 0, size, 1.0).pow(power) * (size > 0)
-    mean = values.mean(dim=1)
-    if readable(mean) and bool((mean.amin((1, 2)) <= 0.9 * mean.amax((1, 2))).all()):
-        return mean  # no such offset
-    wide = mean.dtype if mean.device.type == "mps" else torch.float64  # MPS has no float64
-    return values.mean(dim=1, dtype=wide)
+    mean = values.mean(dim=1).flatten(1)
+    flat = mean.mean(dim=1) > 0.9 * mean.amax(dim=1)
+    if not readable(flat) or bool(flat.any()):
+        wide = mean.dtype if mean.device.type == "mps" else torch.float64  # MPS has no float64
+        mean = values.mean(dim=1, dtype=wide).flatten(1)
+    norm = _norm(mean)
+    return mean / norm, norm
 
 
 def _unit(rows: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
-"""The measured parts of the README: tables between markers, written from stored results."""
+"""The measured parts of the README, from stored results: tables between markers, a figure."""
 
 from pathlib import Path
 
-from kdcourse import claims
+from kdcourse import claims, plots
 from kdcourse.bench import losses, overhead
 
 README = Path(__file__).parents[1] / "README.md"
+FIGURE = "docs/cost-of-losses.png"
 
 
 def render(text: str) -> str:
@@ -25,5 +26,7 @@ def render(text: str) -> str:
 
 
 def write(path: Path = README) -> None:
-    """Write the tables into the README."""
+    """Write the tables into the README, and the figure beside it."""
     path.write_text(render(path.read_text(encoding="utf-8")), encoding="utf-8")
+    figure = plots.cost_by_samples(losses.load(), losses.WIDTH)
+    figure.savefig(path.parent / FIGURE, dpi=110, metadata={"Software": None})
