@@ -256,7 +256,7 @@ class _AttentionLoss(torch.autograd.Function):
         else:
             distance = torch.linalg.vector_norm(difference, dim=1, keepdim=True)
             loss = distance.mean()
-            gradient = difference / (distance.masked_fill(distance == 0, 1) * len(difference))
+            gradient = difference / (distance.clamp_min(SMALL) * len(difference))
         # Through the normalisation passes what is orthogonal to the map.
         gradient = (gradient - map * (gradient * map).sum(dim=1, keepdim=True)) / norm
         gradient = gradient.view(len(student), *student.shape[2:])
@@ -293,26 +293,32 @@ def _attention(features: Tensor, power: float) -> tuple[Tensor, Tensor]:
         size = features.abs()
         values = torch.where(size > 0, size, 1.0).pow(power) * (size > 0)
     mean = values.mean(dim=1).flatten(1)
-    flat = mean.mean(dim=1) > 0.9 * mean.amax(dim=1)
+    norm, flatness = _norm(mean)
+    flat = flatness > 0.9 * mean.shape[1] ** 0.5  # the root itself where all entries are equal
     if not readable(flat) or bool(flat.any()):
         wide = mean.dtype if mean.device.type == "mps" else torch.float64  # MPS has no float64
         mean = values.mean(dim=1, dtype=wide).flatten(1)
-    norm = _norm(mean)
+        norm, _ = _norm(mean)
     return mean / norm, norm
 
 
 def _unit(rows: Tensor) -> Tensor:
     """Scale rows ``(N, M)`` to unit norm, zeros staying zeros, with finite gradients."""
-    return rows / _norm(rows)
+    return rows / _norm(rows)[0]
 
 
-def _norm(rows: Tensor) -> Tensor:
-    """Norms of rows ``(N, M)`` as ``(N, 1)``; 1 for a row of zeros, so that one may divide."""
-    # The largest entry is taken out: the squares of tiny or huge entries would leave the range.
-    largest = rows.detach().abs().amax(dim=1, keepdim=True)
-    largest = largest.masked_fill(largest == 0, 1)
-    # What is left has a norm of at least 1, unless all is zero.
-    return torch.linalg.vector_norm(rows / largest, dim=1, keepdim=True).clamp_min(1) * largest
+SMALL = 1e-36  # stands for zero where something is divided; 1 / SMALL is a float32 yet
+
+
+def _norm(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Norms of rows ``(N, M)`` as ``(N, 1)``, above zero, and in units of the largest entry.
+
+    The largest entry is taken out before squaring: the squares of tiny or huge entries would
+    leave the range. What is left has a norm from 1 to √M, unless all is zero.
+    """
+    largest = rows.detach().abs().amax(dim=1, keepdim=True).clamp_min(SMALL)
+    scaled = torch.linalg.vector_norm(rows / largest, dim=1, keepdim=True).clamp_min(1)
+    return scaled * largest, scaled
 
 
 def _pooled(features: Tensor, height: int, width: int) -> Tensor:
