@@ -6,6 +6,13 @@ from torch import Tensor, distributed
 from kdcourse.checks import readable
 
 
+def count() -> int:
+    """Number of processes that train together; 1 without ``torchrun``."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_world_size()
+    return 1
+
+
 def all_samples(embeddings: Tensor) -> Tensor:
     """Gather the samples of all processes, in the order of their ranks.
 
@@ -22,9 +29,7 @@ def all_samples(embeddings: Tensor) -> Tensor:
     Raises:
         ValueError: different numbers of samples (looked at for CPU tensors only).
     """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return embeddings
-    processes, rank = distributed.get_world_size(), distributed.get_rank()
+    processes = count()
     if processes == 1:
         return embeddings
     if readable(embeddings):
@@ -38,5 +43,5 @@ def all_samples(embeddings: Tensor) -> Tensor:
     own = embeddings.contiguous()
     parts = [torch.empty_like(own) for _ in range(processes)]
     distributed.all_gather(parts, own.detach())
-    parts[rank] = own + (processes - 1) * (own - own.detach())
+    parts[distributed.get_rank()] = own + (processes - 1) * (own - own.detach())
     return torch.cat(parts)

@@ -115,6 +115,13 @@ def test_attention_sums_over_layers():
     )
 
 
+@pytest.mark.parametrize("term", [RKDDistance, RKDAngle])
+@pytest.mark.parametrize("size", [33, 34])
+def test_a_last_batch_without_relations_does_not_end_the_training(term, size):
+    history = train(net(), CrossEntropy() + term(), teacher=TEACHER, train=images(size))
+    assert len(history) == 2
+
+
 def test_the_projection_of_a_hint_is_trained_too():
     term = hint()
     before = weights(term)

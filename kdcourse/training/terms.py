@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from kdcourse import feature, logit, relational
+from kdcourse import feature, logit, processes, relational
 from kdcourse.checks import check_choice, check_number, check_temperature
 from kdcourse.training.objective import Lesson, Term
 from kdcourse.training.teacher import Outputs
 
 Layer = str | tuple[str, str]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class CrossEntropy(Term):
@@ -124,7 +125,7 @@ class _LayerTerm(Term):
         self.student_layers = tuple(student for student, _ in pairs)
         self.teacher_layers = tuple(teacher for _, teacher in pairs)
 
-    def compared(self, lesson: Lesson, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def compared(self, lesson: Lesson, loss: Loss) -> Tensor:
         """Sum a loss of student's and teacher's features over the pairs of layers."""
         student, teacher = lesson.student.features, shown_by_teacher(lesson).features
         values = [
@@ -205,7 +206,7 @@ class RKDDistance(_LayerTerm):
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the loss of the distances, summed over layers."""
-        return self.compared(lesson, _flat(relational.rkd_distance_loss))
+        return self.compared(lesson, _flat(relational.rkd_distance_loss, least=2))
 
 
 class RKDAngle(_LayerTerm):
@@ -220,7 +221,7 @@ class RKDAngle(_LayerTerm):
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the loss of the angles, summed over layers."""
-        return self.compared(lesson, _flat(relational.rkd_angle_loss))
+        return self.compared(lesson, _flat(relational.rkd_angle_loss, least=3))
 
 
 class SimilarityPreserving(_LayerTerm):
@@ -259,5 +260,12 @@ def shown_by_teacher(lesson: Lesson) -> Outputs:
     return lesson.teacher
 
 
-def _flat(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda student, teacher: loss(student.flatten(1), teacher.flatten(1))
+def _flat(loss: Loss, least: int) -> Loss:
+    """Flatten what layers put out; an epoch's last batch may be too small to hold any relation."""
+
+    def of_batch(student: Tensor, teacher: Tensor) -> Tensor:
+        if len(student) * processes.count() < least:
+            return 0.0 * student.sum()
+        return loss(student.flatten(1), teacher.flatten(1))
+
+    return of_batch
