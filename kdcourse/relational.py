@@ -42,7 +42,7 @@ def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) ->
     Returns:
         Scalar ≥ 0.
 
-    Source: Park et al. 2019 (arXiv 1904.05068), eq. 4–6. The authors' code means over all N²
+    Source: Park et al. 2019 (arXiv 1904.05068), section 3.2.1. The authors' code means over all N²
     pairs, a sample with itself included, which makes it smaller by the factor (N − 1)/N, and
     takes μ over the pairs that do not coincide.
     """
@@ -72,7 +72,7 @@ def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
     Returns:
         Scalar ≥ 0, once differentiable.
 
-    Source: Park et al. 2019 (arXiv 1904.05068), eq. 7–9. The authors' code means over all N³
+    Source: Park et al. 2019 (arXiv 1904.05068), section 3.2.2. The authors' code means over all N³
     triples; those with two equal samples contribute nothing, so it is smaller than this by the
     factor (N − 1)(N − 2)/N².
     """
@@ -96,7 +96,7 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
     Returns:
         Scalar ≥ 0.
 
-    Source: Tung, Mori 2019 (arXiv 1907.09682), eq. 1–4.
+    Source: Tung, Mori 2019 (arXiv 1907.09682), section 3.
     """
     pair = []
     for name, features in (
