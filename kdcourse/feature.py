@@ -129,7 +129,7 @@ class Hint(nn.Module):
 
     def project(self, student_features: Tensor, size: tuple[int, int]) -> Tensor:
         """Map the student's features ``(N, C, H, W)`` to ``(N, C', *size)``."""
-        projected = self.projection(student_features)
+        projected = self.projection(student_features.to(self.projection.weight.dtype))
         if self.nonlinearity is not None:
             projected = self.nonlinearity(projected)
         projected = at_least_float32(projected)

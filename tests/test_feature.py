@@ -262,6 +262,18 @@ def test_a_hint_under_autocast_and_from_a_half_precision_teacher(dtype):
     assert value.item() == pytest.approx(hint(STUDENT.float(), TEACHER.float()).item(), rel=0.02)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_hint_computes_half_precision_features_in_float32(dtype):
+    hint, s = feature.Hint(5, 2), STUDENT.to(dtype).requires_grad_()
+    value = hint(s, TEACHER.to(dtype))
+    assert value.dtype == torch.float32
+    expected = hint(s.detach().float(), TEACHER.to(dtype).float()).item()
+    assert value.item() == pytest.approx(expected, rel=1e-6)
+    value.backward()
+    assert s.grad.dtype == dtype
+    assert s.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("bad", [0, -1, 1.5, True, None])
 def test_bad_channels_are_named(bad):
     with pytest.raises(ValueError, match="student_channels must be a positive integer"):
