@@ -41,6 +41,15 @@ def check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) 
         )
 
 
+def check_same_samples(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    """Require two tensors of one batch size, whatever their other dimensions."""
+    if len(tensor) != len(other):
+        raise ValueError(
+            f"{name} and {other_name} must hold the same samples, "
+            f"got {len(tensor)} and {len(other)}"
+        )
+
+
 def check_target(target: Tensor, samples: int, classes: int) -> None:
     """Require class indices: shape ``(N,)``, int64, in ``[0, K)``."""
     if not isinstance(target, Tensor):
@@ -114,3 +123,8 @@ def readable(tensor: Tensor) -> bool:
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Upcast half precision to float32; float32 and float64 stay as they are."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def widest(tensor: Tensor) -> torch.dtype:
+    """Return the most precise dtype that a tensor's device has: float64, but not on MPS."""
+    return tensor.dtype if tensor.device.type == "mps" else torch.float64

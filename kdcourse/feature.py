@@ -21,9 +21,11 @@ from kdcourse.checks import (
     check_floating,
     check_matrix,
     check_number,
+    check_same_samples,
     check_same_shape,
     check_target,
     readable,
+    widest,
 )
 
 
@@ -78,7 +80,7 @@ def attention_transfer_loss(
     """
     _check_features("student_features", student_features)
     _check_features("teacher_features", teacher_features)
-    _check_same_samples(student_features, teacher_features)
+    check_same_samples("student_features", student_features, "teacher_features", teacher_features)
     check_number("power", power, 0.0, open_low=True)
     student = at_least_float32(student_features)
     teacher = at_least_float32(teacher_features.detach())
@@ -141,7 +143,9 @@ class Hint(nn.Module):
         """Return the mean squared error between projected student and teacher, a scalar."""
         _check_features("student_features", student_features)
         _check_features("teacher_features", teacher_features)
-        _check_same_samples(student_features, teacher_features)
+        check_same_samples(
+            "student_features", student_features, "teacher_features", teacher_features
+        )
         for name, features, channels in (
             ("student_features", student_features, self.projection.in_channels),
             ("teacher_features", teacher_features, self.projection.out_channels),
@@ -296,8 +300,7 @@ def _attention(features: Tensor, power: float) -> tuple[Tensor, Tensor]:
     norm, flatness = _norm(mean)
     flat = flatness > 0.9 * mean.shape[1] ** 0.5  # the root itself where all entries are equal
     if not readable(flat) or bool(flat.any()):
-        wide = mean.dtype if mean.device.type == "mps" else torch.float64  # MPS has no float64
-        mean = values.mean(dim=1, dtype=wide).flatten(1)
+        mean = values.mean(dim=1, dtype=widest(mean)).flatten(1)
         norm, _ = _norm(mean)
     return mean / norm, norm
 
@@ -332,12 +335,4 @@ def _check_features(name: str, features: Tensor) -> None:
     if features.dim() != 4 or features.numel() == 0:
         raise ValueError(
             f"{name} must have shape (N, C, H, W) and not be empty, got {tuple(features.shape)}"
-        )
-
-
-def _check_same_samples(student_features: Tensor, teacher_features: Tensor) -> None:
-    if len(student_features) != len(teacher_features):
-        raise ValueError(
-            "student_features and teacher_features must hold the same samples, "
-            f"got {len(student_features)} and {len(teacher_features)}"
         )

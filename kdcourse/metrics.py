@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import Tensor, nn
 
 from kdcourse.data import Images
@@ -82,6 +81,8 @@ def nearest(embeddings: Tensor, count: int) -> Tensor:
         embeddings: ``(N, D)``, N > count.
         count: neighbours looked for.
     """
+    from sklearn.neighbors import NearestNeighbors  # takes long to import, and fit needs it not
+
     found = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(embeddings.cpu().numpy())
     return torch.from_numpy(found.kneighbors(return_distance=False))
 
@@ -113,6 +114,8 @@ def knn_accuracy(
         test_target: ``(M,)``.
         k: neighbours that vote.
     """
+    from sklearn.neighbors import KNeighborsClassifier
+
     classifier = KNeighborsClassifier(n_neighbors=k, algorithm="brute")
     classifier.fit(train.cpu().numpy(), train_target.cpu().numpy())
     return float(classifier.score(test.cpu().numpy(), test_target.cpu().numpy()))

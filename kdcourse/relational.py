@@ -21,7 +21,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kdcourse.checks import at_least_float32, check_floating, check_matrix, readable
+from kdcourse.checks import (
+    at_least_float32,
+    check_floating,
+    check_matrix,
+    check_same_samples,
+    readable,
+    widest,
+)
 from kdcourse.processes import all_samples
 
 
@@ -287,7 +294,7 @@ def _inner_products(features: Tensor) -> Tensor:
     gram = _product(features, features.T)
     if readable(gram) and gram.amin() < 0.9 * gram.amax():  # no such offset
         return gram
-    wide = gram.dtype if gram.device.type == "mps" else torch.float64  # MPS has no float64
+    wide = widest(gram)
     rest, common = _split(features)
     along = _product(rest, common[:, None]).to(wide)
     shared = along + along.T + common.to(wide).square().sum()
@@ -314,11 +321,7 @@ def _both(
     """Check both, gather the samples of all processes, and cut the teacher off."""
     check_matrix(names[0], student, "D")
     check_matrix(names[1], teacher, "D")
-    if len(student) != len(teacher):
-        raise ValueError(
-            f"{names[0]} and {names[1]} must hold the same samples, "
-            f"got {len(student)} and {len(teacher)}"
-        )
+    check_same_samples(names[0], student, names[1], teacher)
     student, teacher = all_samples(student), all_samples(teacher.detach())
     if len(student) < least:
         raise ValueError(f"{names[0]} must hold at least {least} samples, got {len(student)}")

@@ -6,6 +6,7 @@ import torch
 
 from kdcourse.bench import compare, losses, overhead
 from kdcourse.data import fashion_mnist
+from kdcourse.training.device import one_thread
 
 
 def test_compare_takes_the_median_of_ratios(monkeypatch):
@@ -34,7 +35,7 @@ def test_one_thread_is_given_back():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with compare.one_thread():
+        with one_thread():
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
     finally:

@@ -7,8 +7,7 @@ turns, and the median of the rounds counts.
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,17 +49,6 @@ def compare(
         statistics.median(a / b for a, b in pairs),
         rounds,
     )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread, and on as many as before afterwards."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def peak_memory(function: Callable[[], object]) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from kdcourse.bench.compare import compare, one_thread, peak_memory
+from kdcourse.bench.compare import compare, peak_memory
 from kdcourse.claims.results import RESULTS, current_versions
 from kdcourse.data import replay
 from kdcourse.feature import attention_transfer_loss
@@ -24,6 +24,7 @@ from kdcourse.relational import (
     rkd_distance_loss,
     similarity_preserving_loss,
 )
+from kdcourse.training.device import one_thread
 
 PATH = RESULTS / "bench-losses.json"
 Loss = Callable[[Tensor, Tensor], Tensor]

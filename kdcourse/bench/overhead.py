@@ -11,12 +11,13 @@ from torchvision.transforms import v2
 
 from kdcourse import models
 from kdcourse.augmentation import pad_crop_flip
-from kdcourse.bench.compare import Comparison, compare, one_thread
+from kdcourse.bench.compare import Comparison, compare
 from kdcourse.claims.results import RESULTS, current_versions
 from kdcourse.data import Images, fashion_mnist
 from kdcourse.logit import kd_loss
 from kdcourse.teachers import pretrained
 from kdcourse.training import CrossEntropy, LogitKD, fit
+from kdcourse.training.device import one_thread
 
 PATH = RESULTS / "bench.json"
 

@@ -7,13 +7,11 @@ from kdcourse import feature
 from kdcourse.claims import experiment
 from kdcourse.claims.claim import Effect, claim
 from kdcourse.claims.experiment import IMAGES, TEMPERATURE, TOY, WEIGHT, accuracy, train
-from kdcourse.claims.properties import STAGES, WEIGHTS, by_family, dist
+from kdcourse.claims.properties import SEEN, STAGES, WEIGHTS, by_family, dist
 from kdcourse.data import Images
 from kdcourse.metrics import evaluation_mode
 from kdcourse.models import by_name, capture
 from kdcourse.training import AttentionTransfer, CrossEntropy, LogitKD, fit_in_stages
-
-SEEN = 500  # test images on which maps and gradients are compared
 
 
 def attention_cosine(student: nn.Module, teacher: nn.Module, images: Images) -> float:

@@ -21,8 +21,7 @@ from kdcourse.training import (
 
 STAGES = ("stage1", "stage2", "stage3")
 GRID = (0.1, 0.3, 1, 3, 10)  # of every family's weight: the same budget
-
-
+SEEN = 500  # test images on which maps, gradients and distances are compared
 # The best of the search below, by mean validation accuracy.
 WEIGHTS = {"logit": 1, "attention": 1, "hint": 10, "saliency": 1, "relational": 3}
 FAMILIES = ("logit", "attention", "hint", "saliency", "relational")

@@ -6,10 +6,8 @@ from kdcourse import metrics, relational
 from kdcourse.claims import experiment
 from kdcourse.claims.claim import Bound, Effect, claim
 from kdcourse.claims.experiment import IMAGES, TOY, accuracy, train
-from kdcourse.claims.properties import FAMILIES, WEIGHTS, by_family, nearest_neighbour
+from kdcourse.claims.properties import FAMILIES, SEEN, WEIGHTS, by_family, nearest_neighbour
 from kdcourse.data import replay
-
-SEEN = 500  # test images whose distances are compared
 
 
 @claim(

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-import torch
 from tqdm.auto import tqdm
 
 from kdcourse.claims import results
 from kdcourse.claims.claim import CLAIMS, known
 from kdcourse.claims.results import RESULTS, Result
+from kdcourse.training.device import one_thread
 
 Measured = tuple[str, int, dict[str, float], float]
 
@@ -101,11 +101,7 @@ def _end_with_parent() -> None:
 def _measure(id: str, seed: int) -> Measured:
     import kdcourse.claims  # registers the claims in a fresh process  # noqa: F401
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as fast as two for these nets, and the same bit by bit
-    try:
+    with one_thread():  # as fast as two for these nets, and the same bit by bit
         start = time.perf_counter()
         measurements = CLAIMS[id].measure(seed)
         return id, seed, measurements, time.perf_counter() - start
-    finally:
-        torch.set_num_threads(threads)

@@ -76,23 +76,16 @@ def arms(result: Result, names: Sequence[str], *, value_label: str = "test accur
     return figure
 
 
-def sweep(
-    result: Result,
-    families: Sequence[str],
-    weights: Sequence[float],
-    *,
-    suffix: str = "",
-    value_label: str = "validation accuracy, %",
-) -> Figure:
-    """Mean over seeds by family and weight, against the student alone; bars are one deviation."""
+def sweep(result: Result, families: Sequence[str], weights: Sequence[float]) -> Figure:
+    """Validation accuracy by family and weight, beside the student alone, with deviations."""
     figure, axes = panels(1, 1, width=6.5, height=3.6)
     axis = axes[0, 0]
-    alone = result.mean(f"alone{suffix}")
+    alone = result.mean("alone")
     axis.axhline(alone, color=ALONE, linestyle="--", linewidth=1)
     axis.annotate("alone", (1, alone), xycoords=("axes fraction", "data"), color=ALONE, fontsize=9)
     styles = [(TEACHER, "s"), (DISTILLED, "o"), (OTHER, "D"), ("#CC79A7", "v"), ("#000000", "x")]
     for place, (family, (colour, marker)) in enumerate(zip(families, styles, strict=False)):
-        values = np.array([result.values(f"{family} {w:g}{suffix}") for w in weights])
+        values = np.array([result.values(f"{family} {w:g}") for w in weights])
         shift = 1.04 ** (place - len(families) / 2)  # side by side, so that no bar hides another
         axis.errorbar(
             np.array(weights) * shift,
@@ -104,7 +97,8 @@ def sweep(
             linewidth=1.2,
             label=family,
         )
-    axis.set(xscale="log", xlabel="weight λ (in units of each family)", ylabel=value_label)
+    axis.set(xscale="log", xlabel="weight λ (in units of each family)")
+    axis.set_ylabel("validation accuracy, %")
     axis.set_xticks(weights, [f"{w:g}" for w in weights], minor=False)
     axis.legend(ncols=2, fontsize=9)
     return figure

@@ -1,5 +1,8 @@
 """Where to compute, and in which precision."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 
@@ -23,3 +26,14 @@ def autocast_dtype(device: torch.device, autocast: bool | torch.dtype) -> torch.
     if device.type == "cuda" and not torch.cuda.is_bf16_supported():
         return torch.float16
     return torch.bfloat16
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread, and on as many as before afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -194,34 +194,42 @@ class Saliency(Term):
         return feature.saliency_loss(student, teacher)
 
 
-class RKDDistance(_LayerTerm):
-    """Distances between samples: :func:`kdcourse.relational.rkd_distance_loss`.
+class _RelationTerm(_LayerTerm):
+    """A term on relations between the samples of a batch.
 
     Args:
         layers: names of layers, or pairs of names; what they put out is flattened to ``(N, D)``.
     """
 
-    def __init__(self, layers: Sequence[Layer] = ("embedding",)):
-        super().__init__(layers)
-
-    def loss(self, lesson: Lesson) -> Tensor:
-        """Return the loss of the distances, summed over layers."""
-        return self.compared(lesson, _flat(relational.rkd_distance_loss, least=2))
-
-
-class RKDAngle(_LayerTerm):
-    """Angles of triples of samples: :func:`kdcourse.relational.rkd_angle_loss`.
-
-    Args:
-        layers: names of layers, or pairs of names; what they put out is flattened to ``(N, D)``.
-    """
+    relation: Loss
+    least: int  # so many samples hold one relation
 
     def __init__(self, layers: Sequence[Layer] = ("embedding",)):
         super().__init__(layers)
 
     def loss(self, lesson: Lesson) -> Tensor:
-        """Return the loss of the angles, summed over layers."""
-        return self.compared(lesson, _flat(relational.rkd_angle_loss, least=3))
+        """Return the loss of the relations, summed over layers."""
+        return self.compared(lesson, self.of_layer)
+
+    def of_layer(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the loss of one layer: 0 for an epoch's last batch that holds no relation."""
+        if len(student) * processes.count() < self.least:
+            return 0.0 * student.sum()
+        return self.relation(student.flatten(1), teacher.flatten(1))
+
+
+class RKDDistance(_RelationTerm):
+    """Distances between samples: :func:`kdcourse.relational.rkd_distance_loss`."""
+
+    relation = staticmethod(relational.rkd_distance_loss)
+    least = 2
+
+
+class RKDAngle(_RelationTerm):
+    """Angles of triples of samples: :func:`kdcourse.relational.rkd_angle_loss`."""
+
+    relation = staticmethod(relational.rkd_angle_loss)
+    least = 3
 
 
 class SimilarityPreserving(_LayerTerm):
@@ -230,9 +238,6 @@ class SimilarityPreserving(_LayerTerm):
     Args:
         layers: names of layers, or pairs of names.
     """
-
-    def __init__(self, layers: Sequence[Layer]):
-        super().__init__(layers)
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the loss of the similarity matrices, summed over layers."""
@@ -258,14 +263,3 @@ def shown_by_teacher(lesson: Lesson) -> Outputs:
     if lesson.teacher is None:
         raise ValueError("this term compares the student with a teacher, and there is none")
     return lesson.teacher
-
-
-def _flat(loss: Loss, least: int) -> Loss:
-    """Flatten what layers put out; an epoch's last batch may be too small to hold any relation."""
-
-    def of_batch(student: Tensor, teacher: Tensor) -> Tensor:
-        if len(student) * processes.count() < least:
-            return 0.0 * student.sum()
-        return loss(student.flatten(1), teacher.flatten(1))
-
-    return of_batch
