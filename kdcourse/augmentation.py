@@ -46,6 +46,24 @@ class Flip:
 
 
 @dataclass(frozen=True)
+class ResizedCrop:
+    """Cut out a square of a random share of the image's area and enlarge it to the old size."""
+
+    scale: tuple[float, float] = (0.3, 1.0)
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        low, high = self.scale
+        draw = torch.rand(3, len(pixels), generator=generator, device=pixels.device)
+        side = (low + (high - low) * draw[0]).sqrt()  # of the image's, which is 2 long in the grid
+        shift = (2 * draw[1:] - 1) * (1 - side)
+        zero = torch.zeros_like(side)
+        transform = torch.stack([side, zero, shift[0], zero, side, shift[1]], dim=1)
+        grid = F.affine_grid(transform.view(-1, 2, 3), list(pixels.shape), align_corners=False)
+        cut = F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)
+        return cut.round_().to(torch.uint8)
+
+
+@dataclass(frozen=True)
 class Noise:
     """Add Gaussian noise of standard deviation ``deviation`` (in units of the full range)."""
 

@@ -30,6 +30,8 @@ from kdcourse.checks import check_number
 COURSE_DATA = Path(__file__).parents[1] / "data"
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+# Maps pixels and target to what the student sees, what the teacher sees, and the target.
+Views = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor, Tensor]]
 
 
 class CorruptedFileError(RuntimeError):
@@ -42,7 +44,7 @@ class Images:
 
     Attributes:
         pixels: ``(N, C, H, W)``, uint8.
-        target: ``(N,)``, int64 class indices.
+        target: ``(N,)``, int64 class indices; −1 where the label is not known.
         classes: the K class names.
         mean: per channel, of pixels scaled to [0, 1], over the whole training set.
         std: per channel, likewise.
@@ -99,6 +101,19 @@ class Images:
             order = torch.cat(picked).sort().values
         return self[order[:size]]
 
+    def unlabelled(self) -> "Images":
+        """Return the same images with their labels taken away."""
+        return replace(self, target=torch.full_like(self.target, -1))
+
+    def __add__(self, other: "Images") -> "Images":
+        """Put two sets with the same classes together; statistics and name of the first."""
+        if not isinstance(other, Images):
+            return NotImplemented
+        if self.classes != other.classes:
+            raise ValueError(f"classes differ: {self.classes} and {other.classes}")
+        pixels = torch.cat([self.pixels, other.pixels])
+        return replace(self, pixels=pixels, target=torch.cat([self.target, other.target]))
+
     def normalize(self, pixels: Tensor) -> Tensor:
         """Turn uint8 pixels into the float32 inputs of a network: zero mean, unit deviation."""
         mean = torch.tensor(self.mean, device=pixels.device).view(-1, 1, 1)
@@ -117,7 +132,8 @@ class Images:
         epoch: int = 0,
         shuffle: bool = True,
         augment: Augmentation | None = None,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+        views: Views | None = None,
+    ) -> Iterator[tuple[Any, Tensor]]:
         """Yield ``(inputs, target)`` once through the set.
 
         The order and the augmentations follow from ``(seed, epoch)`` alone, so that an epoch can
@@ -129,6 +145,8 @@ class Images:
             epoch: number of the epoch.
             shuffle: draw a new order for this epoch.
             augment: maps uint8 pixels ``(N, C, H, W)`` and a generator to pixels.
+            views: in its place, maps pixels, target and a generator to what the student sees, what
+                the teacher sees, and the target; the inputs are then a pair.
         """
         check_number("batch_size", batch_size, 1)
         generator = replay(seed, epoch, self.device)
@@ -136,10 +154,14 @@ class Images:
         if shuffle:
             order = torch.randperm(len(self), generator=generator, device=self.device)
         for index in order.split(batch_size):
-            pixels = self.pixels[index]
+            pixels, target = self.pixels[index], self.target[index]
+            if views is not None:
+                student, teacher, target = views(pixels, target, generator)
+                yield (self.normalize(student), self.normalize(teacher)), target
+                continue
             if augment is not None:
                 pixels = augment(pixels, generator)
-            yield self.normalize(pixels), self.target[index]
+            yield self.normalize(pixels), target
 
 
 @dataclass(frozen=True)

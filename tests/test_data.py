@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import pickle
 import re
@@ -314,3 +315,18 @@ def test_bad_tensors_are_named(pixels, target, words):
 def test_batches_come_from_the_device_of_the_images(images, device):
     inputs, target = next(images.to(device).batches(8, augment=augmentation.pad_crop_flip()))
     assert inputs.device.type == target.device.type == device.type
+
+
+def test_labels_can_be_taken_away(images):
+    bare = images.unlabelled()
+    assert (bare.target == -1).all()
+    assert torch.equal(bare.pixels, images.pixels)
+
+
+def test_two_sets_become_one(images):
+    both = images[:30] + images[10:]
+    assert len(both) == 70
+    assert torch.equal(both.pixels[30:], images.pixels[10:])
+    assert torch.equal(both.target[:30], images.target[:30])
+    with pytest.raises(ValueError, match="classes differ"):
+        images + dataclasses.replace(images, classes=("x",))

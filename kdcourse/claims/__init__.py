@@ -1,6 +1,18 @@
 """The lecture's claims as measurements, by subject."""
 
-from kdcourse.claims import feature, logit, motivation, properties, relational, soft_targets
+from kdcourse.claims import (
+    compression,
+    ensembles,
+    feature,
+    large_teacher,
+    logit,
+    motivation,
+    online,
+    properties,
+    relational,
+    self_distillation,
+    soft_targets,
+)
 from kdcourse.claims.claim import CLAIMS, Bound, Claim, Effect, Estimate
 from kdcourse.claims.experiment import TEMPERATURE, WEIGHT
 from kdcourse.claims.reproduce import reproduce
@@ -16,13 +28,18 @@ __all__ = [
     "Effect",
     "Estimate",
     "Result",
+    "compression",
+    "ensembles",
     "feature",
+    "large_teacher",
     "load",
     "logit",
     "motivation",
+    "online",
     "properties",
     "relational",
     "reproduce",
+    "self_distillation",
     "soft_targets",
     "table",
     "verdicts",

@@ -1,7 +1,68 @@
 """Which teacher? One module per scheme of the lecture."""
 
+from kdcourse.teachers.assistant import distill_through
+from kdcourse.teachers.born_again import born_again
 from kdcourse.teachers.closed import ClosedTeacher
+from kdcourse.teachers.compressed import (
+    count_nonzero,
+    fold,
+    pack,
+    prune,
+    prune_width,
+    quantize,
+    size_on_disk,
+    unpack,
+)
+from kdcourse.teachers.correction import correct, correct_online
+from kdcourse.teachers.ensemble import Ensemble
+from kdcourse.teachers.momentum import MomentumTeacher, cosine_momentum, mean_teacher_momentum
+from kdcourse.teachers.multi_view import PatchNet, TwoViews, learned_views
+from kdcourse.teachers.mutual import mutual_learning
+from kdcourse.teachers.self_supervised import (
+    CrossedViews,
+    ProjectionHead,
+    SelfDistillation,
+    Spread,
+    spread,
+    with_head,
+)
 from kdcourse.teachers.shipped import pretrained
+from kdcourse.teachers.vote import majority_vote_accuracy, majority_vote_bounds, right_votes
 from kdcourse.training.teacher import FrozenTeacher, Teacher, as_teacher
 
-__all__ = ["ClosedTeacher", "FrozenTeacher", "Teacher", "as_teacher", "pretrained"]
+__all__ = [
+    "ClosedTeacher",
+    "CrossedViews",
+    "Ensemble",
+    "FrozenTeacher",
+    "MomentumTeacher",
+    "PatchNet",
+    "ProjectionHead",
+    "SelfDistillation",
+    "Spread",
+    "Teacher",
+    "TwoViews",
+    "as_teacher",
+    "born_again",
+    "correct",
+    "correct_online",
+    "cosine_momentum",
+    "count_nonzero",
+    "distill_through",
+    "fold",
+    "learned_views",
+    "majority_vote_accuracy",
+    "majority_vote_bounds",
+    "mean_teacher_momentum",
+    "mutual_learning",
+    "pack",
+    "pretrained",
+    "prune",
+    "prune_width",
+    "quantize",
+    "right_votes",
+    "size_on_disk",
+    "spread",
+    "unpack",
+    "with_head",
+]

@@ -4,7 +4,7 @@ from kdcourse.training.device import choose_device
 from kdcourse.training.fit import fit
 from kdcourse.training.history import History
 from kdcourse.training.objective import Lesson, Objective, Term
-from kdcourse.training.run import Run
+from kdcourse.training.run import Run, constant
 from kdcourse.training.stages import fit_in_stages
 from kdcourse.training.teacher import FrozenTeacher, Outputs, Teacher, as_teacher
 from kdcourse.training.terms import (
@@ -41,6 +41,7 @@ __all__ = [
     "Term",
     "as_teacher",
     "choose_device",
+    "constant",
     "fit",
     "fit_in_stages",
 ]

@@ -1,24 +1,24 @@
 """The one training loop: every scheme of the course composes :func:`fit`."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from kdcourse.checks import check_choice, check_number
-from kdcourse.data import Augmentation, Images, replay_seed
-from kdcourse.metrics import accuracy
+from kdcourse.data import Augmentation, Images, Views, replay_seed
 from kdcourse.training.device import choose_device
 from kdcourse.training.history import History
+from kdcourse.training.learner import Batch, Learner
 from kdcourse.training.objective import Objective
 from kdcourse.training.run import MakeOptimizer, MakeScheduler, Run, described
 from kdcourse.training.terms import CrossEntropy
 
-Batches = Images | Iterable[tuple[Tensor, Tensor]]
+Batches = Images | Iterable[Batch]
 
 
 def fit(
@@ -35,6 +35,7 @@ def fit(
     optimizer: MakeOptimizer | None = None,
     scheduler: MakeScheduler | None = None,
     augment: Augmentation | None = None,
+    views: Views | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     autocast: bool | torch.dtype = False,
@@ -54,9 +55,11 @@ def fit(
         student: any module from inputs to logits ``(N, K)``; trained in place. It learns on
             ``device`` and then goes back to where it was, and so does the teacher.
         train: an in-memory set, or anything that yields ``(inputs, target)`` batches anew each
-            epoch and has a length (a ``DataLoader``).
+            epoch and has a length (a ``DataLoader``). The inputs may be a pair: what the student
+            and what the teacher sees. A target of −1 stands for no label.
         objective: sum of terms; labels alone without one.
-        teacher: a module or :class:`Teacher`; asked in eval mode and without gradients.
+        teacher: a module or :class:`Teacher`; asked in eval mode and without gradients. One that
+            follows the student (:class:`kdcourse.teachers.MomentumTeacher`) does so at every step.
         validation: set on which accuracy is measured after each epoch.
         epochs: passes through ``train``.
         batch_size: images per batch (of an in-memory set).
@@ -65,8 +68,9 @@ def fit(
         optimizer: makes another optimiser from the parameters. Unless there is a ``scheduler``
             too, its rate follows the one-cycle schedule with peak ``learning_rate``.
         scheduler: makes another schedule from the optimiser and the number of steps; stepped
-            after every batch.
+            after every batch. :func:`constant` keeps the rate.
         augment: batched augmentation of an in-memory set; teacher and student see the same.
+        views: in its place, what each of them sees (:mod:`kdcourse.tips`).
         seed: of order, augmentation and dropout.
         device: CUDA, MPS or CPU, the best there is by default.
         autocast: mixed precision, or its dtype.
@@ -84,51 +88,103 @@ def fit(
         ValueError: settings that cannot work, or a checkpoint of another run.
         FloatingPointError: the loss is no longer finite.
     """
+    aim = CrossEntropy() if objective is None else objective
+    if aim.needs_teacher and teacher is None:
+        raise ValueError(f"the objective {aim!r} needs a teacher, and there is none")
+
+    def make(steps: int) -> Run:
+        return Run(
+            student,
+            aim,
+            teacher,
+            steps=steps,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            autocast=autocast,
+            compile=compile,
+        )
+
+    return fit_learner(
+        make,
+        [student] if teacher is None else [student, teacher],
+        train,
+        validation=validation,
+        epochs=epochs,
+        batch_size=batch_size,
+        augment=augment,
+        views=views,
+        seed=seed,
+        device=device,
+        checkpoint=checkpoint,
+        on_interrupt=on_interrupt,
+        progress=progress,
+        settings={"learning_rate": learning_rate, "weight_decay": weight_decay},
+    )
+
+
+def fit_learner(
+    make: Callable[[int], Learner],
+    models: Sequence[nn.Module],
+    train: Batches,
+    *,
+    settings: dict[str, Any],
+    validation: Images | None = None,
+    epochs: int = 15,
+    batch_size: int = 128,
+    augment: Augmentation | None = None,
+    views: Views | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    checkpoint: str | Path | None = None,
+    on_interrupt: str = "return",
+    progress: bool = True,
+) -> History:
+    """Run the epochs of one student, or of several models that learn together.
+
+    Args:
+        make: makes the learner from the number of steps, once its models are on their device.
+        models: everything that has to go to the device, and back to where it was.
+        settings: what else distinguishes this training from others, for the checkpoint.
+        train, validation, epochs, batch_size, augment, views, seed, device, checkpoint,
+            on_interrupt, progress: as for :func:`fit`.
+    """
     check_choice("on_interrupt", on_interrupt, ("return", "raise"))
     check_number("epochs", epochs, 1)
     place = choose_device(device)
-    homes = [(model, _device(model)) for model in (student, teacher) if model is not None]
-    student.to(place)
-    source = _Epochs(train, place, batch_size, augment, seed)
-    run = Run(
-        student,
-        CrossEntropy() if objective is None else objective,
-        teacher,
-        steps=epochs * len(source),
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        autocast=autocast,
-        compile=compile,
-    )
+    homes = [(model, _device(model)) for model in models]
+    for model in models:
+        model.to(place)
+    source = _Epochs(train, place, batch_size, augment, views, seed)
+    steps = epochs * len(source)
+    learner = make(steps)
     settings = {
         "epochs": epochs,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
+        **settings,
         "validation": 0 if validation is None else len(validation),
         **source.settings,
-        **run.settings,
+        **learner.settings,
     }
     history = History()
     if checkpoint is not None and Path(checkpoint).is_file():
-        history.rows = run.resume(checkpoint, settings)
+        history.rows = learner.resume(checkpoint, settings)
 
-    mode = student.training
-    steps, done = epochs * len(source), len(history) * len(source)
-    bar = tqdm(total=steps, initial=done, disable=not progress, unit="step")
+    modes = [(model, model.training) for model in learner.students]
+    bar = tqdm(total=steps, initial=learner.taken, disable=not progress, unit="step")
     try:
-        with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
             for epoch in range(len(history), epochs):
                 torch.manual_seed(replay_seed(seed, epoch))  # of dropout, and of a DataLoader
-                student.train()
-                row = {"epoch": epoch + 1, **run.epoch(source.batches(epoch), bar)}
+                for model in learner.students:
+                    model.train()
+                row = {"epoch": epoch + 1, **learner.epoch(source.batches(epoch), bar)}
                 if validation is not None:
-                    row["validation_accuracy"] = accuracy(student, validation)
-                    bar.set_postfix(validation_accuracy=f"{row['validation_accuracy']:.3f}")
+                    row |= learner.validate(validation)
+                    bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if "validation" in k})
                 history.rows.append(row)
                 if checkpoint is not None:
-                    run.save(checkpoint, settings, history)
+                    learner.save(checkpoint, settings, history)
     except KeyboardInterrupt:
         if on_interrupt == "raise":
             raise
@@ -136,11 +192,12 @@ def fit(
         warnings.warn(
             f"interrupted after {len(history)} of {epochs} epochs; the student keeps what it "
             "learned" + ("" if checkpoint is None else ", and the same call resumes"),
-            stacklevel=2,
+            stacklevel=3,
         )
     finally:
         bar.close()
-        student.train(mode)
+        for model, mode in modes:
+            model.train(mode)
         for model, home in homes:
             model.to(home)
     return history
@@ -160,12 +217,18 @@ class _Epochs:
         device: torch.device,
         batch_size: int,
         augment: Augmentation | None,
+        views: Views | None,
         seed: int,
     ):
         check_number("batch_size", batch_size, 1)
+        if augment is not None and views is not None:
+            raise ValueError("augment and views were both given: views hold their augmentation")
+        if views is not None and not isinstance(train, Images):
+            raise ValueError("views need Images; let a DataLoader yield pairs of inputs instead")
         self.train = train.to(device) if isinstance(train, Images) else train
         self.batch_size = batch_size
         self.augment = augment
+        self.views = views
         self.seed = seed
         if len(self) == 0:
             raise ValueError("train holds no batch")
@@ -181,10 +244,14 @@ class _Epochs:
                 f"train must be Images or have a length (a DataLoader), got {kind}"
             ) from None
 
-    def batches(self, epoch: int) -> Iterable[tuple[Tensor, Tensor]]:
+    def batches(self, epoch: int) -> Iterable[Batch]:
         if isinstance(self.train, Images):
             return self.train.batches(
-                self.batch_size, seed=self.seed, epoch=epoch, augment=self.augment
+                self.batch_size,
+                seed=self.seed,
+                epoch=epoch,
+                augment=self.augment,
+                views=self.views,
             )
         return self.train
 
@@ -196,5 +263,6 @@ class _Epochs:
             "train": f"{name}, {len(self)} batches",
             "batch_size": self.batch_size,
             "augment": described(self.augment),
+            "views": described(self.views),
             "seed": self.seed,
         }

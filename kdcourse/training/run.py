@@ -1,31 +1,28 @@
-"""What one training step needs, and how its state is saved and taken up again."""
+"""One student with its objective, teacher and optimiser, and how it learns from a batch."""
 
-import math
 import re
-import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
-from tqdm.auto import tqdm
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
+from kdcourse.data import Images
 from kdcourse.feature import prediction_gradient
+from kdcourse.metrics import accuracy
 from kdcourse.models import capture
-from kdcourse.training import checkpoint as checkpoints
 from kdcourse.training.device import autocast_dtype
-from kdcourse.training.history import History
+from kdcourse.training.learner import Inputs, Learner
 from kdcourse.training.objective import Lesson, Objective
-from kdcourse.training.teacher import Outputs, Teacher, as_teacher
+from kdcourse.training.teacher import Outputs, Teacher, as_teacher, follows
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 MakeScheduler = Callable[[Optimizer, int], LRScheduler]
 
 
-class Run:
+class Run(Learner):
     """A student with its objective, teacher and optimiser: what one training step needs.
 
     :func:`fit` makes one; schemes in which several models learn at once use :meth:`step`.
@@ -52,9 +49,7 @@ class Run:
         autocast: bool | torch.dtype = False,
         compile: bool = False,
     ):
-        if objective.needs_teacher and teacher is None:
-            raise ValueError(f"the objective {objective!r} needs a teacher, and there is none")
-        if teacher is not None and not objective.needs_teacher:
+        if teacher is not None and not objective.needs_teacher and not follows(teacher):
             raise ValueError(f"there is a teacher, but the objective {objective!r} never asks it")
         if teacher is not None and student in teacher.modules():
             raise ValueError("the teacher is the student itself: teach with a copy of it")
@@ -63,6 +58,7 @@ class Run:
         parameters = list(student.parameters())
         self.device = parameters[0].device
         self.student = student
+        self.students = [student]
         self.forward = torch.compile(student) if compile else student
         self.objective = objective.to(self.device)
         self.student_layers = objective.student_layers
@@ -88,21 +84,40 @@ class Run:
             self.device.type, enabled=self.dtype == torch.float16 and self.device.type == "cuda"
         )
 
-    def step(self, inputs: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def step(self, inputs: Inputs, target: Tensor) -> dict[str, Tensor]:
         """Learn from one batch.
 
         Args:
-            inputs: ``(N, C, H, W)``.
-            target: ``(N,)``.
+            inputs: ``(N, C, H, W)``, or a pair of them: what the student and what the teacher sees.
+            target: ``(N,)``; −1 where there is no label.
 
         Returns:
-            Every term's value and the total ``loss``, and the student's logits, all detached.
+            The total ``loss``, every term's value and ``train_accuracy``, all detached.
         """
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            shown = None
-            if self.teacher is not None:
-                with torch.no_grad():
-                    shown = self.teacher.show(inputs, self.teacher_layers)
+        own, teachers = inputs if isinstance(inputs, tuple) else (inputs, inputs)
+        if self.teacher is None:
+            return self.learn(own, target)
+        with self._precision():
+            with torch.no_grad():
+                shown = self.teacher.show(teachers, self.teacher_layers)
+            if self.needs_input_gradient:
+                shown.input_gradient = self.teacher.input_gradient(teachers, target)
+        values = self.learn(own, target, shown)
+        self.teacher.update(self.student, self.taken + 1)
+        return values
+
+    def learn(self, inputs: Tensor, target: Tensor, *shown: Outputs) -> dict[str, Tensor]:
+        """Learn from one batch and from what any number of teachers showed of it.
+
+        Args:
+            inputs: ``(N, C, H, W)``.
+            target: ``(N,)``; −1 where there is no label.
+            shown: by each teacher; the objective's mean over them is minimised.
+
+        Returns:
+            As :meth:`step`.
+        """
+        with self._precision():
             if self.needs_input_gradient:
                 inputs = inputs.detach().requires_grad_()
             with capture(self.student, self.student_layers) as features:
@@ -112,58 +127,38 @@ class Run:
                 learned.input_gradient = prediction_gradient(
                     logits, inputs, target, create_graph=True
                 )
-                if shown is not None and self.teacher is not None:
-                    shown.input_gradient = self.teacher.input_gradient(inputs, target)
-            loss, values = self.objective(Lesson(learned, target, shown))
+            loss, values = self._judge([Lesson(learned, target, one) for one in shown or (None,)])
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
-        return {"loss": loss.detach(), **values}, logits.detach()
+        right = (logits.detach().argmax(dim=1) == target).sum()
+        share = right / (target >= 0).sum().clamp(min=1)
+        return {"loss": loss.detach(), **values, "train_accuracy": share}
 
-    def epoch(self, batches: Iterable[tuple[Tensor, Tensor]], bar: tqdm) -> dict[str, float]:
-        """Learn from every batch once and return the means over the epoch."""
-        start = time.perf_counter()
-        learning_rate = self.optimizer.param_groups[0]["lr"]
-        totals: dict[str, Tensor] = {}
-        seen = 0
-        for inputs, target in batches:
-            inputs, target = inputs.to(self.device), target.to(self.device)
-            values, logits = self.step(inputs, target)
-            values["train_accuracy"] = (logits.argmax(dim=1) == target).float().mean()
-            for name, value in values.items():  # summed on the device: no stall for a number
-                totals[name] = totals.get(name, 0.0) + value * len(target)
-            seen += len(target)
-            bar.update()
-        if seen == 0:
-            raise ValueError("train yielded no batch")
-        row = {name: float(total) / seen for name, total in totals.items()}
-        if not math.isfinite(row["loss"]):
-            raise FloatingPointError(
-                f"the loss became {row['loss']}: lower the learning rate or a term's weight"
-            )
-        return {**row, "learning_rate": learning_rate, "seconds": time.perf_counter() - start}
+    def _judge(self, lessons: Sequence[Lesson]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the objective's mean over several lessons, and that of every term."""
+        judged = [self.objective(lesson) for lesson in lessons]
+        if len(judged) == 1:
+            return judged[0]
+        loss = torch.stack([loss for loss, _ in judged]).mean()
+        names = judged[0][1]
+        return loss, {n: torch.stack([values[n] for _, values in judged]).mean() for n in names}
 
-    def save(self, path: str | Path, settings: dict[str, Any], history: History) -> None:
-        """Write a checkpoint."""
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
-        checkpoints.save(path, {"settings": settings, "rows": history.rows, **parts})
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
-    def resume(self, path: str | Path, settings: dict[str, Any]) -> list[dict[str, float]]:
-        """Take up a checkpoint of a run with the same settings and return its history."""
-        state = checkpoints.load(path, self.device)
-        if not (isinstance(state, dict) and "settings" in state):
-            raise checkpoints.CorruptedCheckpointError(f"{path} is no checkpoint of a training run")
-        for name, value in settings.items():
-            if state["settings"].get(name) != value:
-                raise ValueError(
-                    f"{path} belongs to another run: its {name} is "
-                    f"{state['settings'].get(name)!r}, here it is {value!r}"
-                )
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        return state["rows"]
+    def rates(self) -> dict[str, float]:
+        """Return the present learning rate."""
+        return {"learning_rate": self.optimizer.param_groups[0]["lr"]}
+
+    def validate(self, images: Images) -> dict[str, float]:
+        """Return the accuracy of the student, and of a teacher that follows it."""
+        measured = {"validation_accuracy": accuracy(self.student, images)}
+        if self.teacher is not None and self.teacher.follows_student:
+            measured["teacher_validation_accuracy"] = accuracy(self.teacher, images)
+        return measured
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -177,14 +172,22 @@ class Run:
             "autocast": str(self.dtype),
         }
 
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """Return everything that has a state, by name."""
+        moves = {"teacher_weights": self.teacher} if follows(self.teacher) else {}
         return {
             "student_weights": self.student,
             "objective_weights": self.objective,
             "optimizer": self.optimizer,
             "scheduler": self.scheduler,
             "scaler": self.scaler,
+            **moves,
         }
+
+
+def constant(optimizer: Optimizer, steps: int) -> LRScheduler:
+    """Make the schedule that keeps the learning rate as it is: ``fit(..., scheduler=constant)``."""
+    return ConstantLR(optimizer, factor=1.0)
 
 
 def described(value: object) -> str:

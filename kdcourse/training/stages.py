@@ -86,6 +86,7 @@ def fit_in_stages(
 def _behind(student: nn.Module, layers: Sequence[str], train: Batches) -> list[nn.Module]:
     """Return the modules whose weights the layers' outputs do not depend on."""
     inputs, _ = next(iter(train.batches(2) if isinstance(train, Images) else train))
+    inputs = inputs[0] if isinstance(inputs, tuple) else inputs
     place = next(student.parameters()).device
     with evaluation_mode(student), torch.enable_grad(), capture(student, layers) as shown:
         student(inputs[:2].to(place))

@@ -31,7 +31,12 @@ class Teacher(nn.Module):
     """Base of all teachers: always in eval mode, never with gradients.
 
     A subclass defines :meth:`show`. Calling a teacher returns what it predicts, ``(N, K)``.
+
+    Attributes:
+        follows_student: whether :meth:`update` changes the teacher.
     """
+
+    follows_student: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,6 +49,9 @@ class Teacher(nn.Module):
     def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
         """Show outputs for a batch of inputs, and those of the named layers."""
         raise NotImplementedError
+
+    def update(self, student: nn.Module, step: int) -> None:
+        """Follow the student after its step number ``step``; most teachers stay as they are."""
 
     def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
         """Show how the prediction of the target depends on the inputs, if the teacher can.
@@ -58,9 +66,9 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map inputs to predictions ``(N, K)``: logits, or probabilities if it is closed."""
+        """Map inputs to predictions ``(N, K)``: probabilities if it shows them, else logits."""
         shown = self.show(inputs)
-        predictions = shown.probabilities if shown.logits is None else shown.logits
+        predictions = shown.logits if shown.probabilities is None else shown.probabilities
         assert predictions is not None
         return predictions
 
@@ -97,3 +105,8 @@ class FrozenTeacher(Teacher):
 def as_teacher(model: nn.Module) -> Teacher:
     """Return ``model`` if it is a teacher already, or freeze it into one."""
     return model if isinstance(model, Teacher) else FrozenTeacher(model)
+
+
+def follows(teacher: nn.Module | None) -> bool:
+    """Whether a teacher changes with its student."""
+    return isinstance(teacher, Teacher) and teacher.follows_student

@@ -8,6 +8,7 @@ differs between the two models, the student's and the teacher's as a pair.
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from kdcourse import feature, logit, processes, relational
@@ -20,7 +21,10 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class CrossEntropy(Term):
-    """``L(f)``: cross-entropy with the labels, optionally smoothed."""
+    """``L(f)``: cross-entropy with the labels, optionally smoothed.
+
+    Samples without a label (target −1) do not count; a batch without any label costs nothing.
+    """
 
     needs_teacher = False
 
@@ -30,10 +34,14 @@ class CrossEntropy(Term):
         self.label_smoothing = label_smoothing
 
     def loss(self, lesson: Lesson) -> Tensor:
-        """Return the mean cross-entropy over the batch."""
-        return nn.functional.cross_entropy(
-            student_logits(lesson), lesson.target, label_smoothing=self.label_smoothing
+        """Return the mean cross-entropy over the labelled samples of the batch."""
+        loss = nn.functional.cross_entropy(
+            student_logits(lesson),
+            lesson.target,
+            ignore_index=-1,
+            label_smoothing=self.label_smoothing,
         )
+        return torch.where((lesson.target >= 0).any(), loss, torch.zeros_like(loss))
 
 
 class LogitKD(Term):

@@ -1,0 +1,260 @@
+"""Uncompressed → compressed: pruned and quantised copies of a model, to be taught by the model.
+
+>>> small = prune(model, sparsity=0.9)
+>>> fit(small, train, CrossEntropy() + LogitKD(4), teacher=model, learning_rate=0.02)
+
+Compression is written as a parametrisation of the weights (``torch.nn.utils.parametrize``): the
+optimiser moves dense weights, the layer sees them masked or rounded. So zeros stay zeros in
+training, and masks and scales are part of ``state_dict()``. (``torch.nn.utils.prune`` can do the
+same, but its models cannot be copied after a forward pass.)
+"""
+
+import copy
+import io
+from typing import Any
+
+import numpy as np
+import torch
+import torch_pruning
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils import prune as pruning
+
+from kdcourse.checks import check_number
+from kdcourse.metrics import evaluation_mode
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class Mask(nn.Module):
+    """Keeps some weights at zero."""
+
+    def __init__(self, mask: Tensor):
+        super().__init__()
+        self.register_buffer("mask", mask)
+        self.mask: Tensor
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the weights that are kept, and zeros."""
+        return weight * self.mask
+
+
+class FakeQuantize(nn.Module):
+    r"""Rounds weights to integers times a scale, :math:`s_c \cdot \{-q, …, q\}`, q = 2^{b−1} − 1.
+
+    Every output channel has a scale, the one with the least squared error when this is made.
+    Gradients pass as if there were no rounding, and not where a weight is cut off.
+    """
+
+    def __init__(self, weight: Tensor, bits: int):
+        super().__init__()
+        self.most = 2 ** (bits - 1) - 1
+        self.register_buffer("scale", self._best_scale(weight.detach()))
+        self.scale: Tensor
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the rounded weights."""
+        return _rounded(weight, self.scale, -self.most, self.most)
+
+    def codes(self, weight: Tensor) -> Tensor:
+        """Return the integers that stand for already rounded weights."""
+        scale = self.scale.view(-1, *(1,) * (weight.dim() - 1))
+        return (weight / scale).round().to(torch.int8)
+
+    def _best_scale(self, weight: Tensor) -> Tensor:
+        rows = weight.flatten(1)
+        largest = rows.abs().amax(dim=1) / self.most
+        largest = torch.where(largest > 0, largest, 1.0)  # a channel that was pruned as a whole
+        best, least = largest, torch.full_like(largest, torch.inf)
+        for share in torch.linspace(0.2, 1.0, 33).tolist():
+            scale = share * largest
+            error = (_rounded(rows, scale, -self.most, self.most) - rows).square().sum(dim=1)
+            best = torch.where(error < least, scale, best)
+            least = torch.minimum(error, least)
+        return best
+
+
+class QuantizeInput:
+    """Rounds a layer's input to 2^b levels between the smallest and the largest of each sample."""
+
+    def __init__(self, bits: int):
+        self.bits = bits
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        first, *others = inputs
+        flat = first.detach().flatten(1)
+        low, high = flat.amin(dim=1).clamp(max=0), flat.amax(dim=1).clamp(min=0)
+        levels = 2**self.bits - 1
+        scale = ((high - low) / levels).clamp(min=torch.finfo(torch.float32).tiny)
+        zero = (-low / scale).round().to(torch.int32)
+        rounded = torch.fake_quantize_per_channel_affine(first, scale, zero, 0, 0, levels)
+        return rounded, *others
+
+
+def prune(model: nn.Module, sparsity: float) -> nn.Module:
+    """Return a pruned copy: the smallest weights of all layers together are zero, and stay zero.
+
+    Weights of linear and convolutional layers count, all in one ranking by magnitude; biases and
+    normalisation stay. A pruned model can be pruned further; a quantised one cannot be pruned.
+
+    Args:
+        model: any module; stays as it is.
+        sparsity: share of the weights to set to zero, in [0, 1).
+
+    Raises:
+        ValueError: ``sparsity`` is out of range, or there is nothing to prune.
+
+    Source: Han et al. 2015 (arXiv 1506.02626).
+    """
+    check_number("sparsity", sparsity, 0.0, 1.0, open_high=True)
+    if any(isinstance(module, FakeQuantize) for module in model.modules()):
+        raise ValueError("the model is quantised: prune first, then quantise")
+    pruned = fold(model).to(memory_format=torch.contiguous_format)  # what the ranking can flatten
+    layers = _layers(pruned)
+    pruning.global_unstructured(
+        [(layer, "weight") for layer in layers], pruning.L1Unstructured, amount=float(sparsity)
+    )
+    for layer in layers:
+        mask = layer.weight_mask.clone()
+        pruning.remove(layer, "weight")
+        parametrize.register_parametrization(layer, "weight", Mask(mask))
+    return pruned
+
+
+def prune_width(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
+    """Return a narrower copy: whole channels are gone, those with the smallest weights.
+
+    The copy is an ordinary dense model, faster and smaller without any special kernel. Channels
+    that depend on each other (shortcuts, batch norm, the next layer) go together, which
+    torch-pruning works out from a run of the model.
+
+    Args:
+        model: any module; stays as it is.
+        inputs: an example, ``(N, C, H, W)``.
+        share: of the channels of every layer to remove, in [0, 1). The outputs stay.
+
+    Source: Li et al. 2017 (arXiv 1608.08710); Fang et al. 2023 (arXiv 2301.12900).
+    """
+    check_number("share", share, 0.0, 1.0, open_high=True)
+    narrow = fold(model)
+    called: list[nn.Module] = []
+    handles = [
+        layer.register_forward_hook(lambda layer, *_: called.append(layer))
+        for layer in _layers(narrow)
+    ]
+    with evaluation_mode(narrow):
+        narrow(inputs)
+        for handle in handles:
+            handle.remove()
+        torch_pruning.pruner.BasePruner(
+            narrow,
+            inputs,
+            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            pruning_ratio=float(share),
+            ignored_layers=called[-1:],  # its channels are the classes
+        ).step()
+    return narrow
+
+
+def quantize(model: nn.Module, bits: int = 8, activation_bits: int | None = 8) -> nn.Module:
+    """Return a copy that computes with rounded weights and inputs, and can be trained on.
+
+    Weights of linear and convolutional layers are rounded by channel (:class:`FakeQuantize`), what
+    goes into these layers by sample (:class:`QuantizeInput`). The arithmetic remains in floating
+    point ("fake quantisation"): it shows what an integer kernel would compute. A pruned model may
+    be quantised; zeros stay zeros.
+
+    Args:
+        model: any module; stays as it is.
+        bits: of the weights, 2 to 8.
+        activation_bits: of the inputs, 2 to 8; None leaves them as they are.
+
+    Source: Jacob et al. 2018 (arXiv 1712.05877).
+    """
+    for name, value in (("bits", bits), ("activation_bits", activation_bits)):
+        if value is not None and (type(value) is not int or not 2 <= value <= 8):
+            raise ValueError(f"{name} must be an integer from 2 to 8, got {value!r}")
+    if any(isinstance(module, FakeQuantize) for module in model.modules()):
+        raise ValueError("the model is quantised already")
+    quantized = copy.deepcopy(model)
+    for layer in _layers(quantized):
+        rounding = FakeQuantize(layer.weight, bits)
+        parametrize.register_parametrization(layer, "weight", rounding)
+        if activation_bits is not None:
+            layer.register_forward_pre_hook(QuantizeInput(activation_bits))
+    return quantized
+
+
+def fold(model: nn.Module) -> nn.Module:
+    """Return a copy with ordinary weights, into which masks and rounding are folded.
+
+    It computes the same. What rounds the inputs of a quantised model's layers stays in place.
+    """
+    plain = copy.deepcopy(model)
+    module: Any
+    for module in list(plain.modules()):
+        if parametrize.is_parametrized(module, "weight"):
+            # parametrize.remove_parametrizations would change the class, which the copied module
+            # shares with the original one.
+            weight = nn.Parameter(module.weight.detach().clone())
+            del module.parametrizations
+            module.__class__ = type(module).__bases__[0]
+            module._parameters = {"weight": weight, **module._parameters}
+    return plain
+
+
+def count_nonzero(model: nn.Module) -> int:
+    """Count the parameters that are not zero."""
+    return sum(int(p.count_nonzero()) for p in fold(model).parameters())
+
+
+def pack(model: nn.Module) -> dict[str, np.ndarray]:
+    """Return weights and buffers as arrays to be stored: rounded weights as integers and scales.
+
+    ``np.savez_compressed(path, **pack(model))`` writes them; :func:`unpack` reads them again.
+    """
+    arrays = {name: value.cpu().numpy() for name, value in fold(model).state_dict().items()}
+    module: Any
+    for name, module in model.named_modules():
+        if not parametrize.is_parametrized(module, "weight"):
+            continue
+        rounding = module.parametrizations.weight[-1]
+        if isinstance(rounding, FakeQuantize):
+            weight = f"{name}.weight" if name else "weight"
+            codes = rounding.codes(module.weight.detach())
+            arrays[weight] = codes.cpu().numpy()
+            arrays[f"{weight}:scale"] = rounding.scale.cpu().numpy()
+    return arrays
+
+
+def unpack(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """Return the ``state_dict()`` of the plain model whose :func:`pack` this is."""
+    state = {}
+    for name, array in arrays.items():
+        if name.endswith(":scale"):
+            continue
+        tensor = torch.from_numpy(np.array(array))
+        if f"{name}:scale" in arrays:
+            scale = torch.from_numpy(np.array(arrays[f"{name}:scale"]))
+            tensor = tensor.to(scale.dtype) * scale.view(-1, *(1,) * (tensor.dim() - 1))
+        state[name] = tensor
+    return state
+
+
+def size_on_disk(model: nn.Module) -> int:
+    """Return the bytes of the file that holds :func:`pack` of a model, compressed (npz)."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **pack(model))  # type: ignore[arg-type]
+    return file.tell()
+
+
+def _rounded(weight: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+    zero = torch.zeros_like(scale, dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, low, high)
+
+
+def _layers(model: nn.Module) -> list[Any]:
+    layers = [module for module in model.modules() if isinstance(module, LAYERS)]
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no linear or convolutional layer")
+    return layers

@@ -1,0 +1,86 @@
+"""An ensemble as a teacher: averaging, or a majority vote."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdcourse.checks import at_least_float32, check_choice
+from kdcourse.training.teacher import Outputs, Teacher, as_teacher
+
+COMBINE = ("logits", "probabilities", "vote")
+
+
+class Ensemble(Teacher):
+    """Several models, of any architectures, that answer as one.
+
+    - ``"logits"``: the mean logits (a geometric mean of the probabilities).
+    - ``"probabilities"``: the mean probabilities.
+    - ``"vote"``: the share of members that name a class. A tie goes to the class that comes first:
+      this is what ``argmax`` of the shares makes of it.
+
+    Calling it returns the mean logits, or else the probabilities, ``(N, K)``. A vote distils as its
+    shares (:func:`kdcourse.logit.kd_loss_from_probabilities`).
+
+    Args:
+        members: modules or teachers; held, not copied. A member that shows probabilities only (a
+            closed teacher) can be averaged by those and can vote.
+        combine: how their answers become one.
+    """
+
+    def __init__(self, members: Sequence[nn.Module], combine: str = "probabilities"):
+        super().__init__()
+        check_choice("combine", combine, COMBINE)
+        members = list(members)
+        if not members:
+            raise ValueError("an ensemble needs at least one member, members is empty")
+        self.members: Any = nn.ModuleList(as_teacher(member) for member in members)
+        self.combine = combine
+        self.eval()
+
+    @torch.no_grad()
+    def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
+        """Show what the members think together; asking for layers is an error."""
+        if layers:
+            raise ValueError(
+                f"an ensemble shows predictions, not the layers {', '.join(layers)}: its members' "
+                "features have nothing in common; use a loss on predictions"
+            )
+        shown = [member.show(inputs) for member in self.members]
+        logits = None
+        if all(outputs.logits is not None for outputs in shown):
+            logits = _stacked([outputs.logits for outputs in shown])  # (M, N, K)
+        if self.combine == "logits":
+            if logits is None:
+                raise ValueError("a member shows probabilities only: combine those instead")
+            return Outputs(logits=logits.mean(dim=0))
+        if self.combine == "probabilities" and logits is not None:
+            mean = logits.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(logits))
+            return Outputs(logits=mean, probabilities=mean.exp())
+        answers = _stacked([_probabilities(outputs) for outputs in shown])
+        if self.combine == "vote":
+            named = answers.argmax(dim=2)
+            answers = nn.functional.one_hot(named, answers.shape[2]).to(answers.dtype)
+        return Outputs(probabilities=answers.mean(dim=0))
+
+    def __repr__(self) -> str:
+        kinds = [type(getattr(member, "model", member)).__name__ for member in self.members]
+        return f"Ensemble({len(kinds)} members: {', '.join(kinds)}, combine={self.combine!r})"
+
+
+def _probabilities(shown: Outputs) -> Tensor:
+    if shown.probabilities is not None:
+        return at_least_float32(shown.probabilities)
+    assert shown.logits is not None
+    return at_least_float32(shown.logits).softmax(dim=1)
+
+
+def _stacked(answers: Sequence[Tensor | None]) -> Tensor:
+    """Stack the members' answers, ``(M, N, K)``."""
+    given = [at_least_float32(answer) for answer in answers if answer is not None]
+    shapes = {tuple(answer.shape) for answer in given}
+    if len(shapes) != 1:
+        raise ValueError(f"members must answer alike, with (N, K); they gave {sorted(shapes)}")
+    return torch.stack(given)

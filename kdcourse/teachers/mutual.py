@@ -1,0 +1,194 @@
+r"""Online distillation: K students learn at once, each also from what the others predict.
+
+.. math:: L_k = L(f_k) + \frac{1}{K - 1} \sum_{l \ne k} dist(f_k, f_l)
+
+No teacher was trained before. A peer is only listened to: it is detached, in eval mode.
+
+Source: Zhang et al. 2018 (arXiv 1706.00384), eq. 7 and algorithm 1.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdcourse.checks import check_choice, check_number
+from kdcourse.data import Images
+from kdcourse.metrics import accuracy, evaluation_mode
+from kdcourse.training.fit import Batches, fit_learner
+from kdcourse.training.history import History
+from kdcourse.training.learner import Inputs, Learner
+from kdcourse.training.objective import Objective
+from kdcourse.training.run import Run
+from kdcourse.training.teacher import FrozenTeacher, Outputs
+from kdcourse.training.terms import CrossEntropy, LogitKD
+
+UPDATES = ("alternating", "simultaneous")
+
+
+class Peers(Learner):
+    """Several students that learn from the same batches and from each other.
+
+    Args:
+        runs: one of each student. A student whose objective needs no teacher listens to nobody.
+        updates: ``"alternating"``: a student learns from what its peers predict after their last
+            update, asked again for every student. ``"simultaneous"``: all predict, then all learn.
+    """
+
+    def __init__(self, runs: Sequence[Run], updates: str = "alternating"):
+        check_choice("updates", updates, UPDATES)
+        self.runs = list(runs)
+        self.students = [run.student for run in self.runs]
+        self.device = self.runs[0].device
+        self.updates = updates
+
+    def step(self, inputs: Inputs, target: Tensor) -> dict[str, Tensor]:
+        """Let every student learn from one batch; measurements are named by its number."""
+        own, peers = inputs if isinstance(inputs, tuple) else (inputs, inputs)
+        shown: dict[int, list[Outputs]] = {}
+        if self.updates == "simultaneous":
+            shown = {number: self._ask(number, peers, target) for number in range(len(self.runs))}
+        measured = {}
+        for number, run in enumerate(self.runs):
+            heard = shown[number] if shown else self._ask(number, peers, target)
+            for name, value in run.learn(own, target, *heard).items():
+                measured[f"{number} {name}"] = value
+        return measured
+
+    def _ask(self, number: int, inputs: Tensor, target: Tensor) -> list[Outputs]:
+        """Return what the peers of a student show."""
+        run = self.runs[number]
+        if not run.objective.needs_teacher:
+            return []
+        heard = []
+        for peer in self.students:
+            if peer is run.student:
+                continue
+            with evaluation_mode(peer):
+                teacher = FrozenTeacher(peer)
+                with torch.no_grad():
+                    outputs = teacher.show(inputs, run.teacher_layers)
+                if run.needs_input_gradient:
+                    outputs.input_gradient = teacher.input_gradient(inputs, target)
+            heard.append(outputs)
+        return heard
+
+    def rates(self) -> dict[str, float]:
+        """Return the present learning rate of every student."""
+        return self._each(run.rates() for run in self.runs)
+
+    def validate(self, images: Images) -> dict[str, float]:
+        """Return the accuracy of every student."""
+        return self._each({"validation_accuracy": accuracy(s, images)} for s in self.students)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What distinguishes this training from others, for the checkpoint."""
+        return {"updates": self.updates, **self._each(run.settings for run in self.runs)}
+
+    def parts(self) -> dict[str, Any]:
+        """Return everything that has a state, by the number of the student and name."""
+        return self._each(run.parts() for run in self.runs)
+
+    @staticmethod
+    def _each(dictionaries: Any) -> dict[str, Any]:
+        return {f"{n} {name}": v for n, one in enumerate(dictionaries) for name, v in one.items()}
+
+
+def mutual_learning(
+    students: Sequence[nn.Module],
+    train: Batches,
+    objective: Objective | Sequence[Objective] | None = None,
+    *,
+    updates: str = "alternating",
+    learning_rate: float | Sequence[float] = 0.1,
+    weight_decay: float = 5e-4,
+    optimizer: Any = None,
+    scheduler: Any = None,
+    autocast: bool | torch.dtype = False,
+    compile: bool = False,
+    validation: Images | None = None,
+    epochs: int = 15,
+    checkpoint: str | Path | None = None,
+    **options: Any,
+) -> list[History]:
+    """Train K students that distil from each other.
+
+    Args:
+        students: K ≥ 2 models of any architectures with the same classes, trained in place.
+        train: as for :func:`kdcourse.training.fit`.
+        objective: of every student, or one for each; ``CrossEntropy() + LogitKD(1)``, as in the
+            paper, by default. It is averaged over the peers. With one for each, a student whose
+            objective needs no teacher learns alone, and the others still learn from it.
+        updates: ``"alternating"``, as in the paper: one student after the other, each listening to
+            what its peers predict now; or ``"simultaneous"``: all listen, then all learn.
+        learning_rate: of all students, or one for each.
+        weight_decay, optimizer, scheduler, autocast, compile, validation, epochs, checkpoint,
+            options: as for :func:`fit`.
+
+    Returns:
+        A history of each student, in their order.
+
+    Raises:
+        ValueError: fewer than two students, or one of them twice.
+    """
+    students = list(students)
+    count = len(students)
+    if count < 2:
+        raise ValueError(f"mutual learning needs at least two students, got {count}")
+    if len({id(student) for student in students}) != count:
+        raise ValueError("a student cannot be its own peer: some student is there twice")
+    if objective is None:
+        objective = CrossEntropy() + LogitKD(1.0)
+    objectives = [objective] * count if isinstance(objective, Objective) else list(objective)
+    rates = [learning_rate] * count if isinstance(learning_rate, float | int) else learning_rate
+    for name, values in (("objective", objectives), ("learning_rate", rates)):
+        if len(values) != count:
+            raise ValueError(f"{name} has {len(values)} entries for {count} students")
+    own_weights = [id(weight) for own in objectives for weight in own.parameters()]
+    if len(set(own_weights)) != len(own_weights):
+        raise ValueError("a term with weights of its own cannot be shared: give one for each")
+    check_number("epochs", epochs, 1)
+
+    def make(steps: int) -> Peers:
+        return Peers(
+            [
+                Run(
+                    student,
+                    own,
+                    steps=steps,
+                    learning_rate=rate,
+                    weight_decay=weight_decay,
+                    optimizer=optimizer,
+                    scheduler=scheduler,
+                    autocast=autocast,
+                    compile=compile,
+                )
+                for student, own, rate in zip(students, objectives, rates, strict=True)
+            ],
+            updates,
+        )
+
+    history = fit_learner(
+        make,
+        students,
+        train,
+        settings={"learning_rate": list(rates), "weight_decay": weight_decay},
+        validation=validation,
+        epochs=epochs,
+        checkpoint=checkpoint,
+        **options,
+    )
+    return [_of_student(number, history) for number in range(count)]
+
+
+def _of_student(number: int, history: History) -> History:
+    """Pick one student's columns out of the common history."""
+    start = f"{number} "
+    rows = []
+    for row in history.rows:
+        own = {name.removeprefix(start): v for name, v in row.items() if name.startswith(start)}
+        rows.append({"epoch": row["epoch"], **own, "seconds": row["seconds"]})
+    return History(rows, history.interrupted)

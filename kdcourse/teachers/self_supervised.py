@@ -1,0 +1,168 @@
+r"""Self-distillation without labels, in the style of DINO: a student follows its own average.
+
+Two augmented views of each image; the student has to predict from one what the momentum teacher
+says of the other, over K outputs that mean nothing beforehand:
+
+.. math:: -\sum_k p_T^{(k)} \log p_S^{(k)}, \qquad
+          p_T = softmax((z_T - c)/\tau_T), \quad p_S = softmax(z_S/\tau_S)
+
+Saying the same of every image would do, in one of two ways: one output for all, or all outputs
+alike. *Centring* (c, the running mean of the teacher's logits) prevents the first and furthers the
+second, *sharpening* (τ_T < τ_S) the other way round. Their :func:`spread` tells which one happened.
+
+>>> student = with_head(models.by_name("res8"))
+>>> teacher = MomentumTeacher(student, cosine_momentum(0.95, steps=steps))
+>>> fit(student, images.unlabelled(), SelfDistillation(), teacher=teacher,
+...     views=CrossedViews(augment))
+
+Source: Caron et al. 2021 (arXiv 2104.14294), section 3.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdcourse.checks import check_matrix, check_number, check_probabilities
+from kdcourse.data import Augmentation
+from kdcourse.logit import softmax
+from kdcourse.training.objective import Lesson, Term
+from kdcourse.training.terms import student_logits, teacher_logits
+
+
+class SelfDistillation(Term):
+    """Cross-entropy with the centred, sharpened predictions of a teacher.
+
+    Args:
+        outputs: K.
+        student_temperature: τ_S.
+        teacher_temperature: τ_T; sharpens where it is lower than τ_S.
+        centre_momentum: of the running mean c; 1 leaves it at zero, so that nothing is centred.
+    """
+
+    def __init__(
+        self,
+        outputs: int = 128,
+        student_temperature: float = 0.1,
+        teacher_temperature: float = 0.04,
+        centre_momentum: float = 0.9,
+    ):
+        super().__init__()
+        check_number("outputs", outputs, 2)
+        check_number("student_temperature", student_temperature, 0.0, open_low=True)
+        check_number("teacher_temperature", teacher_temperature, 0.0, open_low=True)
+        check_number("centre_momentum", centre_momentum, 0.0, 1.0)
+        self.student_temperature = student_temperature
+        self.teacher_temperature = teacher_temperature
+        self.centre_momentum = centre_momentum
+        self.register_buffer("centre", torch.zeros(outputs))
+        self.centre: Tensor
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the mean cross-entropy, and move the centre."""
+        taught = teacher_logits(lesson)
+        p = self.sharpened(taught)
+        self.centre = self.centre.lerp(taught.float().mean(dim=0), 1 - self.centre_momentum)
+        log_p = (student_logits(lesson).float() / self.student_temperature).log_softmax(dim=1)
+        return -(p * log_p).sum(dim=1).mean()
+
+    def sharpened(self, logits: Tensor) -> Tensor:
+        """Return what a teacher's logits ``(N, K)`` say, centred and sharpened."""
+        return softmax(logits.float() - self.centre.to(logits.device), self.teacher_temperature)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How much predictions over K outputs depend on the image, in nats.
+
+    Attributes:
+        entropy: mean entropy of a prediction: log K if it is uniform.
+        mean_entropy: entropy of the mean prediction: 0 if one output is all that is ever said.
+        outputs: K.
+    """
+
+    entropy: float
+    mean_entropy: float
+    outputs: int
+
+    @property
+    def information(self) -> float:
+        """What a prediction tells about which image it is: 0 if all get the same."""
+        return self.mean_entropy - self.entropy
+
+    @property
+    def collapse(self) -> str:
+        """``"uniform"``, ``"one output"``, or ``"none"`` where more than 5 % of log K is said."""
+        most = math.log(self.outputs)
+        if self.information > 0.05 * most:
+            return "none"
+        return "uniform" if self.entropy > most / 2 else "one output"
+
+
+def spread(probabilities: Tensor) -> Spread:
+    """Measure whether predictions ``(N, K)`` have collapsed."""
+    check_matrix("probabilities", probabilities)
+    check_probabilities("probabilities", probabilities)
+    p = probabilities.double()
+    mean = p.mean(dim=0)
+    entropy = -torch.xlogy(p, p).sum(dim=1).mean()
+    return Spread(float(entropy), float(-torch.xlogy(mean, mean).sum()), p.shape[1])
+
+
+@dataclass(frozen=True)
+class CrossedViews:
+    """Two augmented views of each image: the student sees a and b, the teacher b and a."""
+
+    augment: Augmentation
+
+    def __call__(
+        self, pixels: Tensor, target: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        a, b = self.augment(pixels, generator), self.augment(pixels, generator)
+        return torch.cat([a, b]), torch.cat([b, a]), torch.cat([target, target])
+
+
+class ProjectionHead(nn.Module):
+    """Two layers, then K outputs that are cosines with K prototypes.
+
+    Args:
+        width: length D of the embedding.
+        outputs: K.
+        hidden: width of the hidden layer.
+        bottleneck: length of what is compared with the prototypes.
+    """
+
+    def __init__(self, width: int, outputs: int = 128, hidden: int = 128, bottleneck: int = 32):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
+        )
+        self.prototypes = nn.Parameter(torch.randn(outputs, bottleneck))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Map ``(N, D)`` to ``(N, K)``, in [−1, 1]."""
+        projected = F.normalize(self.layers(embedding), dim=1)
+        return projected @ F.normalize(self.prototypes, dim=1).T
+
+
+def with_head(model: nn.Module, layer: str = "classifier", *, seed: int = 0) -> nn.Module:
+    """Return a copy of a model with a projection head in place of its classifier.
+
+    Args:
+        model: any module; stays as it is.
+        layer: name of its classifier, an ``nn.Linear``.
+        seed: of the head's initial weights.
+    """
+    copied = copy.deepcopy(model)
+    classifier = copied.get_submodule(layer)
+    if not isinstance(classifier, nn.Linear):
+        raise ValueError(f"{layer} must be an nn.Linear, got {type(classifier).__name__}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = ProjectionHead(classifier.in_features)
+    parent, _, name = layer.rpartition(".")
+    setattr(copied.get_submodule(parent), name, head)
+    return copied

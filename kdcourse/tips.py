@@ -1,0 +1,51 @@
+"""Same views: what the teacher and the student see of an image.
+
+A view maps uint8 pixels ``(N, C, H, W)``, the target ``(N,)`` and a generator to the student's
+pixels, the teacher's pixels and the target. :func:`kdcourse.training.fit` takes it as ``views``.
+
+Source: Beyer et al. 2022 (arXiv 2106.05237), section 3.1.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdcourse.data import Augmentation
+
+
+@dataclass(frozen=True)
+class FixedTeacher:
+    """The student sees an augmented image, the teacher always the original."""
+
+    augment: Augmentation
+
+    def __call__(
+        self, pixels: Tensor, target: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return self.augment(pixels, generator), pixels, target
+
+
+@dataclass(frozen=True)
+class Independent:
+    """Student and teacher see different augmentations of the image."""
+
+    augment: Augmentation
+
+    def __call__(
+        self, pixels: Tensor, target: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return self.augment(pixels, generator), self.augment(pixels, generator), target
+
+
+@dataclass(frozen=True)
+class Consistent:
+    """Student and teacher see the same augmentation of the image."""
+
+    augment: Augmentation
+
+    def __call__(
+        self, pixels: Tensor, target: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        seen = self.augment(pixels, generator)
+        return seen, seen, target

@@ -1,0 +1,111 @@
+"""What the training loop needs of whoever learns: one model, or several that learn together."""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from kdcourse.data import Images
+from kdcourse.training import checkpoint as checkpoints
+from kdcourse.training.history import History
+
+ACCURACY = "train_accuracy"  # counts samples with a label only
+Inputs = Tensor | tuple[Tensor, Tensor]  # the same for student and teacher, or one for each
+Batch = tuple[Inputs, Tensor]
+
+
+class Learner:
+    """Learns from batches, epoch by epoch, and can be saved and taken up again.
+
+    A subclass sets ``students`` and ``device``, and defines :meth:`step`, :meth:`rates`,
+    :meth:`validate`, :attr:`settings` and :meth:`parts`.
+    """
+
+    students: Sequence[nn.Module]
+    device: torch.device
+    taken: int = 0  # steps so far
+
+    def step(self, inputs: Inputs, target: Tensor) -> dict[str, Tensor]:
+        """Learn from one batch and return its measurements, detached."""
+        raise NotImplementedError
+
+    def rates(self) -> dict[str, float]:
+        """Return the present learning rates."""
+        raise NotImplementedError
+
+    def validate(self, images: Images) -> dict[str, float]:
+        """Return the accuracies on a validation set."""
+        raise NotImplementedError
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What distinguishes this training from others, for the checkpoint."""
+        raise NotImplementedError
+
+    def parts(self) -> dict[str, Any]:
+        """Return everything that has a state, by name."""
+        raise NotImplementedError
+
+    def epoch(self, batches: Iterable[Batch], bar: tqdm) -> dict[str, float]:
+        """Learn from every batch once and return the means over the epoch."""
+        start, rates = time.perf_counter(), self.rates()
+        totals: dict[str, Tensor] = {}
+        seen, labelled = 0, torch.zeros((), device=self.device)
+        for inputs, target in batches:
+            target = target.to(self.device)
+            values = self.step(_to(inputs, self.device), target)
+            self.taken += 1
+            with_label = (target >= 0).sum()
+            for name, value in values.items():  # summed on the device: no stall for a number
+                weight = with_label if name.endswith(ACCURACY) else len(target)
+                totals[name] = totals.get(name, 0.0) + value * weight
+            seen += len(target)
+            labelled += with_label
+            bar.update()
+        if seen == 0:
+            raise ValueError("train yielded no batch")
+        row = {
+            name: float(total) / (int(labelled) if name.endswith(ACCURACY) else seen)
+            for name, total in totals.items()
+            if int(labelled) or not name.endswith(ACCURACY)  # nothing to say without labels
+        }
+        for name in row:
+            if name.endswith("loss") and not math.isfinite(row[name]):
+                raise FloatingPointError(
+                    f"the {name} became {row[name]}: lower the learning rate or a term's weight"
+                )
+        return {**row, **rates, "seconds": time.perf_counter() - start}
+
+    def save(self, path: str | Path, settings: dict[str, Any], history: History) -> None:
+        """Write a checkpoint."""
+        parts = {name: part.state_dict() for name, part in self.parts().items()}
+        state = {"settings": settings, "rows": history.rows, "taken": self.taken}
+        checkpoints.save(path, {**state, **parts})
+
+    def resume(self, path: str | Path, settings: dict[str, Any]) -> list[dict[str, float]]:
+        """Take up a checkpoint of a run with the same settings and return its history."""
+        state = checkpoints.load(path, self.device)
+        if not (isinstance(state, dict) and "settings" in state):
+            raise checkpoints.CorruptedCheckpointError(f"{path} is no checkpoint of a training run")
+        for name, value in settings.items():
+            if state["settings"].get(name) != value:
+                raise ValueError(
+                    f"{path} belongs to another run: its {name} is "
+                    f"{state['settings'].get(name)!r}, here it is {value!r}"
+                )
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+        self.taken = state["taken"]
+        return state["rows"]
+
+
+def _to(inputs: Inputs, device: torch.device) -> Inputs:
+    if isinstance(inputs, Tensor):
+        return inputs.to(device)
+    student, teacher = inputs
+    return student.to(device), teacher.to(device)

@@ -1,0 +1,186 @@
+import copy
+
+import pytest
+import torch
+from toys import images, net, same, train, weights
+
+from kdcourse import tips
+from kdcourse.augmentation import Noise
+from kdcourse.teachers import MomentumTeacher, cosine_momentum, mean_teacher_momentum
+from kdcourse.training import CrossEntropy, LogitKD
+
+INPUTS = images(16).inputs()
+
+
+def test_it_starts_as_a_copy():
+    student = net()
+    teacher = MomentumTeacher(student)
+    assert same(weights(teacher.model), weights(student))
+    assert not {id(p) for p in student.parameters()} & {id(p) for p in teacher.parameters()}
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_an_update_averages_weights_and_buffers():
+    student = net()
+    teacher, old = MomentumTeacher(student, 0.9), weights(student)
+    train(student, epochs=1)
+    new = weights(student)
+    teacher.update(student, 1)
+    for name, value in weights(teacher.model).items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.9 * old[name] + 0.1 * new[name])
+        else:
+            assert torch.equal(value, new[name])
+    assert any("running_mean" in name for name in old)
+
+
+@pytest.mark.parametrize(("momentum", "whose"), [(1.0, "old"), (0.0, "new")])
+def test_the_extremes_keep_and_copy(momentum, whose):
+    student = net()
+    teacher, old = MomentumTeacher(student, momentum), weights(student)
+    train(student, epochs=1)
+    teacher.update(student, 1)
+    expected = {"old": old, "new": weights(student)}[whose]
+    for name, value in weights(teacher.model).items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, expected[name])
+
+
+def test_training_updates_it_after_every_step():
+    student, steps = net(), []
+    teacher = MomentumTeacher(student, lambda step: steps.append(step) or 0.5)
+    train(student, teacher=teacher, epochs=2)
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_it_can_be_followed_without_being_asked():
+    student, alone = net(), net()
+    history = train(student, teacher=MomentumTeacher(student), validation=images(20))
+    train(alone)
+    assert same(weights(student), weights(alone))
+    assert len(history["teacher_validation_accuracy"]) == 2
+
+
+def test_no_gradient_reaches_it():
+    student = net()
+    teacher = MomentumTeacher(student, 0.9)
+    train(student, CrossEntropy() + LogitKD(1), teacher=teacher, epochs=1)
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert not teacher(INPUTS).requires_grad
+
+
+class Interrupting:
+    """Views that end the training after so many batches."""
+
+    def __init__(self, left):
+        self.left = left
+
+    def __call__(self, pixels, target, generator):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return pixels, pixels, target
+
+    def __repr__(self):
+        return "Interrupting"
+
+
+def test_an_interrupted_run_takes_it_up_again(tmp_path):
+    def run(path, batches):
+        student = net()
+        teacher = MomentumTeacher(student, mean_teacher_momentum())
+        options = {"epochs": 3, "checkpoint": path, "views": Interrupting(batches)}
+        train(student, teacher=teacher, **options)
+        return student, teacher
+
+    with pytest.warns(UserWarning, match="interrupted after 1 of 3"):
+        run(tmp_path / "run.pt", batches=4)
+    student, teacher = run(tmp_path / "run.pt", batches=99)
+    whole, its_teacher = run(tmp_path / "whole.pt", batches=99)
+    assert same(weights(student), weights(whole))
+    assert same(weights(teacher.model), weights(its_teacher.model))
+
+
+def test_schedules():
+    momentum = mean_teacher_momentum(0.9)
+    assert [momentum(step) for step in (0, 1, 3, 1000)] == [0.0, 0.5, 0.75, 0.9]
+    momentum = cosine_momentum(0.9, steps=10)
+    assert momentum(0) == pytest.approx(0.9)
+    assert momentum(5) == pytest.approx(0.95)
+    assert momentum(10) == momentum(20) == 1.0
+
+
+@pytest.mark.parametrize("momentum", [-0.1, 1.1, float("nan")])
+def test_bad_momentum_is_named(momentum):
+    with pytest.raises(ValueError, match="momentum"):
+        MomentumTeacher(net(), momentum)
+    with pytest.raises(ValueError, match="momentum"):
+        MomentumTeacher(net(), lambda step: momentum).update(net(), 1)
+
+
+def test_it_can_be_copied():
+    teacher = MomentumTeacher(net(), 0.9)
+    assert torch.equal(copy.deepcopy(teacher)(INPUTS), teacher(INPUTS))
+
+
+# --- views: what each of the two sees
+
+
+class Seen(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.inputs = net(), []
+
+    def forward(self, inputs):
+        self.inputs.append(inputs.detach().clone())
+        return self.net(inputs)
+
+
+@pytest.mark.parametrize(
+    ("views", "equal", "original"),
+    [
+        (tips.Consistent(Noise(0.2)), True, False),
+        (tips.Independent(Noise(0.2)), False, False),
+        (tips.FixedTeacher(Noise(0.2)), False, True),
+    ],
+    ids=["consistent", "independent", "fixed"],
+)
+def test_what_each_side_sees(views, equal, original):
+    data, student, teacher = images(32), Seen(), Seen()
+    train(student, LogitKD(4), teacher=teacher, train=data, views=views, epochs=1)
+    (own,), (theirs,) = student.inputs, teacher.inputs
+    assert torch.equal(own, theirs) == equal
+    clean = {tuple(row.tolist()) for row in data.inputs().flatten(1)}
+    assert ({tuple(row.tolist()) for row in theirs.flatten(1)} == clean) == original
+
+
+def test_a_loader_may_yield_a_pair():
+    data, student, teacher = images(32), Seen(), Seen()
+    pair = (data.inputs(), -data.inputs())
+    train(student, LogitKD(4), teacher=teacher, train=[(pair, data.target)], epochs=1)
+    assert torch.equal(student.inputs[0], -teacher.inputs[0])
+
+
+def test_views_and_augment_exclude_each_other():
+    with pytest.raises(ValueError, match="views"):
+        train(net(), views=tips.Consistent(Noise()), augment=Noise())
+
+
+# --- images without labels
+
+
+def test_unlabelled_images_cost_nothing_and_do_not_count():
+    data = images(32)
+    mixed = data[:16] + data[16:].unlabelled()
+    history = train(net(), train=mixed, batch_size=32, epochs=1)
+    logits = net()(mixed.normalize(mixed.pixels))  # train mode, as in training
+    expected = torch.nn.functional.cross_entropy(logits[:16], data.target[:16]).detach()
+    assert history["loss"][0] == pytest.approx(float(expected), rel=1e-5)
+    right = (logits[:16].argmax(dim=1) == data.target[:16]).float().mean()
+    assert history["train_accuracy"][0] == pytest.approx(float(right))
+
+
+def test_without_any_label_there_is_no_accuracy():
+    history = train(net(), train=images(32).unlabelled(), epochs=1)
+    assert history["loss"] == [0.0]
+    assert "train_accuracy" not in history.last

@@ -1,0 +1,173 @@
+import pytest
+import torch
+from torch import nn
+from toys import images, net, same, train, weights
+
+from kdcourse import logit
+from kdcourse.teachers import correct, correct_online, mutual_learning
+from kdcourse.teachers.mutual import Peers
+from kdcourse.training import CrossEntropy, LogitKD, Run, constant
+
+BOTH = pytest.mark.parametrize("updates", ["alternating", "simultaneous"])
+
+
+def learn(students, objective=None, **options):
+    defaults = {"train": images(), "epochs": 2, "batch_size": 32, "device": "cpu"}
+    options = {**defaults, "progress": False, **options}
+    return mutual_learning(students, options.pop("train"), objective, **options)
+
+
+def by_hand(students, inputs, target, updates):
+    """One step of K students, by plain SGD."""
+    heard = [s.eval()(inputs).detach() for s in students]
+    for k, student in enumerate(students):
+        peers = [s for s in students if s is not student]
+        if updates == "alternating":
+            voices = [peer.eval()(inputs).detach() for peer in peers]
+        else:
+            voices = [heard[other] for other in range(len(students)) if other != k]
+        logits = student.train()(inputs)
+        loss = nn.functional.cross_entropy(logits, target)
+        loss = loss + sum(logit.kd_loss(logits, voice, 1.0) for voice in voices) / len(voices)
+        gradients = torch.autograd.grad(loss, list(student.parameters()))
+        with torch.no_grad():
+            for parameter, gradient in zip(student.parameters(), gradients, strict=True):
+                parameter -= 0.1 * gradient
+
+
+@BOTH
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_step_is_the_one_of_the_paper(updates, count):
+    students = [net(2 + k, seed=k) for k in range(count)]
+    twins = [net(2 + k, seed=k) for k in range(count)]
+    inputs, target = next(images().batches(32))
+    objective = CrossEntropy() + LogitKD(1.0)
+    runs = [
+        Run(s, objective, steps=1, optimizer=lambda p: torch.optim.SGD(p, 0.1), scheduler=constant)
+        for s in students
+    ]
+    for student in students:
+        student.train()
+    Peers(runs, updates).step(inputs, target)
+    by_hand(twins, inputs, target, updates)
+    for student, twin in zip(students, twins, strict=True):
+        for own, expected in zip(student.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(own, expected)
+
+
+def test_the_two_orders_differ():
+    ends = {}
+    for updates in ("alternating", "simultaneous"):
+        students = [net(seed=1), net(seed=2)]
+        learn(students, updates=updates, epochs=1)
+        ends[updates] = [weights(s) for s in students]
+    assert not same(ends["alternating"][1], ends["simultaneous"][1])
+
+
+@BOTH
+def test_peers_are_left_in_train_mode_while_learning_and_restored_after(updates):
+    students = [net(seed=1).eval(), net(seed=2).train()]
+    learn(students, updates=updates)
+    assert [s.training for s in students] == [False, True]
+
+
+def test_a_peer_is_not_changed_by_being_listened_to():
+    first, second = net(seed=1), net(seed=2)
+    learn([first, second], [CrossEntropy(), LogitKD(1.0)])
+    alone = net(seed=1)
+    train(alone)
+    assert same(weights(first), weights(alone))
+
+
+def test_each_has_a_history_of_its_own():
+    histories = learn([net(seed=1), net(3, seed=2)], validation=images(20, seed=1))
+    assert len(histories) == 2
+    for history in histories:
+        assert len(history) == 2
+        assert list(history.last) == [
+            "epoch",
+            "loss",
+            "cross_entropy",
+            "logit_kd",
+            "train_accuracy",
+            "learning_rate",
+            "validation_accuracy",
+            "seconds",
+        ]
+
+
+def test_a_run_is_taken_up_again(tmp_path):
+    class Broken(Exception):
+        pass
+
+    def breaking(left):
+        def augment(pixels, generator):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Broken
+            return pixels
+
+        return augment
+
+    class Augment:
+        def __init__(self, left):
+            self.inner = breaking(left)
+
+        def __call__(self, pixels, generator):
+            return self.inner(pixels, generator)
+
+        def __repr__(self):
+            return "Augment"
+
+    path = tmp_path / "run.pt"
+    with pytest.raises(Broken):
+        learn([net(seed=1), net(seed=2)], augment=Augment(4), checkpoint=path)
+    resumed, whole = [net(seed=1), net(seed=2)], [net(seed=1), net(seed=2)]
+    learn(resumed, augment=Augment(99), checkpoint=path)
+    learn(whole, augment=Augment(99))
+    for one, other in zip(resumed, whole, strict=True):
+        assert same(weights(one), weights(other))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_one_student_has_no_peer(count):
+    with pytest.raises(ValueError, match="at least two"):
+        learn([net()] * count)
+
+
+def test_bad_input_is_named():
+    student = net()
+    with pytest.raises(ValueError, match="twice"):
+        learn([student, student])
+    with pytest.raises(ValueError, match="updates"):
+        learn([net(), net()], updates="never")
+    with pytest.raises(ValueError, match="objective"):
+        learn([net(), net()], [CrossEntropy()])
+    with pytest.raises(ValueError, match="learning_rate"):
+        learn([net(), net()], learning_rate=[0.1])
+
+
+# --- teacher correction
+
+
+def test_correction_trains_a_copy():
+    teacher = net(4, seed=3).eval()
+    before = weights(teacher)
+    corrected = correct(teacher, images(), epochs=1, batch_size=32, device="cpu", progress=False)
+    assert same(weights(teacher), before)
+    assert not same(weights(corrected), before)
+    assert not corrected.training
+
+
+def test_online_correction_is_correction_while_a_student_listens():
+    teacher, student = net(4, seed=3), net(seed=1)
+    before = weights(teacher)
+    options = {"batch_size": 32, "device": "cpu", "progress": False, "epochs": 2}
+    learning, (own, taught) = correct_online(teacher, student, images(), **options)
+    alone = correct(teacher, images(), **options)
+    assert same(weights(teacher), before)
+    assert same(weights(learning), weights(alone))
+    assert "cross_entropy" in own.last
+    assert "logit_kd" in taught.last
+    assert not same(weights(student), weights(net(seed=1)))

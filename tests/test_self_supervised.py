@@ -1,0 +1,147 @@
+import math
+
+import pytest
+import torch
+from toys import images, net, same, train, weights
+
+from kdcourse.augmentation import Noise, ResizedCrop
+from kdcourse.data import replay
+from kdcourse.teachers import (
+    CrossedViews,
+    MomentumTeacher,
+    ProjectionHead,
+    SelfDistillation,
+    spread,
+    with_head,
+)
+from kdcourse.training import Lesson, Outputs
+
+INPUTS = images(8).inputs()
+
+
+def lesson(student, teacher):
+    return Lesson(Outputs(logits=student), torch.full((len(student),), -1), Outputs(logits=teacher))
+
+
+def test_the_loss_is_the_formula():
+    student, teacher = torch.randn(2, 6, 5, generator=replay(0)).double()
+    term = SelfDistillation(5, 0.1, 0.04)
+    term.centre = torch.linspace(-1, 1, 5)
+    p = ((teacher - term.centre) / 0.04).softmax(dim=1)
+    expected = -(p * (student / 0.1).log_softmax(dim=1)).sum(dim=1).mean()
+    assert float(term.loss(lesson(student, teacher))) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_centre_is_a_running_mean():
+    term = SelfDistillation(5, centre_momentum=0.9)
+    teacher = torch.randn(6, 5, generator=replay(0))
+    term.loss(lesson(teacher, teacher))
+    torch.testing.assert_close(term.centre, 0.1 * teacher.mean(dim=0))
+    still = SelfDistillation(5, centre_momentum=1.0)
+    still.loss(lesson(teacher, teacher))
+    assert torch.equal(still.centre, torch.zeros(5))
+
+
+def test_crossed_views():
+    pixels, target = images(4).pixels, images(4).target
+    own, theirs, labels = CrossedViews(Noise(0.3))(pixels, target, replay(0))
+    assert torch.equal(own[:4], theirs[4:])
+    assert torch.equal(own[4:], theirs[:4])
+    assert not torch.equal(own[:4], own[4:])
+    assert torch.equal(labels, torch.cat([target, target]))
+
+
+def test_a_head_takes_the_place_of_the_classifier():
+    model = net()
+    headed = with_head(model)
+    logits = headed(INPUTS)
+    assert logits.shape == (8, 128)
+    assert float(logits.abs().max()) <= 1 + 1e-6
+    assert model(INPUTS).shape == (8, 4)
+    assert same(weights(with_head(model)), weights(headed))
+    with pytest.raises(ValueError, match="stage1"):
+        with_head(model, "stage1")
+
+
+def test_training_without_labels_moves_student_and_teacher():
+    student = with_head(net())
+    teacher = MomentumTeacher(student, 0.5)
+    before = weights(student)
+    objective = SelfDistillation()
+    history = train(
+        student,
+        objective,
+        teacher=teacher,
+        train=images().unlabelled(),
+        views=CrossedViews(Noise(0.1)),
+    )
+    assert "train_accuracy" not in history.last
+    assert not same(weights(student), before)
+    assert not same(weights(teacher.model), before)
+    assert float(objective.centre.abs().max()) > 0
+
+
+def test_labels_do_not_matter():
+    ends = []
+    for data in (images(), images().unlabelled()):
+        student = with_head(net())
+        train(
+            student,
+            SelfDistillation(),
+            teacher=MomentumTeacher(student, 0.5),
+            train=data,
+            views=CrossedViews(Noise(0.1)),
+        )
+        ends.append(weights(student))
+    assert same(*ends)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "kind", "information"),
+    [
+        (torch.full((6, 6), 1 / 6), "uniform", 0.0),
+        (torch.eye(6)[[2] * 6], "one output", 0.0),
+        (torch.eye(6), "none", math.log(6)),
+    ],
+    ids=["uniform", "one", "none"],
+)
+def test_collapse_is_detected(probabilities, kind, information):
+    shown = spread(probabilities)
+    assert shown.collapse == kind
+    assert shown.information == pytest.approx(information, abs=1e-6)
+
+
+def test_spread_wants_probabilities():
+    with pytest.raises(ValueError, match="sum to one"):
+        spread(torch.ones(3, 4))
+
+
+def test_head_is_scale_free():
+    head = ProjectionHead(6, 9)
+    before = head(torch.ones(2, 6))
+    head.prototypes.data *= 3
+    torch.testing.assert_close(head(torch.ones(2, 6)), before)
+
+
+# --- the crop that it needs
+
+
+def test_resized_crop_keeps_shape_and_draws_for_every_image():
+    pixels = images(2, channels=3).pixels[:1].repeat(20, 1, 1, 1)
+    crops = ResizedCrop((0.2, 0.8))(pixels, replay(0))
+    assert crops.shape == pixels.shape
+    assert crops.dtype == torch.uint8
+    assert len({tuple(crop.flatten().tolist()) for crop in crops}) == 20
+
+
+def test_the_whole_image_is_cut_out_as_it_is():
+    pixels = images(5).pixels
+    assert torch.equal(ResizedCrop((1.0, 1.0))(pixels, replay(0)), pixels)
+
+
+def test_a_crop_shows_a_part_of_the_image():
+    ramp = torch.arange(0, 240, 20, dtype=torch.uint8).expand(30, 1, 12, 12).contiguous()
+    crops = ResizedCrop((0.25, 0.25))(ramp, replay(0)).float()
+    width = crops.amax(dim=(1, 2, 3)) - crops.amin(dim=(1, 2, 3))
+    assert (width < 0.6 * 220).all()
+    assert crops.mean(dim=(1, 2, 3)).std() > 10
