@@ -29,7 +29,7 @@ EARLY = 5  # epochs of the early-stopped teacher
     reason="A plain2 student (536 parameters), teachers trained alike on labels, fresh ones for "
     "every seed. From res16 on, larger teachers no longer help, but they do no harm: the student "
     "saturates. A teacher that was stopped early is no better.",
-    toy={"images": 256, "epochs": 1, "sizes": ("res4", "res48"), "early": 1},
+    toy={"images": 256, "epochs": 1, "sizes": ("res16", "res48"), "early": 1},
 )
 def too_large(
     seed: int,
