@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +10,7 @@ from kdcourse import models
 from kdcourse.augmentation import Noise
 from kdcourse.claims import experiment
 from kdcourse.claims.claim import Effect, claim
-from kdcourse.claims.experiment import IMAGES, TEMPERATURE, TOY, WEIGHT, accuracy, train
+from kdcourse.claims.experiment import IMAGES, OPTIONS, TEMPERATURE, TOY, WEIGHT, accuracy, train
 from kdcourse.data import Images, replay
 from kdcourse.teachers import (
     correct,
@@ -23,8 +22,6 @@ from kdcourse.teachers import (
     size_on_disk,
 )
 from kdcourse.training import CrossEntropy, LogitKD, fit
-
-OPTIONS: dict[str, Any] = {"device": "cpu", "progress": False, "on_interrupt": "raise"}
 
 
 def retrained(

@@ -17,6 +17,8 @@ TOY = {"images": 256, "epochs": 1}  # enough to see that an experiment runs
 # Chosen on validation data: within one standard error of the best of "temperature-weight".
 TEMPERATURE = 4
 WEIGHT = 3.0
+# Of every training in an experiment.
+OPTIONS: dict[str, Any] = {"device": "cpu", "progress": False, "on_interrupt": "raise"}
 
 
 @cache

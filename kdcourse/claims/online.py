@@ -1,15 +1,11 @@
 """Which teacher? Claims about online distillation: mutual learning and the momentum teacher."""
 
-from typing import Any
-
 from kdcourse import models
 from kdcourse.claims import experiment
 from kdcourse.claims.claim import Effect, claim
-from kdcourse.claims.experiment import IMAGES, TOY, accuracy
+from kdcourse.claims.experiment import IMAGES, OPTIONS, TOY, accuracy
 from kdcourse.teachers import MomentumTeacher, mutual_learning
 from kdcourse.training import constant, fit
-
-OPTIONS: dict[str, Any] = {"device": "cpu", "progress": False, "on_interrupt": "raise"}
 
 
 @claim(

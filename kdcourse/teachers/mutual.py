@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdcourse.checks import check_choice, check_number
+from kdcourse.checks import check_choice
 from kdcourse.data import Images
 from kdcourse.metrics import accuracy, evaluation_mode
 from kdcourse.training.fit import Batches, fit_learner
@@ -67,12 +67,7 @@ class Peers(Learner):
             if peer is run.student:
                 continue
             with evaluation_mode(peer):
-                teacher = FrozenTeacher(peer)
-                with torch.no_grad():
-                    outputs = teacher.show(inputs, run.teacher_layers)
-                if run.needs_input_gradient:
-                    outputs.input_gradient = teacher.input_gradient(inputs, target)
-            heard.append(outputs)
+                heard.append(run.ask(FrozenTeacher(peer), inputs, target))
         return heard
 
     def rates(self) -> dict[str, float]:
@@ -150,7 +145,6 @@ def mutual_learning(
     own_weights = [id(weight) for own in objectives for weight in own.parameters()]
     if len(set(own_weights)) != len(own_weights):
         raise ValueError("a term with weights of its own cannot be shared: give one for each")
-    check_number("epochs", epochs, 1)
 
     def make(steps: int) -> Peers:
         return Peers(

@@ -97,14 +97,18 @@ class Run(Learner):
         own, teachers = inputs if isinstance(inputs, tuple) else (inputs, inputs)
         if self.teacher is None:
             return self.learn(own, target)
-        with self._precision():
-            with torch.no_grad():
-                shown = self.teacher.show(teachers, self.teacher_layers)
-            if self.needs_input_gradient:
-                shown.input_gradient = self.teacher.input_gradient(teachers, target)
-        values = self.learn(own, target, shown)
+        values = self.learn(own, target, self.ask(self.teacher, teachers, target))
         self.teacher.update(self.student, self.taken + 1)
         return values
+
+    def ask(self, teacher: Teacher, inputs: Tensor, target: Tensor) -> Outputs:
+        """Return what a teacher shows of one batch, as far as the objective looks at it."""
+        with self._precision():
+            with torch.no_grad():
+                shown = teacher.show(inputs, self.teacher_layers)
+            if self.needs_input_gradient:
+                shown.input_gradient = teacher.input_gradient(inputs, target)
+        return shown
 
     def learn(self, inputs: Tensor, target: Tensor, *shown: Outputs) -> dict[str, Tensor]:
         """Learn from one batch and from what any number of teachers showed of it.
