@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -19,11 +21,11 @@ def learn(students, objective=None, **options):
 
 def by_hand(students, inputs, target, updates):
     """One step of K students, by plain SGD."""
-    heard = [s.eval()(inputs).detach() for s in students]
+    heard = [s.train()(inputs).detach() for s in students]
     for k, student in enumerate(students):
         peers = [s for s in students if s is not student]
         if updates == "alternating":
-            voices = [peer.eval()(inputs).detach() for peer in peers]
+            voices = [peer.train()(inputs).detach() for peer in peers]
         else:
             voices = [heard[other] for other in range(len(students)) if other != k]
         logits = student.train()(inputs)
@@ -77,6 +79,19 @@ def test_a_peer_is_not_changed_by_being_listened_to():
     alone = net(seed=1)
     train(alone)
     assert same(weights(first), weights(alone))
+
+
+@BOTH
+def test_a_peer_is_heard_with_the_statistics_of_the_batch(updates):
+    first, second = net(seed=1), net(seed=2)
+    spoilt = copy.deepcopy(first)
+    for module in spoilt.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.fill_(1e6)
+    other = copy.deepcopy(second)
+    learn([first, second], updates=updates, epochs=1)
+    learn([spoilt, other], updates=updates, epochs=1)
+    assert same(dict(second.named_parameters()), dict(other.named_parameters()))
 
 
 def test_each_has_a_history_of_its_own():

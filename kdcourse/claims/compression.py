@@ -1,7 +1,9 @@
 """Which teacher? Claims about uncompressed-to-compressed distillation and teacher correction."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,28 +27,37 @@ from kdcourse.training import CrossEntropy, LogitKD, fit
 
 
 def retrained(
-    compressed: nn.Module, dense: nn.Module, images: Images, seed: int, epochs: int, test: Images
+    compressed: Mapping[str, nn.Module],
+    dense: nn.Module,
+    images: Images,
+    test: Images,
+    seed: int,
+    epochs: int,
 ) -> dict[str, float]:
-    """Accuracy of a compressed model as it is, retrained on labels, and taught by the dense one."""
-    measured = {" untrained": accuracy(compressed, test)}
-    for name, objective in (
-        (" labels", CrossEntropy()),
-        (" taught", CrossEntropy() + WEIGHT * LogitKD(TEMPERATURE)),
-    ):
-        model = copy.deepcopy(compressed)
-        fit(
-            model,
-            images,
-            objective,
-            teacher=dense if objective.needs_teacher else None,
-            epochs=epochs,
-            learning_rate=0.02,
-            seed=seed,
-            **OPTIONS,
-        )
-        measured[name] = accuracy(model, test)
-        nonzero, size = count_nonzero(model), size_on_disk(model)
-    return {**measured, " parameters": nonzero, " kilobytes": size / 1000}
+    """Accuracy of compressed models as they are, retrained on labels, and taught by the dense one.
+
+    With the non-zero parameters and the size of each, and of the dense model.
+    """
+    both = CrossEntropy() + WEIGHT * LogitKD(TEMPERATURE)
+    options: dict[str, Any] = {"epochs": epochs, "learning_rate": 0.02, "seed": seed, **OPTIONS}
+    measured = {"dense": accuracy(dense, test), **cost("dense", dense)}
+    for name, model in compressed.items():
+        labels, taught = copy.deepcopy(model), copy.deepcopy(model)
+        fit(labels, images, **options)
+        fit(taught, images, both, teacher=dense, **options)
+        measured |= {
+            f"{name} untrained": accuracy(model, test),
+            f"{name} labels": accuracy(labels, test),
+            f"{name} taught": accuracy(taught, test),
+            **cost(name, taught),
+        }
+    return measured
+
+
+def cost(name: str, model: nn.Module) -> dict[str, float]:
+    """Non-zero parameters and kilobytes on disk."""
+    kilobytes = size_on_disk(model) / 1000
+    return {f"{name} parameters": count_nonzero(model), f"{name} kilobytes": kilobytes}
 
 
 @claim(
@@ -79,15 +90,7 @@ def pruned(
         "97 %": prune(dense, 0.97),
         "width": prune_width(dense, few[:2].inputs(), 0.5),
     }
-    measured = {
-        "dense": accuracy(dense, test),
-        "dense parameters": count_nonzero(dense),
-        "dense kilobytes": size_on_disk(dense) / 1000,
-    }
-    for name, model in small.items():
-        arms = retrained(model, dense, few, seed, retraining, test)
-        measured |= {f"{name}{key}": value for key, value in arms.items()}
-    return measured
+    return retrained(small, dense, few, test, seed, retraining)
 
 
 @claim(
@@ -113,13 +116,9 @@ def quantized(
     data = experiment.splits()
     few, test = data.train[:images], data.test
     dense = train(student, few, seed, epochs=epochs)
-    measured = {"dense": accuracy(dense, test)}
     small = {f"{bits} bits": quantize(dense, bits) for bits in (8, 4, 2)}
     small["90 % and 4 bits"] = quantize(prune(dense, 0.9), 4)
-    for name, model in small.items():
-        arms = retrained(model, dense, few, seed, retraining, test)
-        measured |= {f"{name}{key}": value for key, value in arms.items()}
-    return measured
+    return retrained(small, dense, few, test, seed, retraining)
 
 
 def shifted(images: Images, contrast: float, noise: float, seed: int) -> Images:

@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from kdcourse import models
 from kdcourse.claims import experiment
 from kdcourse.claims.claim import Bound, Effect, claim
-from kdcourse.claims.experiment import IMAGES, TOY, accuracy, train
+from kdcourse.claims.experiment import IMAGES, OPTIONS, TOY, accuracy, train
 from kdcourse.data import Images
 from kdcourse.metrics import predict
 from kdcourse.teachers import (
@@ -101,9 +102,7 @@ def ballots(
             batch_size=10,
             learning_rate=0.05,
             seed=100 * seed + voter,
-            device="cpu",
-            progress=False,
-            on_interrupt="raise",
+            **OPTIONS,
         )
         rows.append((predict(net, test).argmax(dim=1) == test.target).numpy())
     return np.array(rows)
@@ -151,6 +150,11 @@ def vote_nets(
     return measured
 
 
+def several(student: str, images: Images, seed: int, members: int, epochs: int) -> list[nn.Module]:
+    """Train nets that differ in their seeds."""
+    return [train(student, images, 1000 * (m + 1) + seed, epochs=epochs) for m in range(members)]
+
+
 @claim(
     "ensemble",
     notebook=5,
@@ -161,7 +165,6 @@ def vote_nets(
         Effect("test accuracy, averaged logits − one member", "logits", "member"),
         Effect("test accuracy, majority vote − one member", "vote", "member"),
         Effect("test accuracy of res8, from averaged probabilities − alone", "taught", "alone"),
-        Effect("test accuracy of res8, from the votes − alone", "taught by votes", "alone"),
     ),
     reason="Three res8, trained on the same images from different seeds, teach a fourth.",
     toy=TOY,
@@ -172,14 +175,32 @@ def ensemble(
     """Test accuracy of members, of their ensembles, and of students of these."""
     data = experiment.splits()
     few, test = data.train[:images], data.test
-    nets = [train(student, few, 1000 * (m + 1) + seed, epochs=epochs) for m in range(members)]
+    nets = several(student, few, seed, members, epochs)
     measured = {"member": sum(accuracy(net, test) for net in nets) / members}
     for combine in ("probabilities", "logits", "vote"):
         measured[combine] = accuracy(Ensemble(nets, combine), test)
-    teachers: dict[str, Any] = {
-        "taught": Ensemble(nets),
-        "taught by votes": Ensemble(nets, "vote"),
-        "taught by one": nets[0],
-    }
+    teachers: dict[str, Any] = {"taught": Ensemble(nets), "taught by one": nets[0]}
     taught = experiment.taught_arms(seed, few, teachers, student, test, epochs=epochs)
     return measured | taught
+
+
+@claim(
+    "vote-teacher",
+    notebook=5,
+    statement="… and even one that shows nothing but its votes.",
+    effects=(
+        Effect("test accuracy of res8, from the votes − alone", "votes", "alone"),
+        Effect("test accuracy of res8, from averages − from the votes", "averages", "votes"),
+    ),
+    reason="REASON",
+    toy=TOY,
+)
+def vote_teacher(
+    seed: int, *, images: int = IMAGES, epochs: int = 15, student: str = "res8", members: int = 3
+) -> dict[str, float]:
+    """Test accuracy of students of the votes, and of the averages, of one ensemble."""
+    data = experiment.splits()
+    few = data.train[:images]
+    nets = several(student, few, seed, members, epochs)
+    teachers: dict[str, Any] = {"votes": Ensemble(nets, "vote"), "averages": Ensemble(nets)}
+    return experiment.taught_arms(seed, few, teachers, student, data.test, epochs=epochs)

@@ -1,9 +1,9 @@
 """Figures of the course: data in, a matplotlib figure out."""
 
 from kdcourse.plots.curves import cost_by_samples, curves, gradient_norms, histories
-from kdcourse.plots.measured import arms, effects, sweep, temperature_weight_map
+from kdcourse.plots.measured import arms, effects, sweep, teacher_sizes, temperature_weight_map
 from kdcourse.plots.samples import maps, neighbours, picture, predictions, softened
-from kdcourse.plots.structure import distance_matrices, embeddings, heat
+from kdcourse.plots.structure import distance_matrices, embeddings, heat, learned_views
 from kdcourse.plots.style import ALONE, DISTILLED, MARKERS, OTHER, TEACHER
 
 __all__ = [
@@ -21,11 +21,13 @@ __all__ = [
     "gradient_norms",
     "heat",
     "histories",
+    "learned_views",
     "maps",
     "neighbours",
     "picture",
     "predictions",
     "softened",
     "sweep",
+    "teacher_sizes",
     "temperature_weight_map",
 ]

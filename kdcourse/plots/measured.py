@@ -102,3 +102,50 @@ def sweep(result: Result, families: Sequence[str], weights: Sequence[float]) -> 
     axis.set_xticks(weights, [f"{w:g}" for w in weights], minor=False)
     axis.legend(ncols=2, fontsize=9)
     return figure
+
+
+def teacher_sizes(
+    result: Result, sizes: Sequence[str], early: str | None = None, alone: str = "alone"
+) -> Figure:
+    """Accuracy of teachers, accuracy of their students, and how far these are from their teachers.
+
+    Args:
+        result: with measurements ``size``, ``size teacher`` and ``size distance`` of every size.
+        sizes: the teachers, from small to large.
+        early: one that was stopped early, drawn apart.
+        alone: the student without a teacher, a dashed line.
+    """
+    figure, axes = panels(1, 3, width=3.1, height=3.0)
+    names = [*sizes, early] if early else list(sizes)
+    for axis, suffix, title, unit, colour in (
+        (axes[0, 0], " teacher", "teacher", "test accuracy, %", TEACHER),
+        (axes[0, 1], "", "its student", "test accuracy, %", DISTILLED),
+        (axes[0, 2], " distance", "student to teacher", "KL divergence, nats", OTHER),
+    ):
+        drawn = [estimate(name, result.values(f"{name}{suffix}")) for name in names]
+        bars = {
+            "x": range(len(names)),
+            "y": [e.mean for e in drawn],
+            "yerr": [e.mean - e.low for e in drawn],
+        }
+        count = len(sizes)
+        for part, style, hollow in (
+            (slice(0, count), "-", colour),
+            (slice(count, None), "", "white"),
+        ):
+            axis.errorbar(
+                **{key: list(value)[part] for key, value in bars.items()},
+                marker=MARKERS[colour],
+                linestyle=style,
+                color=colour,
+                markerfacecolor=hollow,
+                capsize=4,
+            )
+        axis.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
+        axis.tick_params(axis="x", labelsize=8)
+        axis.set(title=title, ylabel=unit, xlabel="teacher")
+    axes[0, 1].axhline(result.mean(alone), color=ALONE, linestyle="--", linewidth=1)
+    axes[0, 1].annotate(
+        alone, (1, result.mean(alone)), xycoords=("axes fraction", "data"), va="bottom", ha="right"
+    )
+    return figure

@@ -103,3 +103,21 @@ def embeddings(
         axis.set_aspect("equal", adjustable="datalim")
     axes[0, 0].set_ylabel("second coordinate")
     return figure
+
+
+def learned_views(learned: Mapping[str, Tensor]) -> Figure:
+    """Which views do nets know? A row a class, a column a view, one panel a net.
+
+    Args:
+        learned: accuracies on samples of one view, ``(K, 2)``, by the net's name
+            (:func:`kdcourse.teachers.learned_views`).
+    """
+    figure, axes = panels(1, len(learned), width=1.5, height=3.2, sharey=True)
+    for axis, (name, shares) in zip(axes[0], learned.items(), strict=True):
+        drawn = axis.imshow(shares.cpu().numpy(), cmap="cividis", vmin=0, vmax=1, aspect="auto")
+        axis.set_title(f"{name}\n{100 * float(shares.mean()):.0f} %", fontsize=10)
+        axis.set_xticks((0, 1), ("headlight", "window"), fontsize=8)
+        axis.set_yticks(range(len(shares)))
+    axes[0, 0].set_ylabel("class")
+    figure.colorbar(drawn, ax=axes, label="accuracy on this view alone", shrink=0.9)
+    return figure

@@ -2,12 +2,15 @@ r"""Online distillation: K students learn at once, each also from what the other
 
 .. math:: L_k = L(f_k) + \frac{1}{K - 1} \sum_{l \ne k} dist(f_k, f_l)
 
-No teacher was trained before. A peer is only listened to: it is detached, in eval mode.
+No teacher was trained before. A peer is only listened to, without gradients, and as it learns: in
+train mode. (Its running statistics of batch norm lag behind weights that still change fast; nets
+that learn from each other's eval mode lose their way together, the surer, the larger τ or λ.)
 
 Source: Zhang et al. 2018 (arXiv 1706.00384), eq. 7 and algorithm 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +19,47 @@ from torch import Tensor, nn
 
 from kdcourse.checks import check_choice
 from kdcourse.data import Images
-from kdcourse.metrics import accuracy, evaluation_mode
+from kdcourse.metrics import accuracy
 from kdcourse.training.fit import Batches, fit_learner
 from kdcourse.training.history import History
 from kdcourse.training.learner import Inputs, Learner
 from kdcourse.training.objective import Objective
 from kdcourse.training.run import Run
-from kdcourse.training.teacher import FrozenTeacher, Outputs
+from kdcourse.training.teacher import FrozenTeacher, Outputs, Teacher
 from kdcourse.training.terms import CrossEntropy, LogitKD
 
 UPDATES = ("alternating", "simultaneous")
+
+
+class Peer(FrozenTeacher):
+    """A model that is listened to while it learns: in train mode, without a trace left in it."""
+
+    def __init__(self, model: nn.Module):
+        Teacher.__init__(self)
+        self.model = model
+
+    def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
+        """Show logits, and the features of the named layers."""
+        with _kept_buffers(self.model):
+            return super().show(inputs, layers)
+
+    def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
+        """Show the input gradient (:func:`kdcourse.feature.input_gradient`)."""
+        with _kept_buffers(self.model):
+            return super().input_gradient(inputs, target)
+
+    def _stay_in_eval_mode(self) -> None:
+        pass
+
+
+@contextmanager
+def _kept_buffers(model: nn.Module) -> Iterator[None]:
+    """Put the buffers (running statistics) back as they were."""
+    kept = [buffer.clone() for buffer in model.buffers()]
+    yield
+    with torch.no_grad():
+        for buffer, old in zip(model.buffers(), kept, strict=True):
+            buffer.copy_(old)
 
 
 class Peers(Learner):
@@ -62,13 +96,8 @@ class Peers(Learner):
         run = self.runs[number]
         if not run.objective.needs_teacher:
             return []
-        heard = []
-        for peer in self.students:
-            if peer is run.student:
-                continue
-            with evaluation_mode(peer):
-                heard.append(run.ask(FrozenTeacher(peer), inputs, target))
-        return heard
+        peers = [peer for peer in self.students if peer is not run.student]
+        return [run.ask(Peer(peer), inputs, target) for peer in peers]
 
     def rates(self) -> dict[str, float]:
         """Return the present learning rate of every student."""
