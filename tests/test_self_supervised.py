@@ -55,10 +55,11 @@ def test_a_head_takes_the_place_of_the_classifier():
     model = net()
     headed = with_head(model)
     logits = headed(INPUTS)
-    assert logits.shape == (8, 128)
+    assert logits.shape == (8, 64)
     assert float(logits.abs().max()) <= 1 + 1e-6
     assert model(INPUTS).shape == (8, 4)
     assert same(weights(with_head(model)), weights(headed))
+    assert with_head(model, outputs=9, hidden=5)(INPUTS).shape == (8, 9)
     with pytest.raises(ValueError, match="stage1"):
         with_head(model, "stage1")
 
@@ -109,6 +110,7 @@ def test_collapse_is_detected(probabilities, kind, information):
     shown = spread(probabilities)
     assert shown.collapse == kind
     assert shown.information == pytest.approx(information, abs=1e-6)
+    assert shown.share == pytest.approx(information / math.log(6), abs=1e-6)
 
 
 def test_spread_wants_probabilities():

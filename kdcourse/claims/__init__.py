@@ -11,6 +11,7 @@ from kdcourse.claims import (
     properties,
     relational,
     self_distillation,
+    self_supervised,
     soft_targets,
 )
 from kdcourse.claims.claim import CLAIMS, Bound, Claim, Effect, Estimate
@@ -40,6 +41,7 @@ __all__ = [
     "relational",
     "reproduce",
     "self_distillation",
+    "self_supervised",
     "soft_targets",
     "table",
     "verdicts",

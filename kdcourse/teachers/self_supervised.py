@@ -45,7 +45,7 @@ class SelfDistillation(Term):
 
     def __init__(
         self,
-        outputs: int = 128,
+        outputs: int = 64,
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.04,
         centre_momentum: float = 0.9,
@@ -94,12 +94,16 @@ class Spread:
         return self.mean_entropy - self.entropy
 
     @property
+    def share(self) -> float:
+        """The information in units of the largest possible, log K."""
+        return self.information / math.log(self.outputs)
+
+    @property
     def collapse(self) -> str:
-        """``"uniform"``, ``"one output"``, or ``"none"`` where more than 5 % of log K is said."""
-        most = math.log(self.outputs)
-        if self.information > 0.05 * most:
+        """``"uniform"``, ``"one output"``, or ``"none"`` where the share is above 5 %."""
+        if self.share > 0.05:
             return "none"
-        return "uniform" if self.entropy > most / 2 else "one output"
+        return "uniform" if self.entropy > math.log(self.outputs) / 2 else "one output"
 
 
 def spread(probabilities: Tensor) -> Spread:
@@ -135,7 +139,7 @@ class ProjectionHead(nn.Module):
         bottleneck: length of what is compared with the prototypes.
     """
 
-    def __init__(self, width: int, outputs: int = 128, hidden: int = 128, bottleneck: int = 32):
+    def __init__(self, width: int, outputs: int = 64, hidden: int = 256, bottleneck: int = 64):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
@@ -148,13 +152,16 @@ class ProjectionHead(nn.Module):
         return projected @ F.normalize(self.prototypes, dim=1).T
 
 
-def with_head(model: nn.Module, layer: str = "classifier", *, seed: int = 0) -> nn.Module:
+def with_head(
+    model: nn.Module, layer: str = "classifier", *, seed: int = 0, **sizes: int
+) -> nn.Module:
     """Return a copy of a model with a projection head in place of its classifier.
 
     Args:
         model: any module; stays as it is.
         layer: name of its classifier, an ``nn.Linear``.
         seed: of the head's initial weights.
+        sizes: ``outputs``, ``hidden`` and ``bottleneck`` of the :class:`ProjectionHead`.
     """
     copied = copy.deepcopy(model)
     classifier = copied.get_submodule(layer)
@@ -162,7 +169,7 @@ def with_head(model: nn.Module, layer: str = "classifier", *, seed: int = 0) -> 
         raise ValueError(f"{layer} must be an nn.Linear, got {type(classifier).__name__}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = ProjectionHead(classifier.in_features)
+        head = ProjectionHead(classifier.in_features, **sizes)
     parent, _, name = layer.rpartition(".")
     setattr(copied.get_submodule(parent), name, head)
     return copied
