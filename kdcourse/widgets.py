@@ -146,7 +146,8 @@ def vote(most: int = 25) -> ipywidgets.VBox:
         text = (
             f"<b>{voters} voters of {accuracy:.2f}, correlation {correlation:.2f}: "
             f"the majority is right with probability {won:.3f}</b><br>"
-            f"(whatever their errors have to do with each other: {low:.3f} to {high:.3f})"
+            f"(whatever their errors have to do with each other: {low:.3f} to {high:.3f})<br>"
+            "Accuracy of the majority over the number of voters; dashed: independent voters"
         )
         return vote_curves(counts, curves, voters) + f"<p>{text}</p>"
 

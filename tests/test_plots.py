@@ -187,3 +187,38 @@ def test_cost_by_samples_draws_both_sides():
         assert ours.get_ydata().tolist() == pytest.approx([1.6, 3.2])
         assert other.get_ydata().tolist() == pytest.approx([25.6, 102.4])
         assert axis.get_xscale() == axis.get_yscale() == "log"
+
+
+@pytest.fixture
+def sizes():
+    claim = Claim("sizes", "A toy.", 5, lambda seed: {})
+    runs = {
+        seed: {"alone": 70.0 + seed}
+        | {name: 74.0 + seed for name in ("small", "large", "early")}
+        | {f"{name} teacher": 80.0 + seed for name in ("small", "large", "early")}
+        | {f"{name} distance": 0.1 * (seed + 1) for name in ("small", "large", "early")}
+        for seed in range(3)
+    }
+    return Result(claim, runs, {seed: 1.0 for seed in runs})
+
+
+def test_teacher_sizes_draw_teacher_student_and_distance(sizes):
+    figure = plots.teacher_sizes(sizes, ["small", "large"], early="early")
+    for axis, mean in zip(figure.axes, (81.0, 75.0, 0.2), strict=True):
+        data = [y for line in axis.get_lines() for y in np.atleast_1d(line.get_ydata())]
+        assert sum(y == pytest.approx(mean) for y in data) == 3  # two sizes, and the early one
+        assert {"small", "large", "early"} <= set(labels(axis))
+    assert 71.0 in [line.get_ydata()[0] for line in figure.axes[1].get_lines()]
+    assert "%" in figure.axes[0].get_ylabel()
+    assert "nats" in figure.axes[2].get_ylabel()
+
+
+def test_learned_views_draw_every_net():
+    learned = {"one": torch.rand(4, 2), "two": torch.rand(4, 2)}
+    figure = plots.learned_views(learned)
+    for axis, (name, shares) in zip(figure.axes[:2], learned.items(), strict=True):
+        np.testing.assert_allclose(axis.images[0].get_array(), shares.numpy())
+        assert axis.images[0].get_clim() == (0, 1)
+        assert name in axis.get_title()
+        assert f"{100 * float(shares.mean()):.0f} %" in axis.get_title()
+    assert {"headlight", "window"} <= set(labels(figure.axes[0]))

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from kdcourse import logit, widgets
+from kdcourse.claims import Claim, Result
 from kdcourse.data import Images
+from kdcourse.teachers import majority_vote_accuracy
 
 CLASSES = ("ant", "bee & wasp", "cat")
 IMAGES = Images(
@@ -108,3 +110,40 @@ def test_any_function_of_its_controls_becomes_a_widget():
     box.children[0].value = 7
     assert calls == [3, 7]
     assert box.children[1].value == "k is 7"
+
+
+def test_the_vote_follows_its_sliders():
+    voters, accuracy, correlation, screen = widgets.vote().children
+    assert "0.784" in screen.value
+    assert "0.550 to 1.000" in screen.value
+    accuracy.value, correlation.value, voters.value = 0.6, 0.25, 7
+    assert f"{majority_vote_accuracy(0.6, 7, 0.25):.3f}" in screen.value
+    for value in (0.0, 1.0):
+        accuracy.value = correlation.value = value
+        assert f"{value:.3f}</b>" in screen.value
+
+
+def test_the_vote_is_drawn_where_the_formula_is():
+    drawing = widgets.vote_curves([1, 2, 3], {"a <b>": [0.0, 0.5, 1.0], "c": [0.5] * 3}, marked=2)
+    lines = re.findall(r"points='([^']+)'", drawing)
+    heights = [[float(point.split(",")[1]) for point in line.split()] for line in lines]
+    bottom, middle, top = heights[0]
+    assert bottom > middle > top
+    assert middle == pytest.approx((bottom + top) / 2, abs=0.1)
+    assert heights[1] == [middle] * 3
+    assert f"cy='{middle:.1f}'" in drawing
+    assert "a &lt;b&gt;" in drawing
+
+
+def test_the_size_of_the_teacher_moves_the_bars():
+    claim = Claim("sizes", "A toy.", 5, lambda seed: {})
+    runs = {0: {"alone": 70.0}, 1: {"alone": 72.0}}
+    for number, size in enumerate(("small", "large")):
+        for seed, run in runs.items():
+            run |= {size: 75.0 + number + seed, f"{size} teacher": 80.0 + number + seed}
+            run[f"{size} distance"] = 0.1 + number
+    slider, screen = widgets.teacher_size(Result(claim, runs), ["small", "large"]).children
+    for size, expected in (("small", (80.5, 75.5, 71.0)), ("large", (81.5, 76.5, 71.0))):
+        slider.value = size
+        assert [float(p) for p in re.findall(r"([\d.]+) %", screen.value)] == list(expected)
+    assert "1.100 nats" in screen.value

@@ -18,7 +18,7 @@ from kdcourse.claims.claim import CLAIMS, Bound, Claim, Effect, Estimate
 from kdcourse.claims.experiment import TEMPERATURE, WEIGHT
 from kdcourse.claims.reproduce import reproduce
 from kdcourse.claims.results import Result, load
-from kdcourse.claims.table import table, verdicts
+from kdcourse.claims.table import compressed, table, verdicts
 
 __all__ = [
     "CLAIMS",
@@ -29,6 +29,7 @@ __all__ = [
     "Effect",
     "Estimate",
     "Result",
+    "compressed",
     "compression",
     "ensembles",
     "feature",

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kdcourse.claims.claim import CLAIMS, known
-from kdcourse.claims.results import RESULTS, load
+from kdcourse.claims.results import RESULTS, Result, load
 
 
 def table(ids: Iterable[str] = (), folder: Path = RESULTS) -> str:
@@ -31,6 +31,31 @@ def table(ids: Iterable[str] = (), folder: Path = RESULTS) -> str:
             head = (f"`{id}`", claim.statement) if first else ("", "")
             tail = (f"{seeds}", f"{seconds:.0f}", f"**{result.verdict}**") if first else ("",) * 3
             lines.append(_row(*head, label, value, *tail))
+    return "\n".join(lines)
+
+
+def compressed(*results: Result) -> str:
+    """Return one row a compressed model: parameters, size, accuracies untrained and retrained.
+
+    Args:
+        results: of ``pruned`` and ``quantized``, which have the same dense model.
+    """
+    lines = [
+        "| model | non-zero parameters | size, kB | untrained | labels | taught |",
+        "|---|---|---|---|---|---|",
+    ]
+    first = results[0]
+    size = (f"{first.mean('dense parameters'):,.0f}", f"{first.mean('dense kilobytes'):.0f}")
+    lines.append(_row("dense", *size, f"{first.mean('dense'):.1f}", "", ""))
+    for result in results:
+        names = [n.removesuffix(" taught") for n in result.runs[0] if n.endswith(" taught")]
+        for name in names:
+            size = (
+                f"{result.mean(f'{name} parameters'):,.0f}",
+                f"{result.mean(f'{name} kilobytes'):.0f}",
+            )
+            arms = (f"{result.mean(f'{name} {a}'):.1f}" for a in ("untrained", "labels", "taught"))
+            lines.append(_row(name, *size, *arms))
     return "\n".join(lines)
 
 
