@@ -29,6 +29,7 @@ from kdcourse.claims import (
 from kdcourse.claims import results as stored_results
 from kdcourse.claims.claim import claim, estimate
 from kdcourse.claims.results import RESULTS, Result, digest, load, save
+from kdcourse.teachers.mutual import UPDATES
 from kdcourse.teachers.shipped import card
 
 ROOT = Path(__file__).parents[1]
@@ -368,6 +369,15 @@ def test_temperature_and_weight_are_among_the_best_of_the_search():
     best = max(names, key=search.mean)
     chosen = f"tau={experiment.TEMPERATURE:g} lambda={experiment.WEIGHT:g}"
     assert search.mean(chosen) >= search.mean(best) - stats.sem(search.values(best))
+
+
+def test_mutual_learning_has_settings_among_the_best_of_the_search():
+    search = load("mutual-search")
+    names = [name for name in search.runs[0] if name != "alone"]
+    best = max(names, key=search.mean)
+    for updates in UPDATES:
+        chosen = f"{updates} tau=1 lambda=1"
+        assert search.mean(chosen) >= search.mean(best) - stats.sem(search.values(best))
 
 
 @pytest.mark.parametrize("family", properties.FAMILIES)

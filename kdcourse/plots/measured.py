@@ -66,7 +66,7 @@ def arms(result: Result, names: Sequence[str], *, value_label: str = "test accur
     axis = axes[0, 0]
     for place, name in enumerate(names):
         e = estimate(name, result.values(name))
-        colour = ALONE if "alone" in name or "labels" in name else DISTILLED
+        colour = ALONE if name.split()[0] in ("alone", "labels", "member") else DISTILLED
         axis.plot([place] * e.seeds, result.values(name), ".", color=colour, alpha=0.4)
         axis.errorbar(
             place, e.mean, yerr=e.mean - e.low, fmt=MARKERS[colour], color=colour, capsize=5
