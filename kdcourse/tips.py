@@ -3,6 +3,9 @@
 A view maps uint8 pixels ``(N, C, H, W)``, the target ``(N,)`` and a generator to the student's
 pixels, the teacher's pixels and the target. :func:`kdcourse.training.fit` takes it as ``views``.
 
+The four designs of the paper, from what fails to what works: a fixed teacher, independent noise,
+consistent teaching, function matching.
+
 Source: Beyer et al. 2022 (arXiv 2106.05237), section 3.1.
 """
 
@@ -49,3 +52,26 @@ class Consistent:
     ) -> tuple[Tensor, Tensor, Tensor]:
         seen = self.augment(pixels, generator)
         return seen, seen, target
+
+
+@dataclass(frozen=True)
+class FunctionMatching:
+    r"""Both see the same augmentation of the same *mixture* of two images.
+
+    .. math:: \lambda x_i + (1 - \lambda) x_j, \qquad \lambda \sim U[0, 1]
+
+    drawn for every image (mixup with a wide λ). A mixture has no label: the target becomes −1, and
+    the student learns from the teacher alone.
+    """
+
+    augment: Augmentation
+
+    def __call__(
+        self, pixels: Tensor, target: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        seen = self.augment(pixels, generator)
+        draw = {"generator": generator, "device": seen.device}
+        share = torch.rand(len(seen), 1, 1, 1, **draw)
+        other = seen[torch.randperm(len(seen), **draw)]
+        mixed = (share * seen + (1 - share) * other).round_().to(torch.uint8)
+        return mixed, mixed, torch.full_like(target, -1)

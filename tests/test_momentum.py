@@ -4,8 +4,6 @@ import pytest
 import torch
 from toys import images, net, same, train, weights
 
-from kdcourse import tips
-from kdcourse.augmentation import Noise
 from kdcourse.teachers import MomentumTeacher, cosine_momentum, mean_teacher_momentum
 from kdcourse.training import CrossEntropy, LogitKD
 
@@ -121,49 +119,6 @@ def test_bad_momentum_is_named(momentum):
 def test_it_can_be_copied():
     teacher = MomentumTeacher(net(), 0.9)
     assert torch.equal(copy.deepcopy(teacher)(INPUTS), teacher(INPUTS))
-
-
-# --- views: what each of the two sees
-
-
-class Seen(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net, self.inputs = net(), []
-
-    def forward(self, inputs):
-        self.inputs.append(inputs.detach().clone())
-        return self.net(inputs)
-
-
-@pytest.mark.parametrize(
-    ("views", "equal", "original"),
-    [
-        (tips.Consistent(Noise(0.2)), True, False),
-        (tips.Independent(Noise(0.2)), False, False),
-        (tips.FixedTeacher(Noise(0.2)), False, True),
-    ],
-    ids=["consistent", "independent", "fixed"],
-)
-def test_what_each_side_sees(views, equal, original):
-    data, student, teacher = images(32), Seen(), Seen()
-    train(student, LogitKD(4), teacher=teacher, train=data, views=views, epochs=1)
-    (own,), (theirs,) = student.inputs, teacher.inputs
-    assert torch.equal(own, theirs) == equal
-    clean = {tuple(row.tolist()) for row in data.inputs().flatten(1)}
-    assert ({tuple(row.tolist()) for row in theirs.flatten(1)} == clean) == original
-
-
-def test_a_loader_may_yield_a_pair():
-    data, student, teacher = images(32), Seen(), Seen()
-    pair = (data.inputs(), -data.inputs())
-    train(student, LogitKD(4), teacher=teacher, train=[(pair, data.target)], epochs=1)
-    assert torch.equal(student.inputs[0], -teacher.inputs[0])
-
-
-def test_views_and_augment_exclude_each_other():
-    with pytest.raises(ValueError, match="views"):
-        train(net(), views=tips.Consistent(Noise()), augment=Noise())
 
 
 # --- images without labels
