@@ -70,8 +70,7 @@ class FunctionMatching:
         self, pixels: Tensor, target: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         seen = self.augment(pixels, generator)
-        draw = {"generator": generator, "device": seen.device}
-        share = torch.rand(len(seen), 1, 1, 1, **draw)
-        other = seen[torch.randperm(len(seen), **draw)]
+        share = torch.rand(len(seen), 1, 1, 1, generator=generator, device=seen.device)
+        other = seen[torch.randperm(len(seen), generator=generator, device=seen.device)]
         mixed = (share * seen + (1 - share) * other).round_().to(torch.uint8)
         return mixed, mixed, torch.full_like(target, -1)
