@@ -1,0 +1,219 @@
+r"""Why do small nets get stuck? The loss around the weights that training found.
+
+.. math:: L(\theta + x\, d_1 + y\, d_2)
+
+The directions are random, and *filter-normalised*: every filter of a direction is as long as the
+filter of the net that it moves. Otherwise a net with large weights would look flat.
+
+>>> slice = landscape(model, inputs, target, points=31)
+>>> plots.landscape(slice)
+
+Source: Li et al. 2018 (arXiv 1712.09913), sections 4 and 6.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from kdcourse.checks import check_number
+from kdcourse.metrics import evaluation_mode
+
+Direction = dict[str, Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """The loss over a plane through a net's weights.
+
+    Attributes:
+        x: steps along the first direction, ``(P,)``; 1 is as long as the filters themselves.
+        y: steps along the second, ``(P,)``.
+        loss: ``(P, P)``; ``loss[i, j]`` at ``x[i]``, ``y[j]``.
+    """
+
+    x: Tensor
+    y: Tensor
+    loss: Tensor
+
+
+def filter_normalized_direction(model: nn.Module, seed: int = 0) -> Direction:
+    """Draw a random direction in which every filter has the length of the model's own filter.
+
+    A filter is what makes one output channel of a convolution, or one neuron of a linear layer.
+    Biases and the weights of normalisation do not move.
+
+    Args:
+        model: any module.
+        seed: of the draw.
+
+    Returns:
+        One tensor for each of ``model.named_parameters()``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    direction = {}
+    for name, weight in model.named_parameters():
+        if weight.dim() < 2:
+            direction[name] = torch.zeros_like(weight)
+            continue
+        drawn = torch.randn(weight.shape, generator=generator).to(weight)
+        rows, own = drawn.flatten(1), weight.detach().flatten(1)
+        scale = own.norm(dim=1) / (rows.norm(dim=1) + 1e-10)
+        direction[name] = (rows * scale[:, None]).view_as(weight)
+    return direction
+
+
+def main_directions(trajectory: Sequence[Mapping[str, Tensor]]) -> tuple[list[Direction], Tensor]:
+    """Return the two main directions of a training, and its way along them.
+
+    Args:
+        trajectory: T ≥ 3 states of the weights (``dict(model.named_parameters())``, copied), the
+            last of which is the end.
+
+    Returns:
+        Two directions, and coordinates ``(T, 2)`` from the end, in units of their length.
+    """
+    if len(trajectory) < 3:
+        raise ValueError(f"trajectory needs at least three states, got {len(trajectory)}")
+    end = trajectory[-1]
+    moves = torch.stack([_flat(state) - _flat(end) for state in trajectory[:-1]])
+    axes = torch.linalg.svd(moves, full_matrices=False).Vh[:2]
+    places = torch.cat([moves @ axes.T, moves.new_zeros(1, 2)])
+    return [_like(end, axis) for axis in axes], places
+
+
+def landscape(
+    model: nn.Module,
+    inputs: Tensor,
+    target: Tensor,
+    *,
+    directions: Sequence[Direction] | None = None,
+    extent: float = 1.0,
+    points: int = 31,
+    loss: Loss = F.cross_entropy,
+    seed: int = 0,
+    together: int = 4,
+    progress: bool = True,
+) -> Landscape:
+    """Compute the loss on a square grid around a model's weights, in eval mode.
+
+    The model itself is not touched: the grid's weights are handed to it
+    (:func:`torch.func.functional_call`), several at a time.
+
+    Args:
+        model: any module from inputs to predictions.
+        inputs: ``(N, …)``.
+        target: ``(N,)``, or whatever the loss takes.
+        directions: two directions; filter-normalised random ones by default.
+        extent: the grid runs from −extent to extent along both.
+        points: grid points P along each.
+        loss: maps predictions and target to a scalar.
+        seed: of the default directions.
+        together: grid points that are computed at once.
+        progress: show a progress bar.
+
+    Source: Li et al. 2018 (arXiv 1712.09913), section 4.
+    """
+    check_number("extent", extent, 0.0, open_low=True)
+    check_number("points", points, 2)
+    check_number("together", together, 1)
+    if directions is None:
+        directions = [filter_normalized_direction(model, 2 * seed + n) for n in range(2)]
+    if len(directions) != 2:
+        raise ValueError(f"directions must be two, got {len(directions)}")
+    first, second = directions
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+    if any(d.keys() != weights.keys() for d in directions):
+        raise ValueError("directions must have one tensor for each of the model's parameters")
+
+    def at(x: Tensor, y: Tensor) -> Tensor:
+        moved = {name: w + x * first[name] + y * second[name] for name, w in weights.items()}
+        return loss(functional_call(model, moved, (inputs,)), target)
+
+    steps = torch.linspace(-extent, extent, points, device=inputs.device)
+    places = torch.cartesian_prod(steps, steps)  # (P², 2)
+    found = []
+    with (
+        evaluation_mode(model),
+        torch.no_grad(),
+        tqdm(total=len(places), disable=not progress) as bar,
+    ):
+        for chunk in places.split(together):
+            found.append(vmap(at)(*chunk.T) if together > 1 else at(*chunk[0])[None])
+            bar.update(len(chunk))
+    return Landscape(steps, steps, torch.cat(found).view(points, points))
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """The extreme eigenvalues of the loss's Hessian in the weights.
+
+    Attributes:
+        smallest: below zero where the loss curves downwards in some direction.
+        largest: of the steepest direction.
+    """
+
+    smallest: float
+    largest: float
+
+    @property
+    def negative(self) -> float:
+        """How strong the strongest downward curvature is beside the upward one: 0 if convex."""
+        return max(0.0, -self.smallest) / max(abs(self.largest), 1e-12)
+
+
+def curvature(
+    model: nn.Module,
+    inputs: Tensor,
+    target: Tensor,
+    *,
+    loss: Loss = F.cross_entropy,
+    tolerance: float = 0.01,
+    seed: int = 0,
+) -> Curvature:
+    """Find the extreme eigenvalues of the Hessian from products with vectors (Lanczos).
+
+    Args:
+        model: any module that can be differentiated twice; in eval mode meanwhile.
+        inputs: ``(N, …)``.
+        target: ``(N,)``, or whatever the loss takes.
+        loss: maps predictions and target to a scalar.
+        tolerance: relative accuracy of the eigenvalues.
+        seed: of the first vector.
+
+    Source: Li et al. 2018 (arXiv 1712.09913), section 6.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    count = sum(p.numel() for p in parameters)
+    with evaluation_mode(model), torch.enable_grad():
+        value = loss(model(inputs), target)
+        gradient = torch.autograd.grad(value, parameters, create_graph=True)
+        flat = torch.cat([g.flatten() for g in gradient])
+
+        def product(vector: np.ndarray) -> np.ndarray:
+            v = torch.from_numpy(np.asarray(vector).ravel()).to(flat)
+            rows = torch.autograd.grad(flat, parameters, v, retain_graph=True)
+            return torch.cat([row.flatten() for row in rows]).double().cpu().numpy()
+
+        hessian = LinearOperator((count, count), matvec=product, dtype=np.float64)
+        start = np.random.default_rng(seed).standard_normal(count)
+        ends = eigsh(hessian, k=2, which="BE", tol=tolerance, v0=start, return_eigenvectors=False)
+    return Curvature(float(ends.min()), float(ends.max()))
+
+
+def _flat(state: Mapping[str, Tensor]) -> Tensor:
+    return torch.cat([value.flatten() for value in state.values()])
+
+
+def _like(state: Mapping[str, Tensor], flat: Tensor) -> Direction:
+    """Cut a vector into tensors of the shapes of a state."""
+    sizes = [value.numel() for value in state.values()]
+    parts = flat.split(sizes)
+    return {name: part.view_as(state[name]) for name, part in zip(state, parts, strict=True)}

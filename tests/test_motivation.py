@@ -1,0 +1,153 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from toys import images, net, same, weights
+
+from kdcourse import motivation
+from kdcourse.motivation import (
+    Curvature,
+    curvature,
+    filter_normalized_direction,
+    landscape,
+    main_directions,
+)
+
+DATA = images(24)
+INPUTS, TARGET = DATA.inputs(), DATA.target
+QUIET = {"points": 3, "progress": False}
+
+
+def moved(model, x, y, directions):
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, weight in other.named_parameters():
+            weight += x * directions[0][name] + y * directions[1][name]
+    return other
+
+
+def test_every_filter_of_a_direction_is_as_long_as_the_models():
+    model = net(3)
+    direction = filter_normalized_direction(model, seed=1)
+    for name, weight in model.named_parameters():
+        if weight.dim() < 2:  # biases and normalisation
+            assert (direction[name] == 0).all()
+        else:
+            lengths = [t.flatten(1).norm(dim=1) for t in (direction[name], weight.detach())]
+            torch.testing.assert_close(*lengths)
+    again, other = (filter_normalized_direction(model, seed) for seed in (1, 2))
+    assert same(direction, again)
+    assert not same(direction, other)
+
+
+@pytest.mark.parametrize("together", [1, 2, 9])
+def test_the_grid_holds_the_loss_of_the_moved_model(together):
+    model = net().train()
+    before = weights(model)
+    directions = [filter_normalized_direction(model, seed) for seed in (0, 1)]
+    found = landscape(model, INPUTS, TARGET, extent=0.5, together=together, **QUIET)
+    assert found.x.tolist() == found.y.tolist() == [-0.5, 0.0, 0.5]
+    for i, x in enumerate(found.x.tolist()):
+        for j, y in enumerate(found.y.tolist()):
+            other = moved(model, x, y, directions).eval()
+            expected = F.cross_entropy(other(INPUTS), TARGET).detach()
+            torch.testing.assert_close(found.loss[i, j], expected)
+    assert model.training
+    assert same(weights(model), before)
+
+
+def test_a_loss_that_fails_leaves_the_model_as_it_was():
+    model = net().train()
+    before = weights(model)
+
+    def failing(logits, target):
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        landscape(model, INPUTS, TARGET, loss=failing, **QUIET)
+    assert model.training
+    assert same(weights(model), before)
+
+
+def test_another_loss():
+    found = landscape(net(), INPUTS, TARGET, loss=lambda z, t: z.square().mean(), **QUIET)
+    middle = net().eval()(INPUTS).square().mean().detach()
+    torch.testing.assert_close(found.loss[1, 1], middle)
+
+
+def test_main_directions_find_the_plane_of_a_training():
+    torch.manual_seed(0)
+    plane = torch.linalg.qr(torch.randn(6, 2)).Q
+    places = torch.tensor([[4.0, 0.0], [3.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    states = [{"a": row[:4].view(2, 2), "b": row[4:]} for row in (places @ plane.T + 7.0).unbind()]
+    directions, found = main_directions(states)
+    assert directions[0]["a"].shape == (2, 2)
+    torch.testing.assert_close(torch.cdist(found, found), torch.cdist(places, places))
+    assert found[-1].tolist() == [0, 0]
+    axis = torch.cat([directions[0]["a"].flatten(), directions[0]["b"]])
+    torch.testing.assert_close(axis @ plane @ plane.T, axis)  # it lies in the plane
+
+
+def test_curvature_of_a_bowl_and_of_a_saddle():
+    model = nn.Linear(3, 1, bias=False).double()
+    scales = torch.tensor([[1.0, 4.0, 9.0]], dtype=torch.float64)
+
+    def bowl(prediction, target):
+        return (model.weight.square() * scales).sum() + 0 * prediction.sum()
+
+    def saddle(prediction, target):
+        signs = torch.tensor([[1.0, -1.0, 1.0]], dtype=torch.float64)
+        return (model.weight.square() * scales * signs).sum() + 0 * prediction.sum()
+
+    rows = torch.zeros(1, 3, dtype=torch.float64)
+    found = curvature(model, rows, rows, loss=bowl)
+    assert (found.smallest, found.largest) == pytest.approx((2, 18))
+    assert found.negative == 0
+    found = curvature(model, rows, rows, loss=saddle)
+    assert (found.smallest, found.largest) == pytest.approx((-8, 18))
+    assert found.negative == pytest.approx(8 / 18)
+
+
+def test_curvature_of_a_net_is_that_of_its_hessian():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    torch.manual_seed(0)
+    inputs, target = torch.randn(20, 2, dtype=torch.float64), torch.randint(2, (20,))
+    state = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(flat):
+        parts = flat.split([p.numel() for p in state.values()])
+        shaped = {n: part.view_as(p) for (n, p), part in zip(state.items(), parts, strict=True)}
+        return F.cross_entropy(torch.func.functional_call(model, shaped, (inputs,)), target)
+
+    flat = torch.cat([p.flatten() for p in state.values()])
+    values = torch.linalg.eigvalsh(torch.func.hessian(loss)(flat))
+    found = curvature(model, inputs, target, tolerance=1e-8)
+    assert (found.smallest, found.largest) == pytest.approx((float(values[0]), float(values[-1])))
+
+
+def test_negative_curvature_is_relative():
+    assert Curvature(-1.0, 4.0).negative == 0.25
+    assert Curvature(1.0, 4.0).negative == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"points": 1}, "points"),
+        ({"extent": 0.0}, "extent"),
+        ({"together": 0}, "together"),
+        ({"directions": [{}]}, "directions"),
+        ({"directions": [{}, {}]}, "directions"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_named(options, name):
+    with pytest.raises(ValueError, match=name):
+        landscape(net(), INPUTS, TARGET, **options)
+
+
+def test_a_trajectory_of_two_has_no_plane():
+    with pytest.raises(ValueError, match="three"):
+        motivation.main_directions([{"a": torch.zeros(2)}] * 2)
