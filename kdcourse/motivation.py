@@ -1,4 +1,7 @@
-r"""Why do small nets get stuck? The loss around the weights that training found.
+r"""Why do small nets get stuck? They could do better: what is hard is to find out how.
+
+:class:`NarrowNet` is as narrow as a net can be that approximates any function. The rest of this
+module looks at the loss around the weights that training found:
 
 .. math:: L(\theta + x\, d_1 + y\, d_2)
 
@@ -11,8 +14,10 @@ filter of the net that it moves. Otherwise a net with large weights would look f
 Source: Li et al. 2018 (arXiv 1712.09913), sections 4 and 6.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,11 +27,81 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from kdcourse.checks import check_number
+from kdcourse.checks import check_choice, check_number
 from kdcourse.metrics import evaluation_mode
 
 Direction = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class NarrowNet(nn.Module):
+    r"""A ReLU net of the least width that suffices, :math:`\max(d_x + 1, d_y)`, and of any depth.
+
+    The theorem says that nets of this width come as close to any function (in :math:`L^p`, on a
+    bounded set) as one likes, *if they may be as deep as it takes*, and that narrower ones do not.
+    It bounds the width, not the number of weights, and does not say that training finds them.
+
+    Args:
+        inputs: d_x. Inputs should not be negative: the net carries them through its ReLUs.
+        outputs: d_y.
+        depth: hidden layers.
+        width: of these, if it is to be another.
+        start: initial weights. ``"carrying"``: the first d_x channels hand the inputs on, the
+            others add a random bend in every layer. ``"random"``: as He et al. 2015 draw them.
+        seed: of the initial weights.
+
+    Source: Park et al. 2021 (arXiv 2006.08859), theorem 1.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        depth: int,
+        *,
+        width: int | None = None,
+        start: str = "carrying",
+        seed: int = 0,
+    ):
+        super().__init__()
+        check_number("inputs", inputs, 1)
+        check_number("outputs", outputs, 1)
+        check_number("depth", depth, 1)
+        check_choice("start", start, ("carrying", "random"))
+        width = max(inputs + 1, outputs) if width is None else width
+        check_number("width", width, inputs if start == "carrying" else 1)
+        generator = torch.Generator().manual_seed(seed)
+        sizes = [inputs] + [width] * depth
+        layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        with torch.no_grad():
+            for layer in layers:
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+                nn.init.zeros_(layer.bias)
+                if start == "carrying":
+                    self._carry(layer, inputs, generator)
+        self.hidden = nn.ModuleList(layers)
+        self.last = nn.Linear(width, outputs)
+        nn.init.normal_(self.last.weight, std=0.5, generator=generator)
+        nn.init.zeros_(self.last.bias)
+
+    @staticmethod
+    def _carry(layer: nn.Linear, inputs: int, generator: torch.Generator) -> None:
+        """Let the others add a random slope, which is zero at a random place of the unit cube."""
+        bends = layer.out_features - inputs
+        slopes = torch.randn(bends, inputs, generator=generator)
+        places = torch.rand(bends, inputs, generator=generator)
+        layer.weight.copy_(torch.eye(layer.out_features, layer.in_features))
+        layer.weight[inputs:, :inputs] = slopes
+        layer.bias[inputs:] = -(slopes * places).sum(dim=1)
+        if layer.in_features == layer.out_features:  # what was bent before comes in up or down
+            up = torch.rand(bends, generator=generator) < 0.5
+            layer.weight[inputs:, inputs:] *= torch.where(up, 1.0, -1.0)[:, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, d_x)`` to ``(N, d_y)``."""
+        for layer in self.hidden:
+            x = layer(x).relu()
+        return self.last(x)
 
 
 @dataclass(frozen=True)
@@ -68,6 +143,16 @@ def filter_normalized_direction(model: nn.Module, seed: int = 0) -> Direction:
         scale = own.norm(dim=1) / (rows.norm(dim=1) + 1e-10)
         direction[name] = (rows * scale[:, None]).view_as(weight)
     return direction
+
+
+def moved(model: nn.Module, directions: Sequence[Direction], steps: Sequence[float]) -> nn.Module:
+    """Return a copy of a model whose weights went so many steps along each direction."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for direction, step in zip(directions, steps, strict=True):
+            for name, weight in other.named_parameters():
+                weight.add_(direction[name], alpha=step)
+    return other
 
 
 def main_directions(trajectory: Sequence[Mapping[str, Tensor]]) -> tuple[list[Direction], Tensor]:

@@ -1,5 +1,3 @@
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -9,23 +7,17 @@ from toys import images, net, same, weights
 from kdcourse import motivation
 from kdcourse.motivation import (
     Curvature,
+    NarrowNet,
     curvature,
     filter_normalized_direction,
     landscape,
     main_directions,
+    moved,
 )
 
 DATA = images(24)
 INPUTS, TARGET = DATA.inputs(), DATA.target
 QUIET = {"points": 3, "progress": False}
-
-
-def moved(model, x, y, directions):
-    other = copy.deepcopy(model)
-    with torch.no_grad():
-        for name, weight in other.named_parameters():
-            weight += x * directions[0][name] + y * directions[1][name]
-    return other
 
 
 def test_every_filter_of_a_direction_is_as_long_as_the_models():
@@ -51,7 +43,7 @@ def test_the_grid_holds_the_loss_of_the_moved_model(together):
     assert found.x.tolist() == found.y.tolist() == [-0.5, 0.0, 0.5]
     for i, x in enumerate(found.x.tolist()):
         for j, y in enumerate(found.y.tolist()):
-            other = moved(model, x, y, directions).eval()
+            other = moved(model, directions, (x, y)).eval()
             expected = F.cross_entropy(other(INPUTS), TARGET).detach()
             torch.testing.assert_close(found.loss[i, j], expected)
     assert model.training
@@ -151,3 +143,61 @@ def test_bad_input_is_named(options, name):
 def test_a_trajectory_of_two_has_no_plane():
     with pytest.raises(ValueError, match="three"):
         motivation.main_directions([{"a": torch.zeros(2)}] * 2)
+
+
+def test_a_moved_model_is_a_copy_that_went_along():
+    model = net()
+    before = weights(model)
+    directions = [filter_normalized_direction(model, seed) for seed in (0, 1)]
+    there = moved(model, directions, (0.5, -2.0))
+    assert same(weights(model), before)
+    for name, weight in there.named_parameters():
+        expected = before[name] + 0.5 * directions[0][name] - 2 * directions[1][name]
+        torch.testing.assert_close(weight.detach(), expected)
+    back = moved(there, directions, (-0.5, 2.0))
+    for name, weight in back.named_parameters():
+        torch.testing.assert_close(weight.detach(), before[name], atol=1e-5, rtol=1e-5)
+
+
+# --- the narrow net
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "width"), [(2, 1, 3), (1, 5, 5), (3, 4, 4)])
+def test_the_least_width_is_the_theorems(inputs, outputs, width):
+    narrow = NarrowNet(inputs, outputs, depth=4)
+    assert [layer.out_features for layer in narrow.hidden] == [width] * 4
+    assert narrow(torch.rand(7, inputs)).shape == (7, outputs)
+
+
+def test_a_carrying_net_hands_its_inputs_on():
+    narrow = NarrowNet(2, 1, depth=20, seed=3)
+    x = places = torch.rand(50, 2)
+    bends = set()
+    for layer in narrow.hidden:
+        x = layer(x).relu()
+        torch.testing.assert_close(x[:, :2], places)
+        bends.add(int((x[:, 2] > 0).sum()))
+    assert len(bends) > 5  # the third channel is bent somewhere else in every layer
+
+
+def test_a_narrow_net_is_drawn_from_its_seed():
+    first, again, other = (NarrowNet(2, 1, 3, seed=seed) for seed in (1, 1, 2))
+    assert same(weights(first), weights(again))
+    assert not same(weights(first), weights(other))
+    random = NarrowNet(2, 1, 3, start="random", seed=1)
+    assert not torch.equal(random.hidden[1].weight[:2, :2], torch.eye(2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "name"),
+    [
+        ((0, 1, 1), {}, "inputs"),
+        ((1, 0, 1), {}, "outputs"),
+        ((1, 1, 0), {}, "depth"),
+        ((3, 1, 1), {"width": 2}, "width"),
+        ((3, 1, 1), {"start": "zero"}, "start"),
+    ],
+)
+def test_a_narrow_net_names_bad_input(arguments, options, name):
+    with pytest.raises(ValueError, match=name):
+        NarrowNet(*arguments, **options)
