@@ -7,6 +7,7 @@ from kdcourse import logit, plots
 from kdcourse.bench.losses import Cost
 from kdcourse.claims import Claim, Effect, Result
 from kdcourse.data import Images
+from kdcourse.motivation import Landscape
 from kdcourse.training import History
 
 CLASSES = ("ant", "bee", "cat")
@@ -222,3 +223,31 @@ def test_learned_views_draw_every_net():
         assert name in axis.get_title()
         assert f"{100 * float(shares.mean()):.0f} %" in axis.get_title()
     assert {"headlight", "window"} <= set(labels(figure.axes[0]))
+
+
+@pytest.fixture
+def bowl():
+    x = torch.linspace(-1, 1, 5)
+    return Landscape(x, x, x[:, None].square() + 4 * x.square() + 0.1)
+
+
+def test_contours_draw_the_loss_and_the_way(bowl):
+    way = torch.tensor([[0.5, 0.25], [0.0, 0.0]])
+    figure = plots.contours({"one": bowl, "two": bowl}, ways={"two": way}, most=4.0)
+    one, two = figure.axes[:2]
+    assert [axis.get_title() for axis in (one, two)] == ["one", "two"]
+    drawn = next(c for c in one.collections if hasattr(c, "levels"))
+    assert drawn.levels[0] == pytest.approx(0.1)
+    assert drawn.levels[-1] == pytest.approx(4.0)
+    lines = np.concatenate([p.vertices for p in drawn.get_paths() if len(p.vertices)])
+    assert abs(lines[:, 0]).max() > abs(lines[:, 1]).max()  # the first direction is the flat one
+    assert len(one.get_lines()) == 1
+    np.testing.assert_allclose(two.get_lines()[1].get_xydata(), way.numpy())
+    assert "nats" in figure.axes[2].get_ylabel()
+
+
+def test_surfaces_cut_off_what_is_high(bowl):
+    figure = plots.surfaces({"one": bowl, "two": bowl}, most=2.0)
+    assert [axis.get_title() for axis in figure.axes] == ["one", "two"]
+    assert figure.axes[0].get_zlim() == (0, 2)
+    assert len(figure.axes[0].collections) == 1

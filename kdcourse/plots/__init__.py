@@ -1,6 +1,7 @@
 """Figures of the course: data in, a matplotlib figure out."""
 
 from kdcourse.plots.curves import cost_by_samples, curves, gradient_norms, histories
+from kdcourse.plots.landscapes import contours, surfaces
 from kdcourse.plots.measured import arms, effects, sweep, teacher_sizes, temperature_weight_map
 from kdcourse.plots.samples import maps, neighbours, picture, predictions, softened
 from kdcourse.plots.structure import distance_matrices, embeddings, heat, learned_views
@@ -13,6 +14,7 @@ __all__ = [
     "OTHER",
     "TEACHER",
     "arms",
+    "contours",
     "cost_by_samples",
     "curves",
     "distance_matrices",
@@ -27,6 +29,7 @@ __all__ = [
     "picture",
     "predictions",
     "softened",
+    "surfaces",
     "sweep",
     "teacher_sizes",
     "temperature_weight_map",

@@ -1,0 +1,60 @@
+"""Figures of loss landscapes."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from kdcourse.motivation import Landscape
+from kdcourse.plots.style import DISTILLED, panels
+
+
+def contours(
+    slices: Mapping[str, Landscape],
+    *,
+    ways: Mapping[str, Tensor] | None = None,
+    most: float = 5.0,
+    size: float = 2.8,
+) -> Figure:
+    """Loss landscapes as contour lines with common levels, one panel a net.
+
+    Args:
+        slices: by the net's name.
+        ways: coordinates ``(T, 2)`` of a training that ended in the middle, by the net's name.
+        most: highest level; what is higher is left blank.
+        size: width of a panel in inches.
+    """
+    ways = ways or {}
+    lowest = max(1e-3, min(float(s.loss.min()) for s in slices.values()))
+    levels = np.geomspace(lowest, most, 16)
+    figure, axes = panels(1, len(slices), width=size, height=size, sharey=True)
+    for axis, (name, found) in zip(axes[0], slices.items(), strict=True):
+        # loss[i, j] belongs to x[i], y[j]; contour wants rows of y
+        drawn = axis.contour(found.x, found.y, found.loss.T, levels=levels, cmap="cividis")
+        axis.plot(0, 0, "*", color=DISTILLED, markersize=10)
+        if name in ways:
+            way = ways[name].cpu().numpy()
+            axis.plot(way[:, 0], way[:, 1], ".-", color=DISTILLED, linewidth=1)
+        axis.set(title=name, xlabel="first direction", aspect="equal")
+        axis.set(xlim=(found.x[0], found.x[-1]), ylim=(found.y[0], found.y[-1]))
+    axes[0, 0].set_ylabel("second direction")
+    bar = figure.colorbar(drawn, ax=axes, label="training loss, nats", shrink=0.9)
+    shown = levels[::5].tolist()
+    bar.set_ticks(shown, labels=[f"{level:.2g}" for level in shown])
+    return figure
+
+
+def surfaces(slices: Mapping[str, Landscape], *, most: float = 5.0, size: float = 2.8) -> Figure:
+    """Loss landscapes as surfaces, one panel a net; the height is cut off at ``most``."""
+    figure = plt.figure(figsize=(size * len(slices) + 0.6, size), layout="constrained")
+    plt.close(figure)
+    for place, (name, found) in enumerate(slices.items(), start=1):
+        axis = figure.add_subplot(1, len(slices), place, projection="3d")
+        x, y = np.meshgrid(found.x, found.y, indexing="ij")
+        height = found.loss.clamp(max=most).numpy()
+        axis.plot_surface(x, y, height, cmap="cividis", rstride=1, cstride=1, vmin=0, vmax=most)
+        axis.set(zlim=(0, most), xticks=[], yticks=[], title=name)
+    figure.supxlabel(f"height: training loss in nats, cut off at {most:g}", fontsize=9)
+    return figure
