@@ -32,13 +32,14 @@ def contours(
     figure, axes = panels(1, len(slices), width=size, height=size, sharey=True)
     for axis, (name, found) in zip(axes[0], slices.items(), strict=True):
         # loss[i, j] belongs to x[i], y[j]; contour wants rows of y
-        drawn = axis.contour(found.x, found.y, found.loss.T, levels=levels, cmap="cividis")
+        x, y, height = (values.cpu().numpy() for values in (found.x, found.y, found.loss))
+        drawn = axis.contour(x, y, height.T, levels=levels, cmap="cividis")
         axis.plot(0, 0, "*", color=DISTILLED, markersize=10)
         if name in ways:
             way = ways[name].cpu().numpy()
             axis.plot(way[:, 0], way[:, 1], ".-", color=DISTILLED, linewidth=1)
         axis.set(title=name, xlabel="first direction", aspect="equal")
-        axis.set(xlim=(found.x[0], found.x[-1]), ylim=(found.y[0], found.y[-1]))
+        axis.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     axes[0, 0].set_ylabel("second direction")
     bar = figure.colorbar(drawn, ax=axes, label="training loss, nats", shrink=0.9)
     shown = levels[::5].tolist()
@@ -52,7 +53,7 @@ def surfaces(slices: Mapping[str, Landscape], *, most: float = 5.0, size: float 
     plt.close(figure)
     for place, (name, found) in enumerate(slices.items(), start=1):
         axis = figure.add_subplot(1, len(slices), place, projection="3d")
-        x, y = np.meshgrid(found.x, found.y, indexing="ij")
+        x, y = np.meshgrid(found.x.numpy(), found.y.numpy(), indexing="ij")
         height = found.loss.clamp(max=most).numpy()
         axis.plot_surface(x, y, height, cmap="cividis", rstride=1, cstride=1, vmin=0, vmax=most)
         axis.set(zlim=(0, most), xticks=[], yticks=[], title=name)

@@ -2,6 +2,7 @@
 
 from kdcourse.teachers.assistant import distill_through
 from kdcourse.teachers.born_again import born_again
+from kdcourse.teachers.cached import CachedLessons, RecordedTeacher, WrongCacheError
 from kdcourse.teachers.closed import ClosedTeacher
 from kdcourse.teachers.compressed import (
     count_nonzero,
@@ -31,6 +32,7 @@ from kdcourse.teachers.vote import majority_vote_accuracy, majority_vote_bounds,
 from kdcourse.training.teacher import FrozenTeacher, Teacher, as_teacher
 
 __all__ = [
+    "CachedLessons",
     "ClosedTeacher",
     "CrossedViews",
     "Ensemble",
@@ -38,10 +40,12 @@ __all__ = [
     "MomentumTeacher",
     "PatchNet",
     "ProjectionHead",
+    "RecordedTeacher",
     "SelfDistillation",
     "Spread",
     "Teacher",
     "TwoViews",
+    "WrongCacheError",
     "as_teacher",
     "born_again",
     "correct",

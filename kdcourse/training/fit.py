@@ -55,8 +55,9 @@ def fit(
         student: any module from inputs to logits ``(N, K)``; trained in place. It learns on
             ``device`` and then goes back to where it was, and so does the teacher.
         train: an in-memory set, or anything that yields ``(inputs, target)`` batches anew each
-            epoch and has a length (a ``DataLoader``). The inputs may be a pair: what the student
-            and what the teacher sees. A target of −1 stands for no label.
+            epoch and has a length (a ``DataLoader``); if it has a ``set_epoch``, that is called
+            before. The inputs may be a pair: what the student and what the teacher sees. A target
+            of −1 stands for no label.
         objective: sum of terms; labels alone without one.
         teacher: a module or :class:`Teacher`; asked in eval mode and without gradients. One that
             follows the student (:class:`kdcourse.teachers.MomentumTeacher`) does so at every step.
@@ -253,6 +254,8 @@ class _Epochs:
                 augment=self.augment,
                 views=self.views,
             )
+        if hasattr(self.train, "set_epoch"):  # draws its batches from the epoch's number
+            self.train.set_epoch(epoch)
         return self.train
 
     @property

@@ -1,0 +1,156 @@
+"""A teacher's answers, asked for once: patient training at the price of training without a teacher.
+
+What a teacher says of an augmented image can be stored only if the same augmentation comes back;
+otherwise teacher and student no longer see the same view. Here epochs are *replayed*: epoch number
+e shows the views of epoch e mod R, drawn from seeds, so that after R epochs the teacher is done.
+
+>>> lessons = CachedLessons(teacher, train, views=Consistent(augment), epochs=50)
+>>> fit(student, lessons, LogitKD(4), teacher=lessons.teacher, epochs=1000)
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdcourse.checks import check_number
+from kdcourse.data import Images, Views
+from kdcourse.training.run import described
+from kdcourse.training.teacher import Outputs, Teacher, as_teacher, follows
+
+
+class WrongCacheError(ValueError):
+    """A file of answers that another teacher gave, or to other views of other images."""
+
+
+class RecordedTeacher(Teacher):
+    """Repeats what was recorded: its inputs are the answers, ``(N, K)``."""
+
+    def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
+        """Show the logits; asking for layers is an error."""
+        if layers:
+            raise ValueError(
+                f"only logits were recorded, not the layers {', '.join(layers)}: use a loss on "
+                "predictions, or the teacher itself"
+            )
+        return Outputs(logits=inputs)
+
+
+class CachedLessons:
+    """Batches of what the student sees and what the teacher said of it.
+
+    Each epoch yields ``((inputs, teacher_logits), target)``. The teacher is asked when an epoch is
+    shown for the first time, and never again. Training is the same, bit by bit, as with the
+    teacher itself on these views.
+
+    Args:
+        teacher: module or teacher, whose weights do not change; on the device of the images.
+        images: the set to train on.
+        views: what either sees, such as :class:`kdcourse.tips.Consistent`; its ``repr`` must tell
+            its settings.
+        epochs: R, different epochs; N·R·K numbers are stored.
+        batch_size: images per batch.
+        seed: of order and augmentations.
+        path: file to keep the answers in, mapped into memory; in memory alone by default. Another
+            program takes it up if teacher, images, views and seeds are the same.
+
+    Raises:
+        WrongCacheError: the file belongs to others, and the message says what differs.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        images: Images,
+        *,
+        views: Views,
+        epochs: int = 50,
+        batch_size: int = 128,
+        seed: int = 0,
+        path: str | Path | None = None,
+    ):
+        check_number("epochs", epochs, 1)
+        check_number("batch_size", batch_size, 1)
+        if follows(teacher):
+            raise ValueError("a teacher that follows its student says something else every time")
+        self.images, self.views = images, views
+        self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
+        self.asked = as_teacher(teacher)
+        self.teacher = RecordedTeacher()
+        self.epoch = 0
+        shape = (epochs, len(images), self._answer(images[:1].inputs()).shape[1])
+        self.answers, self.known = self._open(shape, None if path is None else Path(path))
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch to show next; :func:`kdcourse.training.fit` does so."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[tuple[Tensor, Tensor], Tensor]]:
+        number = self.epoch % self.epochs
+        first = 0
+        for (inputs, theirs), target in self.images.batches(
+            self.batch_size, seed=self.seed, epoch=number, views=self.views
+        ):
+            last = first + len(target)
+            if not self.known[number]:
+                self.answers[number, first:last] = self._answer(theirs).cpu().numpy()
+            logits = torch.from_numpy(self.answers[number, first:last].copy())
+            yield (inputs, logits.to(inputs.device)), target
+            first = last
+        self.known[number] = True
+
+    def _answer(self, inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits = self.asked.show(inputs).logits
+        if logits is None:
+            raise ValueError("the teacher shows probabilities only: there are no logits to record")
+        return logits.float()
+
+    def _open(self, shape: tuple[int, ...], path: Path | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the answers and which epochs are known, from files if there are any."""
+        if path is None:
+            return np.zeros(shape, np.float32), np.zeros(self.epochs, bool)
+        card, known = path.with_suffix(".json"), path.with_suffix(".known")
+        belongs = self._belongs_to()
+        mode: Literal["r+", "w+"] = "w+"
+        if card.is_file() and known.is_file() and path.is_file():
+            mode = "r+"
+            stored = json.loads(card.read_text())
+            stored["bytes"], belongs["bytes"] = str(path.stat().st_size), str(4 * math.prod(shape))
+            for name, value in belongs.items():
+                if stored.get(name) != value:
+                    raise WrongCacheError(
+                        f"{path} holds other answers: {name} was {stored.get(name)}, is {value}"
+                    )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        answers = np.memmap(path, np.float32, mode, shape=shape)
+        flags = np.memmap(known, np.bool_, mode, shape=(self.epochs,))
+        card.write_text(json.dumps(belongs, indent=1))
+        return answers, flags
+
+    def _belongs_to(self) -> dict[str, str]:
+        """What the answers depend on."""
+        return {
+            "teacher": _sha256(*(t for t in self.asked.state_dict().values())),
+            "images": _sha256(self.images.pixels, self.images.target),
+            "views": described(self.views),
+            "epochs": str(self.epochs),
+            "batch_size": str(self.batch_size),
+            "seed": str(self.seed),
+        }
+
+
+def _sha256(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+    return digest.hexdigest()
