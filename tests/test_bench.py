@@ -53,7 +53,7 @@ def test_overhead_is_stored_as_it_is_printed(tmp_path):
     comparisons = overhead.measure(images=256, rounds=1, path=path)
     assert overhead.load(path) == comparisons
     assert "torch" in json.loads(path.read_text())["versions"]
-    rectangular(overhead.table(comparisons), 2)
+    rectangular(overhead.table(comparisons), 3)
 
 
 def test_both_sides_train_the_same_student():
@@ -98,3 +98,9 @@ def test_angles_cost_less_than_all_differences():
         assert 1 / costs["angle", shape].ratio >= faster
     large = costs["angle", (256, 512)]
     assert large.our_memory <= large.other_memory / 10
+
+
+def test_cached_answers_cost_hardly_more_than_labels():
+    """The stored measurement holds what is asked of it."""
+    (cached,) = [c for c in overhead.load() if c.name == overhead.CACHED]
+    assert cached.ratio <= 1.15

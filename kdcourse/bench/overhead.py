@@ -15,22 +15,33 @@ from kdcourse.bench.compare import Comparison, compare
 from kdcourse.claims.results import RESULTS, current_versions
 from kdcourse.data import Images, fashion_mnist
 from kdcourse.logit import kd_loss
-from kdcourse.teachers import pretrained
+from kdcourse.teachers import CachedLessons, pretrained
+from kdcourse.tips import Consistent
 from kdcourse.training import CrossEntropy, LogitKD, fit
 from kdcourse.training.device import one_thread
 
 PATH = RESULTS / "bench.json"
+CACHED = "an epoch with cached answers of res16 ÷ an epoch on labels (plain8, augmented)"
 
 
 def measure(*, images: int = 4000, rounds: int = 9, path: Path = PATH) -> list[Comparison]:
     """Run every comparison on one thread, store it with the versions, and return it."""
     with one_thread():
         train = fashion_mnist().train[:images]
+        lessons = CachedLessons(
+            pretrained("res16"), train, views=Consistent(pad_crop_flip()), epochs=1
+        )
         comparisons = [
             compare(
                 "an epoch of fit ÷ the same steps by hand (plain8 student, res16 teacher)",
                 lambda: _epoch_of_fit(train),
                 lambda: _epoch_by_hand(train),
+                rounds,
+            ),
+            compare(
+                CACHED,
+                lambda: _epoch_of_lessons(lessons),  # the teacher is asked in the warm-up
+                lambda: _epoch_of_labels(train),
                 rounds,
             ),
             compare(
@@ -99,6 +110,17 @@ def _epoch_by_hand(train: Images) -> nn.Module:
         optimizer.step()
         scheduler.step()
     return student
+
+
+def _epoch_of_lessons(lessons: CachedLessons) -> None:
+    objective = CrossEntropy() + LogitKD(4)
+    student, teacher = models.plain(8, seed=0), lessons.teacher
+    fit(student, lessons, objective, teacher=teacher, epochs=1, device="cpu", progress=False)
+
+
+def _epoch_of_labels(train: Images) -> None:
+    student = models.plain(8, seed=0)
+    fit(student, train, augment=pad_crop_flip(), epochs=1, device="cpu", progress=False)
 
 
 def _our_batches(train: Images) -> None:
