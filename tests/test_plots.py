@@ -251,3 +251,16 @@ def test_surfaces_cut_off_what_is_high(bowl):
     assert [axis.get_title() for axis in figure.axes] == ["one", "two"]
     assert figure.axes[0].get_zlim() == (0, 2)
     assert len(figure.axes[0].collections) == 1
+
+
+def test_function_space_marks_where_each_loss_ends():
+    weights = np.linspace(0, 1, 11)
+    functions = np.stack([weights, weights**2], axis=1)
+    losses = {"L": weights, "L + dist": 1 - weights}
+    ends = {"L": 0.0, "L + dist": 0.98}
+    figure = plots.function_space(weights, functions, losses, (1.0, 2.0), ends)
+    plane, along = figure.axes
+    marks = [line.get_xydata().tolist() for line in plane.get_lines()]
+    assert marks[1:] == [[[1.0, 2.0]], [[0.0, 0.0]], [[1.0, 1.0]]]
+    np.testing.assert_allclose(along.get_lines()[2].get_ydata(), 1 - weights)
+    assert along.get_lines()[3].get_xydata().tolist() == [[1.0, 0.0]]

@@ -1,7 +1,7 @@
 """Figures of the course: data in, a matplotlib figure out."""
 
 from kdcourse.plots.curves import cost_by_samples, curves, gradient_norms, histories
-from kdcourse.plots.landscapes import contours, surfaces
+from kdcourse.plots.landscapes import contours, function_space, surfaces
 from kdcourse.plots.measured import arms, effects, sweep, teacher_sizes, temperature_weight_map
 from kdcourse.plots.samples import maps, neighbours, picture, predictions, softened
 from kdcourse.plots.structure import distance_matrices, embeddings, heat, learned_views
@@ -20,6 +20,7 @@ __all__ = [
     "distance_matrices",
     "effects",
     "embeddings",
+    "function_space",
     "gradient_norms",
     "heat",
     "histories",

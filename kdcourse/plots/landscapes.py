@@ -1,6 +1,6 @@
 """Figures of loss landscapes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kdcourse.motivation import Landscape
-from kdcourse.plots.style import DISTILLED, panels
+from kdcourse.plots.style import ALONE, DISTILLED, MARKERS, OTHER, TEACHER, panels
 
 
 def contours(
@@ -58,4 +58,37 @@ def surfaces(slices: Mapping[str, Landscape], *, most: float = 5.0, size: float 
         axis.plot_surface(x, y, height, cmap="cividis", rstride=1, cstride=1, vmin=0, vmax=most)
         axis.set(zlim=(0, most), xticks=[], yticks=[], title=name)
     figure.supxlabel(f"height: training loss in nats, cut off at {most:g}", fontsize=9)
+    return figure
+
+
+def function_space(
+    weights: np.ndarray,
+    functions: np.ndarray,
+    losses: Mapping[str, np.ndarray],
+    teacher: Sequence[float],
+    ends: Mapping[str, float],
+) -> Figure:
+    """Everything that a student with one weight can be, as a curve; and losses along it.
+
+    Args:
+        weights: ``(P,)``.
+        functions: values at two inputs by weight, ``(P, 2)``: a point is a function.
+        losses: ``(P,)`` by name; two of them.
+        teacher: its values at the two inputs.
+        ends: the weight at which minimising each loss ended, by the same names.
+    """
+    figure, axes = panels(1, 2, width=4.2, height=3.2)
+    plane, along = axes[0]
+    plane.plot(*functions.T, color=OTHER, label="all students (F_small)")
+    plane.plot(*teacher, "s", color=TEACHER, markersize=9, label="f_large")
+    for (name, values), colour in zip(losses.items(), (ALONE, DISTILLED), strict=True):
+        nearest = np.abs(weights - ends[name]).argmin()
+        style = {"marker": MARKERS[colour], "color": colour, "markersize": 9, "linestyle": ""}
+        plane.plot(*functions[nearest], label=f"end of min {name}", **style)
+        along.plot(weights, values, color=colour, label=name)
+        along.plot(weights[nearest], values[nearest], **style)
+    plane.set(xlabel="f(x₁)", ylabel="f(x₂)")
+    along.set(xlabel="the student's weight", ylabel="loss, nats")
+    for axis in (plane, along):
+        axis.legend(fontsize=8)
     return figure
