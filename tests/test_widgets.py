@@ -11,6 +11,7 @@ import torch
 from kdcourse import logit, widgets
 from kdcourse.claims import Claim, Result
 from kdcourse.data import Images
+from kdcourse.motivation import Landscape
 from kdcourse.teachers import majority_vote_accuracy
 
 CLASSES = ("ant", "bee & wasp", "cat")
@@ -147,3 +148,50 @@ def test_the_size_of_the_teacher_moves_the_bars():
         slider.value = size
         assert [float(p) for p in re.findall(r"([\d.]+) %", screen.value)] == list(expected)
     assert "1.100 nats" in screen.value
+
+
+def drawn(svg):
+    """The corners of every cell of a surface, and its colour."""
+    found = re.findall(r"points='([^']+)' fill='(#......)'", svg)
+    return [
+        (np.array([[float(v) for v in point.split(",")] for point in points.split()]), colour)
+        for points, colour in found
+    ]
+
+
+@pytest.fixture
+def bowl():
+    x = torch.linspace(-1, 1, 5)
+    return Landscape(x, x, x[:, None].square() + x.square())
+
+
+def test_a_surface_from_above_is_its_grid(bowl):
+    cells = drawn(widgets.surface(bowl, turn=0, tilt=90, zoom=1, most=2.0))
+    assert len(cells) == 16
+    sizes = [np.ptp(corners, axis=0) for corners, _ in cells]
+    np.testing.assert_allclose(sizes, np.full((16, 2), sizes[0][0]), atol=0.2)
+
+
+def test_a_surface_from_the_side_shows_the_bowl(bowl):
+    corners = np.concatenate([c for c, _ in drawn(widgets.surface(bowl, 0, 5, 1, 2.0))])
+    rim = corners[corners[:, 0] == corners[:, 0].min()]
+    middle = corners[np.isclose(corners[:, 0], np.median(corners[:, 0]))]
+    assert rim[:, 1].mean() < middle[:, 1].mean()  # higher up on the screen
+
+
+def test_zoom_shows_the_inner_part_and_heights_are_cut_off(bowl):
+    assert len(drawn(widgets.surface(bowl, 0, 45, 2, 2.0))) == 4
+    flat = drawn(widgets.surface(bowl, 0, 45, 1, 1e-9))
+    assert len({colour for _, colour in flat[:4]}) == 1
+
+
+def test_two_landscapes_turn_together(bowl):
+    *controls, screen = widgets.landscapes({"k = 1": bowl, "k = 8": bowl}).children
+    left, right, turn, tilt, zoom = controls
+    assert (left.value, right.value) == ("k = 1", "k = 8")
+    before = screen.value
+    assert before.count("<svg") == 2
+    for control, value in ((turn, 90), (tilt, 60), (zoom, 2.0), (left, "k = 8")):
+        control.value = value
+        assert screen.value != before
+        before = screen.value

@@ -1,0 +1,27 @@
+"""Widgets for the notebooks: state → what is shown, and nothing else.
+
+A static figure stands beside each in the notebook, for readers without a running kernel. What
+follows a slider is drawn by the browser from a few lines of HTML: a matplotlib figure would take
+longer than the tenth of a second within which a slider should answer.
+"""
+
+from kdcourse.widgets.landscapes import landscapes, surface
+from kdcourse.widgets.samples import bars, maps, neighbours, temperature
+from kdcourse.widgets.screen import captioned, heat, html_widget, picture
+from kdcourse.widgets.teachers import teacher_size, vote, vote_curves
+
+__all__ = [
+    "bars",
+    "captioned",
+    "heat",
+    "html_widget",
+    "landscapes",
+    "maps",
+    "neighbours",
+    "picture",
+    "surface",
+    "teacher_size",
+    "temperature",
+    "vote",
+    "vote_curves",
+]

@@ -1,0 +1,68 @@
+"""What all widgets share: controls above a screen, and pictures as HTML."""
+
+import base64
+import html
+import io
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets
+import matplotlib.image
+from torch import Tensor
+
+
+def html_widget(render: Callable[..., str], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
+    """Show HTML that follows its controls.
+
+    Args:
+        render: maps the controls' values, by name, to HTML.
+        controls: sliders and the like.
+
+    What is shown is replaced as a whole: nothing flickers and no output piles up.
+    """
+    screen = ipywidgets.HTML()
+
+    def redraw(change: Any = None) -> None:
+        screen.value = render(**{name: c.value for name, c in controls.items()})
+
+    for control in controls.values():
+        control.observe(redraw, names="value")
+    redraw()
+    return ipywidgets.VBox([*controls.values(), screen])
+
+
+def row(parts: list[str]) -> str:
+    """Return pieces of HTML side by side."""
+    return "<div style='display: flex; gap: 16px'>" + "".join(parts) + "</div>"
+
+
+def captioned(shown: str, caption: str) -> str:
+    """Return HTML with a line of text below it."""
+    style = "margin: 0; text-align: center; line-height: 16px"
+    text = f"<figcaption>{html.escape(caption)}</figcaption>"
+    return f"<figure style='{style}'>{shown}{text}</figure>"
+
+
+def heat(values: Tensor, description: str, size: int = 140) -> str:
+    """Return a map ``(H, W)`` ≥ 0 as HTML, its largest value brightest."""
+    largest = float(values.max()) or 1.0
+    return _image(values.cpu().numpy(), description, size, cmap="cividis", vmin=0, vmax=largest)
+
+
+def picture(pixels: Tensor, description: str, size: int = 140) -> str:
+    """Return an image ``(C, H, W)``, uint8, as HTML, dark on light if it is grey."""
+    channels = pixels.movedim(0, -1).cpu().numpy()
+    if channels.shape[-1] == 1:
+        grey = 255 - channels[..., 0]
+        return _image(grey, description, size, cmap="gray", vmin=0, vmax=255)
+    return _image(channels, description, size)
+
+
+def _image(values: Any, description: str, size: int, **colours: Any) -> str:
+    buffer = io.BytesIO()
+    matplotlib.image.imsave(buffer, values, **colours)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'<img src="data:image/png;base64,{data}" alt="{html.escape(description)}" '
+        f'width="{size}" style="image-rendering: pixelated">'
+    )
