@@ -20,6 +20,7 @@ from kdcourse.claims import (
     Bound,
     Claim,
     Effect,
+    compressed,
     experiment,
     motivation,
     properties,
@@ -369,6 +370,20 @@ def test_temperature_and_weight_are_among_the_best_of_the_search():
     best = max(names, key=search.mean)
     chosen = f"tau={experiment.TEMPERATURE:g} lambda={experiment.WEIGHT:g}"
     assert search.mean(chosen) >= search.mean(best) - stats.sem(search.values(best))
+
+
+def test_the_table_of_compressed_models_has_means_by_model():
+    toy = Claim("toy", "A toy.", 5, lambda seed: {})
+    runs = {
+        seed: {"dense": 85.0 + seed, "dense parameters": 12345, "dense kilobytes": 50.0}
+        | {"90 % parameters": 1234, "90 % kilobytes": 9.6, "90 % untrained": 10.0}
+        | {"90 % labels": 80.0 + seed, "90 % taught": 81.0 + seed}
+        for seed in (0, 1)
+    }
+    rows = compressed(Result(toy, runs), Result(toy, runs)).split("\n")
+    assert rows[2] == "| dense | 12,345 | 50 | 85.5 |  |  |"
+    assert rows[3] == rows[4] == "| 90 % | 1,234 | 10 | 10.0 | 80.5 | 81.5 |"
+    assert len({row.count("|") for row in rows}) == 1
 
 
 def test_mutual_learning_has_settings_among_the_best_of_the_search():
