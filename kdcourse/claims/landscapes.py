@@ -46,8 +46,8 @@ def fitted(net: nn.Module, places: Tensor, height: Tensor, steps: int, rate: flo
         Effect("error, 32 layers: random start − carrying", "random", "3 wide, 32 deep"),
     ),
     reason="A function of two numbers, so the least width is 3: error in % of its deviation, "
-    "median of five starts. It falls with depth; one channel less and depth does not help; and from an "
-    "ordinary random start training finds nothing, although it is there.",
+    "median of five starts. It falls with depth; one channel less and depth does not help; and "
+    "from an ordinary random start training finds nothing, although it is there.",
     toy={"starts": 1, "steps": 2},
 )
 def width(

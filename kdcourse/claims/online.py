@@ -17,9 +17,9 @@ SEARCHED = ((1, 1), (1, 3), (4, 1), (4, 3))  # τ and λ
 @claim(
     "mutual-search",
     notebook=5,
-    statement="Which updates, τ and λ for mutual learning? Mean validation accuracy of two res8 "
-    "(seeds of their own).",
-    reason="The search behind the next claim.",
+    statement="How much do updates, τ and λ matter in mutual learning? Mean validation accuracy of "
+    "two res8 (seeds of their own).",
+    reason="The next claim keeps the paper's τ = 1 and λ = 1 all the same.",
     toy=TOY,
 )
 def mutual_search(
@@ -77,8 +77,8 @@ def peers(
         Effect("test accuracy of two res8, mutual − alone", "alternating", "alone"),
         Effect("test accuracy of two res8, updated at once − alone", "simultaneous", "alone"),
     ),
-    reason="The paper's τ = 1 and λ = 1, the best of the search; same initial weights and the "
-    "same batches in both arms.",
+    reason="The paper's τ = 1 and λ = 1; same initial weights and the same batches in both arms. "
+    "Other settings may do as well or ruin it: see the search.",
     toy=TOY,
 )
 def mutual(
