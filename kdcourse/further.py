@@ -1,0 +1,278 @@
+r"""Further readings: distilling self-supervised models (SEED), and without any data (DAFL).
+
+**SEED.** A teacher that was trained without labels has no classes to be sure of. What it can tell
+is which other images an image resembles: similarities to a queue of embeddings it has seen before.
+
+.. math:: -\sum_j p_T^{(j)} \log p_S^{(j)}, \qquad
+          p^{(j)} = softmax_j\big(\langle z, d_j \rangle / \tau\big)
+
+**DAFL.** All that is left is the teacher. A generator learns to make images of which the teacher is
+sure, all classes equally often; the student is taught on these (:class:`GeneratedImages`).
+
+>>> generated = GeneratedImages(Generator(), teacher, layer="embedding")
+>>> fit(student, generated, LogitKD(4), teacher=teacher)
+
+Sources: Fang et al. 2021 (arXiv 2101.04731), section 3; Chen et al. 2019 (arXiv 1904.01186),
+section 3.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdcourse.checks import at_least_float32, check_matrix, check_number, check_same_shape
+from kdcourse.metrics import evaluation_mode
+from kdcourse.models import capture
+from kdcourse.training.objective import Lesson, Term
+from kdcourse.training.terms import student_logits, teacher_logits
+
+
+def seed_loss(
+    student_embeddings: Tensor,
+    teacher_embeddings: Tensor,
+    queue: Tensor,
+    *,
+    student_temperature: float = 0.2,
+    teacher_temperature: float = 0.01,
+) -> Tensor:
+    """Compare whom two models find similar: cross-entropy over a queue and the image itself.
+
+    Args:
+        student_embeddings: ``(N, D)``.
+        teacher_embeddings: ``(N, D)``; each is also the first one its image is compared with.
+        queue: ``(Q, D)``, earlier embeddings of the teacher.
+        student_temperature: τ_S.
+        teacher_temperature: τ_T.
+
+    All embeddings are brought to unit length. A mean over N.
+
+    Source: Fang et al. 2021 (arXiv 2101.04731), eq. 5 and 6.
+    """
+    check_matrix("student_embeddings", student_embeddings, "D")
+    check_matrix("teacher_embeddings", teacher_embeddings, "D")
+    check_matrix("queue", queue, "D", least=0)
+    check_same_shape(
+        "student_embeddings", student_embeddings, "teacher_embeddings", teacher_embeddings
+    )
+    check_number("student_temperature", student_temperature, 0.0, open_low=True)
+    check_number("teacher_temperature", teacher_temperature, 0.0, open_low=True)
+    student = F.normalize(at_least_float32(student_embeddings), dim=1)
+    teacher = F.normalize(at_least_float32(teacher_embeddings.detach()), dim=1)
+    others = F.normalize(at_least_float32(queue.detach()), dim=1)
+
+    def similarities(own: Tensor) -> Tensor:
+        """To the teacher's own embedding of the image, then to the queue: ``(N, 1 + Q)``."""
+        return torch.cat([(own * teacher).sum(dim=1, keepdim=True), own @ others.T], dim=1)
+
+    p = (similarities(teacher) / teacher_temperature).softmax(dim=1)
+    log_p = (similarities(student) / student_temperature).log_softmax(dim=1)
+    return -(p * log_p).sum(dim=1).mean()
+
+
+class SEED(Term):
+    """:func:`seed_loss` with its queue; student and teacher put out embeddings instead of logits.
+
+    Args:
+        width: length D of the embeddings of both.
+        length: of the queue, Q.
+        student_temperature: τ_S.
+        teacher_temperature: τ_T.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        length: int = 2048,
+        student_temperature: float = 0.2,
+        teacher_temperature: float = 0.01,
+    ):
+        super().__init__()
+        check_number("width", width, 1)
+        check_number("length", length, 1)
+        self.student_temperature = student_temperature
+        self.teacher_temperature = teacher_temperature
+        self.register_buffer("queue", torch.zeros(length, width))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+        self.queue: Tensor
+        self.filled: Tensor
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the loss, then move the teacher's embeddings into the queue."""
+        taught = teacher_logits(lesson)
+        known = self.queue[: int(self.filled)]
+        value = seed_loss(
+            student_logits(lesson),
+            taught,
+            known.clone(),
+            student_temperature=self.student_temperature,
+            teacher_temperature=self.teacher_temperature,
+        )
+        self.queue = torch.cat([taught.detach().float(), self.queue])[: len(self.queue)]
+        self.filled = (self.filled + len(taught)).clamp(max=len(self.queue))
+        return value
+
+
+class Generator(nn.Module):
+    """Makes images from noise: a linear layer, then two steps of enlarging and convolving.
+
+    Args:
+        noise: length of the noise vector.
+        width: channels of the hidden layers.
+        channels: of the images.
+        size: of the images, a multiple of 4.
+        seed: of the initial weights.
+    """
+
+    def __init__(
+        self, noise: int = 64, width: int = 32, channels: int = 1, size: int = 28, *, seed: int = 0
+    ):
+        super().__init__()
+        for name, value in (("noise", noise), ("width", width), ("channels", channels)):
+            check_number(name, value, 1)
+        if size < 4 or size % 4:
+            raise ValueError(f"size must be a multiple of 4, got {size}")
+        self.noise = noise
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.layers = nn.Sequential(
+                nn.Linear(noise, 2 * width * (size // 4) ** 2),
+                nn.Unflatten(1, (2 * width, size // 4, size // 4)),
+                nn.BatchNorm2d(2 * width),
+                nn.Upsample(scale_factor=2),
+                nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+                nn.BatchNorm2d(2 * width),
+                nn.LeakyReLU(0.2),
+                nn.Upsample(scale_factor=2),
+                nn.Conv2d(2 * width, width, 3, padding=1),
+                nn.BatchNorm2d(width),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(width, channels, 3, padding=1),
+                nn.Tanh(),
+                nn.BatchNorm2d(channels, affine=False),  # inputs of a net: mean 0, deviation 1
+            )
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """Map noise ``(N, Z)`` to images ``(N, C, H, W)``, normalised as a net's inputs."""
+        return self.layers(noise)
+
+
+def generator_loss(
+    logits: Tensor, features: Tensor, *, balance: float = 5.0, activation: float = 0.1
+) -> Tensor:
+    r"""How far are images from what a teacher was trained on, as far as it can tell?
+
+    .. math:: CE(y, \arg\max y) - \beta\, H(\bar p) - \alpha\, \overline{|f|}
+
+    The teacher should be sure of each (one-hot), all classes should be as frequent (entropy of the
+    mean prediction), and features should respond (activation).
+
+    Args:
+        logits: of the teacher, ``(N, K)``.
+        features: of one of its layers, ``(N, …)``.
+        balance: β.
+        activation: α.
+
+    Source: Chen et al. 2019 (arXiv 1904.01186), eq. 3 to 7.
+    """
+    check_matrix("logits", logits)
+    sure = F.cross_entropy(logits, logits.detach().argmax(dim=1))
+    mean = logits.softmax(dim=1).mean(dim=0)
+    entropy = -torch.xlogy(mean, mean).sum()
+    return sure - balance * entropy - activation * features.abs().mean()
+
+
+class GeneratedImages:
+    """Batches of images that a generator makes while it learns from a teacher.
+
+    Each batch is one step of the generator; its images come without labels. Hand it to
+    :func:`kdcourse.training.fit` as ``train``.
+
+    Args:
+        generator: maps noise ``(N, generator.noise)`` to inputs of the teacher; trained in place.
+        teacher: any module; stays as it is.
+        layer: of the teacher, whose features should respond.
+        batch_size: images a batch.
+        steps: batches an epoch.
+        learning_rate: of the generator's optimiser, Adam.
+        statistics: weight of a term that draws the mean and variance that batch norms of the
+            teacher see to those they remember (Yin et al. 2020, arXiv 1912.08795); 0 leaves it out.
+        seed: of the noise.
+        loss: of the teacher's logits and features, :func:`generator_loss`.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        teacher: nn.Module,
+        layer: str,
+        *,
+        batch_size: int = 128,
+        steps: int = 100,
+        learning_rate: float = 0.001,
+        statistics: float = 0.0,
+        seed: int = 0,
+        loss: Callable[[Tensor, Tensor], Tensor] = generator_loss,
+    ):
+        check_number("batch_size", batch_size, 2)
+        check_number("steps", steps, 1)
+        check_number("statistics", statistics, 0.0)
+        self.generator, self.teacher, self.layer = generator, teacher, layer
+        self.batch_size, self.steps, self.statistics = batch_size, steps, statistics
+        self.loss = loss
+        self.losses: list[float] = []
+        self.optimizer = torch.optim.Adam(generator.parameters(), learning_rate)
+        self.draw = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.generator.train()
+        for _ in range(self.steps):
+            images = self.generator(self.noise(self.batch_size))
+            value = self._judge(images)
+            self.optimizer.zero_grad()
+            value.backward()
+            self.optimizer.step()
+            self.losses.append(float(value.detach()))
+            yield images.detach(), torch.full((len(images),), -1, device=images.device)
+
+    def noise(self, samples: int) -> Tensor:
+        """Draw noise ``(N, Z)`` on the generator's device."""
+        device = next(self.generator.parameters()).device
+        return torch.randn(samples, self.generator.noise, generator=self.draw).to(device)
+
+    def _judge(self, images: Tensor) -> Tensor:
+        """Return the generator's loss, with gradients to the images and none to the teacher."""
+        norms = [m for m in self.teacher.modules() if isinstance(m, nn.BatchNorm2d)]
+        seen: list[Tensor] = []
+        handles = [
+            norm.register_forward_pre_hook(lambda norm, inputs: seen.append(_gap(norm, *inputs)))
+            for norm in (norms if self.statistics else [])
+        ]
+        weights = [p for p in self.teacher.parameters() if p.requires_grad]
+        try:
+            for weight in weights:
+                weight.requires_grad_(False)
+            with evaluation_mode(self.teacher), capture(self.teacher, [self.layer]) as features:
+                logits = self.teacher(images)
+        finally:
+            for weight in weights:
+                weight.requires_grad_(True)
+            for handle in handles:
+                handle.remove()
+        value = self.loss(logits, features[self.layer])
+        return value + self.statistics * torch.stack(seen).mean() if seen else value
+
+
+def _gap(norm: nn.BatchNorm2d, inputs: Tensor) -> Tensor:
+    """How far mean and variance of a batch are from those a batch norm remembers."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    mean, variance = inputs.mean(dim=(0, 2, 3)), inputs.var(dim=(0, 2, 3), unbiased=False)
+    scale = norm.running_var + norm.eps
+    return ((mean - norm.running_mean).square() / scale).mean() + (
+        variance / scale - 1
+    ).square().mean()
