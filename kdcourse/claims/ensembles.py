@@ -192,7 +192,8 @@ def ensemble(
         Effect("test accuracy of res8, from the votes − alone", "votes", "alone"),
         Effect("test accuracy of res8, from averages − from the votes", "averages", "votes"),
     ),
-    reason="REASON",
+    reason="The members are of one mind about nearly all images they were trained on: there their "
+    "votes are little more than labels, and what is dark in their knowledge is lost.",
     toy=TOY,
 )
 def vote_teacher(
