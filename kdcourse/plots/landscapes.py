@@ -89,6 +89,6 @@ def function_space(
         along.plot(weights[nearest], values[nearest], **style)
     plane.set(xlabel="f(x₁)", ylabel="f(x₂)")
     along.set(xlabel="the student's weight", ylabel="loss, nats")
-    for axis in (plane, along):
-        axis.legend(fontsize=8)
+    plane.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    along.legend(fontsize=8)
     return figure
