@@ -385,6 +385,14 @@ def test_the_table_of_compressed_models_has_means_by_model():
     assert len({row.count("|") for row in rows}) == 1
 
 
+def test_mean_teacher_has_a_weight_among_the_best_of_the_search():
+    search = load("mean-teacher-search")
+    names = [name for name in search.runs[0] if name.startswith("average")]
+    best = max(names, key=search.mean)
+    chosen = f"average lambda={CLAIMS['mean-teacher'].settings['weight']}"
+    assert search.mean(chosen) >= search.mean(best) - stats.sem(search.values(best))
+
+
 @pytest.mark.parametrize("family", properties.FAMILIES)
 def test_every_family_has_the_weight_that_was_best_on_validation_data(family):
     search = load("pros-cons-search")
