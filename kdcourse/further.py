@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from kdcourse.checks import at_least_float32, check_matrix, check_number, check_same_shape
 from kdcourse.metrics import evaluation_mode
-from kdcourse.models import capture
+from kdcourse.models import capture, seeded
 from kdcourse.training.objective import Lesson, Term
 from kdcourse.training.terms import student_logits, teacher_logits
 
@@ -101,11 +101,10 @@ class SEED(Term):
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the loss, then move the teacher's embeddings into the queue."""
         taught = teacher_logits(lesson)
-        known = self.queue[: int(self.filled)]
         value = seed_loss(
             student_logits(lesson),
             taught,
-            known.clone(),
+            self.queue[: int(self.filled)],
             student_temperature=self.student_temperature,
             teacher_temperature=self.teacher_temperature,
         )
@@ -134,8 +133,7 @@ class Generator(nn.Module):
         if size < 4 or size % 4:
             raise ValueError(f"size must be a multiple of 4, got {size}")
         self.noise = noise
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.layers = nn.Sequential(
                 nn.Linear(noise, 2 * width * (size // 4) ** 2),
                 nn.Unflatten(1, (2 * width, size // 4, size // 4)),
@@ -234,7 +232,7 @@ class GeneratedImages:
             images = self.generator(self.noise(self.batch_size))
             value = self._judge(images)
             self.optimizer.zero_grad()
-            value.backward()
+            value.backward(inputs=list(self.generator.parameters()))  # none to the teacher
             self.optimizer.step()
             self.losses.append(float(value.detach()))
             yield images.detach(), torch.full((len(images),), -1, device=images.device)
@@ -245,22 +243,17 @@ class GeneratedImages:
         return torch.randn(samples, self.generator.noise, generator=self.draw).to(device)
 
     def _judge(self, images: Tensor) -> Tensor:
-        """Return the generator's loss, with gradients to the images and none to the teacher."""
+        """Return the generator's loss."""
         norms = [m for m in self.teacher.modules() if isinstance(m, nn.BatchNorm2d)]
         seen: list[Tensor] = []
         handles = [
             norm.register_forward_pre_hook(lambda norm, inputs: seen.append(_gap(norm, *inputs)))
             for norm in (norms if self.statistics else [])
         ]
-        weights = [p for p in self.teacher.parameters() if p.requires_grad]
         try:
-            for weight in weights:
-                weight.requires_grad_(False)
             with evaluation_mode(self.teacher), capture(self.teacher, [self.layer]) as features:
                 logits = self.teacher(images)
         finally:
-            for weight in weights:
-                weight.requires_grad_(True)
             for handle in handles:
                 handle.remove()
         value = self.loss(logits, features[self.layer])

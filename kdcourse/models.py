@@ -140,7 +140,7 @@ def _course_net(
     block: Block, width: int, depth: int, channels: int, classes: int, seed: int | None
 ) -> ConvNet:
     _check_positive(width=width, depth=depth, channels=channels, classes=classes)
-    with _seeded(seed):
+    with seeded(seed):
         return ConvNet(
             stem=_conv_norm_relu(channels, width, stride=2),
             stages=_stages(block, width, (width, 2 * width, 4 * width), depth, (1, 2, 2)),
@@ -203,7 +203,7 @@ def resnet(
     def block(channels_in: int, channels_out: int, stride: int) -> nn.Module:
         return ResidualBlock(channels_in, channels_out, stride, shortcut)
 
-    with _seeded(seed):
+    with seeded(seed):
         return ConvNet(
             stem=_conv_norm_relu(channels, 16),
             stages=_stages(block, 16, (16, 32, 64), (depth - 2) // 6, (1, 2, 2)),
@@ -241,7 +241,7 @@ def wide_resnet(
         return WideBlock(channels_in, channels_out, stride, dropout)
 
     widths = (16 * widen, 32 * widen, 64 * widen)
-    with _seeded(seed):
+    with seeded(seed):
         stages = _stages(block, 16, widths, (depth - 4) // 6, (1, 2, 2))
         stages[-1].extend([nn.BatchNorm2d(widths[-1]), nn.ReLU()])  # type: ignore[operator]
         return ConvNet(
@@ -330,7 +330,7 @@ def _no_such_layer(model: nn.Module, name: str, names: list[str]) -> str:
 
 
 @contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
+def seeded(seed: int | None) -> Iterator[None]:
     """Draw initial weights from a seed without disturbing torch's global generator."""
     if seed is None:
         yield

@@ -8,8 +8,8 @@ module looks at the loss around the weights that training found:
 The directions are random, and *filter-normalised*: every filter of a direction is as long as the
 filter of the net that it moves. Otherwise a net with large weights would look flat.
 
->>> slice = landscape(model, inputs, target, points=31)
->>> plots.landscape(slice)
+>>> found = landscape(model, inputs, target, points=31)
+>>> plots.contours({"my net": found})
 
 Source: Li et al. 2018 (arXiv 1712.09913), sections 4 and 6.
 """

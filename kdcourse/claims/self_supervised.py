@@ -1,4 +1,4 @@
-"""Which teacher? Claims about the momentum teacher without labels, or with few of them."""
+"""Which teacher? Claims about the momentum teacher where there are no labels."""
 
 from typing import Any
 

@@ -44,18 +44,19 @@ def compressed(*results: Result) -> str:
         "| model | non-zero parameters | size, kB | untrained | labels | taught |",
         "|---|---|---|---|---|---|",
     ]
+
+    def size(result: Result, name: str) -> tuple[str, str]:
+        """Non-zero parameters and kilobytes."""
+        parameters, kilobytes = (result.mean(f"{name} {k}") for k in ("parameters", "kilobytes"))
+        return f"{parameters:,.0f}", f"{kilobytes:.0f}"
+
     first = results[0]
-    size = (f"{first.mean('dense parameters'):,.0f}", f"{first.mean('dense kilobytes'):.0f}")
-    lines.append(_row("dense", *size, f"{first.mean('dense'):.1f}", "", ""))
+    lines.append(_row("dense", *size(first, "dense"), f"{first.mean('dense'):.1f}", "", ""))
     for result in results:
         names = [n.removesuffix(" taught") for n in result.runs[0] if n.endswith(" taught")]
         for name in names:
-            size = (
-                f"{result.mean(f'{name} parameters'):,.0f}",
-                f"{result.mean(f'{name} kilobytes'):.0f}",
-            )
             arms = (f"{result.mean(f'{name} {a}'):.1f}" for a in ("untrained", "labels", "taught"))
-            lines.append(_row(name, *size, *arms))
+            lines.append(_row(name, *size(result, name), *arms))
     return "\n".join(lines)
 
 

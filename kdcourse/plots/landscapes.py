@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -49,10 +48,8 @@ def contours(
 
 def surfaces(slices: Mapping[str, Landscape], *, most: float = 5.0, size: float = 2.8) -> Figure:
     """Loss landscapes as surfaces, one panel a net; the height is cut off at ``most``."""
-    figure = plt.figure(figsize=(size * len(slices) + 0.6, size), layout="constrained")
-    plt.close(figure)
-    for place, (name, found) in enumerate(slices.items(), start=1):
-        axis = figure.add_subplot(1, len(slices), place, projection="3d")
+    figure, axes = panels(1, len(slices), width=size, height=size, subplot_kw={"projection": "3d"})
+    for axis, (name, found) in zip(axes[0], slices.items(), strict=True):
         x, y = np.meshgrid(found.x.numpy(), found.y.numpy(), indexing="ij")
         height = found.loss.clamp(max=most).numpy()
         axis.plot_surface(x, y, height, cmap="cividis", rstride=1, cstride=1, vmin=0, vmax=most)

@@ -123,22 +123,18 @@ def teacher_sizes(
         (axes[0, 2], " distance", "student to teacher", "KL divergence, nats", OTHER),
     ):
         drawn = [estimate(name, result.values(f"{name}{suffix}")) for name in names]
-        bars = {
-            "x": range(len(names)),
-            "y": [e.mean for e in drawn],
-            "yerr": [e.mean - e.low for e in drawn],
-        }
-        count = len(sizes)
-        for part, style, hollow in (
-            (slice(0, count), "-", colour),
-            (slice(count, None), "", "white"),
+        for first, group, line, face in (
+            (0, drawn[: len(sizes)], "-", colour),
+            (len(sizes), drawn[len(sizes) :], "", "white"),
         ):
             axis.errorbar(
-                **{key: list(value)[part] for key, value in bars.items()},
+                range(first, first + len(group)),
+                [e.mean for e in group],
+                yerr=[e.mean - e.low for e in group],
                 marker=MARKERS[colour],
-                linestyle=style,
+                linestyle=line,
                 color=colour,
-                markerfacecolor=hollow,
+                markerfacecolor=face,
                 capsize=4,
             )
         axis.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])

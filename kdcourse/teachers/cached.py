@@ -140,7 +140,7 @@ class CachedLessons:
     def _belongs_to(self) -> dict[str, str]:
         """What the answers depend on."""
         return {
-            "teacher": _sha256(*(t for t in self.asked.state_dict().values())),
+            "teacher": _sha256(*self.asked.state_dict().values()),
             "images": _sha256(self.images.pixels, self.images.target),
             "views": described(self.views),
             "epochs": str(self.epochs),

@@ -56,10 +56,12 @@ class Peer(FrozenTeacher):
 def _kept_buffers(model: nn.Module) -> Iterator[None]:
     """Put the buffers (running statistics) back as they were."""
     kept = [buffer.clone() for buffer in model.buffers()]
-    yield
-    with torch.no_grad():
-        for buffer, old in zip(model.buffers(), kept, strict=True):
-            buffer.copy_(old)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, old in zip(model.buffers(), kept, strict=True):
+                buffer.copy_(old)
 
 
 class Peers(Learner):

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from kdcourse.checks import check_matrix, check_number, check_probabilities
 from kdcourse.data import Augmentation
 from kdcourse.logit import softmax
+from kdcourse.models import seeded
 from kdcourse.training.objective import Lesson, Term
 from kdcourse.training.terms import student_logits, teacher_logits
 
@@ -167,8 +168,7 @@ def with_head(
     classifier = copied.get_submodule(layer)
     if not isinstance(classifier, nn.Linear):
         raise ValueError(f"{layer} must be an nn.Linear, got {type(classifier).__name__}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         head = ProjectionHead(classifier.in_features, **sizes)
     parent, _, name = layer.rpartition(".")
     setattr(copied.get_submodule(parent), name, head)

@@ -20,13 +20,12 @@ def vote(most: int = 25) -> ipywidgets.VBox:
     counts = range(1, most + 1)
 
     def render(voters: int, accuracy: float, correlation: float) -> str:
+        correlated = [majority_vote_accuracy(accuracy, n, correlation) for n in counts]
         curves = {
             "independent": [majority_vote_accuracy(accuracy, n) for n in counts],
-            f"correlation {correlation:.2f}": [
-                majority_vote_accuracy(accuracy, n, correlation) for n in counts
-            ],
+            f"correlation {correlation:.2f}": correlated,
         }
-        won = majority_vote_accuracy(accuracy, voters, correlation)
+        won = correlated[voters - 1]
         low, high = majority_vote_bounds(accuracy, voters)
         text = (
             f"<b>{voters} voters of {accuracy:.2f}, correlation {correlation:.2f}: "
