@@ -92,3 +92,8 @@ class Compose:
 def pad_crop_flip(padding: int = 2) -> Compose:
     """Return the usual augmentation of small images: a random crop and a random mirror image."""
     return Compose(PadCrop(padding), Flip())
+
+
+def crop_flip(scale: tuple[float, float] = (0.3, 1.0)) -> Compose:
+    """Return a strong augmentation: an enlarged part of the image, and a random mirror image."""
+    return Compose(ResizedCrop(scale), Flip())

@@ -6,6 +6,8 @@ is which other images an image resembles: similarities to a queue of embeddings 
 .. math:: -\sum_j p_T^{(j)} \log p_S^{(j)}, \qquad
           p^{(j)} = softmax_j\big(\langle z, d_j \rangle / \tau\big)
 
+>>> fit(student, images.unlabelled(), SEED(32, 64), teacher=teacher, views=Consistent(augment))
+
 **DAFL.** All that is left is the teacher. A generator learns to make images of which the teacher is
 sure, all classes equally often; the student is taught on these (:class:`GeneratedImages`).
 
@@ -26,7 +28,7 @@ from kdcourse.checks import at_least_float32, check_matrix, check_number, check_
 from kdcourse.metrics import evaluation_mode
 from kdcourse.models import capture, seeded
 from kdcourse.training.objective import Lesson, Term
-from kdcourse.training.terms import student_logits, teacher_logits
+from kdcourse.training.terms import Layer, shown_by_teacher
 
 
 def seed_loss(
@@ -72,44 +74,63 @@ def seed_loss(
 
 
 class SEED(Term):
-    """:func:`seed_loss` with its queue; student and teacher put out embeddings instead of logits.
+    """:func:`seed_loss` on a layer, with its queue and a projection to the teacher's width.
 
     Args:
-        width: length D of the embeddings of both.
-        length: of the queue, Q.
+        student_width: length of the student's embedding.
+        teacher_width: D, of the teacher's.
+        layer: name of the layer that puts out the embedding ``(N, …)``, or the student's name for
+            it and the teacher's.
+        hidden: width of the projection's hidden layer; its weights are trained with the student.
+        length: of the queue, Q; it starts with random directions.
         student_temperature: τ_S.
         teacher_temperature: τ_T.
+        seed: of the projection's weights and the first queue.
     """
 
     def __init__(
         self,
-        width: int,
+        student_width: int,
+        teacher_width: int,
+        *,
+        layer: Layer = "embedding",
+        hidden: int = 128,
         length: int = 2048,
         student_temperature: float = 0.2,
         teacher_temperature: float = 0.01,
+        seed: int = 0,
     ):
         super().__init__()
-        check_number("width", width, 1)
-        check_number("length", length, 1)
+        for name, value in (
+            ("student_width", student_width),
+            ("teacher_width", teacher_width),
+            ("hidden", hidden),
+            ("length", length),
+        ):
+            check_number(name, value, 1)
+        own, theirs = (layer, layer) if isinstance(layer, str) else layer
+        self.student_layers, self.teacher_layers = (own,), (theirs,)
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
-        self.register_buffer("queue", torch.zeros(length, width))
-        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+        with seeded(seed):
+            self.projection = nn.Sequential(
+                nn.Linear(student_width, hidden), nn.ReLU(), nn.Linear(hidden, teacher_width)
+            )
+            self.register_buffer("queue", torch.randn(length, teacher_width))
         self.queue: Tensor
-        self.filled: Tensor
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the loss, then move the teacher's embeddings into the queue."""
-        taught = teacher_logits(lesson)
+        shown = lesson.student.features[self.student_layers[0]].flatten(1)
+        taught = shown_by_teacher(lesson).features[self.teacher_layers[0]].flatten(1)
         value = seed_loss(
-            student_logits(lesson),
+            self.projection(shown),
             taught,
-            self.queue[: int(self.filled)],
+            self.queue,
             student_temperature=self.student_temperature,
             teacher_temperature=self.teacher_temperature,
         )
         self.queue = torch.cat([taught.detach().float(), self.queue])[: len(self.queue)]
-        self.filled = (self.filled + len(taught)).clamp(max=len(self.queue))
         return value
 
 

@@ -121,6 +121,19 @@ def knn_accuracy(
     return float(classifier.score(test.cpu().numpy(), test_target.cpu().numpy()))
 
 
+def neighbour_accuracy(model: nn.Module, known: Images, asked: Images, k: int = 5) -> float:
+    """Accuracy, in [0, 1], of naming images by their nearest known ones in a model's embedding.
+
+    Args:
+        model: any module with a layer ``embedding``.
+        known: images whose labels vote.
+        asked: images to be named.
+        k: neighbours that vote.
+    """
+    embeddings = embed(model, known), embed(model, asked)
+    return knn_accuracy(embeddings[0], known.target, embeddings[1], asked.target, k)
+
+
 def distance_correlation(embeddings: Tensor, others: Tensor) -> float:
     """Pearson correlation of the distances between samples in two embeddings, in [−1, 1].
 

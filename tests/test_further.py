@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 from toys import CLASSES, images, net, same, train, weights
 
+from kdcourse import metrics
 from kdcourse.further import (
     SEED,
     GeneratedImages,
@@ -10,7 +13,6 @@ from kdcourse.further import (
     generator_loss,
     seed_loss,
 )
-from kdcourse.teachers import with_head
 from kdcourse.training import LogitKD, fit
 
 
@@ -75,23 +77,30 @@ def test_seed_names_bad_input(shapes, options, name):
 
 
 def test_the_queue_holds_the_latest_embeddings():
-    term = SEED(width=16, length=40)
-    student, teacher = (with_head(net(seed=s), outputs=16) for s in (1, 2))
+    term = SEED(8, 16, length=40)
+    student, teacher = net(2), net(4, seed=2)
     data = images(32).unlabelled()
     history = train(student, term, teacher=teacher, train=data, batch_size=16, epochs=2)
-    assert int(term.filled) == 40
-    said = teacher.eval()(data.inputs()).detach()
+    said = metrics.embed(teacher, data)
     for row in term.queue[:32]:  # the last epoch showed every image
         assert float((said - row).abs().amax(dim=1).min()) < 1e-5
+    assert len(term.queue) == 40
     assert history["seed"][1] > 0
 
 
-def test_seed_moves_the_student_and_not_the_teacher():
-    student, teacher = (with_head(net(seed=s), outputs=16) for s in (1, 2))
-    before = weights(student), weights(teacher)
-    train(student, SEED(16, 64), teacher=teacher, train=images(32).unlabelled())
+def test_seed_moves_the_student_and_its_projection_and_not_the_teacher():
+    student, teacher, term = net(2), net(4, seed=2), SEED(8, 16, length=64)
+    before = weights(student), weights(teacher), weights(term.projection)
+    train(student, term, teacher=teacher, train=images(32).unlabelled())
     assert not same(weights(student), before[0])
     assert same(weights(teacher), before[1])
+    assert not same(weights(term.projection), before[2])
+
+
+def test_seed_takes_layers_by_name():
+    term = SEED(72, 18, layer=("stage1", "stage2"), hidden=4, length=8)
+    loss = train(net(2), term, teacher=net(1, seed=2), epochs=1)["seed"][0]
+    assert math.isfinite(loss)
 
 
 # --- without data
@@ -179,8 +188,9 @@ def test_statistics_that_agree_cost_nothing():
     [
         (lambda: Generator(0), "noise"),
         (lambda: Generator(size=30), "size"),
-        (lambda: SEED(0), "width"),
-        (lambda: SEED(4, 0), "length"),
+        (lambda: SEED(0, 4), "student_width"),
+        (lambda: SEED(4, 0), "teacher_width"),
+        (lambda: SEED(4, 4, length=0), "length"),
         (lambda: GeneratedImages(Generator(), net(), "embedding", steps=0), "steps"),
         (lambda: GeneratedImages(Generator(), net(), "embedding", batch_size=1), "batch_size"),
         (lambda: GeneratedImages(Generator(), net(), "embedding", statistics=-1.0), "statistics"),

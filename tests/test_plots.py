@@ -264,3 +264,38 @@ def test_function_space_marks_where_each_loss_ends():
     assert marks[1:] == [[[1.0, 2.0]], [[0.0, 0.0]], [[1.0, 1.0]]]
     np.testing.assert_allclose(along.get_lines()[2].get_ydata(), 1 - weights)
     assert along.get_lines()[3].get_xydata().tolist() == [[1.0, 0.0]]
+
+
+def test_what_each_side_sees_is_drawn_in_pairs():
+    views = {"fixed": (PIXELS, 255 - PIXELS), "matching": (PIXELS // 2, PIXELS // 2)}
+    figure = plots.seen(PIXELS, views)
+    rows = np.array(figure.axes).reshape(2, 5)
+    expected = [
+        PIXELS,
+        255 - PIXELS,
+        PIXELS,
+        PIXELS // 2,
+        PIXELS // 2,
+    ]  # image, teacher, student, …
+    for n, row in enumerate(rows):
+        for axis, pixels in zip(row, expected, strict=True):
+            assert np.array_equal(axis.images[0].get_array(), pixels[n, 0].numpy())
+    titles = [axis.get_title() for axis in rows[0]]
+    assert titles == ["image", "fixed:\nteacher", "\nstudent", "matching:\nteacher", "\nstudent"]
+
+
+def test_accuracy_by_epochs_has_a_log_axis_and_a_line_a_design():
+    claim = Claim("toy", "A toy.", 6, lambda seed: {})
+    runs = {
+        seed: {f"{name} {n}": n + seed + shift for n in (10, 40) for name, shift in ARMS.items()}
+        for seed in (0, 2)
+    }
+    figure = plots.by_epochs(Result(claim, runs), list(ARMS), (10, 40))
+    axis = figure.axes[0]
+    assert axis.get_xscale() == "log"
+    lines = {c.get_label(): c.lines[0].get_ydata().tolist() for c in axis.containers}
+    assert lines == {"labels": [11, 41], "taught": [14, 44]}
+    assert {"10", "40"} <= set(labels(axis))
+
+
+ARMS = {"labels": 0, "taught": 3}

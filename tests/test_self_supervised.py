@@ -11,6 +11,8 @@ from kdcourse.teachers import (
     MomentumTeacher,
     ProjectionHead,
     SelfDistillation,
+    cosine_momentum,
+    self_distill,
     spread,
     with_head,
 )
@@ -56,7 +58,7 @@ def test_a_head_takes_the_place_of_the_classifier():
     headed = with_head(model)
     logits = headed(INPUTS)
     assert logits.shape == (8, 64)
-    assert float(logits.abs().max()) <= 1 + 1e-6
+    assert float(logits.detach().abs().max()) <= 1 + 1e-6
     assert model(INPUTS).shape == (8, 4)
     assert same(weights(with_head(model)), weights(headed))
     assert with_head(model, outputs=9, hidden=5)(INPUTS).shape == (8, 9)
@@ -147,3 +149,27 @@ def test_a_crop_shows_a_part_of_the_image():
     width = crops.amax(dim=(1, 2, 3)) - crops.amin(dim=(1, 2, 3))
     assert (width < 0.6 * 220).all()
     assert crops.mean(dim=(1, 2, 3)).std() > 10
+
+
+def test_self_distillation_is_its_parts():
+    model, data = net(), images(32)
+    before = weights(model)
+    options = {"epochs": 2, "device": "cpu", "progress": False}
+    found = self_distill(model, data, augment=ResizedCrop(), batch_size=16, seed=3, **options)
+    assert same(weights(model), before)
+
+    student = with_head(net(), seed=3)
+    teacher = MomentumTeacher(student, cosine_momentum(0.95, steps=4))
+    train(
+        student,
+        SelfDistillation(centre_momentum=0.5),
+        teacher=teacher,
+        train=data.unlabelled(),
+        views=CrossedViews(ResizedCrop()),
+        batch_size=16,
+        learning_rate=0.001,
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, weight_decay=1e-4),
+        seed=3,
+    )
+    assert same(weights(found), weights(teacher.model))
+    assert all(p.requires_grad for p in found.parameters())

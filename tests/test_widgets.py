@@ -10,7 +10,7 @@ import torch
 
 from kdcourse import logit, widgets
 from kdcourse.claims import Claim, Result
-from kdcourse.data import Images
+from kdcourse.data import Images, replay
 from kdcourse.motivation import Landscape
 from kdcourse.teachers import majority_vote_accuracy
 
@@ -195,3 +195,44 @@ def test_two_landscapes_turn_together(bowl):
         control.value = value
         assert screen.value != before
         before = screen.value
+
+
+def test_views_show_what_each_side_sees():
+    designs = {
+        "mirrored": lambda pixels, target, draw: (pixels.flip(-1), pixels, target),
+        "noisy": lambda pixels, target, draw: (
+            torch.randint(256, pixels.shape, generator=draw, dtype=torch.uint8),
+            255 - pixels,
+            target,
+        ),
+    }
+    image, design, draw, screen = widgets.views(IMAGES, designs).children
+    image.value = 2
+
+    def expected(*views):
+        names = ("Image 2 (cat)", "what the teacher sees", "what the student sees")
+        return [widgets.picture(pixels, name) for pixels, name in zip(views, names, strict=True)]
+
+    def pictures():
+        return re.findall(r"<img [^>]+>", screen.value)
+
+    third = IMAGES.pixels[2]
+    assert pictures() == expected(third, third, third.flip(-1))
+    design.value, draw.value = "noisy", 7
+    noise = torch.randint(256, (5, 1, 8, 8), generator=replay(7), dtype=torch.uint8)
+    assert pictures() == expected(third, 255 - third, noise[2])
+
+
+def test_patience_follows_the_epochs():
+    claim = Claim("toy", "A toy.", 6, lambda seed: {})
+    runs = {
+        seed: {"labels 10": 50.0 + seed, "labels 40": 60.0, "taught 10": 45.0, "taught 40": 70.0}
+        for seed in (0, 1)
+    }
+    slider, screen = widgets.patience(Result(claim, runs), ["labels", "taught"], [10, 40]).children
+    for epochs, expected in ((10, (50.5, 45.0)), (40, (60.0, 70.0))):
+        slider.value = epochs
+        assert [float(p) for p in re.findall(r"([\d.]+) %</div>", screen.value)] == list(expected)
+        lengths = [float(w) for w in re.findall(r"width: (\d+)px; background", screen.value)]
+        assert lengths == [pytest.approx(8 * (p - 40), abs=0.5) for p in expected]
+        assert f"after {epochs} epochs" in screen.value

@@ -9,12 +9,14 @@ from kdcourse.claims import (
     logit,
     mean_teacher,
     motivation,
+    newer,
     online,
     properties,
     relational,
     self_distillation,
     self_supervised,
     soft_targets,
+    tips,
 )
 from kdcourse.claims.claim import CLAIMS, Bound, Claim, Effect, Estimate
 from kdcourse.claims.experiment import TEMPERATURE, WEIGHT
@@ -41,6 +43,7 @@ __all__ = [
     "logit",
     "mean_teacher",
     "motivation",
+    "newer",
     "online",
     "properties",
     "relational",
@@ -49,5 +52,6 @@ __all__ = [
     "self_supervised",
     "soft_targets",
     "table",
+    "tips",
     "verdicts",
 ]

@@ -2,58 +2,24 @@
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from kdcourse import models
-from kdcourse.augmentation import Compose, Flip, ResizedCrop
+from kdcourse.augmentation import crop_flip
 from kdcourse.claims import experiment
 from kdcourse.claims.claim import Effect, claim
 from kdcourse.claims.experiment import IMAGES, OPTIONS, TOY, train
 from kdcourse.data import Images
-from kdcourse.metrics import embed, knn_accuracy, predict
-from kdcourse.teachers import (
-    CrossedViews,
-    MomentumTeacher,
-    SelfDistillation,
-    cosine_momentum,
-    spread,
-    with_head,
-)
-from kdcourse.training import fit
+from kdcourse.metrics import neighbour_accuracy, predict
+from kdcourse.teachers import SelfDistillation, self_distill, spread
 
-VIEWS = CrossedViews(Compose(ResizedCrop((0.3, 1.0)), Flip()))
-BATCH = 64
+CROPS = crop_flip()
 NEIGHBOURS = 5
-
-
-def self_distilled(
-    model: nn.Module, images: Images, seed: int, epochs: int, dist: SelfDistillation
-) -> nn.Module:
-    """Train a model without labels and return the average of itself that taught it."""
-    student = with_head(model, seed=seed)
-    momentum = cosine_momentum(0.95, steps=epochs * -(-len(images) // BATCH))
-    teacher = MomentumTeacher(student, momentum)
-    fit(
-        student,
-        images.unlabelled(),
-        dist,
-        teacher=teacher,
-        views=VIEWS,
-        epochs=epochs,
-        batch_size=BATCH,
-        learning_rate=0.001,
-        optimizer=lambda weights: torch.optim.AdamW(weights, weight_decay=1e-4),
-        seed=seed,
-        **OPTIONS,
-    )
-    return teacher.model
 
 
 def neighbours(model: nn.Module, images: Images, test: Images) -> float:
     """Accuracy in percent of naming images by their nearest training images."""
-    train_set, test_set = embed(model, images), embed(model, test)
-    return 100 * knn_accuracy(train_set, images.target, test_set, test.target, NEIGHBOURS)
+    return 100 * neighbour_accuracy(model, images, test, NEIGHBOURS)
 
 
 @claim(
@@ -91,7 +57,9 @@ def self_supervised(
     }
     for name, settings in options.items():
         dist = SelfDistillation(**settings)
-        model = self_distilled(random, few, seed, epochs, dist)
+        model = self_distill(
+            random, few, augment=CROPS, dist=dist, epochs=epochs, seed=seed, **OPTIONS
+        )
         said = spread(dist.sharpened(predict(model, test)))
         measured[f"{name}self-supervised"] = neighbours(model, few, test)
         measured[f"{name}told"] = 100 * said.share

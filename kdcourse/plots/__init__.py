@@ -2,8 +2,15 @@
 
 from kdcourse.plots.curves import cost_by_samples, curves, gradient_norms, histories
 from kdcourse.plots.landscapes import contours, function_space, surfaces
-from kdcourse.plots.measured import arms, effects, sweep, teacher_sizes, temperature_weight_map
-from kdcourse.plots.samples import maps, neighbours, picture, predictions, softened
+from kdcourse.plots.measured import (
+    arms,
+    by_epochs,
+    effects,
+    sweep,
+    teacher_sizes,
+    temperature_weight_map,
+)
+from kdcourse.plots.samples import maps, neighbours, picture, predictions, seen, softened
 from kdcourse.plots.structure import distance_matrices, embeddings, heat, learned_views
 from kdcourse.plots.style import ALONE, DISTILLED, MARKERS, OTHER, TEACHER
 
@@ -14,6 +21,7 @@ __all__ = [
     "OTHER",
     "TEACHER",
     "arms",
+    "by_epochs",
     "contours",
     "cost_by_samples",
     "curves",
@@ -29,6 +37,7 @@ __all__ = [
     "neighbours",
     "picture",
     "predictions",
+    "seen",
     "softened",
     "surfaces",
     "sweep",

@@ -23,7 +23,12 @@ def gradient_norms(
 
 
 def curves(
-    x: Sequence[float], lines: Mapping[str, Sequence[float]], *, x_label: str, y_label: str
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    *,
+    x_label: str,
+    y_label: str,
+    x_scale: str = "linear",
 ) -> Figure:
     """Lines over a common axis.
 
@@ -32,12 +37,13 @@ def curves(
         lines: values by name.
         x_label: what x is, with its unit.
         y_label: what the values are, with their unit.
+        x_scale: ``"linear"`` or ``"log"``.
     """
     figure, axes = panels(1, 1, width=5.5, height=3.4)
     for (name, y), colour in zip(lines.items(), (TEACHER, DISTILLED, ALONE, OTHER), strict=False):
         every = max(1, len(x) // 8)
         axes[0, 0].plot(x, y, color=colour, marker=MARKERS[colour], markevery=every, label=name)
-    axes[0, 0].set(xlabel=x_label, ylabel=y_label)
+    axes[0, 0].set(xlabel=x_label, ylabel=y_label, xscale=x_scale)
     axes[0, 0].legend()
     return figure
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from kdcourse.claims.claim import estimate
 from kdcourse.claims.results import Result
 from kdcourse.plots.structure import heat
-from kdcourse.plots.style import ALONE, DISTILLED, MARKERS, OTHER, TEACHER, panels
+from kdcourse.plots.style import ALONE, DISTILLED, MARKERS, OTHER, STYLES, TEACHER, panels
 
 
 def temperature_weight_map(
@@ -83,8 +83,7 @@ def sweep(result: Result, families: Sequence[str], weights: Sequence[float]) -> 
     alone = result.mean("alone")
     axis.axhline(alone, color=ALONE, linestyle="--", linewidth=1)
     axis.annotate("alone", (1, alone), xycoords=("axes fraction", "data"), color=ALONE, fontsize=9)
-    styles = [(TEACHER, "s"), (DISTILLED, "o"), (OTHER, "D"), ("#CC79A7", "v"), ("#000000", "x")]
-    for place, (family, (colour, marker)) in enumerate(zip(families, styles, strict=False)):
+    for place, (family, (colour, marker)) in enumerate(zip(families, STYLES[1:], strict=False)):
         values = np.array([result.values(f"{family} {w:g}") for w in weights])
         shift = 1.04 ** (place - len(families) / 2)  # side by side, so that no bar hides another
         axis.errorbar(
@@ -101,6 +100,35 @@ def sweep(result: Result, families: Sequence[str], weights: Sequence[float]) -> 
     axis.set_ylabel("validation accuracy, %")
     axis.set_xticks(weights, [f"{w:g}" for w in weights], minor=False)
     axis.legend(ncols=2, fontsize=9)
+    return figure
+
+
+def by_epochs(result: Result, designs: Sequence[str], epochs: Sequence[int]) -> Figure:
+    """Test accuracy against the epochs of training on a log axis, a line a design.
+
+    Args:
+        result: with measurements ``design epochs``.
+        designs: the first is training on labels.
+        epochs: lengths of training.
+    """
+    figure, axes = panels(1, 1, width=6, height=3.8)
+    axis = axes[0, 0]
+    for place, (design, (colour, marker)) in enumerate(zip(designs, STYLES, strict=False)):
+        drawn = [estimate(design, result.values(f"{design} {n}")) for n in epochs]
+        axis.errorbar(
+            np.array(epochs) * 1.03 ** (place - len(designs) / 2),
+            [e.mean for e in drawn],
+            yerr=[e.mean - e.low for e in drawn],
+            color=colour,
+            marker=marker,
+            linestyle="--" if place == 0 else "-",
+            capsize=3,
+            label=design,
+        )
+    axis.set(xscale="log", xlabel="epochs", ylabel="test accuracy, %")
+    axis.set_xticks(epochs, [str(n) for n in epochs], minor=False)
+    axis.minorticks_off()
+    axis.legend(fontsize=9)
     return figure
 
 

@@ -84,6 +84,26 @@ def predictions(
     return figure
 
 
+def seen(pixels: Tensor, designs: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
+    """What student and teacher see of images: a row an image, two columns a design.
+
+    Args:
+        pixels: the original images ``(N, C, H, W)``, uint8.
+        designs: what the student and what the teacher sees, ``(N, C, H, W)``, by the design's name.
+    """
+    figure, axes = panels(len(pixels), 1 + 2 * len(designs), width=1.0, height=1.15)
+    for n, row in enumerate(axes):
+        picture(row[0], pixels[n])
+        for d, (student, teacher) in enumerate(designs.values()):
+            picture(row[1 + 2 * d], teacher[n])
+            picture(row[2 + 2 * d], student[n])
+    axes[0, 0].set_title("image", fontsize=8)
+    for d, name in enumerate(designs):
+        axes[0, 1 + 2 * d].set_title(f"{name}:\nteacher", fontsize=8)
+        axes[0, 2 + 2 * d].set_title("\nstudent", fontsize=8)
+    return figure
+
+
 def picture(axis: Axes, pixels: Tensor) -> None:
     """Draw one image ``(C, H, W)``, uint8, without axes."""
     image = pixels.permute(1, 2, 0).cpu().numpy()

@@ -11,6 +11,9 @@ from matplotlib.figure import Figure
 
 TEACHER, DISTILLED, ALONE, OTHER = "#0072B2", "#D55E00", "#666666", "#009E73"
 MARKERS = {TEACHER: "s", DISTILLED: "o", ALONE: "^", OTHER: "D"}
+# For more lines than that: the student alone, then up to five others.
+STYLES = [*((c, MARKERS[c]) for c in (ALONE, TEACHER, DISTILLED, OTHER))]
+STYLES += [("#CC79A7", "v"), ("#000000", "x")]
 
 
 def panels(

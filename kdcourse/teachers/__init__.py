@@ -24,6 +24,7 @@ from kdcourse.teachers.self_supervised import (
     ProjectionHead,
     SelfDistillation,
     Spread,
+    self_distill,
     spread,
     with_head,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "prune_width",
     "quantize",
     "right_votes",
+    "self_distill",
     "size_on_disk",
     "spread",
     "unpack",

@@ -10,10 +10,7 @@ Saying the same of every image would do, in one of two ways: one output for all,
 alike. *Centring* (c, the running mean of the teacher's logits) prevents the first and furthers the
 second, *sharpening* (τ_T < τ_S) the other way round. Their :func:`spread` tells which one happened.
 
->>> student = with_head(models.by_name("res8"))
->>> teacher = MomentumTeacher(student, cosine_momentum(0.95, steps=steps))
->>> fit(student, images.unlabelled(), SelfDistillation(), teacher=teacher,
-...     views=CrossedViews(augment))
+>>> teacher = self_distill(model, images, augment=augment)  # features without a label
 
 Source: Caron et al. 2021 (arXiv 2104.14294), section 3.
 """
@@ -21,15 +18,18 @@ Source: Caron et al. 2021 (arXiv 2104.14294), section 3.
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcourse.checks import check_matrix, check_number, check_probabilities
-from kdcourse.data import Augmentation
+from kdcourse.data import Augmentation, Images
 from kdcourse.logit import softmax
 from kdcourse.models import seeded
+from kdcourse.teachers.momentum import MomentumTeacher, cosine_momentum
+from kdcourse.training.fit import fit
 from kdcourse.training.objective import Lesson, Term
 from kdcourse.training.terms import student_logits, teacher_logits
 
@@ -173,3 +173,52 @@ def with_head(
     parent, _, name = layer.rpartition(".")
     setattr(copied.get_submodule(parent), name, head)
     return copied
+
+
+def self_distill(
+    model: nn.Module,
+    images: Images,
+    *,
+    augment: Augmentation,
+    dist: SelfDistillation | None = None,
+    momentum: float = 0.95,
+    epochs: int = 20,
+    batch_size: int = 64,
+    learning_rate: float = 0.001,
+    seed: int = 0,
+    **options: Any,
+) -> nn.Module:
+    """Train a model without labels, on two views of every image and by its own moving average.
+
+    Args:
+        model: with an ``nn.Linear`` named ``classifier``; stays as it is.
+        images: labels, if there are any, are not looked at.
+        augment: makes the views.
+        dist: the loss; a centre that moves fast by default, as these runs are short.
+        momentum: of the average at first; it rises to 1 along half a cosine.
+        epochs: passes through the images.
+        batch_size: images, each with two views.
+        learning_rate: peak of AdamW's one-cycle schedule.
+        seed: of the head's weights, the order and the views.
+        options: others of :func:`kdcourse.training.fit`.
+
+    Returns:
+        The average: a copy of the model with a :class:`ProjectionHead` as its classifier.
+    """
+    student = with_head(model, seed=seed)
+    steps = epochs * -(-len(images) // batch_size)
+    teacher = MomentumTeacher(student, cosine_momentum(momentum, steps=steps))
+    fit(
+        student,
+        images.unlabelled(),
+        SelfDistillation(centre_momentum=0.5) if dist is None else dist,
+        teacher=teacher,
+        views=CrossedViews(augment),
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        optimizer=lambda weights: torch.optim.AdamW(weights, weight_decay=1e-4),
+        seed=seed,
+        **options,
+    )
+    return teacher.model.requires_grad_()

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from kdcourse import metrics, models
-from kdcourse.augmentation import pad_crop_flip
-from kdcourse.data import COURSE_DATA, fashion_mnist
+from kdcourse.augmentation import crop_flip, pad_crop_flip
+from kdcourse.data import COURSE_DATA, Images, fashion_mnist
+from kdcourse.teachers.self_supervised import self_distill, with_head
 from kdcourse.training import fit
 
 TEACHERS = COURSE_DATA / "teachers"
@@ -23,13 +25,14 @@ TEACHERS = COURSE_DATA / "teachers"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a teacher is trained, on labels alone.
+    """How a teacher is trained, on labels alone or without any.
 
     Attributes:
         model: short name of the architecture (:func:`kdcourse.models.by_name`).
         images: so many of Fashion-MNIST's training images, from the first.
         epochs: passes through them.
         augmented: crop and flip at random.
+        labelled: on labels; else by self-distillation, with a head in place of the classifier.
         seed: of initial weights, order and augmentation.
     """
 
@@ -37,7 +40,29 @@ class Recipe:
     images: int
     epochs: int
     augmented: bool
+    labelled: bool = True
     seed: int = 0
+
+    def untrained(self) -> nn.Module:
+        """Return the model before training."""
+        model = models.by_name(self.model, seed=self.seed)
+        return model if self.labelled else with_head(model, seed=self.seed)
+
+    def train(self, images: Images, *, progress: bool) -> nn.Module:
+        """Return a trained model."""
+        options: dict[str, Any] = {"device": "cpu", "on_interrupt": "raise", "progress": progress}
+        options |= {"epochs": self.epochs, "seed": self.seed}
+        model = models.by_name(self.model, seed=self.seed)
+        if not self.labelled:
+            return self_distill(model, images, augment=crop_flip(), **options)
+        fit(model, images, augment=pad_crop_flip() if self.augmented else None, **options)
+        return model
+
+    def score(self, model: nn.Module, images: Images, known: Images) -> float:
+        """Accuracy in percent; without labels, of naming images by their five nearest known."""
+        if self.labelled:
+            return 100 * metrics.accuracy(model, images)
+        return 100 * metrics.neighbour_accuracy(model, known, images)
 
 
 RECIPES = {
@@ -45,10 +70,12 @@ RECIPES = {
     "res16": Recipe("res16", images=4000, epochs=15, augmented=False),
     # More images, augmented: better, and less sure of itself.
     "res16-augmented": Recipe("res16", images=10000, epochs=20, augmented=True),
+    # Has never seen a label.
+    "res16-unlabelled": Recipe("res16", images=10000, epochs=60, augmented=True, labelled=False),
 }
 
 
-def pretrained(name: str, folder: str | Path = TEACHERS) -> models.ConvNet:
+def pretrained(name: str, folder: str | Path = TEACHERS) -> nn.Module:
     """Load a trained teacher, in eval mode, after comparing its checksum with its card.
 
     Raises:
@@ -61,7 +88,7 @@ def pretrained(name: str, folder: str | Path = TEACHERS) -> models.ConvNet:
     expected, found = card(name, folder)["sha256"], _sha256(weights)
     if found != expected:
         raise RuntimeError(f"{weights} is corrupted: its sha256 is {found}, expected {expected}")
-    model = models.by_name(recipe.model)
+    model = recipe.untrained()
     model.load_state_dict(load_file(weights))
     return model.eval()
 
@@ -78,17 +105,8 @@ def train_teacher(
     """Train a teacher by its recipe, store its weights and its card, and return the card."""
     recipe = _recipe(name)
     splits = fashion_mnist()
-    model = models.by_name(recipe.model, seed=recipe.seed)
-    fit(
-        model,
-        splits.train[: recipe.images],
-        epochs=recipe.epochs,
-        augment=pad_crop_flip() if recipe.augmented else None,
-        seed=recipe.seed,
-        device="cpu",
-        on_interrupt="raise",
-        progress=progress,
-    )
+    train = splits.train[: recipe.images]
+    model = recipe.train(train, progress=progress)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights, aside = folder / f"{name}.safetensors", folder / f"{name}.safetensors.partial"
@@ -100,8 +118,8 @@ def train_teacher(
         "data": "Fashion-MNIST, the first images of the training split (seed 0)",
         **asdict(recipe),
         "parameters": models.count_parameters(model),
-        "validation_accuracy": round(100 * metrics.accuracy(model, splits.validation), 2),
-        "test_accuracy": round(100 * metrics.accuracy(model, splits.test), 2),
+        "validation_accuracy": round(recipe.score(model, splits.validation, train), 2),
+        "test_accuracy": round(recipe.score(model, splits.test, train), 2),
         "torch": torch.__version__,
         "sha256": _sha256(weights),
     }

@@ -7,10 +7,12 @@ longer than the tenth of a second within which a slider should answer.
 
 from kdcourse.widgets.landscapes import landscapes, surface
 from kdcourse.widgets.samples import bars, maps, neighbours, temperature
-from kdcourse.widgets.screen import captioned, heat, html_widget, picture
+from kdcourse.widgets.screen import bar, captioned, heat, html_widget, picture
 from kdcourse.widgets.teachers import teacher_size, vote, vote_curves
+from kdcourse.widgets.tips import patience, views
 
 __all__ = [
+    "bar",
     "bars",
     "captioned",
     "heat",
@@ -18,10 +20,12 @@ __all__ = [
     "landscapes",
     "maps",
     "neighbours",
+    "patience",
     "picture",
     "surface",
     "teacher_size",
     "temperature",
+    "views",
     "vote",
     "vote_curves",
 ]

@@ -43,6 +43,26 @@ def captioned(shown: str, caption: str) -> str:
     return f"<figure style='{style}'>{shown}{text}</figure>"
 
 
+def bar(
+    name: str,
+    value: float,
+    colour: str,
+    unit: str = "%",
+    *,
+    digits: int = 1,
+    scale: float = 2.0,
+    start: float = 0.0,
+) -> str:
+    """Return a named bar with its value: ``scale`` pixels for each unit above ``start``."""
+    pixels = scale * max(0.0, value - start)
+    length = f"display: inline-block; height: 12px; width: {pixels:.0f}px"
+    return (
+        "<div style='line-height: 22px; white-space: nowrap'><span style='display: inline-block; "
+        f"width: 150px; padding-right: 8px; text-align: right'>{html.escape(name)}</span>"
+        f"<div style='{length}; background: {colour}'></div> {value:.{digits}f} {unit}</div>"
+    )
+
+
 def heat(values: Tensor, description: str, size: int = 140) -> str:
     """Return a map ``(H, W)`` ≥ 0 as HTML, its largest value brightest."""
     largest = float(values.max()) or 1.0

@@ -8,7 +8,7 @@ import ipywidgets
 from kdcourse import plots
 from kdcourse.claims.results import Result
 from kdcourse.teachers import majority_vote_accuracy, majority_vote_bounds
-from kdcourse.widgets.screen import html_widget
+from kdcourse.widgets.screen import bar, html_widget
 
 
 def vote(most: int = 25) -> ipywidgets.VBox:
@@ -100,25 +100,15 @@ def teacher_size(result: Result, sizes: Sequence[str]) -> ipywidgets.VBox:
     """
 
     def render(teacher: str) -> str:
-        rows = [
-            ("teacher", f"{teacher} teacher", plots.TEACHER, "%", 2.0),
-            ("its student", teacher, plots.DISTILLED, "%", 2.0),
-            ("the student alone", "alone", plots.ALONE, "%", 2.0),
-            ("distance (KL)", f"{teacher} distance", plots.OTHER, "nats", 1000.0),
-        ]
-        cells = []
-        for name, key, colour, unit, scale in rows:
-            mean = result.mean(key)
-            digits = 1 if unit == "%" else 3
-            cells.append(
-                f"<tr style='line-height: 22px'><td style='text-align: right'>{name}</td><td>"
-                f"<div style='display: inline-block; height: 12px; width: {scale * mean:.0f}px; "
-                f"background: {colour}'></div> {mean:.{digits}f} {unit}</td></tr>"
-            )
-        seeds = len(result.runs)
-        return f"<table>{''.join(cells)}</table><p>Means over {seeds} seeds.</p>"
+        distance = result.mean(f"{teacher} distance")
+        return (
+            bar("teacher", result.mean(f"{teacher} teacher"), plots.TEACHER)
+            + bar("its student", result.mean(teacher), plots.DISTILLED)
+            + bar("the student alone", result.mean("alone"), plots.ALONE)
+            + bar("distance (KL)", distance, plots.OTHER, "nats", digits=3, scale=1000)
+            + f"<p>Means over {len(result.runs)} seeds.</p>"
+        )
 
-    slider = ipywidgets.SelectionSlider(
-        description="teacher", options=list(sizes), continuous_update=True
+    return html_widget(
+        render, teacher=ipywidgets.SelectionSlider(description="teacher", options=list(sizes))
     )
-    return html_widget(render, teacher=slider)
