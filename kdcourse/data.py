@@ -120,6 +120,12 @@ class Images:
         std = torch.tensor(self.std, device=pixels.device).view(-1, 1, 1)
         return pixels.float().div_(255 * std).sub_(mean / std)
 
+    def denormalize(self, inputs: Tensor) -> Tensor:
+        """Turn inputs of a network back into uint8 pixels; what they cannot hold is cut off."""
+        mean = torch.tensor(self.mean, device=inputs.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=inputs.device).view(-1, 1, 1)
+        return (255 * (inputs.detach() * std + mean)).round_().clamp_(0, 255).to(torch.uint8)
+
     def inputs(self) -> Tensor:
         """Return all images as network inputs, ``(N, C, H, W)`` float32."""
         return self.normalize(self.pixels)

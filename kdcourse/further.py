@@ -146,7 +146,7 @@ class Generator(nn.Module):
     """
 
     def __init__(
-        self, noise: int = 64, width: int = 32, channels: int = 1, size: int = 28, *, seed: int = 0
+        self, noise: int = 64, width: int = 16, channels: int = 1, size: int = 28, *, seed: int = 0
     ):
         super().__init__()
         for name, value in (("noise", noise), ("width", width), ("channels", channels)):

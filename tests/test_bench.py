@@ -50,10 +50,10 @@ def rectangular(table, rows):
 
 def test_overhead_is_stored_as_it_is_printed(tmp_path):
     path = tmp_path / "bench.json"
-    comparisons = overhead.measure(images=256, rounds=1, path=path)
+    comparisons = overhead.measure(images=256, points=3, rounds=1, path=path)
     assert overhead.load(path) == comparisons
     assert "torch" in json.loads(path.read_text())["versions"]
-    rectangular(overhead.table(comparisons), 3)
+    rectangular(overhead.table(comparisons), 4)
 
 
 def test_both_sides_train_the_same_student():
@@ -104,3 +104,15 @@ def test_cached_answers_cost_hardly_more_than_labels():
     """The stored measurement holds what is asked of it."""
     (cached,) = [c for c in overhead.load() if c.name == overhead.CACHED]
     assert cached.ratio <= 1.15
+
+
+def test_both_sides_draw_the_same_landscape():
+    train = fashion_mnist().train[:200]
+    ours, other = overhead._our_landscape(train, 3), overhead._loader_landscape(train, 3)
+    torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_landscape_takes_less_than_a_minute():
+    """The stored measurement holds what is asked of it."""
+    (drawn,) = [c for c in overhead.load() if c.name.startswith("a landscape of 31 × 31 points")]
+    assert drawn.ours < 60

@@ -241,6 +241,17 @@ def test_a_batch_holds_normalised_images_with_their_labels(images):
         assert torch.equal(inputs[:, 0, 0, 0].int() % 5, target.int())
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_come_back_from_inputs(channels):
+    pixels = torch.arange(256).view(-1, 1, 1, 1).expand(-1, channels, 2, 2).byte()
+    mean, std = (0.2, 0.5, 0.7)[:channels], (0.1, 0.3, 0.4)[:channels]
+    known = data.Images(pixels, torch.zeros(256).long(), ("a",), mean, std)
+    assert torch.equal(known.denormalize(known.inputs()), pixels)
+    beyond = known.denormalize(torch.tensor([-1e3, 1e3]).view(2, 1, 1, 1).expand(2, channels, 2, 2))
+    assert beyond[0].unique().tolist() == [0]
+    assert beyond[1].unique().tolist() == [255]
+
+
 def test_every_image_once_and_the_last_batch_smaller(images):
     batches = numbers(images.batches(8))
     assert [len(batch) for batch in batches] == [8] * 6 + [2]

@@ -269,14 +269,10 @@ def test_function_space_marks_where_each_loss_ends():
 def test_what_each_side_sees_is_drawn_in_pairs():
     views = {"fixed": (PIXELS, 255 - PIXELS), "matching": (PIXELS // 2, PIXELS // 2)}
     figure = plots.seen(PIXELS, views)
-    rows = np.array(figure.axes).reshape(2, 5)
-    expected = [
-        PIXELS,
-        255 - PIXELS,
-        PIXELS,
-        PIXELS // 2,
-        PIXELS // 2,
-    ]  # image, teacher, student, …
+    axes = np.array(figure.axes).reshape(2, 7)
+    rows, gaps = axes[:, [0, 2, 3, 5, 6]], axes[:, [1, 4]]
+    assert not any(axis.images for axis in gaps.flat)
+    expected = [PIXELS, 255 - PIXELS, PIXELS, PIXELS // 2, PIXELS // 2]
     for n, row in enumerate(rows):
         for axis, pixels in zip(row, expected, strict=True):
             assert np.array_equal(axis.images[0].get_array(), pixels[n, 0].numpy())
@@ -299,3 +295,13 @@ def test_accuracy_by_epochs_has_a_log_axis_and_a_line_a_design():
 
 
 ARMS = {"labels": 0, "taught": 3}
+
+
+def test_a_gallery_names_rows_and_columns():
+    figure = plots.gallery({"real": PIXELS, "made": 255 - PIXELS}, ["ant", "bee"])
+    rows = np.array(figure.axes).reshape(2, 2)
+    for row, pixels in zip(rows, (PIXELS, 255 - PIXELS), strict=True):
+        for axis, image in zip(row, pixels, strict=True):
+            assert np.array_equal(axis.images[0].get_array(), image[0].numpy())
+    assert [axis.get_title() for axis in rows[0]] == ["ant", "bee"]
+    assert [row[0].texts[0].get_text() for row in rows] == ["real", "made"]

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from safetensors.torch import load_file
+from toys import same, weights
 
 from kdcourse import metrics, models
 from kdcourse.data import fashion_mnist

@@ -236,3 +236,17 @@ def test_patience_follows_the_epochs():
         lengths = [float(w) for w in re.findall(r"width: (\d+)px; background", screen.value)]
         assert lengths == [pytest.approx(8 * (p - 40), abs=0.5) for p in expected]
         assert f"after {epochs} epochs" in screen.value
+
+
+def test_snapshots_follow_the_steps():
+    taken = {1: IMAGES.pixels[:2], 50: IMAGES.pixels[3:]}
+    captions = {1: ["ant 20 %", "cat 31 %"], 50: ["bee 99 %", "ant 98 %"]}
+    slider, screen = widgets.snapshots(taken, captions).children
+    for step in (50, 1):
+        slider.value = step
+        expected = [
+            widgets.picture(pixels, f"{caption}, after {step} steps", 84)
+            for pixels, caption in zip(taken[step], captions[step], strict=True)
+        ]
+        assert re.findall(r"<img [^>]+>", screen.value) == expected
+        assert f"After {step} steps." in screen.value

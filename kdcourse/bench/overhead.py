@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.transforms import v2
 
-from kdcourse import models
+from kdcourse import models, motivation
 from kdcourse.augmentation import pad_crop_flip
 from kdcourse.bench.compare import Comparison, compare
 from kdcourse.claims.results import RESULTS, current_versions
@@ -24,8 +24,17 @@ PATH = RESULTS / "bench.json"
 CACHED = "an epoch with cached answers of res16 ÷ an epoch on labels (plain8, augmented)"
 
 
-def measure(*, images: int = 4000, rounds: int = 9, path: Path = PATH) -> list[Comparison]:
-    """Run every comparison on one thread, store it with the versions, and return it."""
+def measure(
+    *, images: int = 4000, points: int = 31, rounds: int = 9, path: Path = PATH
+) -> list[Comparison]:
+    """Run every comparison on one thread, store it with the versions, and return it.
+
+    Args:
+        images: in an epoch; a quarter of them in a landscape.
+        points: along each side of a landscape; it is drawn once, however many rounds.
+        rounds: of every other comparison.
+        path: where to store.
+    """
     with one_thread():
         train = fashion_mnist().train[:images]
         lessons = CachedLessons(
@@ -49,6 +58,13 @@ def measure(*, images: int = 4000, rounds: int = 9, path: Path = PATH) -> list[C
                 lambda: _our_batches(train),
                 lambda: _loader_batches(train),
                 rounds,
+            ),
+            compare(
+                f"a landscape of {points} × {points} points (plain8, {images // 4} images) ÷ a "
+                "model moved to every point and a DataLoader read there",
+                lambda: _our_landscape(train[: images // 4], points),
+                lambda: _loader_landscape(train[: images // 4], points),
+                1,
             ),
         ]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,3 +168,26 @@ class PerImage(Dataset):
 def _loader_batches(train: Images) -> None:
     for _ in DataLoader(PerImage(train), batch_size=128, shuffle=True):
         pass
+
+
+def _our_landscape(train: Images, points: int) -> torch.Tensor:
+    found = motivation.landscape(
+        models.plain(8, seed=0), train.inputs(), train.target, points=points, progress=False
+    )
+    return found.loss
+
+
+@torch.no_grad()
+def _loader_landscape(train: Images, points: int) -> torch.Tensor:
+    model = models.plain(8, seed=0).eval()
+    loader = DataLoader(TensorDataset(train.inputs(), train.target), batch_size=128)
+    directions = [motivation.filter_normalized_direction(model, n) for n in range(2)]
+    steps = torch.linspace(-1, 1, points)
+    losses = []
+    for place in torch.cartesian_prod(steps, steps).tolist():
+        moved = motivation.moved(model, directions, place)
+        total = torch.zeros(())
+        for inputs, target in loader:
+            total += nn.functional.cross_entropy(moved(inputs), target, reduction="sum")
+        losses.append(total / len(train))
+    return torch.stack(losses).view(points, points)

@@ -10,7 +10,7 @@ from kdcourse.plots.measured import (
     teacher_sizes,
     temperature_weight_map,
 )
-from kdcourse.plots.samples import maps, neighbours, picture, predictions, seen, softened
+from kdcourse.plots.samples import gallery, maps, neighbours, picture, predictions, seen, softened
 from kdcourse.plots.structure import distance_matrices, embeddings, heat, learned_views
 from kdcourse.plots.style import ALONE, DISTILLED, MARKERS, OTHER, TEACHER
 
@@ -29,6 +29,7 @@ __all__ = [
     "effects",
     "embeddings",
     "function_space",
+    "gallery",
     "gradient_norms",
     "heat",
     "histories",

@@ -91,16 +91,36 @@ def seen(pixels: Tensor, designs: Mapping[str, tuple[Tensor, Tensor]]) -> Figure
         pixels: the original images ``(N, C, H, W)``, uint8.
         designs: what the student and what the teacher sees, ``(N, C, H, W)``, by the design's name.
     """
-    figure, axes = panels(len(pixels), 1 + 2 * len(designs), width=1.0, height=1.15)
-    for n, row in enumerate(axes):
-        picture(row[0], pixels[n])
-        for d, (student, teacher) in enumerate(designs.values()):
-            picture(row[1 + 2 * d], teacher[n])
-            picture(row[2 + 2 * d], student[n])
-    axes[0, 0].set_title("image", fontsize=8)
-    for d, name in enumerate(designs):
-        axes[0, 1 + 2 * d].set_title(f"{name}:\nteacher", fontsize=8)
-        axes[0, 2 + 2 * d].set_title("\nstudent", fontsize=8)
+    ratios = [1.0, *(0.3, 1.0, 1.0) * len(designs)]  # a gap before every pair
+    figure, axes = panels(len(pixels), len(ratios), width=0.8, height=1.05, width_ratios=ratios)
+    titles = ["image"]
+    columns: list[Tensor | None] = [pixels]
+    for name, (student, teacher) in designs.items():
+        titles += ["", f"{name}:\nteacher", "\nstudent"]
+        columns += [None, teacher, student]
+    for column, (title, shown) in enumerate(zip(titles, columns, strict=True)):
+        axes[0, column].set_title(title, fontsize=8)
+        for n, axis in enumerate(axes[:, column]):
+            axis.set_axis_off()
+            if shown is not None:
+                picture(axis, shown[n])
+    return figure
+
+
+def gallery(rows: Mapping[str, Tensor], titles: Sequence[str]) -> Figure:
+    """Images in rows of one kind each, with a title over every column.
+
+    Args:
+        rows: ``(N, C, H, W)``, uint8, by the row's name.
+        titles: N titles.
+    """
+    figure, axes = panels(len(rows), len(titles), width=0.95, height=1.1)
+    for row, (name, pixels) in zip(axes, rows.items(), strict=True):
+        for axis, image in zip(row, pixels, strict=True):
+            picture(axis, image)
+        row[0].text(-0.15, 0.5, name, transform=row[0].transAxes, ha="right", va="center", size=8)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=8)
     return figure
 
 

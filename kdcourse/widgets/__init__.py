@@ -6,7 +6,7 @@ longer than the tenth of a second within which a slider should answer.
 """
 
 from kdcourse.widgets.landscapes import landscapes, surface
-from kdcourse.widgets.samples import bars, maps, neighbours, temperature
+from kdcourse.widgets.samples import bars, maps, neighbours, snapshots, temperature
 from kdcourse.widgets.screen import bar, captioned, heat, html_widget, picture
 from kdcourse.widgets.teachers import teacher_size, vote, vote_curves
 from kdcourse.widgets.tips import patience, views
@@ -22,6 +22,7 @@ __all__ = [
     "neighbours",
     "patience",
     "picture",
+    "snapshots",
     "surface",
     "teacher_size",
     "temperature",

@@ -1,7 +1,7 @@
 """Images, and what models see in them."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import ipywidgets
 from torch import Tensor
@@ -118,3 +118,25 @@ def neighbours(images: Images, embeddings: Mapping[str, Tensor], count: int = 6)
 
     slider = ipywidgets.IntSlider(description="query", min=0, max=len(images) - 1)
     return html_widget(render, query=slider)
+
+
+def snapshots(
+    taken: Mapping[int, Tensor], captions: Mapping[int, Sequence[str]]
+) -> ipywidgets.VBox:
+    """Move through a training, and see the images of its steps.
+
+    Args:
+        taken: ``(N, C, H, W)``, uint8, by the number of steps.
+        captions: N captions, by the number of steps.
+    """
+
+    def render(step: int) -> str:
+        shown = [
+            captioned(picture(pixels, f"{caption}, after {step} steps", 84), caption)
+            for pixels, caption in zip(taken[step], captions[step], strict=True)
+        ]
+        return row(shown) + f"<p>After {step} steps.</p>"
+
+    return html_widget(
+        render, step=ipywidgets.SelectionSlider(description="steps", options=list(taken))
+    )
