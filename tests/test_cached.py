@@ -1,5 +1,8 @@
 """Answers of a teacher that are asked for once."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from toys import images, net, same, weights
@@ -83,17 +86,26 @@ def test_an_interrupted_epoch_is_asked_again(tmp_path):
     assert not lessons(epochs=2, path=path).known.any()
 
 
+def with_gelu():
+    """The usual teacher's weights with another activation."""
+    teacher = net(4, seed=9)
+    teacher.stem[2] = torch.nn.GELU()
+    return teacher
+
+
 @pytest.mark.parametrize(
     ("other", "name"),
     [
         ({"teacher": net(4, seed=8)}, "teacher"),
+        ({"teacher": with_gelu()}, "teacher"),
         ({"images": images(40, seed=5)}, "images"),
+        ({"images": replace(images(40), std=(0.5,))}, "images"),
         ({"views": tips.Consistent(Noise(0.3))}, "views"),
         ({"views": tips.Independent(Noise(0.2))}, "views"),
         ({"epochs": 3}, "epochs"),
         ({"seed": 1}, "seed"),
     ],
-    ids=["teacher", "images", "augmentation", "design", "epochs", "seed"],
+    ids=["teacher", "activation", "images", "scale", "augmentation", "design", "epochs", "seed"],
 )
 def test_a_wrong_cache_is_an_error(tmp_path, other, name):
     path = tmp_path / "a.bin"
@@ -102,6 +114,17 @@ def test_a_wrong_cache_is_an_error(tmp_path, other, name):
     with pytest.raises(WrongCacheError, match=name):
         lessons(**{"epochs": 2, "path": path, **other})
     assert path.read_bytes() == before
+
+
+def test_many_answers_are_kept_in_a_temporary_file(monkeypatch):
+    in_memory = lessons(epochs=2)
+    monkeypatch.setattr("kdcourse.teachers.cached.MOST_IN_MEMORY", 100)
+    mapped = lessons(epochs=2)
+    assert isinstance(mapped.answers, np.memmap)
+    assert not isinstance(in_memory.answers, np.memmap)
+    students = [learn(one, one.teacher) for one in (in_memory, mapped)]
+    assert same(*map(weights, students))
+    assert mapped.known.all()
 
 
 def test_a_truncated_file_is_an_error(tmp_path):

@@ -23,6 +23,7 @@ from kdcourse.claims import (
     compressed,
     experiment,
     motivation,
+    newer,
     properties,
     reproduce,
     table,
@@ -402,6 +403,13 @@ def test_every_family_has_the_weight_that_was_best_on_validation_data(family):
     search = load("pros-cons-search")
     means = {weight: search.mean(f"{family} {weight}") for weight in properties.GRID}
     assert means[properties.WEIGHTS[family]] == max(means.values())
+
+
+@pytest.mark.parametrize("method", newer.METHODS)
+def test_every_newer_method_has_the_weight_that_was_best_on_validation_data(method):
+    search = load("newer-logit-search")
+    means = {weight: search.mean(f"{method} {weight}") for weight in newer.GRID}
+    assert means[newer.WEIGHTS[method]] == max(means.values())
 
 
 def test_attention_has_the_layers_and_the_weight_that_were_best_on_validation_data():

@@ -12,7 +12,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
 
 
 def test_there_are_programs():
-    assert len(PROGRAMS) == 3
+    assert len(PROGRAMS) == 4
 
 
 def test_they_run_one_after_the_other(tmp_path, monkeypatch):
@@ -28,6 +28,7 @@ def test_they_run_one_after_the_other(tmp_path, monkeypatch):
         "my_teacher": net(seed=2),
         "my_loader": list(images(40).batches(20)),
         "large": net(4),
+        "my_images": images(40),
         "assistant": net(3),
         "student": net(2),
         "net_a": net(seed=3),
@@ -35,7 +36,8 @@ def test_they_run_one_after_the_other(tmp_path, monkeypatch):
         "make_net": lambda seed: net(seed=seed),
     }
     for program in PROGRAMS:
-        exec(program, names)
+        exec(program.replace("epochs=1000", "epochs=60"), names)
     assert len(names["history"]) == 30
     assert (tmp_path / "run.pt").is_file()
     assert len(names["generations"]) == 3
+    assert (tmp_path / "long.pt").is_file()

@@ -11,6 +11,7 @@ e shows the views of epoch e mod R, drawn from seeds, so that after R epochs the
 import hashlib
 import json
 import math
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,8 @@ from kdcourse.checks import check_number
 from kdcourse.data import Images, Views
 from kdcourse.training.run import described
 from kdcourse.training.teacher import Outputs, Teacher, as_teacher, follows
+
+MOST_IN_MEMORY = 2**30  # bytes of answers; more are kept in a temporary file, mapped into memory
 
 
 class WrongCacheError(ValueError):
@@ -57,8 +60,9 @@ class CachedLessons:
         epochs: R, different epochs; N·R·K numbers are stored.
         batch_size: images per batch.
         seed: of order and augmentations.
-        path: file to keep the answers in, mapped into memory; in memory alone by default. Another
-            program takes it up if teacher, images, views and seeds are the same.
+        path: file to keep the answers in, mapped into memory. Another program takes it up if
+            teacher, images, views and seeds are the same. By default they end with this object,
+            and are kept in memory as long as they take less than a gigabyte.
 
     Raises:
         WrongCacheError: the file belongs to others, and the message says what differs.
@@ -106,7 +110,10 @@ class CachedLessons:
             logits = torch.from_numpy(self.answers[number, first:last].copy())
             yield (inputs, logits.to(inputs.device)), target
             first = last
-        self.known[number] = True
+        if not self.known[number]:
+            if isinstance(self.answers, np.memmap):
+                self.answers.flush()  # they reach the disk before they count as known
+            self.known[number] = True
 
     def _answer(self, inputs: Tensor) -> Tensor:
         with torch.no_grad():
@@ -117,15 +124,20 @@ class CachedLessons:
 
     def _open(self, shape: tuple[int, ...], path: Path | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the answers and which epochs are known, from files if there are any."""
+        size = 4 * math.prod(shape)
         if path is None:
-            return np.zeros(shape, np.float32), np.zeros(self.epochs, bool)
-        card, known = path.with_suffix(".json"), path.with_suffix(".known")
+            known = np.zeros(self.epochs, bool)
+            if size <= MOST_IN_MEMORY:
+                return np.zeros(shape, np.float32), known
+            with tempfile.TemporaryFile() as aside:
+                return np.memmap(aside, np.float32, "w+", shape=shape), known
+        card, marks = path.with_suffix(".json"), path.with_suffix(".known")
         belongs = self._belongs_to()
         mode: Literal["r+", "w+"] = "w+"
-        if card.is_file() and known.is_file() and path.is_file():
+        if card.is_file() and marks.is_file() and path.is_file():
             mode = "r+"
             stored = json.loads(card.read_text())
-            stored["bytes"], belongs["bytes"] = str(path.stat().st_size), str(4 * math.prod(shape))
+            stored["bytes"], belongs["bytes"] = str(path.stat().st_size), str(size)
             for name, value in belongs.items():
                 if stored.get(name) != value:
                     raise WrongCacheError(
@@ -133,15 +145,16 @@ class CachedLessons:
                     )
         path.parent.mkdir(parents=True, exist_ok=True)
         answers = np.memmap(path, np.float32, mode, shape=shape)
-        flags = np.memmap(known, np.bool_, mode, shape=(self.epochs,))
+        flags = np.memmap(marks, np.bool_, mode, shape=(self.epochs,))
         card.write_text(json.dumps(belongs, indent=1))
         return answers, flags
 
     def _belongs_to(self) -> dict[str, str]:
         """What the answers depend on."""
+        normalised = self.images.mean, self.images.std
         return {
-            "teacher": _sha256(*self.asked.state_dict().values()),
-            "images": _sha256(self.images.pixels, self.images.target),
+            "teacher": _sha256(described(self.asked), *self.asked.state_dict().values()),
+            "images": _sha256(described(normalised), self.images.pixels, self.images.target),
             "views": described(self.views),
             "epochs": str(self.epochs),
             "batch_size": str(self.batch_size),
@@ -149,8 +162,8 @@ class CachedLessons:
         }
 
 
-def _sha256(*tensors: Tensor) -> str:
-    digest = hashlib.sha256()
+def _sha256(description: str, *tensors: Tensor) -> str:
+    digest = hashlib.sha256(description.encode())
     for tensor in tensors:
         digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
     return digest.hexdigest()
