@@ -248,8 +248,8 @@ class GeneratedImages:
         return self.steps
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        self.generator.train()
         for _ in range(self.steps):
+            self.generator.train()
             images = self.generator(self.noise(self.batch_size))
             value = self._judge(images)
             self.optimizer.zero_grad()
@@ -258,9 +258,16 @@ class GeneratedImages:
             self.losses.append(float(value.detach()))
             yield images.detach(), torch.full((len(images),), -1, device=images.device)
 
+    @torch.no_grad()
+    def show(self, samples: int) -> Tensor:
+        """Return what the generator makes now, ``(N, C, H, W)``, without learning from it."""
+        with evaluation_mode(self.generator):
+            return self.generator(self.noise(samples))
+
     def noise(self, samples: int) -> Tensor:
-        """Draw noise ``(N, Z)`` on the generator's device."""
-        device = next(self.generator.parameters()).device
+        """Draw noise ``(N, Z)``, where the teacher is; the generator goes there, too."""
+        device = next(self.teacher.parameters()).device
+        self.generator.to(device)
         return torch.randn(samples, self.generator.noise, generator=self.draw).to(device)
 
     def _judge(self, images: Tensor) -> Tensor:

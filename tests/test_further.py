@@ -163,6 +163,26 @@ def test_a_student_learns_on_generated_images_only(statistics):
     assert all(p.grad is None for p in teacher.parameters())
 
 
+def test_what_it_makes_can_be_looked_at():
+    generator = Generator(8, 4, size=12)
+    made = GeneratedImages(generator, net(4), "embedding", seed=3)
+    before, mode = weights(generator), generator.training
+    shown = made.show(5)
+    assert shown.shape == (5, 1, 12, 12)
+    assert not shown.requires_grad
+    assert same(weights(generator), before)
+    assert generator.training == mode
+    assert made.losses == []
+
+
+def test_generator_and_student_work_where_the_teacher_is(device):
+    teacher, generator = net(4).to(device), Generator(8, 4, size=12)
+    made = GeneratedImages(generator, teacher, "embedding", steps=2, batch_size=4)
+    student = net()
+    fit(student, made, LogitKD(4), teacher=teacher, epochs=1, device=device, progress=False)
+    assert made.show(2).device.type == torch.device(device).type
+
+
 def test_a_frozen_weight_stays_frozen():
     teacher = net(4)
     teacher.classifier.bias.requires_grad_(False)
