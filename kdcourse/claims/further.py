@@ -53,7 +53,8 @@ def taught_by_seed(
         Effect("5-NN accuracy of res8, taught − self-supervised", "taught", "self-supervised"),
         Effect("5-NN accuracy of res8, taught − random weights", "taught", "random"),
     ),
-    reason="SEED, from res16.",
+    reason="SEED, 4,000 images for 20 epochs. The student comes out as good as its teacher, res16, "
+    "which learned from 10,000 images for 60 epochs.",
     toy=TOY,
 )
 def seed(
@@ -102,7 +103,9 @@ def generated(
         Effect("test accuracy, with the statistics of batch norm − without", "generated", "plain"),
         Effect("test accuracy, from real images − from generated images", "real", "generated"),
     ),
-    reason="res8 from res16, without a label.",
+    reason="res8 from res16, without a label, as many steps in every arm. Without the statistics "
+    "of batch norm generated images are worth half as much; against 4,000 real ones 15 points are "
+    "missing.",
     toy={"images": 256, "epochs": 1},
 )
 def data_free(
