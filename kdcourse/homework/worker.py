@@ -1,0 +1,143 @@
+"""The process that runs a submission. It holds no check, no solution and no grade.
+
+The grader (:mod:`kdcourse.homework.sandbox`) sends it cells to run and functions to call with
+inputs of its own; back go plain tensors and numbers. Whatever a submission does to this process, it
+can only change what its own functions answer.
+"""
+
+import importlib
+import io
+import pickle
+import sys
+from collections import deque
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+from torch import Tensor, nn
+from traitlets.config import Config
+
+from kdcourse.homework import guard
+from kdcourse.homework.memory import LargestTensor
+
+REMEMBERED = 500  # calls whose gradients may still be asked for: gradcheck makes many
+
+
+class Worker:
+    """Runs cells in one namespace and calls the functions that they define."""
+
+    def __init__(self) -> None:
+        quiet = Config({"HistoryManager": {"enabled": False}})
+        self.shell = InteractiveShell.instance(config=quiet)
+        self.calls: deque[tuple[Tensor, list[Tensor]]] = deque(maxlen=REMEMBERED)
+        self.made = 0
+        # Cells that call otter find something that does nothing: there is no check here to run.
+        sys.modules["otter"] = MagicMock()
+
+    def run(self, source: str) -> dict[str, Any]:
+        """Run a cell as a notebook would."""
+        result = self.shell.run_cell(source, store_history=False)
+        error = result.error_before_exec or result.error_in_exec
+        return {} if error is None else {"error": described(error)}
+
+    def defines(self, name: str) -> dict[str, Any]:
+        """Tell whether a function of that name exists."""
+        return {"value": callable(self.shell.user_ns.get(name))}
+
+    def call(self, name: str, arguments: list[Any], options: dict[str, Any]) -> dict[str, Any]:
+        """Call a function; its result can be differentiated afterwards."""
+        taken = list(changeable([arguments, options]))
+        versions = [getattr(one, "_version", None) for one in taken]
+        with LargestTensor() as watched:
+            result = self.shell.user_ns[name](*arguments, **options)
+        reply = {"value": plain(result), "largest": watched.numel}
+        reply["changed"] = {
+            number: one.state_dict() if isinstance(one, nn.Module) else one.detach()
+            for number, (one, version) in enumerate(zip(taken, versions, strict=True))
+            if isinstance(one, nn.Module) or one._version != version
+        }
+        if isinstance(result, Tensor) and result.requires_grad:
+            inputs = [one for one in arguments if isinstance(one, Tensor) and one.requires_grad]
+            self.calls.append((result, inputs))
+            reply["number"] = self.made
+            self.made += 1
+        return reply
+
+    def backward(self, number: int, gradient: Tensor) -> dict[str, Any]:
+        """Return the gradients of a call's arguments, None where there is none."""
+        result, inputs = self.calls[number - self.made]  # counted from the newest
+        if not inputs:
+            return {"value": []}
+        gradients = torch.autograd.grad(
+            result, inputs, gradient, allow_unused=True, retain_graph=True
+        )
+        return {"value": list(gradients)}
+
+
+def changeable(value: Any) -> Any:
+    """Yield the modules and tensors of nested arguments, always in the same order."""
+    if isinstance(value, Tensor | nn.Module):
+        yield value
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from changeable(one)
+    elif isinstance(value, dict):
+        yield from changeable(list(value.values()))
+
+
+def plain(value: Any) -> Any:
+    """Return a result as tensors, numbers, words, and lists and tuples of them."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if type(value).__module__ == "numpy":
+        return plain(value.tolist())
+    raise TypeError(f"returned a {type(value).__name__}, not a tensor or a number")
+
+
+def described(error: BaseException) -> str:
+    """Return an exception as one short line."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = "(an error that cannot be printed)"
+    return f"{type(error).__name__}: {text}"[:300].rstrip(": ")
+
+
+def serve(channel: Connection, worker: Worker) -> None:
+    """Answer the grader until it hangs up."""
+    while True:
+        command, *arguments = pickle.loads(channel.recv_bytes())
+        try:
+            reply = getattr(worker, command)(*arguments)
+        except BaseException as error:
+            reply = {"error": described(error)}
+        answer = io.BytesIO()
+        torch.save(reply, answer)
+        channel.send_bytes(answer.getvalue())
+
+
+def main() -> None:
+    """Prepare, lock the door, and serve."""
+    channel = Connection(int(sys.argv[1]))
+    memory, folders, modules = pickle.loads(channel.recv_bytes())
+    torch.set_num_threads(1)
+    for name in modules:
+        importlib.import_module(name)
+    nn.Linear(1, 1)(torch.ones(1, 1)).backward()  # what torch imports late is here before the lock
+    torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1).step()
+    worker = Worker()
+    guard.limit(memory)
+    guard.lock(Path.cwd(), folders)
+    channel.send_bytes(b"ready")
+    serve(channel, worker)
+
+
+if __name__ == "__main__":
+    main()
