@@ -128,7 +128,7 @@ def check(question: Question, names: dict[str, Any]) -> Mark:
         )
         for result in test.test_case_results
     ]
-    return Mark(question.name, test.score, question.points, checks=checks)
+    return Mark(question.name, round(test.score, 6), question.points, checks=checks)
 
 
 def _problem(message: str) -> str:

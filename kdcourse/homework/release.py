@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Assignment:
     name: str
     questions: tuple[Question, ...]
     notebook: str
-    autograder: bytes
+    autograder: bytes = field(repr=False)
 
 
 def names() -> list[str]:
