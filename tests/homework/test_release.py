@@ -81,7 +81,9 @@ def test_every_question_says_what_it_asks(name, assignments):
         assert "**Objective:**" in text
         stub = cells[f"{id}-answer"].source
         if question.checks:
-            assert re.match(rf"def {question.name}\((\s*\w+: [\w.\[\]]+( = 2.0)?,?)+\s*\) -> \S", stub)
+            assert re.match(
+                rf"def {question.name}\((\s*\w+: [\w.\[\]]+( = 2.0)?,?)+\s*\) -> \S", stub
+            )
             assert '    """' in stub
             assert f'raise NotImplementedError("write {question.name}")' in stub
             assert cells[f"{id}-check"].source == f'grader.check("{question.name}")'
