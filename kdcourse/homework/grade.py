@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from kdcourse.homework import release
+from kdcourse.homework import guard, release
 from kdcourse.homework.feedback import page
 from kdcourse.homework.judge import Verdict, judge, nothing
 from kdcourse.homework.sandbox import Limits
@@ -86,8 +86,13 @@ def grade(
 def _judge_aside(data: bytes, assignment: release.Assignment, limits: Limits) -> Verdict:
     """Judge in a fresh process, whose random numbers and settings no other submission shares."""
     fresh = get_context("spawn")
-    with ProcessPoolExecutor(1, fresh, torch.set_num_threads, (1,)) as aside:
+    with ProcessPoolExecutor(1, fresh, _prepare, (limits.memory,)) as aside:
         return aside.submit(judge, data, assignment, limits).result()
+
+
+def _prepare(memory: int) -> None:
+    torch.set_num_threads(1)
+    guard.limit(memory, 3600)
 
 
 def feedback_folder(out: Path) -> Path:

@@ -1,10 +1,6 @@
-"""One process of a submission: started in a folder of its own, watched, and ended.
-
-What it sends back is read as plain data (tensors, numbers, words) and never executed.
-"""
+"""One process of a submission: started in a folder of its own, watched, and ended."""
 
 import contextlib
-import io
 import os
 import pickle
 import signal
@@ -20,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 
 from kdcourse.data import data_root
+from kdcourse.homework.wire import unpacked
 
 COURSE = Path(__file__).parents[2]
 # Modules of the course that answer no question; the others cannot be read by a submission.
 ALLOWED = ("kdcourse.data", "kdcourse.metrics", "kdcourse.models")
+START = 120  # seconds to start a process
 KEPT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH")  # of the environment
 
 
@@ -58,7 +55,7 @@ class Process:
         self.limits = limits
         self.folder = tempfile.TemporaryDirectory(prefix="kdcourse-homework-")
         self.channel, theirs = Pipe()
-        self.deadline = time.monotonic() + 120  # to start
+        self.deadline = time.monotonic() + START
         self.reason = ""
         self.printed = 0
         self.process = subprocess.Popen(
@@ -75,34 +72,31 @@ class Process:
         for watch in (self._watch, self._drain):
             threading.Thread(target=watch, daemon=True).start()
         modules = ALLOWED if uses_course else ()
-        self._exchange(pickle.dumps((limits.memory, self._folders(), modules)))
+        own_limits = limits.memory, int(limits.total) + START
+        self.channel.send_bytes(pickle.dumps((own_limits, self._folders(), modules)))
+        self._ask(("ready",))
 
     def request(self, message: Sequence[Any], seconds: float) -> dict[str, Any]:
-        """Send a message and return the answer, read as plain data."""
+        """Send a message and return the answer, which is read as plain data."""
         self.deadline = time.monotonic() + seconds
-        data = self._exchange(pickle.dumps(message))
+        reply = self._ask(message)
         self.deadline = float("inf")
-        try:
-            reply = torch.load(io.BytesIO(data), weights_only=True)
-            if not isinstance(reply, dict):
-                raise TypeError(type(reply).__name__)
-        except Exception:
-            self.reason = "answered what cannot be read"
-            self._kill()
-            raise EndedError(self.reason) from None
         return reply
 
-    def _exchange(self, data: bytes) -> bytes:
+    def _ask(self, message: Sequence[Any]) -> dict[str, Any]:
         try:
-            self.channel.send_bytes(data)
-            return self.channel.recv_bytes(self.limits.reply)
+            self.channel.send_bytes(pickle.dumps(message))
+            answer = [self.channel.recv_bytes(self.limits.reply) for _ in range(2)]
         except EOFError:
             status = self.process.wait()
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
             raise EndedError(self.reason or f"ended its process ({how})") from None
         except OSError as error:
-            self._kill()
             raise EndedError(self.reason or f"broke the connection ({error})") from None
+        try:
+            return unpacked(*answer)
+        except Exception:
+            raise EndedError("answered what cannot be read") from None
 
     def close(self) -> int:
         """End the process and everything it started; return the bytes that it printed."""
@@ -152,7 +146,7 @@ class Process:
     @staticmethod
     def _folders() -> dict[Path, bool]:
         """Which folders a submission may read (:func:`kdcourse.homework.guard.lock`)."""
-        system = ("/usr", "/lib", "/lib64", "/etc", "/dev/urandom")
+        system = ("/usr", "/lib", "/lib64", "/dev/urandom")
         closed = [COURSE, COURSE / "kdcourse"]
         readable = [Path(sys.prefix), Path(sys.base_prefix), data_root(), *map(Path, system)]
         return dict.fromkeys(closed, False) | dict.fromkeys(readable, True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from kdcourse.homework.process import EndedError, Limits, Process
-from kdcourse.homework.worker import changeable
+from kdcourse.homework.wire import changeable
 
 MOST_ENDED = 5  # processes that a submission may hang or kill
 
@@ -118,12 +118,9 @@ class Remote:
         try:
             self.largest = int(reply["largest"])
             taken = list(changeable([list(arguments), options]))
-            for number, state in reply["changed"].items():
-                _change(taken[number], state)
-            value = reply["value"]
-            if isinstance(value, Tensor) and value.layout is not torch.strided:
-                raise TypeError("a sparse tensor")
-            number = reply.get("number")
+            for place, state in reply["changed"]:
+                _change(taken[place], state)
+            value, number = reply["value"], reply.get("number")
         except Exception as error:
             raise SubmissionError(f"{self.name} answered what cannot be read ({error})") from None
         if number is None:

@@ -6,7 +6,6 @@ can only change what its own functions answer.
 """
 
 import importlib
-import io
 import pickle
 import sys
 from collections import deque
@@ -22,8 +21,16 @@ from traitlets.config import Config
 
 from kdcourse.homework import guard
 from kdcourse.homework.memory import LargestTensor
+from kdcourse.homework.wire import changeable, packed
 
 REMEMBERED = 500  # calls whose gradients may still be asked for: gradcheck makes many
+
+
+class Shell(InteractiveShell):
+    """What runs cells in a notebook, magics included, without a screen."""
+
+    def enable_gui(self, gui: str | None = None) -> None:
+        """Show figures nowhere."""
 
 
 class Worker:
@@ -31,11 +38,15 @@ class Worker:
 
     def __init__(self) -> None:
         quiet = Config({"HistoryManager": {"enabled": False}})
-        self.shell = InteractiveShell.instance(config=quiet)
+        self.shell = Shell.instance(config=quiet)
         self.calls: deque[tuple[Tensor, list[Tensor]]] = deque(maxlen=REMEMBERED)
         self.made = 0
         # Cells that call otter find something that does nothing: there is no check here to run.
         sys.modules["otter"] = MagicMock()
+
+    def ready(self) -> dict[str, Any]:
+        """Answer the first question."""
+        return {}
 
     def run(self, source: str) -> dict[str, Any]:
         """Run a cell as a notebook would."""
@@ -53,12 +64,12 @@ class Worker:
         versions = [getattr(one, "_version", None) for one in taken]
         with LargestTensor() as watched:
             result = self.shell.user_ns[name](*arguments, **options)
-        reply = {"value": plain(result), "largest": watched.numel}
-        reply["changed"] = {
-            number: one.state_dict() if isinstance(one, nn.Module) else one.detach()
+        changed = [
+            (number, one.state_dict() if isinstance(one, nn.Module) else one)
             for number, (one, version) in enumerate(zip(taken, versions, strict=True))
             if isinstance(one, nn.Module) or one._version != version
-        }
+        ]
+        reply = {"value": result, "largest": watched.numel, "changed": changed}
         if isinstance(result, Tensor) and result.requires_grad:
             inputs = [one for one in arguments if isinstance(one, Tensor) and one.requires_grad]
             self.calls.append((result, inputs))
@@ -77,30 +88,6 @@ class Worker:
         return {"value": list(gradients)}
 
 
-def changeable(value: Any) -> Any:
-    """Yield the modules and tensors of nested arguments, always in the same order."""
-    if isinstance(value, Tensor | nn.Module):
-        yield value
-    elif isinstance(value, list | tuple):
-        for one in value:
-            yield from changeable(one)
-    elif isinstance(value, dict):
-        yield from changeable(list(value.values()))
-
-
-def plain(value: Any) -> Any:
-    """Return a result as tensors, numbers, words, and lists and tuples of them."""
-    if isinstance(value, Tensor):
-        return value.detach().cpu().clone()
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if type(value).__module__ == "numpy":
-        return plain(value.tolist())
-    raise TypeError(f"returned a {type(value).__name__}, not a tensor or a number")
-
-
 def described(error: BaseException) -> str:
     """Return an exception as one short line."""
     try:
@@ -115,27 +102,25 @@ def serve(channel: Connection, worker: Worker) -> None:
     while True:
         command, *arguments = pickle.loads(channel.recv_bytes())
         try:
-            reply = getattr(worker, command)(*arguments)
+            answer = packed(getattr(worker, command)(*arguments))
         except BaseException as error:
-            reply = {"error": described(error)}
-        answer = io.BytesIO()
-        torch.save(reply, answer)
-        channel.send_bytes(answer.getvalue())
+            answer = packed({"error": described(error)})
+        for part in answer:
+            channel.send_bytes(part)
 
 
 def main() -> None:
     """Prepare, lock the door, and serve."""
     channel = Connection(int(sys.argv[1]))
-    memory, folders, modules = pickle.loads(channel.recv_bytes())
+    limits, folders, modules = pickle.loads(channel.recv_bytes())
     torch.set_num_threads(1)
     for name in modules:
         importlib.import_module(name)
     nn.Linear(1, 1)(torch.ones(1, 1)).backward()  # what torch imports late is here before the lock
     torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1).step()
     worker = Worker()
-    guard.limit(memory)
+    guard.limit(*limits)
     guard.lock(Path.cwd(), folders)
-    channel.send_bytes(b"ready")
     serve(channel, worker)
 
 

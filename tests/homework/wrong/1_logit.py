@@ -160,7 +160,7 @@ def train_student__teacher_on_labelled_images_only(student, inputs, target, teac
         kd = 16 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
         return F.cross_entropy(z, target[batch]) + kd
 
-    trained(student, inputs, loss, epochs=10)
+    trained(student, inputs, loss, epochs=100)
 
 
 def train_student__unknown_labels_are_a_class(student, inputs, target, teacher_logits):
