@@ -29,6 +29,8 @@ REMEMBERED = 500  # calls whose gradients may still be asked for: gradcheck make
 class Shell(InteractiveShell):
     """What runs cells in a notebook, magics included, without a screen."""
 
+    system = InteractiveShell.system_raw  # without a terminal
+
     def enable_gui(self, gui: str | None = None) -> None:
         """Show figures nowhere."""
 
@@ -100,8 +102,9 @@ def described(error: BaseException) -> str:
 def serve(channel: Connection, worker: Worker) -> None:
     """Answer the grader until it hangs up."""
     while True:
-        command, *arguments = pickle.loads(channel.recv_bytes())
+        message = channel.recv_bytes()
         try:
+            command, *arguments = pickle.loads(message)
             answer = packed(getattr(worker, command)(*arguments))
         except BaseException as error:
             answer = packed({"error": described(error)})

@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-import time
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 
 import pytest
 
@@ -14,7 +14,7 @@ from kdcourse.homework.sandbox import Limits
 
 NAME = "3_teachers_tips"  # the quickest one
 ALL = 15  # its points that need no person
-QUICK = Limits(call=5, total=60)
+QUICK = Limits(call=10, total=100)
 
 JUNK = {
     "vote_accuracy_answer": "def vote_accuracy(accuracy, voters):\n    return 0.5",
@@ -99,7 +99,7 @@ HOSTILE = {
     ),
     "syntax error": ({"vote_accuracy_answer": "def vote_accuracy(:"}, ALL - 2, "SyntaxError"),
     "reading the tests' folder": (JUNK | {"more": COPY_OF_THE_MASTER}, 0, "not available"),
-    "patched torch": (JUNK | {"more": PATCHED_TORCH}, 0, "cannot be read"),
+    "patched torch": (JUNK | {"more": PATCHED_TORCH}, 0, "one voter of 0.7"),
     "patched builtins": (JUNK | {"more": PATCHED_BUILTINS}, 0, "wrong"),
     "patched grader": (JUNK | {"more": PATCHED_GRADER}, 0, "one voter of 0.7"),
     "forged answers": (JUNK | {"more": FORGED_ANSWERS}, 0, "cannot be read"),
@@ -124,12 +124,17 @@ def remarks(verdict):
     return "; ".join([*verdict.remarks, *(mark.remarks for mark in verdict.marks if mark.remarks)])
 
 
+def computed():
+    """Seconds that this process and those it started have computed, however busy the machine."""
+    return sum(sum(getrusage(who)[:2]) for who in (RUSAGE_SELF, RUSAGE_CHILDREN))
+
+
 @pytest.mark.parametrize("name", ["1_logit", "2_feature_relational", NAME])
 def test_reference_gets_everything_and_the_stub_nothing(name, assignments, notebook):
     assignment = assignments[name]
-    began = time.monotonic()
+    began = computed()
     solved = judge(notebook(name), assignment)
-    assert time.monotonic() - began < 60
+    assert computed() - began < 60
     for mark in solved.marks:
         assert mark.points == (mark.of if mark.checks else None), mark
     assert not solved.remarks
