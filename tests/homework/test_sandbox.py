@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from kdcourse import homework
 from kdcourse.homework import landlock, release
 from kdcourse.homework.memory import largest_tensor
-from kdcourse.homework.sandbox import MOST_ENDED, Limits, Sandbox, SubmissionError
+from kdcourse.homework.sandbox import Limits, Sandbox, SubmissionError
 
 CELLS = {
-    "imports": "import os, torch\nfrom torch import nn\nfrom kdcourse import data",
+    "imports": "import os, torch\nfrom torch import nn",
     "square": "def square(x, y):\n    return (x * x).sum() + 0 * y.detach().sum()",
     "outer": "def outer(x):\n    return (x[:, None] * x).sum(dim=1)",
     "zero": "@torch.no_grad()\ndef zero(layers, x):\n    layers[0].weight.zero_()\n    x.zero_()",
@@ -21,10 +22,12 @@ CELLS = {
     "hang": "def hang():\n    while True: pass",
 }
 
+COURSE = {"course": "from kdcourse import data", **CELLS}
+
 
 @pytest.fixture(scope="module")
 def sandbox():
-    with Sandbox(CELLS, Limits(call=10)) as sandbox:
+    with Sandbox(COURSE, Limits(call=10)) as sandbox:
         yield sandbox
 
 
@@ -166,14 +169,27 @@ def test_a_function_that_hangs_is_stopped_and_not_called_again():
     assert not process.is_running()
 
 
-def test_cells_that_end_the_process_are_left_out_but_not_for_ever():
-    cells = {str(number): "import os; os._exit(4)" for number in range(20)}
+def test_one_that_waits_is_stopped_too():
+    with Sandbox(CELLS, Limits(call=0.5)) as sandbox:
+        answer = sandbox.function("answer")
+        began = time.monotonic()
+        with pytest.raises(SubmissionError, match="took too long"):
+            answer("__import__('time').sleep(1000)")
+        assert time.monotonic() - began < 60
+
+
+def test_cells_that_end_the_process_are_left_out():
     with Sandbox({**CELLS, "a": "os._exit(3)"}) as sandbox:
         assert sandbox.function("answer")("2 + 3") == 5
         assert sandbox.cell_errors == {"a": "ended its process (exit status 3)"}
+
+
+def test_but_not_for_ever(monkeypatch):
+    monkeypatch.setattr(homework.sandbox, "MOST_ENDED", 2)
+    cells = {str(number): "import os; os._exit(4)" for number in range(20)}
     with (
         Sandbox(cells) as sandbox,
-        pytest.raises(SubmissionError, match=f"ended its process {MOST_ENDED} times"),
+        pytest.raises(SubmissionError, match="ended its process 2 times"),
     ):
         sandbox.function("answer")
 
