@@ -127,7 +127,7 @@ class Store:
 
 
 def _labelled(submissions: Iterable[Path]) -> dict[str, Path]:
-    """Find the notebooks and name each by its path below the common folder, without suffix."""
+    """Find the notebooks and name each by its path below the common folder, without .ipynb."""
     paths: list[Path] = []
     for path in submissions:
         if not path.exists():
@@ -138,7 +138,7 @@ def _labelled(submissions: Iterable[Path]) -> dict[str, Path]:
     if not paths:
         raise ValueError("no notebooks among the submissions")
     common = Path(os.path.commonpath([path.parent for path in paths]))
-    return {path.relative_to(common).with_suffix("").as_posix(): path for path in paths}
+    return {path.relative_to(common).as_posix().removesuffix(".ipynb"): path for path in paths}
 
 
 def _write_csv(out: Path, verdicts: Mapping[str, Verdict]) -> None:

@@ -134,7 +134,7 @@ def check(question: Question, names: dict[str, Any]) -> Mark:
 def _problem(message: str) -> str:
     """Take what went wrong out of otter's message, whose last line is ``Error: what``."""
     kind, _, text = message.strip().splitlines()[-1].partition(": ")
-    return text if kind in ("AssertionError", "SubmissionError") else f"{kind}: {text}"
+    return (text if kind in ("AssertionError", "SubmissionError") else f"{kind}: {text}")[:500]
 
 
 def _written(question: Question, submission: Submission) -> Mark:

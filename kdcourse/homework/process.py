@@ -103,8 +103,9 @@ class Process:
             status = self.process.wait()
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
             raise EndedError(self.reason or f"ended its process ({how})") from None
-        except OSError as error:
-            raise EndedError(self.reason or f"broke the connection ({error})") from None
+        except OSError:
+            size = f"{self.limits.reply / 2**20:g} MB"
+            raise EndedError(self.reason or f"answered more than {size}") from None
         try:
             return unpacked(*answer)
         except Exception:

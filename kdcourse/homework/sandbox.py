@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from kdcourse.homework.process import EndedError, Limits, Process
-from kdcourse.homework.wire import changeable
+from kdcourse.homework.wire import leaves
 
 MOST_ENDED = 5  # processes that a submission may hang or kill
 
@@ -51,7 +51,7 @@ class Sandbox:
 
     def function(self, name: str) -> "Remote":
         """Return the function that the submission defines under a name."""
-        if not self.ask(name, "defines", name)["value"]:
+        if self.ask(name, "defines", name).get("value") is not True:
             raise SubmissionError(f"{name} is not defined")
         return Remote(self, name)
 
@@ -95,7 +95,7 @@ class Sandbox:
         finally:
             self.left -= process.spent - spent
         if "error" in reply:
-            raise SubmissionError(f"raised {reply['error']}")
+            raise SubmissionError(f"raised {' '.join(str(reply['error']).split()):.300}")
         return reply
 
     def _close(self) -> None:
@@ -105,7 +105,7 @@ class Sandbox:
 
 
 class Remote:
-    """A function of a submission. Arguments that it changes in place change here, too."""
+    """A function of a submission. Modules that it is given change here, too; tensors must not."""
 
     def __init__(self, sandbox: Sandbox, name: str):
         self.sandbox = sandbox
@@ -116,9 +116,10 @@ class Remote:
         reply = self.sandbox.ask(self.name, "call", self.name, list(arguments), options)
         try:
             self.largest = int(reply["largest"])
-            taken = list(changeable([list(arguments), options]))
-            for place, state in reply["changed"]:
-                _change(taken[place], state)
+            given = leaves([list(arguments), options])
+            modules = [one for one in given if isinstance(one, nn.Module)]
+            for module, state in zip(modules, reply["states"], strict=True):
+                module.load_state_dict(state)
             value, number = reply["value"], reply.get("number")
         except Exception as error:
             raise SubmissionError(f"{self.name} answered what cannot be read ({error})") from None
@@ -147,13 +148,3 @@ class _Answer(torch.autograd.Function):
         ]:
             raise SubmissionError(f"{ctx.remote.name} has gradients of a wrong shape")
         return None, None, None, *gradients
-
-
-def _change(here: Tensor | nn.Module, state: Any) -> None:
-    if isinstance(here, nn.Module):
-        here.load_state_dict(state)
-    elif here.shape != state.shape:
-        raise ValueError("an argument changed its shape")
-    else:
-        with torch.no_grad():
-            here.copy_(state)

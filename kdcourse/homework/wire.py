@@ -41,12 +41,12 @@ def unpacked(text: bytes, tensors: bytes) -> dict[str, Any]:
     return reply
 
 
-def changeable(value: Any) -> Iterator[Tensor | nn.Module]:
+def leaves(value: Any) -> Iterator[Tensor | nn.Module]:
     """Yield the modules and tensors of nested arguments, always in the same order."""
     if isinstance(value, Tensor | nn.Module):
         yield value
     elif isinstance(value, list | tuple):
         for one in value:
-            yield from changeable(one)
+            yield from leaves(one)
     elif isinstance(value, dict):
-        yield from changeable(list(value.values()))
+        yield from leaves(list(value.values()))

@@ -21,7 +21,7 @@ from traitlets.config import Config
 
 from kdcourse.homework import guard
 from kdcourse.homework.memory import LargestTensor
-from kdcourse.homework.wire import changeable, packed
+from kdcourse.homework.wire import leaves, packed
 
 REMEMBERED = 500  # calls whose gradients may still be asked for: gradcheck makes many
 
@@ -62,16 +62,14 @@ class Worker:
 
     def call(self, name: str, arguments: list[Any], options: dict[str, Any]) -> dict[str, Any]:
         """Call a function; its result can be differentiated afterwards."""
-        taken = list(changeable([arguments, options]))
-        versions = [getattr(one, "_version", None) for one in taken]
+        given = list(leaves([arguments, options]))
+        before = [one._version for one in given if isinstance(one, Tensor)]
         with LargestTensor() as watched:
             result = self.shell.user_ns[name](*arguments, **options)
-        changed = [
-            (number, one.state_dict() if isinstance(one, nn.Module) else one)
-            for number, (one, version) in enumerate(zip(taken, versions, strict=True))
-            if isinstance(one, nn.Module) or one._version != version
-        ]
-        reply = {"value": result, "largest": watched.numel, "changed": changed}
+        if before != [one._version for one in given if isinstance(one, Tensor)]:
+            raise ValueError("a tensor that was given is changed in place")
+        states = [one.state_dict() for one in given if isinstance(one, nn.Module)]
+        reply = {"value": result, "largest": watched.numel, "states": states}
         if isinstance(result, Tensor) and result.requires_grad:
             inputs = [one for one in arguments if isinstance(one, Tensor) and one.requires_grad]
             self.calls.append((result, inputs))
@@ -91,12 +89,11 @@ class Worker:
 
 
 def described(error: BaseException) -> str:
-    """Return an exception as one short line."""
+    """Return the kind of an exception and what it says, if it can say it."""
     try:
-        text = " ".join(str(error).split())
+        return f"{type(error).__name__}: {error}".removesuffix(": ")
     except Exception:
-        text = "(an error that cannot be printed)"
-    return f"{type(error).__name__}: {text}"[:300].rstrip(": ")
+        return type(error).__name__
 
 
 def serve(channel: Connection, worker: Worker) -> None:
