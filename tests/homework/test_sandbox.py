@@ -37,7 +37,7 @@ def test_a_result_is_differentiated_in_the_other_process(sandbox):
     x = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
     y = torch.ones(2, requires_grad=True)
     loss = square(x, y)
-    assert float(loss) == 14
+    assert loss.item() == 14
     (3 * loss).backward()
     assert x.grad.tolist() == [6.0, 12.0, 18.0]
     assert y.grad is None
