@@ -4,7 +4,7 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from multiprocessing import get_context
@@ -18,6 +18,7 @@ from kdcourse.homework.feedback import page
 from kdcourse.homework.judge import Verdict, judge, nothing
 from kdcourse.homework.sandbox import Limits
 
+FAILED = "not graded, the grader failed"  # and is asked again by the next run
 COLUMNS = ("submission", "question", "points", "of", "remarks")
 
 
@@ -56,31 +57,39 @@ def grade(
     store = Store(feedback_folder(out))
     known = {} if again else store.verdicts(keys)
 
-    def judged(label: str) -> Verdict:
-        try:
-            return _judge_aside(contents[label], assignment, limits)
-        except Exception as error:  # a mistake of ours must not stop the others
-            return nothing(assignment, f"not graded, the grader failed: {error!r}")
-
-    with (
-        ThreadPoolExecutor(jobs) as pool,
-        tqdm(total=len(contents), initial=len(known), unit="notebook") as progress,
+    left = {label: contents[label] for label in contents if label not in known}
+    for label, verdict in tqdm(
+        _judge_all(left, assignment, limits, jobs),
+        total=len(contents),
+        initial=len(known),
+        unit="notebook",
     ):
-        running = {pool.submit(judged, label): label for label in contents if label not in known}
-        try:
-            for done in as_completed(running):
-                label = running[done]
-                known[label] = done.result()
-                store.keep(label, keys[label], known[label])
-                progress.update()
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        known[label] = verdict
+        if not any(remark.startswith(FAILED) for remark in verdict.remarks):
+            store.keep(label, keys[label], verdict)
     verdicts = {label: known[label] for label in contents}
     for label, verdict in verdicts.items():
         store.write(f"{label}.html", page(name, label, verdict))
     _write_csv(out, verdicts)
     return verdicts
+
+
+def _judge_all(
+    contents: Mapping[str, bytes], assignment: release.Assignment, limits: Limits, jobs: int
+) -> Iterator[tuple[str, Verdict]]:
+    """Judge notebooks side by side, and yield each verdict when it is there."""
+    pool = ThreadPoolExecutor(jobs)
+    running = {
+        pool.submit(_judge_aside, data, assignment, limits): label
+        for label, data in contents.items()
+    }
+    try:
+        for done in as_completed(running):
+            error = done.exception()  # a mistake of ours must not stop the others
+            reason = f"{FAILED}: {error!r}"
+            yield running[done], nothing(assignment, reason) if error else done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _judge_aside(data: bytes, assignment: release.Assignment, limits: Limits) -> Verdict:

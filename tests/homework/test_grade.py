@@ -293,6 +293,9 @@ def test_a_grader_that_fails_stops_nothing(tmp_path, monkeypatch):
     verdicts = grade.grade(NAME, [tmp_path], tmp_path / "grades.csv")
     assert verdicts["a"].remarks == ["not graded, the grader failed: MemoryError('ours')"]
     assert verdicts["b"].remarks == ["the file is empty"]
+    monkeypatch.setattr(grade, "_judge_aside", judge)
+    verdicts = grade.grade(NAME, [tmp_path], tmp_path / "grades.csv")
+    assert verdicts["a"].remarks == ["this is not a notebook: not JSON"]
 
 
 @pytest.mark.parametrize(
