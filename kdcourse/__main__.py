@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,9 +65,36 @@ def _parser() -> argparse.ArgumentParser:
     notebooks.add_argument("paths", nargs="*", metavar="FILE", help="notebooks (all by default)")
     notebooks.set_defaults(run=_notebooks)
 
+    _add_homework(commands.add_parser("homework", help="release and grade the homework"))
+
     readme = commands.add_parser("readme", help="write the stored measurements into the README")
     readme.set_defaults(run=_readme)
     return parser
+
+
+def _add_homework(homework: argparse.ArgumentParser) -> None:
+    steps = homework.add_subparsers(required=True, metavar="STEP")
+
+    release = steps.add_parser(
+        "release", help="write student notebooks, autograder archives, and a zip to hand out"
+    )
+    release.add_argument("folder", metavar="DIR", type=Path, help="where to")
+    release.set_defaults(run=_release)
+
+    grade = steps.add_parser(
+        "grade",
+        help="grade notebooks that came back",
+        description="Grade notebooks, each in its own process and folder. What was graded before "
+        "and has not changed is not graded again.",
+    )
+    grade.add_argument("assignment", metavar="ASSIGNMENT", help="such as 1_logit")
+    grade.add_argument(
+        "submissions", nargs="+", metavar="SUBMISSION", type=Path, help="notebooks, or folders"
+    )
+    grade.add_argument("--out", type=Path, default=Path("grades.csv"), help="CSV (grades.csv)")
+    grade.add_argument("--jobs", type=int, default=2, help="submissions side by side (2)")
+    grade.add_argument("--again", action="store_true", help="grade also what has not changed")
+    grade.set_defaults(run=_grade)
 
 
 # Each command imports what it needs, so that --help answers at once.
@@ -119,11 +147,33 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _notebooks(options: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from kdcourse import notebooks
 
     notebooks.run([Path(path) for path in options.paths] or notebooks.course_notebooks())
+    return 0
+
+
+def _release(options: argparse.Namespace) -> int:
+    from kdcourse.homework import release
+
+    for path in release.release(options.folder):
+        print(path)
+    return 0
+
+
+def _grade(options: argparse.Namespace) -> int:
+    from kdcourse.homework import grade
+
+    verdicts = grade.grade(
+        options.assignment,
+        options.submissions,
+        options.out,
+        jobs=options.jobs,
+        again=options.again,
+    )
+    for label, verdict in verdicts.items():
+        print(f"{label}: {verdict.points:g} of {verdict.of:g}", *verdict.remarks, sep="; ")
+    print(f"written: {options.out} and {grade.feedback_folder(options.out)}")
     return 0
 
 

@@ -1,0 +1,1 @@
+"""Homework that grades itself: release student notebooks, grade what comes back."""

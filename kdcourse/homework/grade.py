@@ -1,0 +1,177 @@
+"""Grade any number of submissions side by side: a CSV for the instructor, a page per student."""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from kdcourse.homework import guard, release
+from kdcourse.homework.feedback import page
+from kdcourse.homework.judge import Verdict, judge, nothing
+from kdcourse.homework.sandbox import Limits
+
+FAILED = "not graded, the grader failed"  # and is asked again by the next run
+COLUMNS = ("submission", "question", "points", "of", "remarks")
+
+
+def grade(
+    name: str,
+    submissions: Iterable[Path],
+    out: Path,
+    *,
+    jobs: int = 2,
+    again: bool = False,
+    limits: Limits | None = None,
+) -> dict[str, Verdict]:
+    """Grade submissions, write ``out`` and a page for each into a folder beside it.
+
+    What was graded before and has not changed, neither the notebook nor the assignment, is taken
+    from the results stored in that folder.
+
+    Args:
+        name: of the assignment.
+        submissions: notebooks, or folders that are searched for them.
+        out: CSV file.
+        jobs: submissions side by side.
+        again: grade everything anew.
+        limits: for each submission.
+
+    Returns:
+        The verdicts by the name of the submission: its path below the folder common to all.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    limits = limits or Limits()
+    assignment = replace(release.build(name), autograder=b"")  # needed here are its checks only
+    contents = {label: path.read_bytes() for label, path in _labelled(submissions).items()}
+    rules = repr((assignment.questions, assignment.notebook, limits)).encode()
+    keys = {label: hashlib.sha256(rules + data).hexdigest() for label, data in contents.items()}
+    store = Store(feedback_folder(out))
+    known = {} if again else store.verdicts(keys)
+
+    left = {label: contents[label] for label in contents if label not in known}
+    for label, verdict in tqdm(
+        _judge_all(left, assignment, limits, jobs),
+        total=len(contents),
+        initial=len(known),
+        unit="notebook",
+    ):
+        known[label] = verdict
+        if not any(remark.startswith(FAILED) for remark in verdict.remarks):
+            store.keep(label, keys[label], verdict)
+    verdicts = {label: known[label] for label in contents}
+    for label, verdict in verdicts.items():
+        store.write(f"{label}.html", page(name, label, verdict))
+    _write_csv(out, verdicts)
+    return verdicts
+
+
+def _judge_all(
+    contents: Mapping[str, bytes], assignment: release.Assignment, limits: Limits, jobs: int
+) -> Iterator[tuple[str, Verdict]]:
+    """Judge notebooks side by side, and yield each verdict when it is there."""
+    pool = ThreadPoolExecutor(jobs)
+    running = {
+        pool.submit(_judge_aside, data, assignment, limits): label
+        for label, data in contents.items()
+    }
+    try:
+        for done in as_completed(running):
+            error = done.exception()  # a mistake of ours must not stop the others
+            reason = f"{FAILED}: {error!r}"
+            yield running[done], nothing(assignment, reason) if error else done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _judge_aside(data: bytes, assignment: release.Assignment, limits: Limits) -> Verdict:
+    """Judge in a fresh process, whose random numbers and settings no other submission shares."""
+    fresh = get_context("spawn")
+    with ProcessPoolExecutor(1, fresh, _prepare, (limits.memory,)) as aside:
+        return aside.submit(judge, data, assignment, limits).result()
+
+
+def _prepare(memory: int) -> None:
+    torch.set_num_threads(1)
+    guard.limit(memory, 3600)
+
+
+def feedback_folder(out: Path) -> Path:
+    """Return the folder of feedback beside a CSV."""
+    return out.with_name(f"{out.stem}-feedback")
+
+
+class Store:
+    """The folder beside the CSV: a page per student, and what was graded already."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.path = folder / "results.json"
+        self.stored = json.loads(self.path.read_text()) if self.path.is_file() else {}
+
+    def verdicts(self, keys: Mapping[str, str]) -> dict[str, Verdict]:
+        """Return the stored verdicts of submissions that did not change."""
+        return {
+            label: Verdict.from_json(self.stored[label]["verdict"])
+            for label, key in keys.items()
+            if self.stored.get(label, {}).get("key") == key
+        }
+
+    def keep(self, label: str, key: str, verdict: Verdict) -> None:
+        """Store a verdict at once: a run that is stopped goes on from here."""
+        self.stored[label] = {"key": key, "verdict": verdict.to_json()}
+        self.write(self.path.name, json.dumps(self.stored, indent=1))
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the folder, or leave the old one."""
+        _write(self.folder / name, text)
+
+
+def _labelled(submissions: Iterable[Path]) -> dict[str, Path]:
+    """Find the notebooks and name each by its path below the common folder, without .ipynb."""
+    paths: list[Path] = []
+    for path in submissions:
+        if not path.exists():
+            raise ValueError(f"no such file or folder: {path}")
+        found = path.rglob("*.ipynb") if path.is_dir() else [path]
+        paths += [one for one in found if ".ipynb_checkpoints" not in one.parts]
+    paths = sorted({path.resolve() for path in paths if path.is_file()})
+    if not paths:
+        raise ValueError("no notebooks among the submissions")
+    common = Path(os.path.commonpath([path.parent for path in paths]))
+    return {path.relative_to(common).as_posix().removesuffix(".ipynb"): path for path in paths}
+
+
+def _write_csv(out: Path, verdicts: Mapping[str, Verdict]) -> None:
+    rows: list[tuple[str, ...]] = [COLUMNS]
+    for label, verdict in verdicts.items():
+        for mark in verdict.marks:
+            points = "" if mark.points is None else f"{mark.points:g}"
+            rows.append((label, mark.question, points, f"{mark.of:g}", mark.remarks))
+        total = f"{verdict.points:g}", f"{verdict.of:g}"
+        rows.append((label, "total", *total, "; ".join(verdict.remarks)))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = out.with_name(f"{out.name}.partial")
+    with aside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        csv.writer(file).writerows([_harmless(value) for value in row] for row in rows)
+    aside.replace(out)
+
+
+def _harmless(text: str) -> str:
+    """Keep a spreadsheet from taking a student's words for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.partial")
+    aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+    aside.replace(path)

@@ -1,0 +1,37 @@
+"""How large a tensor does a function make? Counted, not timed: the same on every machine."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes, while it is entered, the entries of the largest tensor that any operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and look at its results."""
+        result = function(*args, **(kwargs or {}))
+        made = [one.numel() for one in tree_leaves(result) if isinstance(one, Tensor)]
+        self.numel = max([self.numel, *made])
+        return result
+
+
+def largest_tensor(function: Callable[..., Any], *arguments: Any) -> int:
+    """Return the number of entries of the largest tensor made while ``function`` runs.
+
+    A function of a submission that runs elsewhere (:class:`kdcourse.homework.sandbox.Remote`) was
+    watched there.
+    """
+    with torch.enable_grad(), LargestTensor() as watched:
+        function(*arguments)
+    return max(watched.numel, getattr(function, "largest", 0))

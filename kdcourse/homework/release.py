@@ -1,0 +1,158 @@
+"""From a master notebook to what students get and what a grader needs, by otter-grader.
+
+Masters hold solutions and hidden checks. The same masters give the same bytes, at every call.
+"""
+
+import io
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import requires
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+COURSE = Path(__file__).parents[2]
+MASTERS = COURSE / "notebooks" / "homework" / "masters"
+DATA = ("FashionMNIST", "teachers")  # what the checks read, and the archives bring along
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of an assignment.
+
+    Attributes:
+        name: of the question, and of the function that it asks for.
+        points: it is worth.
+        checks: source of its checks, public and hidden; empty where a person grades.
+    """
+
+    name: str
+    points: float
+    checks: str
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """An assignment as released.
+
+    Attributes:
+        name: such as ``1_logit``.
+        questions: in their order.
+        notebook: the student's notebook, as it is written.
+        autograder: zip for Gradescope and for otter's own grading in containers.
+    """
+
+    name: str
+    questions: tuple[Question, ...]
+    notebook: str
+    autograder: bytes = field(repr=False)
+
+
+def names() -> list[str]:
+    """Return the names of all assignments."""
+    return sorted(path.stem for path in MASTERS.glob("*.ipynb"))
+
+
+def release(folder: Path) -> list[Path]:
+    """Write student notebooks, autograder archives, and a zip to hand out; return their paths."""
+    assignments = [build(name) for name in names()]
+    handout = {f"{one.name}.ipynb": one.notebook.encode() for one in assignments}
+    files = {f"student/{name}": data for name, data in handout.items()}
+    files |= {f"autograder/{one.name}.zip": one.autograder for one in assignments}
+    files["homework.zip"] = _zip(handout)
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return [folder / name for name in files]
+
+
+def build(name: str) -> Assignment:
+    """Make an assignment of its master.
+
+    Raises:
+        ValueError: there is no such assignment.
+    """
+    if name not in names():
+        raise ValueError(f"no assignment {name!r}; there are {', '.join(names())}")
+    master = MASTERS / f"{name}.ipynb"
+    with tempfile.TemporaryDirectory() as aside:
+        student, archive = _assign(master, Path(aside))
+    with zipfile.ZipFile(io.BytesIO(archive)) as parts:
+        content = {part: parts.read(part) for part in parts.namelist()}
+    questions = tuple(
+        Question(
+            config["name"],
+            config["points"],
+            content.get(f"tests/{config['name']}.py", b"").decode(),
+        )
+        for config in _question_configs(nbformat.read(master, as_version=4))
+    )
+    kept = {cell.id for cell in nbformat.read(master, as_version=4).cells}
+    return Assignment(name, questions, _normal(student, kept), _zip(content))
+
+
+def _assign(master: Path, aside: Path) -> tuple[nbformat.NotebookNode, bytes]:
+    """Let otter make the student's notebook and the autograder in a folder aside."""
+    from otter.assign import main as otter_assign
+
+    shutil.copy(master, aside)
+    shutil.copytree(
+        COURSE / "kdcourse", aside / "kdcourse", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for part in DATA:
+        shutil.copytree(COURSE / "data" / part, aside / "data" / part)
+    (aside / "requirements.txt").write_text("\n".join(_requirements()))
+    otter_assign(str(aside / master.name), str(aside / "made"), no_run_tests=True, no_pdfs=True)
+    (archive,) = (aside / "made" / "autograder").glob("*.zip")
+    student = nbformat.read(aside / "made" / "student" / master.name, as_version=4)
+    return student, archive.read_bytes()
+
+
+def _requirements() -> list[str]:
+    """Return what the course needs to run, in the versions that were tested."""
+    needed = {
+        re.split(r"[^\w.-]", line)[0] for line in requires("kdcourse") or [] if "extra" not in line
+    }
+    lines = (COURSE / "constraints.txt").read_text().splitlines()
+    return [line.split(";")[0] for line in lines if line.split("==")[0] in needed]
+
+
+def _question_configs(master: nbformat.NotebookNode) -> list[dict[str, Any]]:
+    from otter.assign.blocks import BlockType, get_cell_config, is_block_boundary_cell
+
+    return [
+        get_cell_config(cell)
+        for cell in master.cells
+        if is_block_boundary_cell(cell, BlockType.QUESTION)
+    ]
+
+
+def _normal(student: nbformat.NotebookNode, kept: set[str]) -> str:
+    """Give the cells that otter added speaking names, the same at every call."""
+    before = ""
+    for cell in student.cells:
+        if cell.id not in kept:
+            check = re.match(r'grader\.check\("(\w+)"\)', cell.source)
+            if check:
+                cell.id = f"{check[1].replace('_', '-')}-check"
+            else:
+                cell.id = f"{before}-{'answer' if cell.metadata.get('tags') else 'end'}"
+        before = cell.id
+    return nbformat.writes(student) + "\n"
+
+
+def _zip(content: Mapping[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in sorted(content):
+            entry = zipfile.ZipInfo(name, EPOCH)
+            entry.external_attr = 0o755 << 16  # among them the scripts that Gradescope runs
+            archive.writestr(entry, content[name])
+    return packed.getvalue()

@@ -1,0 +1,112 @@
+"""Read a notebook that came back: anything may be in it, or missing."""
+
+import ast
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
+
+from kdcourse.homework.release import Assignment
+
+LARGEST = 50 * 2**20  # bytes of a notebook
+UNANSWERED = "_Type your answer here, replacing this text._"  # as otter writes it
+IGNORED = "otter_ignore"  # tag of cells to try things in, which are not run for grading
+SETUP = "the set-up cell"
+
+
+class UnreadableError(Exception):
+    """Why a file cannot be graded at all."""
+
+
+@dataclass
+class Submission:
+    """What a notebook holds for the grader.
+
+    Attributes:
+        cells: sources to run, by the name they have in remarks; the released set-up cell first.
+        answers: text of the written questions.
+        remarks: what is unusual about the notebook.
+    """
+
+    cells: dict[str, str]
+    answers: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+
+def read(data: bytes, assignment: Assignment) -> Submission:
+    """Read a notebook for an assignment.
+
+    Raises:
+        UnreadableError: it is no notebook, or one of another assignment.
+    """
+    released = nbformat.reads(assignment.notebook, as_version=4)
+    notebook = _parsed(data)
+    named = notebook.metadata.get("otter", {}).get("assignment_name", assignment.name)
+    if named != assignment.name:
+        raise UnreadableError(f"this is assignment {named!s:.60}, not {assignment.name}")
+    (setup,) = (cell.source for cell in released.cells if cell.id == "setup")
+    submission = Submission({SETUP: setup})
+    for number, cell in enumerate(notebook.cells, start=1):
+        if cell.cell_type == "code" and IGNORED not in cell.metadata.get("tags", []):
+            submission.cells[f"cell {number}"] = cell.source
+    if setup not in list(submission.cells.values())[1:]:
+        submission.remarks.append(f"{SETUP} was changed or deleted; the released one was run first")
+    defined = Counter(name for source in submission.cells.values() for name in _functions(source))
+    for question in assignment.questions:
+        if question.checks and defined[question.name] > 1:
+            submission.remarks.append(
+                f"{question.name} is defined {defined[question.name]} times; the last one counts"
+            )
+        elif not question.checks:
+            submission.answers[question.name] = _answer(notebook, question.name)
+    return submission
+
+
+def _parsed(data: bytes) -> nbformat.NotebookNode:
+    if not data.strip():
+        raise UnreadableError("the file is empty")
+    if len(data) > LARGEST:
+        raise UnreadableError(f"the file is larger than {LARGEST // 2**20} MB")
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        raise UnreadableError("this is not a notebook: not JSON") from None
+    try:
+        notebook = nbformat.from_dict(_joined(content))
+        notebook = nbformat.convert(notebook, 4)
+        nbformat.validate(notebook)
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise UnreadableError(f"this is not a notebook: {reason:.150}") from None
+    return notebook
+
+
+def _joined(content: Any) -> Any:
+    """Put together sources that are stored as lists of lines."""
+    for cell in content["cells"]:
+        if isinstance(cell["source"], list):
+            cell["source"] = "".join(cell["source"])
+    return content
+
+
+def _functions(source: str) -> list[str]:
+    """Names of the functions that a cell defines at its outer level."""
+    try:
+        tree = ast.parse(TransformerManager().transform_cell(source))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+
+
+def _answer(notebook: nbformat.NotebookNode, question: str) -> str:
+    """Return the text of a written question, nothing where there is none."""
+    written = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    name = f"{question.replace('_', '-')}-answer"
+    found = [cell.source for cell in written if cell.get("id") == name] or [
+        cell.source for cell in written if "otter_answer_cell" in cell.metadata.get("tags", [])
+    ]
+    text = "\n\n".join(found).strip()
+    return "" if text == UNANSWERED else text

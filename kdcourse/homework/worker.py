@@ -1,0 +1,128 @@
+"""The process that runs a submission. It holds no check, no solution and no grade.
+
+The grader (:mod:`kdcourse.homework.sandbox`) sends it cells to run and functions to call with
+inputs of its own; back go plain tensors and numbers. Whatever a submission does to this process, it
+can only change what its own functions answer.
+"""
+
+import importlib
+import pickle
+import sys
+from collections import deque
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+from torch import Tensor, nn
+from traitlets.config import Config
+
+from kdcourse.homework import guard
+from kdcourse.homework.memory import LargestTensor
+from kdcourse.homework.wire import leaves, packed
+
+REMEMBERED = 500  # calls whose gradients may still be asked for: gradcheck makes many
+
+
+class Shell(InteractiveShell):
+    """What runs cells in a notebook, magics included, without a screen."""
+
+    system = InteractiveShell.system_raw  # without a terminal
+
+    def enable_gui(self, gui: str | None = None) -> None:
+        """Show figures nowhere."""
+
+
+class Worker:
+    """Runs cells in one namespace and calls the functions that they define."""
+
+    def __init__(self) -> None:
+        quiet = Config({"HistoryManager": {"enabled": False}})
+        self.shell = Shell.instance(config=quiet)
+        self.calls: deque[tuple[Tensor, list[Tensor]]] = deque(maxlen=REMEMBERED)
+        self.made = 0
+        # Cells that call otter find something that does nothing: there is no check here to run.
+        sys.modules["otter"] = MagicMock()
+
+    def ready(self) -> dict[str, Any]:
+        """Answer the first question."""
+        return {}
+
+    def run(self, source: str) -> dict[str, Any]:
+        """Run a cell as a notebook would."""
+        result = self.shell.run_cell(source, store_history=False)
+        error = result.error_before_exec or result.error_in_exec
+        return {} if error is None else {"error": described(error)}
+
+    def defines(self, name: str) -> dict[str, Any]:
+        """Tell whether a function of that name exists."""
+        return {"value": callable(self.shell.user_ns.get(name))}
+
+    def call(self, name: str, arguments: list[Any], options: dict[str, Any]) -> dict[str, Any]:
+        """Call a function; its result can be differentiated afterwards."""
+        given = list(leaves([arguments, options]))
+        before = [one._version for one in given if isinstance(one, Tensor)]
+        with LargestTensor() as watched:
+            result = self.shell.user_ns[name](*arguments, **options)
+        if before != [one._version for one in given if isinstance(one, Tensor)]:
+            raise ValueError("a tensor that was given is changed in place")
+        states = [one.state_dict() for one in given if isinstance(one, nn.Module)]
+        reply = {"value": result, "largest": watched.numel, "states": states}
+        if isinstance(result, Tensor) and result.requires_grad:
+            inputs = [one for one in arguments if isinstance(one, Tensor) and one.requires_grad]
+            self.calls.append((result, inputs))
+            reply["number"] = self.made
+            self.made += 1
+        return reply
+
+    def backward(self, number: int, gradient: Tensor) -> dict[str, Any]:
+        """Return the gradients of a call's arguments, None where there is none."""
+        result, inputs = self.calls[number - self.made]  # counted from the newest
+        if not inputs:
+            return {"value": []}
+        gradients = torch.autograd.grad(
+            result, inputs, gradient, allow_unused=True, retain_graph=True
+        )
+        return {"value": list(gradients)}
+
+
+def described(error: BaseException) -> str:
+    """Return the kind of an exception and what it says, if it can say it."""
+    try:
+        return f"{type(error).__name__}: {error}".removesuffix(": ")
+    except Exception:
+        return type(error).__name__
+
+
+def serve(channel: Connection, worker: Worker) -> None:
+    """Answer the grader until it hangs up."""
+    while True:
+        message = channel.recv_bytes()
+        try:
+            command, *arguments = pickle.loads(message)
+            answer = packed(getattr(worker, command)(*arguments))
+        except BaseException as error:
+            answer = packed({"error": described(error)})
+        for part in answer:
+            channel.send_bytes(part)
+
+
+def main() -> None:
+    """Prepare, lock the door, and serve."""
+    channel = Connection(int(sys.argv[1]))
+    limits, folders, modules = pickle.loads(channel.recv_bytes())
+    torch.set_num_threads(1)
+    for name in modules:
+        importlib.import_module(name)
+    nn.Linear(1, 1)(torch.ones(1, 1)).backward()  # what torch imports late is here before the lock
+    torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1).step()
+    worker = Worker()
+    guard.limit(*limits)
+    guard.lock(Path.cwd(), folders)
+    serve(channel, worker)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,313 @@
+"""Whole notebooks are graded: the right ones, the empty ones, the hostile ones, many at a time."""
+
+import csv
+import json
+import re
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+
+import pytest
+
+from kdcourse.__main__ import main
+from kdcourse.homework import grade
+from kdcourse.homework.judge import judge
+from kdcourse.homework.sandbox import Limits
+
+NAME = "3_teachers_tips"  # the quickest one
+ALL = 15  # its points that need no person
+QUICK = Limits(call=4, total=60)
+
+JUNK = {
+    "vote_accuracy_answer": "def vote_accuracy(accuracy, voters):\n    return 0.5",
+    "ema_update_answer": "def ema_update(teacher, student, momentum):\n    pass",
+    "mutual_step_answer": "def mutual_step(students, optimizers, inputs, target):\n    pass",
+    "magnitude_masks_answer": "def magnitude_masks(weights, sparsity):\n    return weights",
+    "mixup_views_answer": "def mixup_views(pixels, generator):\n    return pixels, pixels",
+}
+COPY_OF_THE_MASTER = """
+import json, pathlib, kdcourse
+folder = pathlib.Path(kdcourse.__file__).parents[1] / "notebooks" / "homework" / "masters"
+for cell in json.loads((folder / "3_teachers_tips.ipynb").read_text())["cells"]:
+    if cell["id"].endswith("-answer"):
+        exec("".join(cell["source"]))
+"""
+PATCHED_TORCH = """
+import torch
+true = lambda *_, **__: True
+torch.equal = torch.allclose = torch.Tensor.equal = torch.Tensor.__eq__ = true
+torch.Tensor.all = torch.Tensor.any = torch.Tensor.__bool__ = true
+torch.load = torch.save = torch.manual_seed = true
+"""
+PATCHED_BUILTINS = """
+import builtins
+builtins.abs = builtins.sum = builtins.float = builtins.int = lambda *_: 0
+builtins.all = builtins.any = builtins.bool = lambda *_: True
+builtins.AssertionError = type("Nothing", (Exception,), {})
+"""
+PATCHED_GRADER = """
+import gc
+import otter
+otter.Notebook.check = otter.test_files.ExceptionTestFile.score = 100
+(worker,) = (one for one in gc.get_objects() if isinstance(one, type) and one.__name__ == "Worker")
+worker.call = lambda *_: {"value": 1.0, "largest": 0, "states": [], "points": 100, "passed": True}
+"""
+FORGED_ANSWERS = """
+import gc
+for one in gc.get_objects():
+    if type(one).__name__ == "Connection":
+        one.send_bytes(b"all questions passed")
+"""
+
+# What is put into a solved notebook: its name, cells, points, and a remark that must appear.
+HOSTILE = {
+    "infinite loop in a cell": ({"more": "while True: pass"}, ALL, "took too long"),
+    "infinite loop in a function": (
+        {"vote_accuracy_answer": "def vote_accuracy(accuracy, voters):\n    while True: pass"},
+        ALL - 2,
+        "took too long",
+    ),
+    "10 GB in a cell": ({"more": "x = torch.zeros(10 * 2**28)"}, ALL, "allocate memory"),
+    "10 GB in a function": (
+        {"mixup_views_answer": "def mixup_views(p, generator):\n    return bytearray(10 * 2**30)"},
+        ALL - 3,
+        "MemoryError",
+    ),
+    "sys.exit": ({"more": "import sys\nsys.exit(0)"}, ALL, "SystemExit"),
+    "sys.exit in a function": (
+        {"vote_accuracy_answer": "def vote_accuracy(a, v):\n    raise SystemExit"},
+        ALL - 2,
+        "SystemExit",
+    ),
+    "kernel death": ({"more": "import os\nos._exit(1)"}, ALL, "ended its process"),
+    "crash": ({"more": "import os\nos.abort()"}, ALL, "ended its process (signal 6)"),
+    "exception at import": ({"more": "import nosuchmodule"}, ALL, "No module named"),
+    "deleted cell": ({"vote_accuracy_answer": None}, ALL - 2, "vote_accuracy is not defined"),
+    "duplicated cell": (
+        {"more": "def vote_accuracy(accuracy, voters):\n    return accuracy"},
+        ALL - 2,
+        "vote_accuracy is defined 2 times; the last one counts",
+    ),
+    "missing imports": ({"setup": None}, ALL, "the set-up cell was changed or deleted"),
+    "gigabytes of output": (
+        {"more": "for _ in range(2**11): print('x' * 2**20)"},
+        ALL,
+        "MB, which were thrown away",
+    ),
+    "deep recursion": (
+        {"vote_accuracy_answer": "def vote_accuracy(a, v):\n    return vote_accuracy(a, v)"},
+        ALL - 2,
+        "RecursionError",
+    ),
+    "syntax error": ({"vote_accuracy_answer": "def vote_accuracy(:"}, ALL - 2, "SyntaxError"),
+    "reading the tests' folder": (JUNK | {"more": COPY_OF_THE_MASTER}, 0, "not available"),
+    "patched torch": (JUNK | {"more": PATCHED_TORCH}, 0, "one voter of 0.7"),
+    "patched builtins": (JUNK | {"more": PATCHED_BUILTINS}, 0, "wrong"),
+    "patched grader": (JUNK | {"more": PATCHED_GRADER}, 0, "one voter of 0.7"),
+    "forged answers": (JUNK | {"more": FORGED_ANSWERS}, 0, "cannot be read"),
+    "killing the grader": (
+        {"more": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"},
+        ALL,
+        "not available while homework is graded: os.kill",
+    ),
+    "starting a program": ({"more": "!rm -rf ~"}, ALL, "not available"),
+}
+UNREADABLE = {
+    "empty file": (b"", "the file is empty"),
+    "not JSON": (b"\x89PNG not a notebook", "not JSON"),
+    "half a file": (b'{"cells": [', "not JSON"),
+    "nested without end": (b"[" * 100_000, "not JSON"),
+    "no cells": (b'{"metadata": {}, "nbformat": 4, "nbformat_minor": 5}', "not a notebook"),
+    "another kind of JSON": (b"[1, 2]", "not a notebook"),
+}
+
+
+def remarks(verdict):
+    return "; ".join([*verdict.remarks, *(mark.remarks for mark in verdict.marks if mark.remarks)])
+
+
+def computed():
+    """Seconds that this process and those it started have computed, however busy the machine."""
+    return sum(sum(getrusage(who)[:2]) for who in (RUSAGE_SELF, RUSAGE_CHILDREN))
+
+
+@pytest.mark.parametrize("name", ["1_logit", "2_feature_relational", NAME])
+def test_reference_gets_everything_and_the_stub_nothing(name, assignments, notebook):
+    assignment = assignments[name]
+    began = computed()
+    solved = judge(notebook(name), assignment)
+    assert computed() - began < 60
+    for mark in solved.marks:
+        assert mark.points == (mark.of if mark.checks else None), mark
+    assert not solved.remarks
+    stub = judge(notebook(name, solved=False), assignment)
+    assert stub.points == 0
+    assert [mark.points for mark in stub.marks] == [0] * len(assignment.questions)
+    for mark in stub.marks:
+        assert mark.remarks in (
+            f"raised NotImplementedError: write {mark.question}",
+            "not answered",
+        )
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_and_broken_notebooks(case, assignments, notebook):
+    cells, points, remark = HOSTILE[case]
+    verdict = judge(notebook(NAME, **cells), assignments[NAME], QUICK)
+    assert verdict.points == points, remarks(verdict)
+    assert remark in remarks(verdict)
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_what_is_no_notebook(case, assignments):
+    data, remark = UNREADABLE[case]
+    verdict = judge(data, assignments[NAME])
+    assert verdict.points == 0
+    assert remark in verdict.remarks[0]
+
+
+def test_another_assignment(assignments, notebook):
+    verdict = judge(notebook("1_logit"), assignments[NAME])
+    assert verdict.points == 0
+    assert verdict.remarks == ["this is assignment 1_logit, not 3_teachers_tips"]
+
+
+def test_another_kernel_and_lost_metadata(assignments, notebook):
+    content = json.loads(notebook(NAME))
+    content["metadata"] = {"kernelspec": {"display_name": "Julia", "name": "julia-1.9"}}
+    for cell in content["cells"]:
+        cell["metadata"] = {}
+    assert judge(json.dumps(content).encode(), assignments[NAME]).points == ALL
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory, notebook):
+    """Grade a folder of good, bad and hostile notebooks; return the folder."""
+    folder = tmp_path_factory.mktemp("course")
+    files = {
+        "ann/3.ipynb": notebook(NAME),
+        "=cmd()/学生 Ünï 🎓.ipynb": notebook(NAME, vote_accuracy_answer=None),
+        "bad/killer.ipynb": notebook(NAME, more="import os\nos.kill(os.getppid(), 9)"),
+        "bad/empty.ipynb": b"",
+        "bad/html.ipynb": notebook(
+            NAME,
+            vote_accuracy_answer="def vote_accuracy(a, v):\n    raise ValueError('<script>')",
+            what_to_expect_answer="<b>My answer</b>",
+        ),
+    }
+    for name, data in files.items():
+        path = folder / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    (folder / "in" / "ann" / ".ipynb_checkpoints").mkdir()
+    (folder / "in" / "ann" / ".ipynb_checkpoints" / "3.ipynb").write_bytes(files["ann/3.ipynb"])
+    assert main(["homework", "grade", NAME, *map(str, [folder / "in"]), "--out", out(folder)]) == 0
+    return folder
+
+
+def out(folder):
+    return str(folder / "out" / "grades.csv")
+
+
+def rows(folder):
+    with open(out(folder), encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def totals(folder):
+    return {row["submission"]: row for row in rows(folder) if row["question"] == "total"}
+
+
+def test_one_bad_submission_harms_no_other(batch):
+    assert {name: float(row["points"]) for name, row in totals(batch).items()} == {
+        "ann/3": ALL,
+        "'=cmd()/学生 Ünï 🎓": ALL - 2,  # and no formula in a spreadsheet
+        "bad/killer": ALL,
+        "bad/empty": 0,
+        "bad/html": ALL - 2,
+    }
+    assert totals(batch)["bad/empty"]["remarks"] == "the file is empty"
+
+
+def test_the_csv_has_a_row_for_each_question(batch, assignments):
+    own = [row for row in rows(batch) if row["submission"] == "ann/3"]
+    questions = assignments[NAME].questions
+    assert [row["question"] for row in own] == [*(one.name for one in questions), "total"]
+    assert [float(row["of"]) for row in own] == [*(one.points for one in questions), ALL + 2]
+    assert own[-2]["points"] == ""
+    assert own[-2]["remarks"] == "to be graded by hand"
+
+
+def test_feedback_shows_public_checks_and_counts_hidden_ones(batch, assignments):
+    page = (batch / "out" / "grades-feedback" / "bad" / "html.html").read_text()
+    assert "<script>" not in page
+    assert "raised ValueError: &lt;script&gt;" in page
+    assert "&lt;b&gt;My answer&lt;/b&gt;" in page
+    assert "vote_accuracy: 0 of 2" in page
+    assert "0 of 2 hidden checks passed." in page
+    for question in assignments[NAME].questions:
+        for hidden, about in re.findall(r'hidden=(\w+)\)\ndef .*\n    """(.*)"""', question.checks):
+            assert (about in page) == (hidden == "False")
+    assert (batch / "out" / "grades-feedback" / "=cmd()" / "学生 Ünï 🎓.html").is_file()
+
+
+def test_a_second_run_grades_only_what_changed(batch, monkeypatch, notebook, capsys):
+    before = rows(batch)
+    asked = []
+
+    def judged(data, assignment, limits):
+        asked.append(data)
+        return judge(data, assignment, limits)
+
+    monkeypatch.setattr(grade, "_judge_aside", judged)
+    command = ["homework", "grade", NAME, str(batch / "in"), "--out", out(batch)]
+    assert main(command) == 0
+    assert not asked
+    assert rows(batch) == before
+    changed = notebook(NAME, solved=False)
+    (batch / "in" / "bad" / "empty.ipynb").write_bytes(changed)
+    assert main(command) == 0
+    assert asked == [changed]
+    assert [row for row in rows(batch) if row["submission"] != "bad/empty"] == [
+        row for row in before if row["submission"] != "bad/empty"
+    ]
+    assert "5/5" in capsys.readouterr().err  # progress
+
+
+def test_again_and_changed_limits_grade_anew(tmp_path, monkeypatch):
+    (tmp_path / "a.ipynb").write_bytes(b"")
+    asked = []
+    monkeypatch.setattr(grade, "_judge_aside", lambda *a: asked.append(a) or judge(*a))
+    for options in ({}, {}, {"again": True}, {"limits": QUICK}):
+        grade.grade(NAME, [tmp_path], tmp_path / "grades.csv", **options)
+    assert len(asked) == 3
+
+
+def test_a_grader_that_fails_stops_nothing(tmp_path, monkeypatch):
+    def fails(data, *_):
+        if data == b"x":
+            raise MemoryError("ours")
+        return judge(data, *_)
+
+    monkeypatch.setattr(grade, "_judge_aside", fails)
+    (tmp_path / "a.ipynb").write_bytes(b"x")
+    (tmp_path / "b.ipynb").write_bytes(b"")
+    verdicts = grade.grade(NAME, [tmp_path], tmp_path / "grades.csv")
+    assert verdicts["a"].remarks == ["not graded, the grader failed: MemoryError('ours')"]
+    assert verdicts["b"].remarks == ["the file is empty"]
+    monkeypatch.setattr(grade, "_judge_aside", judge)
+    verdicts = grade.grade(NAME, [tmp_path], tmp_path / "grades.csv")
+    assert verdicts["a"].remarks == ["this is not a notebook: not JSON"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nosuch", "."], "no assignment 'nosuch'; there are 1_logit"),
+        ([NAME, "nosuch.ipynb"], "no such file or folder"),
+        ([NAME, "."], "no notebooks among the submissions"),
+        ([NAME, ".", "--jobs", "0"], "jobs must be at least 1"),
+    ],
+)
+def test_mistakes_of_the_instructor(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["homework", "grade", *arguments]) == 1
+    assert message in capsys.readouterr().err
