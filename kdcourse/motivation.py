@@ -184,13 +184,13 @@ def landscape(
     points: int = 31,
     loss: Loss = F.cross_entropy,
     seed: int = 0,
-    together: int = 4,
+    together: int | None = None,
     progress: bool = True,
 ) -> Landscape:
     """Compute the loss on a square grid around a model's weights, in eval mode.
 
     The model itself is not touched: the grid's weights are handed to it
-    (:func:`torch.func.functional_call`), several at a time.
+    (:func:`torch.func.functional_call`), several at a time where that pays.
 
     Args:
         model: any module from inputs to predictions.
@@ -201,13 +201,16 @@ def landscape(
         points: grid points P along each.
         loss: maps predictions and target to a scalar.
         seed: of the default directions.
-        together: grid points that are computed at once.
+        together: grid points that are computed at once; by default one on a CPU, where more only
+            cost time, and eight elsewhere.
         progress: show a progress bar.
 
     Source: Li et al. 2018 (arXiv 1712.09913), section 4.
     """
     check_number("extent", extent, 0.0, open_low=True)
     check_number("points", points, 2)
+    if together is None:
+        together = 1 if inputs.device.type == "cpu" else 8
     check_number("together", together, 1)
     if directions is None:
         directions = [filter_normalized_direction(model, 2 * seed + n) for n in range(2)]

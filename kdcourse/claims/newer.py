@@ -74,7 +74,8 @@ def search(
         Effect("test accuracy, reverse KL − KD", "reverse", "kd"),
         Effect("test accuracy, Jensen–Shannon − KD", "jensen-shannon", "kd"),
     ),
-    reason="",
+    reason="Each at the best of four weights on validation data, as KD is. On average all are "
+    "within half a point of it, and five seeds cannot tell them apart.",
     toy=TOY,
 )
 def newer_logit(
