@@ -18,9 +18,11 @@ else:
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 REQUIRED = [
     Requirement(line)
-    for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]
+    for line in [*PROJECT["dependencies"], *EXTRAS["docs"], *EXTRAS["test"]]
+    if line != "kdcourse[docs]"
 ]
 CONSTRAINTS = {
     Requirement(line).name: Requirement(line)
@@ -36,6 +38,10 @@ def test_the_tested_version_lies_in_the_range(requirement):
     (pin,) = CONSTRAINTS[requirement.name].specifier
     assert pin.operator == "=="
     assert requirement.specifier.contains(pin.version)
+
+
+def test_the_tests_build_the_site():
+    assert "kdcourse[docs]" in EXTRAS["test"]
 
 
 def test_constraints_pin_nothing_else():
