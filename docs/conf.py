@@ -16,8 +16,7 @@ autodoc_typehints = "signature"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "Knowledge distillation, taught and measured"
-html_static_path = ["_static"]
-html_css_files = ["course.css"]
+html_sidebars = {"claims": []}
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {

@@ -11,6 +11,10 @@ import pytest
 from kdcourse.notebooks import course_notebooks, is_picture
 
 MATHJAX = Path(jupyter_server_mathjax.__file__).parent / "static"
+# The fonts that this MathJax has; the one that nbconvert links to on the network has others.
+FONTS = """window.MathJax = {
+    'HTML-CSS': {availableFonts: [], preferredFont: null, imageFont: null, webFont: 'STIX-Web'}
+}"""
 RENDERED = "MathJax.Hub.Queue(() => { window.typeset = true })"
 
 
@@ -27,6 +31,7 @@ def converted(chromium, tmp_path_factory):
 @pytest.mark.parametrize("path", course_notebooks(), ids=lambda path: path.stem)
 def test_figures_and_formulas_are_rendered(path, converted, chromium, pictures):
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.add_init_script(FONTS)
     page.goto((converted / f"{path.stem}.html").as_uri())
     page.wait_for_function("window.MathJax?.isReady")
     page.evaluate(RENDERED)
