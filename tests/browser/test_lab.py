@@ -210,7 +210,7 @@ def test_the_saved_notebook_reopens_with_what_was_seen(notebook, pictures, lab):
     for number, cell in enumerate(stored.cells):
         assert pictured(cell) == bool(
             cell.cell_type == "code"
-            and notebook.node(number).query_selector(".jp-OutputArea-output img[src^=data]")
+            and notebook.node(number).query_selector(".jp-RenderedImage img")
         )
     assert "Error displaying widget" not in notebook.page.content()
     assert notebook.node(number)
