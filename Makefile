@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # Small nets: one thread is as fast as two, and much faster on a busy machine.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install lab test lint notebooks readme clean
+.PHONY: help install lab test lint notebooks readme site clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -31,11 +31,14 @@ lint: install ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-notebooks: install ## run all notebooks and store their outputs
+notebooks: install ## run all notebooks, store their outputs, map them
 	$(BIN)/python -m kdcourse notebooks
 
 readme: install ## write the measured claims into the README
 	$(BIN)/python -m kdcourse readme
+
+site: install ## build the course as a web site in build/site
+	$(BIN)/python -m kdcourse site
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

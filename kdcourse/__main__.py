@@ -67,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_homework(commands.add_parser("homework", help="release and grade the homework"))
 
+    site = commands.add_parser("site", help="build the course as a web site")
+    site.add_argument("--folder", default="build/site", help="where to (build/site)")
+    site.set_defaults(run=_site)
+
     readme = commands.add_parser("readme", help="write the stored measurements into the README")
     readme.set_defaults(run=_readme)
     return parser
@@ -103,16 +107,19 @@ def _add_homework(homework: argparse.ArgumentParser) -> None:
 def _lab(options: argparse.Namespace) -> int:
     import os
     import subprocess
+    from pathlib import Path
 
-    from kdcourse.notebooks import NOTEBOOKS
+    from kdcourse.notebooks import NOTEBOOKS, START
 
     # One thread is as fast as two for the course's small nets, and much faster on a busy machine.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    # labconfig/ beside this file: what widgets showed is saved with the notebook, and nobody asks
+    # whether to look for news and updates: the course is offline.
+    ours = [os.environ.get("JUPYTER_CONFIG_PATH", ""), str(Path(__file__).parent)]
+    environment["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, ours))
     command = [
         *(sys.executable, "-m", "jupyterlab"),
-        # The course is offline: JupyterLab need not look for news and updates.
-        "--LabApp.news_url=None",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        f"--LabApp.default_url=/lab/tree/{START.name}",
         *options.arguments,
     ]
     if getattr(os, "geteuid", lambda: 1)() == 0:  # as in a container, where Jupyter would refuse
@@ -149,7 +156,10 @@ def _bench(options: argparse.Namespace) -> int:
 def _notebooks(options: argparse.Namespace) -> int:
     from kdcourse import notebooks
 
-    notebooks.run([Path(path) for path in options.paths] or notebooks.course_notebooks())
+    if not options.paths:
+        notebooks.write_map()
+    every = [notebooks.START, *notebooks.course_notebooks()]
+    notebooks.run([Path(path) for path in options.paths] or every)
     return 0
 
 
@@ -175,6 +185,14 @@ def _grade(options: argparse.Namespace) -> int:
         print(f"{label}: {verdict.points:g} of {verdict.of:g}", *verdict.remarks, sep="; ")
     print(f"written: {options.out} and {grade.feedback_folder(options.out)}")
     return 0
+
+
+def _site(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from kdcourse import site
+
+    return site.build(Path(options.folder))
 
 
 def _readme(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import nbformat
 import pytest
 
 from kdcourse import notebooks
+from kdcourse.claims import CLAIMS
 
 PATHS = notebooks.course_notebooks()
 
@@ -25,6 +26,28 @@ def text(notebook):
 
 def test_there_are_notebooks():
     assert PATHS
+
+
+def test_the_start_page_maps_them_as_they_are():
+    start = nbformat.read(notebooks.START, as_version=4)
+    (cell,) = (cell for cell in start.cells if cell.id == notebooks.MAP)
+    assert cell.source == notebooks.course_map()
+    rows = [row for row in cell.source.split("\n") if "](" in row]
+    assert [re.search(r"\((.+?)\)", row.split("|")[2])[1] for row in rows] == [
+        p.name for p in PATHS
+    ]
+    listed = set(re.findall(r"`([a-z-]+)`", cell.source))
+    numbers = {int(path.name[0]) for path in PATHS}
+    assert listed == {id for id, claim in CLAIMS.items() if claim.notebook in numbers}
+
+
+def test_the_start_page_is_stored_run_in_normal_form():
+    start = nbformat.read(notebooks.START, as_version=4)
+    (cell,) = code(start)
+    assert cell.outputs[0].text.endswith("Ready.\n")
+    stored = nbformat.writes(start)
+    notebooks.normalize(start)
+    assert nbformat.writes(start) == stored
 
 
 def test_every_code_cell_was_run_in_order(notebook):

@@ -21,8 +21,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 REQUIRED = [
     Requirement(line)
-    for line in [*PROJECT["dependencies"], *EXTRAS["homework"], *EXTRAS["test"]]
-    if line != "kdcourse[homework]"
+    for line in [
+        *PROJECT["dependencies"],
+        *EXTRAS["docs"],
+        *EXTRAS["homework"],
+        *EXTRAS["test"],
+    ]
+    if line != "kdcourse[docs,homework]"
 ]
 CONSTRAINTS = {
     Requirement(line).name: Requirement(line)
@@ -40,8 +45,8 @@ def test_the_tested_version_lies_in_the_range(requirement):
     assert requirement.specifier.contains(pin.version)
 
 
-def test_the_tests_need_the_homework():
-    assert "kdcourse[homework]" in EXTRAS["test"]
+def test_the_tests_need_the_homework_and_the_site():
+    assert "kdcourse[docs,homework]" in EXTRAS["test"]
 
 
 def test_constraints_pin_nothing_else():

@@ -151,8 +151,8 @@ def mutual_learning(
         updates: ``"alternating"``, as in the paper: one student after the other, each listening to
             what its peers predict now; or ``"simultaneous"``: all listen, then all learn.
         learning_rate: of all students, or one for each.
-        weight_decay, optimizer, scheduler, autocast, compile, validation, epochs, checkpoint,
-            options: as for :func:`fit`.
+        weight_decay, optimizer, scheduler, autocast, compile: as for :func:`fit`.
+        validation, epochs, checkpoint, options: likewise.
 
     Returns:
         A history of each student, in their order.

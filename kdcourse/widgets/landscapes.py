@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 
 from kdcourse.motivation import Landscape
-from kdcourse.widgets.screen import captioned, html_widget, row
+from kdcourse.widgets.screen import captioned, drawing, html_widget, row
 
 
 def landscapes(slices: Mapping[str, Landscape], most: float = 5.0) -> ipywidgets.VBox:
@@ -69,4 +69,4 @@ def surface(
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in cells[cell])
         colour = matplotlib.colors.to_hex(colours[cell])
         shapes.append(f"<polygon points='{points}' fill='{colour}' stroke='#0003'/>")
-    return f"<svg width='{size}' height='{0.9 * size:.0f}'>{''.join(shapes)}</svg>"
+    return drawing("".join(shapes), "Training loss as a surface", size, round(0.9 * size))

@@ -27,8 +27,18 @@ def html_widget(render: Callable[..., str], **controls: ipywidgets.Widget) -> ip
 
     for control in controls.values():
         control.observe(redraw, names="value")
+        if hasattr(control, "readout"):  # a slider: long enough for steps of a hundredth
+            control.layout.width = "min(460px, 100%)"
     redraw()
     return ipywidgets.VBox([*controls.values(), screen])
+
+
+def drawing(shapes: str, description: str, width: int, height: int) -> str:
+    """Return shapes as a drawing with a description."""
+    return (
+        f"<svg role='img' aria-label='{html.escape(description)}' width='{width}' "
+        f"height='{height}' style='font-size: 12px; fill: currentColor'>{shapes}</svg>"
+    )
 
 
 def row(parts: list[str]) -> str:

@@ -8,7 +8,7 @@ import ipywidgets
 from kdcourse import plots
 from kdcourse.claims.results import Result
 from kdcourse.teachers import majority_vote_accuracy, majority_vote_bounds
-from kdcourse.widgets.screen import bar, html_widget
+from kdcourse.widgets.screen import bar, drawing, html_widget
 
 
 def vote(most: int = 25) -> ipywidgets.VBox:
@@ -84,11 +84,8 @@ def vote_curves(voters: Sequence[int], curves: Mapping[str, Sequence[float]], ma
     for number in (voters[0], marked, voters[-1]):
         x, _ = place(number, 0)
         parts.append(f"<text x='{x:.1f}' y='{height - 8}' text-anchor='middle'>{number}</text>")
-    return (
-        f"<svg width='{width}' height='{height}' style='font-size: 12px; fill: currentColor'>"
-        + "".join(parts)
-        + "</svg>"
-    )
+    description = "Accuracy of the majority over the number of voters"
+    return drawing("".join(parts), description, width, height)
 
 
 def teacher_size(result: Result, sizes: Sequence[str]) -> ipywidgets.VBox:

@@ -1,0 +1,30 @@
+"""Sphinx builds the course's site from this (``make site``)."""
+
+project = "kdcourse"
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx-mathjax-offline",
+]
+nb_execution_mode = "off"  # outputs are stored
+myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_heading_anchors = 2
+napoleon_use_ivar = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+
+html_theme = "pydata_sphinx_theme"
+html_title = "Knowledge distillation, taught and measured"
+html_sidebars = {"claims": []}
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {
+    "logo": {"text": "kdcourse"},
+    "show_prev_next": True,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": [],
+    "footer_end": [],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}

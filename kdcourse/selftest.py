@@ -1,0 +1,132 @@
+"""Is everything there that the course needs, and what to do if not? The start page asks."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+
+from packaging.requirements import Requirement
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        name: of what was checked.
+        found: in words; if something is wrong, what.
+        remedy: what to do then; empty if all is well.
+    """
+
+    name: str
+    found: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        line = f"{'✗' if self.remedy else '✓'} {self.name:<13} {self.found}"
+        return f"{line}\n  {'':<13} → {self.remedy}" if self.remedy else line
+
+
+def report() -> str:
+    """Run every check, and return a line for each and one on all of them."""
+    findings = [check(name) for name in CHECKS]
+    wrong = sum(bool(finding.remedy) for finding in findings)
+    end = f"{wrong} of {len(findings)} checks failed: follow the arrows." if wrong else "Ready."
+    return "\n".join([*map(str, findings), end])
+
+
+def check(name: str) -> Finding:
+    """Run one check by its name; whatever it raises is a finding, too."""
+    examine, remedy = CHECKS[name]
+    try:
+        return Finding(name, examine())
+    except Exception as error:  # a broken installation fails in ways that nobody can list
+        return Finding(name, f"{type(error).__name__}: {error}", remedy)
+
+
+def installation() -> str:
+    """Say which Python and PyTorch these are.
+
+    Raises:
+        RuntimeError: a package is missing, or not of a version that the course works with.
+    """
+    problems = _problems(metadata.requires("kdcourse") or ())
+    if problems:
+        raise RuntimeError("; ".join(problems))
+    import torch
+
+    return f"Python {sys.version.split()[0]}, PyTorch {torch.__version__}"
+
+
+def _problems(requirements: Sequence[str]) -> list[str]:
+    problems = []
+    for requirement in map(Requirement, requirements):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            problems.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            problems.append(f"{requirement.name} is {version}, not {requirement.specifier}")
+    return problems
+
+
+def device() -> str:
+    """Train for a few steps where ``fit`` would, and say where that is and how long it took."""
+    import torch
+
+    from kdcourse import models
+    from kdcourse.data import Images, replay
+    from kdcourse.training import fit
+    from kdcourse.training.device import choose_device
+
+    place = choose_device()
+    pixels = torch.randint(256, (512, 1, 28, 28), generator=replay(0)).byte()
+    images = Images(pixels, torch.arange(512) % 10, tuple("0123456789"), (0.5,), (0.25,))
+    start = time.perf_counter()
+    fit(models.by_name("plain4", seed=0), images, epochs=1, progress=False)
+    seconds = time.perf_counter() - start
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type.upper()
+    return f"{name}; 512 images learned in {seconds:.1f} s"
+
+
+def images() -> str:
+    """Load Fashion-MNIST, comparing its checksums, and count its images."""
+    from kdcourse import data
+
+    splits = data.fashion_mnist()
+    sizes = (len(part) for part in (splits.train, splits.validation, splits.test))
+    return "Fashion-MNIST, {:,} + {:,} + {:,} images".format(*sizes)
+
+
+def pretrained() -> str:
+    """Load every teacher that ships with the course, comparing its checksum."""
+    from kdcourse.teachers import shipped
+
+    for name in shipped.RECIPES:
+        shipped.pretrained(name)
+    return ", ".join(shipped.RECIPES)
+
+
+CHECKS: dict[str, tuple[Callable[[], str], str]] = {
+    "installation": (
+        installation,
+        "In the course's folder: make install (or pip install -e .), then Kernel → Restart.",
+    ),
+    "device": (
+        device,
+        "Use the CPU: start JupyterLab with CUDA_VISIBLE_DEVICES= in front, or fit(device='cpu').",
+    ),
+    "images": (
+        images,
+        "Fetch data/FashionMNIST again (git checkout -- data), or run "
+        "kdcourse.data.fashion_mnist(download=True); it checks what it fetched.",
+    ),
+    "teachers": (
+        pretrained,
+        "git checkout -- data/teachers, or train them again: python -m kdcourse teachers",
+    ),
+}

@@ -1,0 +1,218 @@
+"""A JupyterLab as a student starts it, and a notebook that is open in it."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import ElementHandle, Page
+
+from kdcourse.notebooks import NOTEBOOKS
+
+# Every training takes three batches an epoch: what training *yields* is tested by nbval, which
+# runs all of it. KDCOURSE_BROWSER_WHOLE=1 runs all of it here, too.
+SHORT = """
+def _shorten():
+    import itertools, sys
+    import kdcourse.training
+    epochs = sys.modules["kdcourse.training.fit"]._Epochs
+    length, batches = epochs.__len__, epochs.batches
+    epochs.__len__ = lambda self: min(3, length(self))
+    epochs.batches = lambda self, epoch: itertools.islice(batches(self, epoch), 3)
+_shorten()
+"""
+
+
+class Lab:
+    """``python -m kdcourse lab`` on a copy of the notebooks, with no settings of the user's."""
+
+    token = "course"
+
+    def __init__(self, folder: Path):
+        self.notebooks = folder / "notebooks"
+        shutil.copytree(
+            NOTEBOOKS, self.notebooks, ignore=shutil.ignore_patterns(".ipynb_checkpoints")
+        )
+        startup = folder / "ipython" / "profile_default" / "startup"
+        startup.mkdir(parents=True)
+        if not os.environ.get("KDCOURSE_BROWSER_WHOLE"):
+            (startup / "short.py").write_text(SHORT)
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = {
+            **os.environ,
+            "IPYTHONDIR": str(folder / "ipython"),
+            "JUPYTER_CONFIG_DIR": str(folder / "config"),
+            "JUPYTER_DATA_DIR": str(folder / "data"),
+            "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        }
+        self.log = folder / "lab.log"
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        options = [
+            *("--no-browser", "--port", str(self.port)),
+            f"--ServerApp.root_dir={self.notebooks}",
+            f"--ServerApp.token={self.token}",
+            # The tests read the notebook's model.
+            "--LabApp.expose_app_in_browser=True",
+            "--JupyterNotebookApp.expose_app_in_browser=True",
+        ]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "kdcourse", "lab", *options],
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        for _ in range(240):
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the server stopped:\n{self.log.read_text()}")
+            try:
+                with urllib.request.urlopen(f"{self.url}/api?token={self.token}"):
+                    return
+            except OSError:
+                time.sleep(0.5)
+        raise TimeoutError(f"the server does not answer:\n{self.log.read_text()}")
+
+    def stop(self) -> None:
+        """Stop the server and its kernels."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGTERM)  # the command and its JupyterLab
+            self.process.wait(timeout=30)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+PANEL = "const panel = window.jupyterapp.shell.currentWidget;"
+
+
+class Notebook:
+    """The notebook in front: acted on by mouse and keyboard, read through JupyterLab's model."""
+
+    def __init__(self, page: Page):
+        self.page = page
+
+    def wait_for_kernel(self, name: str | None = None) -> None:
+        """Wait until a notebook (any, without a name) is in front and its kernel is idle."""
+        self.page.wait_for_function(
+            """name => {
+                const panel = window.jupyterapp?.shell?.currentWidget;
+                return panel?.sessionContext?.session?.kernel?.status === 'idle'
+                    && (name === null || panel.context.path === name);
+            }""",
+            arg=name,
+            timeout=120_000,
+        )
+
+    def open(self, name: str) -> None:
+        """Open a notebook from the list of files."""
+        self.page.locator(".jp-DirListing-itemText", has_text=name).dblclick()
+        self.wait_for_kernel(name)
+
+    def close(self) -> None:
+        """Shut the kernel down and close the notebook, without saving."""
+        self.page.evaluate(
+            f"""async () => {{
+                {PANEL}
+                await panel.sessionContext.shutdown();
+                panel.context.model.dirty = false;
+                panel.close();
+            }}"""
+        )
+
+    def menu(self, menu: str, item: str) -> None:
+        """Choose an item of a menu."""
+        self.page.locator(".lm-MenuBar-itemLabel", has_text=menu).first.click()
+        self.page.locator(".lm-Menu-itemLabel", has_text=item).first.click()
+
+    def restart_and_run_all(self) -> None:
+        """Choose *Restart Kernel and Run All Cells…*, and confirm."""
+        self.menu("Kernel", "Restart Kernel and Run All Cells")
+        self.page.locator(".jp-Dialog .jp-mod-accept").click()
+
+    def run(self, cell: int, seconds: int = 60) -> None:
+        """Run one cell with Shift and Enter, and wait until it has a number or an error."""
+        self.start(cell)
+        self.wait_until_run(seconds, cell)
+
+    def start(self, cell: int) -> None:
+        """Select a cell and press Shift and Enter."""
+        self.node(cell).query_selector(".jp-InputPrompt").click()
+        self.page.keyboard.press("Shift+Enter")
+
+    def wait_until_run(self, seconds: int, cell: int | None = None) -> None:
+        """Wait until a cell (or all) has a number, or any has an error."""
+        self.page.wait_for_function(
+            f"""cell => {{
+                {PANEL}
+                const cells = [...panel.content.model.cells].filter((c, n) =>
+                    c.type === 'code' && (cell === null || n === cell));
+                const failed = c => c.outputs.toJSON().some(o => o.output_type === 'error');
+                return cells.every(c => c.executionCount !== null) || cells.some(failed);
+            }}""",
+            arg=cell,
+            timeout=1000 * seconds,
+        )
+
+    def cells(self) -> list[dict]:
+        """Return the cells as they would be stored."""
+        return self.page.evaluate(
+            f"() => {{ {PANEL} return [...panel.content.model.cells].map(c => c.toJSON()) }}"
+        )
+
+    def code_cells(self) -> list[int]:
+        """Return the places of the code cells."""
+        return [n for n, cell in enumerate(self.cells()) if cell["cell_type"] == "code"]
+
+    def has_run(self) -> bool:
+        """Whether every code cell has a number."""
+        return None not in [cell.get("execution_count", 0) for cell in self.cells()]
+
+    def node(self, cell: int) -> ElementHandle:
+        """Scroll to a cell and return its element."""
+        handle = self.page.evaluate_handle(
+            f"""async cell => {{
+                {PANEL}
+                await panel.content.scrollToItem(cell, 'start');
+                return panel.content.widgets[cell].node;
+            }}""",
+            cell,
+        )
+        element = handle.as_element()
+        element.wait_for_element_state("visible")
+        return element
+
+    def save(self) -> None:
+        """Press Ctrl+S, and wait until the file is written."""
+        self.page.keyboard.press("Control+s")
+        self.page.wait_for_function(f"() => {{ {PANEL} return !panel.context.model.dirty }}")
+
+    def evaluate(self, code: str, expression: str) -> object:
+        """Run code in the notebook's kernel, silently, and return an expression's value."""
+        reply = self.page.evaluate(
+            f"""async ([code, value]) => {{
+                {PANEL}
+                const kernel = panel.sessionContext.session.kernel;
+                const future = kernel.requestExecute(
+                    {{code, store_history: false, user_expressions: {{value}}}});
+                return (await future.done).content;
+            }}""",
+            [code, f"__import__('json').dumps({expression})"],
+        )
+        assert reply["status"] == "ok", reply
+        value = reply["user_expressions"]["value"]
+        assert value["status"] == "ok", value
+        return json.loads(eval(value["data"]["text/plain"]))

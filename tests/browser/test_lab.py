@@ -1,0 +1,222 @@
+"""Every notebook in JupyterLab, by mouse and keyboard, as a student meets it."""
+
+import json
+import re
+
+import nbformat
+import pytest
+from lab import Notebook
+
+from kdcourse.notebooks import NOTEBOOKS, START, course_notebooks
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+# What one press of → must do to a control, for a second widget made by the same cell.
+TWIN = """
+import ast as _ast
+def _twin(source):
+    tree = _ast.parse(source)
+    last = _ast.Expression(tree.body.pop().value)
+    exec(compile(tree, "cell", "exec"), globals())
+    return eval(compile(last, "cell", "eval"), globals())
+def _press(control):
+    if hasattr(control, "index"):
+        control.index += 1
+    elif hasattr(control, "base"):
+        control.value *= control.base**control.step
+    else:
+        control.value += control.step
+"""
+PRESSED = """screen => {
+    window.answer = {changes: 0, empty: 0};
+    window.addEventListener('keydown', () => { answer.pressed = performance.now() },
+        {capture: true, once: true});
+    window.observer?.disconnect();
+    window.observer = new MutationObserver(() => {
+        answer.changes += 1;
+        answer.empty += screen.childNodes.length === 0;
+        requestAnimationFrame(() => { answer.shown ??= performance.now() });
+    });
+    observer.observe(screen, {childList: true});
+}"""
+
+
+@pytest.fixture(scope="module")
+def desk(chromium, lab):
+    """A window with JupyterLab in it, opened at the course's start page."""
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(f"{lab.url}/?token={lab.token}")
+    Notebook(page).wait_for_kernel()
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module", params=course_notebooks(), ids=lambda path: path.stem)
+def notebook(request, desk, pictures):
+    """A notebook that was run, restarted in the middle, and run from top to bottom again."""
+    name = request.param.stem
+    notebook = Notebook(desk)
+    notebook.open(f"{name}.ipynb")
+    desk.screenshot(path=pictures / f"{name}-top.png")
+    notebook.menu("Run", "Run All Cells")
+    notebook.wait_until_run(120, cell=notebook.code_cells()[1])
+    assert not notebook.has_run()
+    notebook.restart_and_run_all()
+    notebook.wait_until_run(600)
+    notebook.name = name
+    yield notebook
+    notebook.close()
+
+
+@pytest.fixture(scope="module")
+def latencies(pictures):
+    """Milliseconds from a key press to the changed page, by widget and control, stored."""
+    measured = {}
+    yield measured
+    (pictures / "latency.json").write_text(json.dumps(measured, indent=1) + "\n")
+
+
+def pictured(cell):
+    return any("image/png" in output.get("data", {}) for output in cell.get("outputs", ()))
+
+
+def widget_cells(cells):
+    """The cells that call one of the course's widgets."""
+    return [n for n, cell in enumerate(cells) if re.search(r"^widgets\.", cell["source"], re.M)]
+
+
+def test_the_start_page_checks_the_course_and_leads_to_the_notebooks(desk, pictures):
+    start = Notebook(desk)
+    assert desk.url.endswith(f"/lab/tree/{START.name}")
+    (cell,) = start.code_cells()
+    start.run(cell)
+    (output,) = start.cells()[cell]["outputs"]
+    assert "".join(output["text"]).endswith("Ready.\n")
+    start.node(0)
+    desk.screenshot(path=pictures / "index-top.png")
+    names = [path.name for path in course_notebooks()]
+    links = desk.locator(".jp-RenderedMarkdown td a")
+    assert [link.split("/")[-1].split("?")[0] for link in links.evaluate_all(HREFS)] == names
+    links.first.click()
+    start.wait_for_kernel(names[0])
+    start.close()
+
+
+HREFS = "links => links.map(link => link.href)"
+
+
+def test_every_cell_finishes_without_an_error(notebook):
+    cells = notebook.cells()
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == [*range(1, len(code) + 1)]
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+
+
+def test_figures_appear(notebook, pictures):
+    stored = nbformat.read(NOTEBOOKS / f"{notebook.name}.ipynb", as_version=4).cells
+    expected = [n for n, cell in enumerate(stored) if pictured(cell)]
+    assert [n for n, cell in enumerate(notebook.cells()) if pictured(cell)] == expected
+    for number, cell in enumerate(expected):
+        image = notebook.node(cell).query_selector(".jp-OutputArea-output img")
+        assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 200
+        if number == 0:
+            image.screenshot(path=pictures / f"{notebook.name}-figure.png")
+
+
+def test_widgets_appear_and_their_sliders_show_the_right_data(notebook, pictures, latencies):
+    cells = notebook.cells()
+    notebook.evaluate(TWIN, "0")
+    assert widget_cells(cells)
+    for number in widget_cells(cells):
+        cell = cells[number]
+        assert any(VIEW in output.get("data", {}) for output in cell["outputs"])
+        node = notebook.node(number)
+        node.wait_for_selector(".widget-html-content > *")
+        name = f"{notebook.name} {cell['id']}"
+        notebook.evaluate(f"_two = _twin({cell['source']!r})", "0")
+        sliders = node.query_selector_all(".widget-slider")
+        assert sliders
+        labels = [slider.query_selector(".widget-label").inner_text() for slider in sliders]
+        assert all(labels)
+        for label, slider in zip(labels, sliders, strict=True):
+            latencies[f"{name}: {label}"] = round(moved(notebook, node, label, slider), 1)
+        node.screenshot(path=pictures / f"{name.replace(' ', '-')}.png")
+
+
+def moved(notebook, node, label, slider):
+    """Move a slider by → and compare what is shown; return the milliseconds that it took."""
+    screen = node.query_selector(".widget-html-content")
+    outputs = len(node.query_selector_all(".jp-OutputArea-child"))
+    screen.evaluate(PRESSED)
+    slider.query_selector("[role=slider]").focus()
+    notebook.page.keyboard.press("ArrowRight")
+    notebook.page.wait_for_function("answer.shown")
+    expected = notebook.evaluate(
+        f"_press(next(c for c in _two.children if c.description == {label!r}))",
+        "_two.children[-1].value",
+    )
+    assert screen.evaluate(SAME, expected), f"{label}: not what the kernel shows for this value"
+    answer = notebook.page.evaluate("answer")
+    assert (answer["changes"], answer["empty"]) == (1, 0)  # replaced as a whole: no flicker
+    assert len(node.query_selector_all(".jp-OutputArea-child")) == outputs
+    return answer["shown"] - answer["pressed"]
+
+
+SAME = """(screen, expected) => {
+    const other = document.createElement('div');
+    other.innerHTML = expected;
+    return screen.innerHTML === other.innerHTML;
+}"""
+
+
+def test_choices_are_made_by_keyboard(notebook):
+    for number in widget_cells(notebook.cells()):
+        node = notebook.node(number)
+        screen = node.query_selector(".widget-html-content")
+        for buttons in node.query_selector_all(".widget-toggle-buttons"):
+            before = screen.inner_html()
+            unpressed = buttons.query_selector_all("button:not(.mod-active)")[0]
+            unpressed.focus()
+            notebook.page.keyboard.press("Space")
+            notebook.page.wait_for_function(
+                "([screen, before]) => screen.innerHTML !== before", arg=[screen, before]
+            )
+            assert "mod-active" in unpressed.get_attribute("class")
+
+
+def test_answers_and_hints_fold_out(notebook):
+    folded = 0
+    for number, cell in enumerate(notebook.cells()):
+        if "<details>" not in cell["source"]:
+            continue
+        for details in notebook.node(number).query_selector_all("details"):
+            closed = details.bounding_box()["height"]
+            details.query_selector("summary").click()
+            assert details.bounding_box()["height"] > closed + 10
+            notebook.page.keyboard.press("Enter")
+            assert details.bounding_box()["height"] == closed
+            folded += 1
+    assert folded >= 4
+
+
+def test_the_saved_notebook_reopens_with_what_was_seen(notebook, pictures, lab):
+    shown = {n: screens(notebook, n) for n in widget_cells(notebook.cells())}
+    notebook.save()
+    notebook.close()
+    stored = nbformat.read(lab.notebooks / f"{notebook.name}.ipynb", as_version=4)
+    notebook.open(f"{notebook.name}.ipynb")
+    for number, before in shown.items():
+        assert screens(notebook, number) == before
+    for number, cell in enumerate(stored.cells):
+        assert pictured(cell) == bool(
+            cell.cell_type == "code"
+            and notebook.node(number).query_selector(".jp-RenderedImage img")
+        )
+    assert "Error displaying widget" not in notebook.page.content()
+    assert notebook.node(number)
+
+
+def screens(notebook, cell):
+    """What the widget in a cell shows."""
+    node = notebook.node(cell)
+    return node.wait_for_selector(".widget-html-content > *").evaluate("e => e.outerHTML")

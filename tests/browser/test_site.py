@@ -1,0 +1,78 @@
+"""The site on a phone and on a desk, by day and by night."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from kdcourse.notebooks import course_notebooks, is_picture
+
+WINDOWS = {"phone": {"width": 390, "height": 844}, "desk": {"width": 1280, "height": 900}}
+NOTEBOOKS = [f"notebooks/{path.stem}" for path in course_notebooks()]
+PAGES = ["index", *NOTEBOOKS, "notebooks", "claims", "api", "api/logit", "api/training"]
+SERIOUS = ("serious", "critical")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site; a warning of Sphinx's would fail it."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "kdcourse", "site", "--folder", folder]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+# Layout depends on the size, contrast on the scheme: two of the four see all of both.
+@pytest.fixture(params=[("phone", "light"), ("desk", "dark")], ids="-".join)
+def window(request, site, chromium):
+    """A window, and the requests of its pages that leave the site."""
+    size, scheme = request.param
+    context = chromium.new_context(viewport=WINDOWS[size], color_scheme=scheme)
+    page = context.new_page()
+    page.name, page.left = f"{size}-{scheme}", []
+    page.on("request", lambda r: r.url.startswith(("file:", "data:")) or page.left.append(r.url))
+    yield page
+    context.close()
+
+
+def show(page, site, name):
+    page.goto((site / f"{name}.html").as_uri())
+    page.wait_for_function("!window.MathJax?.startup || MathJax.startup.promise.then(() => true)")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_fits_its_window_and_is_accessible(name, window, site, pictures):
+    show(window, site, name)
+    assert not window.left  # nothing comes from the network
+    width = window.evaluate("document.documentElement.scrollWidth")
+    assert width <= window.viewport_size["width"]
+    window.screenshot(path=pictures / f"site-{name.replace('/', '-')}-{window.name}.png")
+    found = [v for v in Axe().run(window).response["violations"] if v["impact"] in SERIOUS]
+    assert not found, json.dumps(
+        [(v["id"], v["help"], [n["target"] for n in v["nodes"]][:5]) for v in found], indent=1
+    )
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_figure_has_a_description_and_headings_are_in_order(name, site, chromium):
+    page = chromium.new_page()
+    show(page, site, name)
+    path = next(path for path in course_notebooks() if name.endswith(path.stem))
+    outputs = [o for c in nbformat.read(path, as_version=4).cells for o in c.get("outputs", ())]
+    descriptions = page.locator("main img").evaluate_all("images => images.map(i => i.alt)")
+    assert len(descriptions) == sum(map(is_picture, outputs))
+    assert all(len(description) > 20 for description in descriptions)
+    levels = page.locator("main :is(h1, h2, h3, h4, h5, h6)").evaluate_all(
+        "headings => headings.map(h => Number(h.tagName[1]))"
+    )
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert page.locator("main mjx-container").count() > 0
+    assert page.locator("mjx-merror").count() == 0
+    page.close()
