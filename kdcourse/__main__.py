@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_homework(commands.add_parser("homework", help="release and grade the homework"))
 
     site = commands.add_parser("site", help="build the course as a web site")
-    site.add_argument("--folder", default="build/site", help="where to (build/site)")
+    site.add_argument(
+        "--folder", type=Path, default=Path("build/site"), help="where to (build/site)"
+    )
     site.set_defaults(run=_site)
 
     readme = commands.add_parser("readme", help="write the stored measurements into the README")
@@ -107,7 +109,6 @@ def _add_homework(homework: argparse.ArgumentParser) -> None:
 def _lab(options: argparse.Namespace) -> int:
     import os
     import subprocess
-    from pathlib import Path
 
     from kdcourse.notebooks import NOTEBOOKS, START
 
@@ -188,11 +189,9 @@ def _grade(options: argparse.Namespace) -> int:
 
 
 def _site(options: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from kdcourse import site
 
-    return site.build(Path(options.folder))
+    return site.build(options.folder)
 
 
 def _readme(options: argparse.Namespace) -> int:

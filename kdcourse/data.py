@@ -116,15 +116,17 @@ class Images:
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Turn uint8 pixels into the float32 inputs of a network: zero mean, unit deviation."""
-        mean = torch.tensor(self.mean, device=pixels.device).view(-1, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).view(-1, 1, 1)
+        mean, std = self._mean_and_std(pixels.device)
         return pixels.float().div_(255 * std).sub_(mean / std)
 
     def denormalize(self, inputs: Tensor) -> Tensor:
         """Turn inputs of a network back into uint8 pixels; what they cannot hold is cut off."""
-        mean = torch.tensor(self.mean, device=inputs.device).view(-1, 1, 1)
-        std = torch.tensor(self.std, device=inputs.device).view(-1, 1, 1)
+        mean, std = self._mean_and_std(inputs.device)
         return (255 * (inputs.detach() * std + mean)).round_().clamp_(0, 255).to(torch.uint8)
+
+    def _mean_and_std(self, device: torch.device) -> tuple[Tensor, ...]:
+        """Return both as ``(C, 1, 1)``, to be used with images."""
+        return tuple(torch.tensor(v, device=device).view(-1, 1, 1) for v in (self.mean, self.std))
 
     def inputs(self) -> Tensor:
         """Return all images as network inputs, ``(N, C, H, W)`` float32."""
