@@ -10,7 +10,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one of the course's commands and return its exit status."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if options.run is _lab:
+    if options.run in (_lab, _train):  # whose options are read by others
         options.arguments = rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -37,6 +37,9 @@ def _parser() -> argparse.ArgumentParser:
         "--no-browser or --port 8890.",
     )
     lab.set_defaults(run=_lab)
+
+    train = commands.add_parser("train", help="train any net, also on many GPUs", add_help=False)
+    train.set_defaults(run=_train)
 
     reproduce = commands.add_parser(
         "reproduce",
@@ -126,6 +129,12 @@ def _lab(options: argparse.Namespace) -> int:
     if getattr(os, "geteuid", lambda: 1)() == 0:  # as in a container, where Jupyter would refuse
         command.append("--allow-root")
     return subprocess.run(command, cwd=NOTEBOOKS, env=environment).returncode
+
+
+def _train(options: argparse.Namespace) -> int:
+    from kdcourse.train import command
+
+    return command.main(options.arguments)
 
 
 def _reproduce(options: argparse.Namespace) -> int:

@@ -234,7 +234,7 @@ def from_torchvision(
         CorruptedFileError: a file's checksum is not the published one.
         ValueError: not such a data set, or images of several sizes and no ``image_size``.
     """
-    kind = _dataset_class(dataset)
+    kind = dataset_class(dataset)
     folder = data_root(root)
     if download and _problem(kind, folder) is not None:
         _download(kind, folder)
@@ -257,7 +257,12 @@ def data_root(root: str | Path | None = None) -> Path:
     return Path(root or os.environ.get("KDCOURSE_DATA") or COURSE_DATA)
 
 
-def _dataset_class(dataset: str | type) -> type:
+def dataset_class(dataset: str | type) -> type:
+    """Return a class of torchvision, by its name, that has a training and a test part.
+
+    Raises:
+        ValueError: there is no such class.
+    """
     kind = getattr(torchvision.datasets, dataset, None) if isinstance(dataset, str) else dataset
     parameters = inspect.signature(kind).parameters if isinstance(kind, type) else {}
     if not isinstance(kind, type) or not {"train", "split"} & set(parameters):

@@ -25,9 +25,10 @@ REQUIRED = [
         *PROJECT["dependencies"],
         *EXTRAS["docs"],
         *EXTRAS["homework"],
+        *EXTRAS["train"],
         *EXTRAS["test"],
     ]
-    if line != "kdcourse[docs,homework]"
+    if line != "kdcourse[docs,homework,train]"
 ]
 CONSTRAINTS = {
     Requirement(line).name: Requirement(line)
@@ -45,8 +46,8 @@ def test_the_tested_version_lies_in_the_range(requirement):
     assert requirement.specifier.contains(pin.version)
 
 
-def test_the_tests_need_the_homework_and_the_site():
-    assert "kdcourse[docs,homework]" in EXTRAS["test"]
+def test_the_tests_need_the_other_extras():
+    assert "kdcourse[docs,homework,train]" in EXTRAS["test"]
 
 
 def test_constraints_pin_nothing_else():

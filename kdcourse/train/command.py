@@ -1,0 +1,201 @@
+"""``python -m kdcourse train``: one training, from options to a measured student."""
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from kdcourse import metrics, models, processes
+from kdcourse.data import Images, Splits, from_torchvision
+from kdcourse.teachers import CachedLessons
+from kdcourse.train import dry_run, recipes
+from kdcourse.train.options import OptionError, Options, blaming, dashed, from_toml, read_toml
+from kdcourse.train.parser import parser
+from kdcourse.train.plan import Plan, data_set, prepare
+from kdcourse.train.record import Record, check_tensorboard, write
+from kdcourse.training import History, checkpoint, choose_device, fit
+
+OPTIONS, CHECKPOINT, CACHE = "options.toml", "checkpoint.pt", "answers.bin"
+STUDENT, RESULT = "student.safetensors", "result.json"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit status."""
+    asked = vars(parser().parse_args(arguments))
+    name, method = asked.pop("recipe"), asked.pop("method")
+    if asked.pop("recipes"):
+        print(recipes.table())
+        return 0
+    if name is None and method is not None:
+        raise OptionError("--method: there is no recipe to take it from")
+    recipe = recipes.Recipe({}) if name is None else recipes.load(name, method)
+    only_look = asked.pop("dry_run")
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in asked.items()}
+    options = Options(**{**recipe.settings, **given})
+    if only_look:
+        print(dry_run.report(prepare(options)))
+        return 0
+    result = run(options)
+    if result is not None:
+        published = "" if recipe.published is None else f" (published: {recipe.published} %)"
+        print(f"test accuracy {result['test_accuracy']:.2f} %{published}, in {options.out}")
+    return 0
+
+
+def run(options: Options) -> dict[str, Any] | None:
+    """Train by options, or go on where such a training was stopped.
+
+    Args:
+        options: of the training; ``out`` is the folder to write to.
+
+    Returns:
+        What stands in ``result.json``; None in all processes but the main one.
+
+    Raises:
+        OptionError: naming the option that cannot work, before any work is begun.
+        LostProcessError: another process has ended.
+    """
+    if not options.out:
+        raise OptionError("--out: say which folder to write to")
+    if options.tensorboard:
+        with blaming("tensorboard"):
+            check_tensorboard()
+    plan, folder = prepare(options), Path(options.out)
+    advice = f"the same command resumes from {folder / CHECKPOINT}"
+    with processes.joined(options.device) as device, processes.losses_told(advice):
+        processes.from_main(lambda: _begin(folder, options))
+        if (folder / RESULT).is_file():
+            result = json.loads((folder / RESULT).read_text())
+        else:
+            splits = _load(options)
+            if not plan.shape.known:
+                plan = prepare(options, splits.train)
+            result = _train(plan, splits, choose_device(device), folder)
+        processes.wait()
+        return result if processes.is_main() else None
+
+
+def _begin(folder: Path, options: Options) -> None:
+    """Write the options down; where there are some already, require the same."""
+    path = folder / OPTIONS
+    with blaming("out"):
+        if path.is_file():
+            begun = Options(**from_toml(read_toml(path), str(path))).settings
+            for name, value in options.settings.items():
+                if name != "out" and begun[name] != value:
+                    raise OptionError(
+                        f"--{dashed(name)}: the run in {folder} was begun with {begun[name]!r}, "
+                        f"here it is {value!r}; choose another --out"
+                    )
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write(path, options.toml().encode())
+        except OSError as error:
+            raise OptionError(f"--out: {error}") from None
+
+
+def _load(options: Options) -> Splits:
+    """Read the data; first one process of each machine, which may have to download them."""
+    first = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    splits = None
+    for turn in (True, False):
+        if turn is first:
+            with blaming("data"):
+                splits = from_torchvision(
+                    data_set(options.data),
+                    options.data_root,
+                    validation=options.validation,
+                    download=options.download,
+                    image_size=options.image_size,
+                )
+        processes.wait()
+    assert splits is not None
+    if options.images is None:
+        return splits
+    if options.images > len(splits.train):
+        raise OptionError(f"--images: there are {len(splits.train)} to train on")
+    return Splits(splits.train[: options.images], splits.validation, splits.test)
+
+
+def _train(plan: Plan, splits: Splits, device: torch.device, folder: Path) -> dict[str, Any]:
+    """Train, measure on the test set, and write down what came out."""
+    options, main = plan.options, processes.is_main()
+    with ExitStack() as stack:
+        record = None
+        if main:
+            rows = _rows(folder / CHECKPOINT)
+            record = stack.enter_context(Record(folder, rows, tensorboard=options.tensorboard))
+        history = fit(
+            plan.student,
+            **_lessons(plan, splits.train, device, folder / CACHE),
+            objective=plan.objective,
+            validation=splits.validation if len(splits.validation) else None,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
+            optimizer=plan.optimizer,
+            scheduler=plan.scheduler,
+            weight_decay=options.weight_decay,
+            seed=options.seed,
+            device=device,
+            autocast=plan.autocast,
+            compile=options.compile,
+            channels_last=options.channels_last,
+            accumulate=options.accumulate,
+            checkpoint=folder / CHECKPOINT,
+            on_interrupt="raise",
+            progress=main,
+            log=record,
+        )
+    return processes.from_main(lambda: _finish(plan, splits, history, device, folder))
+
+
+def _rows(path: Path) -> list[dict[str, float]]:
+    """Return the rows of the epochs that a checkpoint holds."""
+    return checkpoint.load(path)["rows"] if path.is_file() else []
+
+
+def _lessons(plan: Plan, train: Images, device: torch.device, path: Path) -> dict[str, Any]:
+    """Return what :func:`fit` learns from, and by whom."""
+    options = plan.options
+    if not options.cache:
+        seen = {"augment": plan.augment, "views": plan.views}
+        return {"train": train, "teacher": plan.teacher, **seen}
+    assert plan.teacher is not None
+    assert plan.views is not None
+    lessons = CachedLessons(
+        plan.teacher.to(device),
+        train.to(device),
+        views=plan.views,
+        epochs=options.cache,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        path=path,
+    )
+    return {"train": lessons, "teacher": lessons.teacher}
+
+
+def _finish(
+    plan: Plan, splits: Splits, history: History, device: torch.device, folder: Path
+) -> dict[str, Any]:
+    """Store the student, and measure it on the test set: once, and last."""
+    student = plan.student
+    weights = {name: value.contiguous() for name, value in student.state_dict().items()}
+    write(folder / STUDENT, save(weights))
+    result = {
+        "test_accuracy": round(100 * metrics.accuracy(student.to(device), splits.test), 4),
+        "epochs": len(history),
+        "parameters": models.count_parameters(student),
+        "seconds": round(sum(history["seconds"]), 1),
+        "processes": processes.count(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "torch": torch.__version__,
+    }
+    write(folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+    return result

@@ -1,0 +1,81 @@
+"""The command line of ``python -m kdcourse train``, derived from :class:`Options`."""
+
+import argparse
+from dataclasses import Field, fields
+from typing import Any, get_args
+
+from kdcourse.train import vocabulary
+from kdcourse.train.options import Options, dashed
+
+ABOUT = """Train a net, on labels or by a teacher; on a CPU, a GPU, or under torchrun on many.
+
+Every epoch is checkpointed: the same command resumes a run that was stopped, also with another
+number of processes. Into --out go options.toml, checkpoint.pt, metrics.jsonl (a line an epoch,
+accuracies in [0, 1]), student.safetensors, and result.json with the test accuracy in percent, which
+is read once, at the end."""
+
+EXAMPLES = """examples:
+  python -m kdcourse train --student plain8 --teacher res16 --images 4000 \\
+      --loss "ce + 4*kd(temperature=4)" --augment pad-crop-flip --out runs/kd
+  python -m kdcourse train --recipes
+  python -m kdcourse train resnet56-resnet20 --method teacher --download --out runs/teacher
+  python -m kdcourse train resnet56-resnet20 --method kd --out runs/kd \\
+      --teacher-weights runs/teacher/student.safetensors
+  torchrun --nproc-per-node 4 -m kdcourse train resnet56-resnet20 --method teacher --out runs/4
+
+Names with their arguments, as --loss, --teacher, … take them. Terms add, and take numbers as
+factors; layers are stem, stage1, stage2, stage3, embedding, or any other module's name.
+
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser; what is not on the command line is not in its result."""
+    made = argparse.ArgumentParser(
+        prog="python -m kdcourse train",
+        description=ABOUT,
+        epilog=EXAMPLES + vocabulary.described(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument(
+        "recipe",
+        nargs="?",
+        metavar="RECIPE",
+        help="settings to begin with: a recipe, or a TOML file",
+    )
+    made.add_argument("--method", metavar="NAME", help="which method of the recipe")
+    made.add_argument("--recipes", action="store_true", help="list the recipes and their methods")
+    made.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print parameters, multiply-adds, memory and time, and write nothing",
+    )
+    groups: dict[str, Any] = {}
+    for spec in fields(Options):
+        name = spec.metadata["group"]
+        if name not in groups:
+            groups[name] = made.add_argument_group(name)
+        _add(groups[name], spec)
+    return made
+
+
+def _add(group: Any, spec: Field) -> None:
+    """Add one option, of its field's type."""
+    help = spec.metadata["help"]
+    if spec.default not in ("", (), None, False):
+        help += f" ({spec.default})"
+    common = {"dest": spec.name, "default": argparse.SUPPRESS, "help": help.replace("%", "%%")}
+    flag = f"--{dashed(spec.name)}"
+    if spec.type is bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
+        return
+    common["metavar"] = spec.metadata["metavar"]
+    kinds = [kind for kind in get_args(spec.type) or (spec.type,) if kind in (int, float)]
+    if kinds:
+        common["type"] = kinds[0]
+    if isinstance(spec.default, tuple):
+        common["nargs"] = "+"
+    if "bare" in spec.metadata:
+        common |= {"nargs": "?", "const": spec.metadata["bare"]}
+    group.add_argument(flag, **common)

@@ -1,0 +1,94 @@
+"""Trainings of the literature as TOML files: settings shared by the methods, and each method's own.
+
+A file holds options by their names, perhaps ``about``, and perhaps tables ``[methods.NAME]`` with
+further options and the test accuracy in percent that was ``published`` or is ``measured`` here.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdcourse.train.expression import unknown
+from kdcourse.train.options import OptionError, from_toml, read_toml
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+NOT_RUN = "not yet run here"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One method of a file.
+
+    Attributes:
+        settings: fields of :class:`kdcourse.train.options.Options`.
+        published: test accuracy in percent, as its authors or others measured it; None if unknown.
+        measured: here; None if it was not run yet.
+    """
+
+    settings: dict[str, Any]
+    published: float | None = None
+    measured: float | None = None
+
+
+def load(name: str, method: str | None = None) -> Recipe:
+    """Read one method of a recipe of the package, or of a file of one's own.
+
+    Args:
+        name: of a recipe, or a path to a TOML file.
+        method: which of its methods; None for a file without any.
+
+    Raises:
+        OptionError: no such recipe or method, or a key that is no option.
+    """
+    path = FOLDER / f"{name}.toml"
+    if not path.is_file():
+        path = Path(name)
+        if not path.is_file():
+            raise OptionError(f"RECIPE: {unknown('recipe', name, names())}; nor is there a file")
+    methods = _methods(path)
+    if method is None and "" not in methods:
+        raise OptionError(f"--method: say which of {path.stem}: {', '.join(methods)}")
+    if (method or "") not in methods:
+        raise OptionError(f"--method: {unknown('method', method or '', methods)}")
+    return methods[method or ""]
+
+
+def names() -> list[str]:
+    """List the recipes of the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def methods(name: str) -> dict[str, Recipe]:
+    """Return all methods of a recipe of the package."""
+    return _methods(FOLDER / f"{name}.toml")
+
+
+def table() -> str:
+    """List all recipes with the accuracies that were published, and that were measured here."""
+    rows = [("recipe", "method", "loss", "published, %", "here, %")]
+    for name in names():
+        for method, recipe in methods(name).items():
+            here = NOT_RUN if recipe.measured is None else f"{recipe.measured:.2f}"
+            published = "" if recipe.published is None else f"{recipe.published:.2f}"
+            rows.append((name, method, recipe.settings.get("loss", "ce"), published, here))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _methods(path: Path) -> dict[str, Recipe]:
+    """Return the methods of a file; without any, the file as a whole by an empty name."""
+    shared = read_toml(path)
+    shared.pop("about", None)
+    tables = shared.pop("methods", {"": {}})
+    return {
+        name: Recipe(
+            published=own.pop("published", None),
+            measured=own.pop("measured", None),
+            settings=from_toml({**shared, **own}, str(path)),
+        )
+        for name, own in tables.items()
+    }
