@@ -121,7 +121,7 @@ def _wanted(hint: Any) -> str:
     if origin is tuple:
         return f"({', '.join(_wanted(part) for part in parts)})"
     if origin is collections.abc.Sequence:
-        return f"a list of {_wanted(parts[0])}"
+        return f"a list, each {_wanted(parts[0])}"
     return _WORDS.get(hint, "a schedule")
 
 

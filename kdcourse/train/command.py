@@ -38,6 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     given = {key: tuple(v) if isinstance(v, list) else v for key, v in asked.items()}
     options = Options(**{**recipe.settings, **given})
     if only_look:
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            raise OptionError("--dry-run: call it without torchrun")
         print(dry_run.report(prepare(options)))
         return 0
     result = run(options)

@@ -13,7 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kdcourse.data import Images, replay
 from kdcourse.metrics import evaluation_mode
-from kdcourse.models import count_parameters
 from kdcourse.teachers import CachedLessons
 from kdcourse.train.plan import Plan
 from kdcourse.training.learner import Batch
@@ -33,7 +32,8 @@ def report(plan: Plan) -> str:
     for name, model in (("student", plan.student), ("teacher", plan.teacher)):
         if model is not None:
             adds = multiply_adds(model, image)
-            lines.append(f"{name:10}{count_parameters(model):>14,}{adds:>26,}")
+            count = sum(parameter.numel() for parameter in model.parameters())
+            lines.append(f"{name:10}{count:>14,}{adds:>26,}")
     images = _random_images(plan)
     memory = _memory(plan, images)
     first, later = _seconds_per_step(plan, images)

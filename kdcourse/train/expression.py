@@ -167,4 +167,4 @@ def unknown(kind: str, name: str, known: Iterable[str], place: int | None = None
     close = difflib.get_close_matches(name, known, n=1)
     at = "" if place is None else f" at character {place}"
     hint = f"; did you mean {close[0]}?" if close else ";"
-    return ValueError(f"unknown {kind} {name!r}{at}{hint} {kind}s: {', '.join(known)}")
+    return ValueError(f"unknown {kind} {name!r}{at}{hint} known: {', '.join(known)}")

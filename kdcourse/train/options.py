@@ -101,10 +101,10 @@ class Options:
         for name, low in least.items():
             if (value := getattr(self, name)) is not None:
                 with blaming(dashed(name)):
-                    check_number("it", value, low)
+                    check_number("the value", value, low)
         for name, high in (("learning_rate", 1e6), ("weight_decay", 1e6), ("momentum", 1.0)):
             with blaming(dashed(name)):
-                check_number("it", getattr(self, name), 0.0, high, open_high=True)
+                check_number("the value", getattr(self, name), 0.0, high, open_high=True)
         if self.nesterov and self.momentum == 0:
             raise OptionError("--nesterov: needs a momentum above 0; say --no-nesterov")
         if not self.student:
@@ -177,4 +177,4 @@ def _check_type(spec: Field, value: Any) -> None:
     if not fits:
         names = {"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false"}
         wanted = next((names[k.__name__] for k in kinds if k.__name__ in names), "a list of texts")
-        raise ValueError(f"it must be {wanted}, got {value!r}")
+        raise ValueError(f"the value must be {wanted}, got {value!r}")

@@ -147,13 +147,20 @@ def _grey(shape: Shape) -> Tensor:
 
 def data_set(name: str) -> str:
     """Return the name of torchvision's class: ``fashion-mnist`` is ``FashionMNIST``."""
-    classes = {key.lower(): key for key in torchvision.datasets.__all__}
-    with blaming("data"):
-        found = classes.get(name.lower().replace("-", ""))
-        if found is None:
-            raise unknown("data set", name, classes.values())
-        data.dataset_class(found)
+    known = {key.lower(): key for key in torchvision.datasets.__all__ if _has_two_parts(key)}
+    found = known.get(name.lower().replace("-", ""))
+    if found is None:
+        raise OptionError(f"--data: {unknown('data set', name, known.values())}")
     return found
+
+
+def _has_two_parts(name: str) -> bool:
+    """Whether a class of torchvision holds training and test images."""
+    try:
+        data.dataset_class(name)
+    except ValueError:
+        return False
+    return True
 
 
 def shape_of(options: Options, name: str) -> Shape:
@@ -226,9 +233,9 @@ def _try(
 ) -> None:
     """Judge one lesson, so that nets, layers and terms that do not go together are found out."""
     if objective.needs_teacher and teacher is None:
-        raise OptionError(f"--teacher: --loss asks a teacher, and there is none: {objective!r}")
+        raise OptionError("--teacher: say who teaches, for --loss asks a teacher")
     if teacher is not None and not objective.needs_teacher and not follows(teacher):
-        raise OptionError(f"--teacher: --loss never asks it: {objective!r}")
+        raise OptionError("--teacher: --loss never asks it; add a term such as kd")
     target = torch.zeros(len(inputs), dtype=torch.int64)
     layers = objective.student_layers
     with evaluation_mode(student), capture(student, layers) as features, torch.no_grad():

@@ -78,7 +78,11 @@ class TeacherMaker:
             )
         if call.name in shipped.RECIPES and not self.left:
             return self._shipped(call.name)
-        model = models.by_name(call.name, **self.like)
+        try:
+            model = models.by_name(call.name, **self.like)
+        except ValueError as error:
+            others = ", ".join([*shipped.RECIPES, *self.special])
+            raise ValueError(f"{error}; other teachers are {others}") from None
         if not self.left:
             raise WeightsError(
                 f"needed for {call.name}: a safetensors file, such as the student.safetensors of "
