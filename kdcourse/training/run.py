@@ -192,7 +192,7 @@ class Run(Learner):
         return self.parallel.no_sync()
 
     def _formatted(self, inputs: Tensor) -> Tensor:
-        return inputs.contiguous(memory_format=self.format) if inputs.dim() == 4 else inputs
+        return inputs.to(memory_format=self.format) if inputs.dim() == 4 else inputs
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
