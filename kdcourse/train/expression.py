@@ -107,10 +107,12 @@ class _Reader:
         if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Mult, ast.Div)):
             if isinstance(node.op, ast.Mult) and self.is_number(node.left):
                 factor, calls = self.number(node.left), node.right
-            else:
+            elif self.is_number(node.right):
                 factor, calls = self.number(node.right), node.left
                 if isinstance(node.op, ast.Div):
                     factor = 1 / factor
+            else:
+                self.fail(node)
             return [(factor * weight, call) for weight, call in self.sum(calls)]
         return [(1.0, self.call(node))]
 

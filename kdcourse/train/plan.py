@@ -47,6 +47,8 @@ SHAPES = {
     "MNIST": Shape(60000, 1, 28, 10),
     "FashionMNIST": Shape(60000, 1, 28, 10),
     "KMNIST": Shape(60000, 1, 28, 10),
+    "QMNIST": Shape(60000, 1, 28, 10),
+    "USPS": Shape(7291, 1, 16, 10),
     "CIFAR10": Shape(50000, 3, 32, 10),
     "CIFAR100": Shape(50000, 3, 32, 100),
     "SVHN": Shape(73257, 3, 32, 10),

@@ -164,7 +164,8 @@ def objective(
             taught = training.as_teacher(teacher).show(inputs, [theirs]).features
         return shown[own].shape, taught[theirs].shape
 
-    return Objective((weight, _term(call, shapes, seed)) for weight, call in parse(text))
+    parts = [weight * _term(call, shapes, seed) for weight, call in parse(text)]
+    return sum(parts[1:], start=parts[0])
 
 
 def _term(call: Call, shapes: Shapes, seed: int) -> Term:

@@ -1,0 +1,274 @@
+"""Every mistake in an option is found before any data are read, and named."""
+
+from dataclasses import fields, replace
+
+import pytest
+from safetensors.torch import save_file
+
+from kdcourse import models
+from kdcourse.__main__ import main
+from kdcourse.train import command, options
+from kdcourse.train.options import OptionError, Options, dashed, from_toml, read_toml
+from kdcourse.train.parser import parser
+from kdcourse.train.plan import SHAPES, data_set, prepare
+
+
+@pytest.fixture(autouse=True)
+def unread(monkeypatch):
+    """No data may be read, and no net be trained."""
+
+    def refuse(*_, **__):
+        raise AssertionError("data were read")
+
+    monkeypatch.setattr(command, "from_torchvision", refuse)
+    monkeypatch.setattr(command, "fit", refuse)
+
+
+TAUGHT = ["--teacher", "res16", "--loss"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--student", "plain"], "--student: unknown model 'plain'"),
+        (["--student", "resnet21"], "--student: depth of a CIFAR ResNet"),
+        (["--loss", "kdd"], "--loss: unknown term 'kdd' at character 1; did you mean kd? known:"),
+        ([*TAUGHT, "ce + kd(0)"], "--loss: kd at character 6: temperature must be"),
+        ([*TAUGHT, "ce - kd"], "--loss: 'ce - kd' at character 1 is not understood"),
+        ([*TAUGHT, "attention([stage9])"], "--loss: ConvNet has no layer 'stage9'"),
+        ([*TAUGHT, "hint(embedding)"], "--loss: hint at character 1: layer 'embedding' must"),
+        ([*TAUGHT, "hint(stage1, kernel-size=99)"], "--loss: "),
+        ([*TAUGHT, "hint(stage1, nonlinearity=gelu)"], "unknown nonlinearity 'gelu'"),
+        (["--loss", "ce + kd"], "--teacher: say who teaches"),
+        (["--teacher", "res16"], "--teacher: --loss never asks it"),
+        (["--teacher", "nosuch", "--loss", "kd"], "--teacher: unknown model 'nosuch'"),
+        (["--teacher", "res16(3)", "--loss", "kd"], "--teacher: res16 at character 1 takes no"),
+        (["--teacher", "ensemble", "--loss", "kd"], "--teacher: ensemble at character 1: an"),
+        (["--teacher", "ensemble(3)", "--loss", "kd"], "--teacher: 3 is no teacher"),
+        (["--teacher", "closed", "--loss", "kd"], "--teacher: closed at character 1 needs"),
+        (["--teacher", "closed(res16)", "--loss", "hint(stage1)"], "--loss: hint at character 1"),
+        (["--teacher", "momentum(2)", "--loss", "kd"], "--teacher: momentum at character 1: mo"),
+        (["--teacher", "momentum(x)", "--loss", "kd"], "--teacher: unknown momentum 'x'"),
+        (["--teacher", "res16", "--loss", "kd", "--data", "cifar10"], "--teacher: res16 was"),
+        (["--teacher", "resnet8", "--loss", "kd"], "--teacher-weights: needed for resnet8"),
+        (["--teacher-weights", "x"], "--teacher-weights: there is no --teacher"),
+        ([*TAUGHT, "kd", "--teacher-weights", "x"], "--teacher-weights: x cannot be read"),
+        (["--data", "cifar1000"], "--data: unknown data set 'cifar1000'"),
+        (["--data", "VisionDataset"], "--data: unknown data set"),
+        (["--images", "0"], "--images: the value must"),
+        (["--validation", "60000"], "--validation: FashionMNIST has 60000"),
+        (["--validation", "-1"], "--validation: the value must"),
+        (["--image-size", "0"], "--image-size: the value must"),
+        (["--augment", "pad-crop-flop"], "--augment: unknown augmentation 'pad-crop-flop'"),
+        (["--augment", "pad-crop(-3)"], "--augment: "),
+        (["--augment", "2*flip"], "--augment: an augmentation has no factor"),
+        (["--views", "same"], "--views: unknown view 'same'"),
+        (["--views", "consistent"], "--views: there is no --teacher"),
+        ([*TAUGHT, "dkd", "--views", "function-matching"], "--views: mixtures have no label"),
+        ([*TAUGHT, "kd", "--cache", "-1"], "--cache: the value must"),
+        (["--cache", "3"], "--cache: there is no --teacher"),
+        (["--cache", "3", "--teacher", "momentum", "--loss", "kd"], "--cache: this teacher"),
+        (["--cache", "3", "--teacher", "closed(res16)", "--loss", "kd"], "--cache: only logits"),
+        ([*TAUGHT, "attention([stage1])", "--cache", "3"], "--cache: only logits are kept"),
+        (["--epochs", "0"], "--epochs: the value must"),
+        (["--batch-size", "0"], "--batch-size: the value must"),
+        (["--accumulate", "0"], "--accumulate: the value must"),
+        (["--accumulate", "99"], "--batch-size: the last batch of an epoch would hold 88"),
+        (["--learning-rate", "nan"], "--learning-rate: the value must"),
+        (["--weight-decay", "-1"], "--weight-decay: the value must"),
+        (["--momentum", "1"], "--momentum: the value must"),
+        (["--momentum", "0"], "--nesterov: needs a momentum above 0"),
+        (["--schedule", "stairs"], "--schedule: unknown schedule 'stairs'"),
+        (["--schedule", "steps"], "--schedule: steps at character 1 needs milestones"),
+        (["--schedule", "steps([0])"], "--schedule: steps at character 1: milestones must"),
+        (["--seed", "-1"], "--seed: the value must"),
+        (["--device", "nosuch"], "--device: "),
+        (["--device", "cuda:77"], "--device: "),
+        (["--autocast", "int8"], "--autocast: unknown dtype 'int8'"),
+        (["--autocast", "float16", "--device", "cpu"], "--autocast: float16 needs a GPU"),
+        ([*TAUGHT, "saliency", "--compile"], "--compile: torch.compile cannot"),
+        (["--method", "kd"], "--method: there is no recipe"),
+        (["nosuch"], "RECIPE: unknown recipe 'nosuch'"),
+        (["resnet56-resnet20"], "--method: say which"),
+        (["resnet56-resnet20", "--method", "kdd"], "--method: unknown method 'kdd'; did you mean"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_names_its_option_and_leaves_nothing_behind(arguments, message, tmp_path, capsys):
+    given = ["train", "--student", "plain2", "--out", str(tmp_path / "run"), *arguments]
+    assert main(given) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("kdcourse: ")
+    assert message in shown.err
+    assert shown.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_option_is_tried_above():
+    (mark,) = test_a_mistake_names_its_option_and_leaves_nothing_behind.pytestmark
+    tried = {word for arguments, _ in mark.args[1] for word in arguments}
+    harmless = {"data-root", "download", "channels-last", "tensorboard", "out", "nesterov"}
+    known = {dashed(spec.name) for spec in fields(Options)}
+    assert known - {word[2:] for word in tried} == harmless
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--epochs", "x"], ["--epochs", "1.5"], ["--learning-rate", "x"], ["--epoch", "3"], ["--x"]],
+    ids=" ".join,
+)
+def test_misuse_exits_with_2_and_names_the_option(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--student", "plain2", *arguments])
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_weights_of_another_net_are_refused(tmp_path):
+    file = tmp_path / "weights.safetensors"
+    save_file(models.by_name("plain2").state_dict(), file)
+    given = {"student": "plain2", "loss": "kd", "device": "cpu", "teacher_weights": (str(file),)}
+    prepare(Options(**given, teacher="plain2"))
+    for teacher in ("plain3", "plain1", "res2"):
+        with pytest.raises(OptionError, match=r"--teacher-weights: .* of another net: its st"):
+            prepare(Options(**given, teacher=teacher))
+    with pytest.raises(OptionError, match="--teacher-weights: needed for plain2"):
+        prepare(Options(**given, teacher="ensemble(plain2, plain2)"))
+    with pytest.raises(OptionError, match="no net in 'plain2' is left for"):
+        prepare(Options(**{**given, "teacher_weights": (str(file),) * 2}, teacher="plain2"))
+
+
+def test_teachers_by_name(tmp_path):
+    file = tmp_path / "weights.safetensors"
+    save_file(models.by_name("plain2", seed=7).state_dict(), file)
+
+    def teacher(text, *weights):
+        return prepare(
+            Options("plain4", teacher=text, teacher_weights=weights, loss="kd", device="cpu")
+        ).teacher
+
+    net = teacher("plain2", str(file))
+    assert net.stem[0].weight.equal(models.by_name("plain2", seed=7).stem[0].weight)
+    assert not net.training
+    both = teacher("ensemble(plain2, closed(res16, top-k=3), combine=vote)", str(file))
+    assert len(both.members) == 2
+    assert both.combine == "vote"
+    assert both.members[1].top_k == 3
+    assert teacher("momentum(0.9)").momentum == 0.9
+    assert teacher("momentum(mean-teacher(0.99))").momentum(1) == 0.5
+    steps = 15 * 430  # of the default options on all of Fashion-MNIST
+    assert teacher("momentum(cosine(start=0.5))").momentum(steps) == 1
+    assert teacher("momentum(cosine(start=0.5))").momentum(steps // 2) == pytest.approx(0.75)
+
+
+def test_a_sum_of_augmentations_and_a_view():
+    plan = prepare(
+        Options(
+            "plain2",
+            teacher="res16",
+            loss="kd",
+            augment="pad-crop(3) + noise(0.2)",
+            views="function-matching",
+            device="cpu",
+        )
+    )
+    assert plan.augment is None
+    assert repr(plan.views) == (
+        "FunctionMatching(augment=Compose(PadCrop(padding=3), Noise(deviation=0.2)))"
+    )
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist", "FashionMNIST", "CIFAR-10", "cifar100", "svhn"])
+def test_data_sets_by_name(name):
+    assert data_set(name) in SHAPES
+
+
+# --- TOML
+
+
+def test_a_file_says_what_the_command_line_says(tmp_path):
+    given = Options(
+        "resnet20",
+        teacher="ensemble(res16, res16)",
+        teacher_weights=("a b.safetensors", 'c"\\.safetensors'),
+        loss='ce + 0.9*kd(temperature=4, divergence="reverse")',
+        images=100,
+        learning_rate=1e-3,
+        nesterov=False,
+    )
+    path = tmp_path / "options.toml"
+    path.write_text(given.toml(), encoding="utf-8")
+    assert Options(**from_toml(read_toml(path), str(path))) == given
+
+
+def test_the_command_line_goes_before_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "mine.toml"
+    path.write_text('student = "plain2"\nepochs = 7\nlearning-rate = 1\n')
+    seen = []
+    monkeypatch.setattr(command, "run", lambda options: seen.append(options))
+    assert main(["train", str(path), "--epochs", "3", "--no-nesterov", "--out", "x"]) == 0
+    assert seen == [Options("plain2", epochs=3, learning_rate=1, nesterov=False, out="x")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3", "unknown option 'epoch'; did you mean epochs?"),
+        ("learning_rate = 3", "unknown option 'learning_rate'; did you mean learning-rate?"),
+        ("[nets]\nstudent = 'plain2'", "unknown option 'nets'"),
+        ("student = plain2", "mine.toml: Invalid value"),
+        ("student = 3", "--student: the value must be a text, got 3"),
+        ("student = 'plain2'\nepochs = 1.5", "--epochs: the value must be an integer, got 1.5"),
+        ("student = 'plain2'\nepochs = true", "--epochs: the value must be an integer"),
+        ("student = 'plain2'\ncompile = 1", "--compile: the value must be true or false"),
+        ("student = 'plain2'\nmomentum = '0'", "--momentum: the value must be a number"),
+        ("student = 'plain2'\nteacher-weights = [1]", "--teacher-weights: the value must be a li"),
+        ("student = 'plain2'\n[methods.a]\nloss = 'ce'", "--method: say which of mine: a"),
+        ("\xff", "mine.toml: "),
+    ],
+)
+def test_mistakes_in_a_file(text, message, tmp_path, capsys):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(text.encode("latin-1"))
+    assert main(["train", str(path), "--out", str(tmp_path / "run")]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_with_methods(tmp_path, monkeypatch):
+    path = tmp_path / "mine.toml"
+    path.write_text('student = "plain2"\nepochs = 7\n[methods.a]\nepochs = 8\n[methods.b]\n')
+    seen = []
+    monkeypatch.setattr(command, "run", lambda options: seen.append(options))
+    for method in "ab":
+        assert main(["train", str(path), "--method", method]) == 0
+    assert [given.epochs for given in seen] == [8, 7]
+
+
+def test_help_explains_every_option_and_name(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    shown = capsys.readouterr().out
+    for spec in fields(Options):
+        assert f"--{dashed(spec.name)}" in shown
+        assert spec.metadata["help"].split()[0] in shown
+    assert "python -m kdcourse train --student" in shown
+    assert "kd(temperature=4, divergence=forward, scale=true" in shown
+
+
+def test_the_parser_leaves_out_what_was_not_said():
+    assert vars(parser().parse_args(["--epochs", "3", "--autocast"])) == {
+        "recipe": None,
+        "method": None,
+        "recipes": False,
+        "dry_run": False,
+        "epochs": 3,
+        "autocast": "auto",
+    }
+
+
+def test_free_options_are_no_settings():
+    given = Options("plain2")
+    assert replace(given, device="cpu", compile=True, data_root="x").settings == given.settings
+    assert replace(given, epochs=3).settings != given.settings
+    assert options.NAMES[0] == "student"
