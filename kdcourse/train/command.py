@@ -70,36 +70,34 @@ def run(options: Options) -> dict[str, Any] | None:
     plan, folder = prepare(options), Path(options.out)
     advice = f"the same command resumes from {folder / CHECKPOINT}"
     with processes.joined(options.device) as device, processes.losses_told(advice):
-        processes.from_main(lambda: _begin(folder, options))
+        processes.from_main(lambda: _open(folder, options))
         if (folder / RESULT).is_file():
             result = json.loads((folder / RESULT).read_text())
         else:
             splits = _load(options)
             if not plan.shape.known:
                 plan = prepare(options, splits.train)
+            processes.from_main(lambda: write(folder / OPTIONS, options.toml().encode()))
             result = _train(plan, splits, choose_device(device), folder)
         processes.wait()
         return result if processes.is_main() else None
 
 
-def _begin(folder: Path, options: Options) -> None:
-    """Write the options down; where there are some already, require the same."""
+def _open(folder: Path, options: Options) -> None:
+    """Make the folder; if a run was begun there already, require the same settings."""
     path = folder / OPTIONS
-    with blaming("out"):
-        if path.is_file():
-            begun = Options(**from_toml(read_toml(path), str(path))).settings
-            for name, value in options.settings.items():
-                if name != "out" and begun[name] != value:
-                    raise OptionError(
-                        f"--{dashed(name)}: the run in {folder} was begun with {begun[name]!r}, "
-                        f"here it is {value!r}; choose another --out"
-                    )
-            return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write(path, options.toml().encode())
-        except OSError as error:
-            raise OptionError(f"--out: {error}") from None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"--out: {error}") from None
+    if path.is_file():
+        begun = Options(**from_toml(read_toml(path), str(path))).settings
+        for name, value in options.settings.items():
+            if begun[name] != value:
+                raise OptionError(
+                    f"--{dashed(name)}: the run in {folder} was begun with {begun[name]!r}, "
+                    f"here it is {value!r}; choose another --out"
+                )
 
 
 def _load(options: Options) -> Splits:
@@ -108,14 +106,7 @@ def _load(options: Options) -> Splits:
     splits = None
     for turn in (True, False):
         if turn is first:
-            with blaming("data"):
-                splits = from_torchvision(
-                    data_set(options.data),
-                    options.data_root,
-                    validation=options.validation,
-                    download=options.download,
-                    image_size=options.image_size,
-                )
+            splits = _read(options)
         processes.wait()
     assert splits is not None
     if options.images is None:
@@ -125,12 +116,28 @@ def _load(options: Options) -> Splits:
     return Splits(splits.train[: options.images], splits.validation, splits.test)
 
 
+def _read(options: Options) -> Splits:
+    try:
+        return from_torchvision(
+            data_set(options.data),
+            options.data_root,
+            validation=options.validation,
+            download=options.download,
+            image_size=options.image_size,
+        )
+    except FileNotFoundError as error:
+        advice = "" if options.download else " Or say --download."
+        raise OptionError(f"--data: {error}{advice}") from None
+    except (ValueError, RuntimeError) as error:
+        raise OptionError(f"--data: {error}") from error
+
+
 def _train(plan: Plan, splits: Splits, device: torch.device, folder: Path) -> dict[str, Any]:
     """Train, measure on the test set, and write down what came out."""
-    options, main = plan.options, processes.is_main()
+    options = plan.options
     with ExitStack() as stack:
         record = None
-        if main:
+        if processes.is_main():
             rows = _rows(folder / CHECKPOINT)
             record = stack.enter_context(Record(folder, rows, tensorboard=options.tensorboard))
         history = fit(
@@ -152,7 +159,6 @@ def _train(plan: Plan, splits: Splits, device: torch.device, folder: Path) -> di
             accumulate=options.accumulate,
             checkpoint=folder / CHECKPOINT,
             on_interrupt="raise",
-            progress=main,
             log=record,
         )
     return processes.from_main(lambda: _finish(plan, splits, history, device, folder))

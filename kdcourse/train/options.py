@@ -88,7 +88,9 @@ class Options:
     compile: bool = _option(False, RUN, "run the student through torch.compile", free=True)
     channels_last: bool = _option(False, RUN, "keep images and weights channels last", free=True)
     tensorboard: bool = _option(False, RUN, "write TensorBoard's files, too", free=True)
-    out: str = _option("", RUN, "folder to write to; the same command resumes there", "DIR")
+    out: str = _option(
+        "", RUN, "folder to write to; the same command resumes there", "DIR", free=True
+    )
 
     def __post_init__(self) -> None:
         """Check what can be checked without making anything."""

@@ -1,0 +1,412 @@
+"""``python -m kdcourse train`` from end to end, on a few real images."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from kdcourse import data, metrics, models
+from kdcourse.__main__ import main
+from kdcourse.data import Splits
+from kdcourse.teachers import CachedLessons
+from kdcourse.tips import Consistent
+from kdcourse.train import command, plan, record
+from kdcourse.training import History
+
+FILES = {"options.toml", "checkpoint.pt", "metrics.jsonl", "student.safetensors", "result.json"}
+KD = ["--student", "plain2", "--teacher", "res16", "--loss", "ce + 4*kd(temperature=4)"]
+
+
+@pytest.fixture(scope="module")
+def splits():
+    found = data.fashion_mnist()
+    return Splits(found.train[:300], found.validation[:100], found.test[:100])
+
+
+@pytest.fixture
+def few(splits, monkeypatch):
+    """Only a few images are there."""
+    monkeypatch.setattr(command, "from_torchvision", lambda *_, **__: splits)
+    return splits
+
+
+def train(folder, *arguments, epochs=3):
+    fixed = ["--epochs", str(epochs), "--batch-size", "50", "--images", "200", "--device", "cpu"]
+    return main(["train", *KD, *fixed, "--out", str(folder), *arguments])
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def timeless(folder):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(folder)]
+
+
+def weights(folder):
+    return (folder / "student.safetensors").read_bytes()
+
+
+def result(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+@pytest.mark.usefixtures("few")
+def test_what_is_written(tmp_path, capsys, splits):
+    assert train(tmp_path) == 0
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+    assert [row["epoch"] for row in rows(tmp_path)] == [1, 2, 3]
+    columns = ["loss", "cross_entropy", "logit_kd", "train_accuracy", "validation_accuracy"]
+    assert all(column in row for row in rows(tmp_path) for column in columns)
+    student = models.by_name("plain2")
+    student.load_state_dict(load_file(tmp_path / "student.safetensors"))
+    accuracy = 100 * metrics.accuracy(student, splits.test)
+    assert result(tmp_path)["test_accuracy"] == pytest.approx(accuracy, abs=1e-3)
+    assert capsys.readouterr().out == f"test accuracy {accuracy:.2f} %, in {tmp_path}\n"
+
+
+@pytest.mark.usefixtures("few")
+def test_the_test_images_are_looked_at_once_and_last(tmp_path, monkeypatch, splits):
+    order = []
+    fit, accuracy = command.fit, metrics.accuracy
+
+    def fitted(*arguments, **options):
+        assert options["validation"] is splits.validation
+        history = fit(*arguments, **options)
+        order.append("trained")
+        return history
+
+    def measured(model, images):
+        assert images is splits.test
+        order.append("tested")
+        return accuracy(model, images)
+
+    monkeypatch.setattr(command, "fit", fitted)
+    monkeypatch.setattr(metrics, "accuracy", measured)
+    train(tmp_path)
+    train(tmp_path)
+    assert order == ["trained", "tested"]
+
+
+@pytest.mark.usefixtures("few")
+def test_every_option_reaches_the_training(tmp_path, monkeypatch):
+    seen = {}
+
+    def fitted(student, train, objective, **options):
+        seen.update(options, student=student, train=train)
+        return History([{"seconds": 0.0}])
+
+    monkeypatch.setattr(command, "fit", fitted)
+    arguments = "--augment flip --batch-size 25 --learning-rate 0.2 --weight-decay 0.01 --seed 3"
+    arguments += " --momentum 0.8 --no-nesterov --autocast --compile --channels-last"
+    arguments += " --accumulate 2 --schedule steps([2],factor=0.5)"
+    train(tmp_path, *arguments.split(), epochs=4)
+    expected = {
+        "epochs": 4,
+        "batch_size": 25,
+        "learning_rate": 0.2,
+        "weight_decay": 0.01,
+        "seed": 3,
+        "autocast": True,
+        "compile": True,
+        "channels_last": True,
+        "accumulate": 2,
+        "device": torch.device("cpu"),
+        "on_interrupt": "raise",
+    }
+    assert {name: seen[name] for name in expected} == expected
+    assert repr(seen["augment"]) == "Flip(probability=0.5)"
+    assert len(seen["train"]) == 200
+    optimizer = seen["optimizer"](seen["student"].parameters())
+    group = optimizer.param_groups[0]
+    assert [group[k] for k in ("lr", "momentum", "nesterov", "weight_decay")] == [
+        *(0.2, 0.8, False, 0.01)
+    ]
+    assert rates(seen["scheduler"], optimizer, 8) == pytest.approx([0.2] * 4 + [0.1] * 4)
+    assert seen["student"].stem[0].weight.equal(models.by_name("plain2", seed=3).stem[0].weight)
+
+
+def rates(scheduler, optimizer, steps):
+    schedule, found = scheduler(optimizer, steps), []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("constant", [1, 1, 1, 1]),
+        ("cosine", [1, 0.853553, 0.5, 0.146447]),
+        ("steps([1, 3])", [1, 0.1, 0.1, 0.01]),
+        ("one-cycle", None),
+    ],
+)
+def test_schedules(text, expected):
+    made = plan.prepare(plan.Options("plain1", schedule=text, epochs=4, learning_rate=1.0))
+    found = rates(made.scheduler, made.optimizer(made.student.parameters()), 4)
+    if expected is None:  # that of fit, without a scheduler
+        other = made.optimizer(made.student.parameters())
+        own = torch.optim.lr_scheduler.OneCycleLR(other, 1.0, total_steps=4)
+        expected = rates(lambda *_: own, other, 4)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--accumulate 2",
+        "--channels-last",
+        "--autocast bfloat16",
+        "--views independent --augment pad-crop-flip",
+        "--views function-matching --augment crop-flip --cache 2 --loss kd",
+        "--teacher ensemble(res16,closed(res16-augmented,top-k=3))",
+        "--teacher momentum(mean-teacher)",
+        "--loss ce+hint(stage2)+attention([stage1,stage3])+rkd-distance+rkd-angle+seed+saliency",
+        "--validation 0",
+        "--momentum 0 --no-nesterov",
+    ],
+)
+def test_ways_to_train(arguments, tmp_path):
+    assert train(tmp_path, *arguments.split(), epochs=1) == 0
+    assert result(tmp_path)["epochs"] == 1
+    assert rows(tmp_path)[0]["loss"] > 0
+
+
+def test_without_validation(tmp_path, monkeypatch, splits):
+    none = Splits(splits.train, splits.validation[:0], splits.test)
+    monkeypatch.setattr(command, "from_torchvision", lambda *_, **__: none)
+    assert train(tmp_path, "--validation", "0", epochs=1) == 0
+    assert "validation_accuracy" not in rows(tmp_path)[0]
+
+
+def test_colour_images_of_a_set_that_is_not_known_before_it_is_read(tmp_path, monkeypatch, splits):
+    def coloured(images):
+        pixels = images.pixels.expand(-1, 3, -1, -1).contiguous()
+        return data.Images(pixels, images.target, images.classes, (0.3,) * 3, (0.3,) * 3)
+
+    parts = (splits.train, splits.validation, splits.test)
+    monkeypatch.setattr(command, "from_torchvision", lambda *_, **__: Splits(*map(coloured, parts)))
+    given = ["--student", "plain2", "--data", "GTSRB", "--augment", "pad-crop-flip"]
+    given = [*given, "--epochs", "1", "--batch-size", "50", "--device", "cpu"]
+    assert main(["train", *given, "--out", str(tmp_path)]) == 0
+    assert load_file(tmp_path / "student.safetensors")["stem.0.weight"].shape[1] == 3
+
+
+@pytest.mark.usefixtures("few")
+def test_kept_answers_change_nothing(tmp_path):
+    view = ["--views", "consistent", "--augment", "pad-crop-flip"]
+    train(tmp_path / "asked", *view, epochs=2)
+    train(tmp_path / "kept", *view, "--cache", "2", epochs=2)
+    assert weights(tmp_path / "asked") == weights(tmp_path / "kept")
+    assert (tmp_path / "kept" / "answers.bin").stat().st_size == 2 * 200 * 10 * 4
+
+
+@pytest.mark.usefixtures("few")
+def test_the_answers_that_are_kept_are_those_of_the_view(tmp_path, monkeypatch):
+    seen = []
+
+    class Seen(CachedLessons):
+        def __init__(self, *arguments, **options):
+            seen.append(options)
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(command, "CachedLessons", Seen)
+    train(tmp_path, "--augment", "flip", "--cache", "2", "--seed", "5", epochs=1)
+    (options,) = seen
+    assert isinstance(options["views"], Consistent)  # by default
+    assert (options["seed"], options["epochs"], options["batch_size"]) == (5, 2, 50)
+
+
+# --- stopped and resumed
+
+
+def started(folder, *arguments, processes=None):
+    """Begin a training in processes of its own, and wait for its first checkpoint."""
+    begin = [sys.executable, "-m"]
+    if processes is not None:
+        begin += ["torch.distributed.run", f"--nproc-per-node={processes}"]
+        begin += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m"]
+    running = subprocess.Popen(
+        [*begin, "kdcourse", "train", *arguments, "--out", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    end = time.monotonic() + 300
+    while not (folder / "checkpoint.pt").exists():
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return running
+
+
+LONG = "--student plain2 --images 200 --batch-size 25 --epochs 40 --device cpu --validation 100"
+
+
+def test_a_killed_run_ends_like_an_uninterrupted_one_bit_by_bit(tmp_path):
+    running = started(tmp_path / "killed", *LONG.split())
+    running.kill()
+    running.communicate()
+    assert not (tmp_path / "killed" / "result.json").exists()
+    before = len(rows(tmp_path / "killed"))
+    assert 1 <= before < 40
+    for name in ("killed", "whole"):
+        assert main(["train", *LONG.split(), "--out", str(tmp_path / name)]) == 0
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    assert timeless(tmp_path / "killed") == timeless(tmp_path / "whole")
+    assert (
+        result(tmp_path / "killed")["test_accuracy"]
+        == (result(tmp_path / "whole")["test_accuracy"])
+    )
+
+
+def test_two_processes_of_which_one_is_killed_and_the_run_is_resumed_in_one(tmp_path):
+    folder = tmp_path / "run"
+    running = started(folder, *LONG.replace("--epochs 40", "--epochs 60").split(), processes=2)
+    listed = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True)
+    os.kill(int(listed.stdout.split()[1]), signal.SIGKILL)
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode != 0
+    message = f"kdcourse: another process has ended; the same command resumes from {folder}"
+    assert re.findall(r"kdcourse: another.*(?=/checkpoint.pt\n)", errors) == [message]
+    assert not (folder / "result.json").exists()
+
+    resumed = LONG.replace("--epochs 40", "--epochs 60").split()
+    assert main(["train", *resumed, "--out", str(folder)]) == 0
+    assert [row["epoch"] for row in rows(folder)] == list(range(1, 61))
+    assert result(folder)["processes"] == 1
+
+
+def test_two_processes_from_begin_to_end(tmp_path):
+    arguments = "--images 100 --batch-size 50 --epochs 2 --device cpu --cache 1"
+    running = started(tmp_path, *KD, *arguments.split(), processes=2)
+    shown, errors = running.communicate(timeout=200)
+    assert running.returncode == 0, errors
+    assert shown.count("test accuracy") == 1
+    assert [row["epoch"] for row in rows(tmp_path)] == [1, 2]
+    assert result(tmp_path)["processes"] == 2
+    assert {path.name for path in tmp_path.iterdir()} >= FILES
+
+
+class Stopped(Exception):
+    pass
+
+
+@contextmanager
+def stopping(monkeypatch):
+    """Stop a run after the line of its second epoch."""
+    write = record.Record.__call__
+
+    def write_and_stop(self, row):
+        write(self, row)
+        if row["epoch"] == 2:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record.Record, "__call__", write_and_stop)
+        with pytest.raises(Stopped):
+            yield
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("late", [True, False], ids=["line-without-checkpoint", "no-line-yet"])
+def test_no_line_is_doubled_or_missing(late, tmp_path, monkeypatch):
+    """A kill may fall between an epoch's checkpoint and its line, whichever comes first."""
+    train(tmp_path / "whole")
+    with stopping(monkeypatch):
+        train(tmp_path / "stopped")
+    path = tmp_path / "stopped" / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    assert len(lines) == 2
+    path.write_text("".join([*lines, lines[-1]] if late else lines[:-1]))
+    train(tmp_path / "stopped")
+    assert timeless(tmp_path / "stopped") == timeless(tmp_path / "whole")
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("few")
+def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch, capsys):
+    train(tmp_path)
+    first = capsys.readouterr().out
+    monkeypatch.setattr(command, "fit", None)
+    monkeypatch.setattr(command, "from_torchvision", None)
+    assert train(tmp_path) == 0
+    assert capsys.readouterr().out == first
+
+
+@pytest.mark.usefixtures("few")
+def test_other_options_are_refused_in_the_same_folder(tmp_path, capsys):
+    train(tmp_path, epochs=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert train(tmp_path, "--seed", "7", epochs=1) == 1
+    assert capsys.readouterr().err.endswith(
+        f"--seed: the run in {tmp_path} was begun with 0, here it is 7; choose another --out\n"
+    )
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert train(tmp_path, "--channels-last", epochs=1) == 0
+
+
+def test_too_many_images(tmp_path, few, capsys):
+    assert train(tmp_path, "--images", "301") == 1
+    assert "--images: there are 300 to train on" in capsys.readouterr().err
+
+
+def test_missing_data_are_named(tmp_path, capsys):
+    given = ["--student", "plain2", "--data-root", str(tmp_path / "none"), "--out", str(tmp_path)]
+    assert main(["train", *given]) == 1
+    shown = capsys.readouterr().err
+    assert f"--data: {tmp_path / 'none'}" in shown
+    assert shown.endswith("Or say --download.\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert train(tmp_path / "file" / "run") == 1
+    assert "kdcourse: --out: " in capsys.readouterr().err
+
+
+def test_out_is_needed(capsys):
+    assert main(["train", "--student", "plain2"]) == 1
+    assert capsys.readouterr().err == "kdcourse: --out: say which folder to write to\n"
+
+
+# --- TensorBoard
+
+
+@pytest.mark.usefixtures("few")
+def test_tensorboard_shows_the_same_numbers_after_a_resumed_run(tmp_path, monkeypatch):
+    with stopping(monkeypatch):
+        train(tmp_path, "--tensorboard")
+    train(tmp_path, "--tensorboard")
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    columns = set(rows(tmp_path)[0]) - {"epoch"}
+    assert set(events.Tags()["scalars"]) == columns
+    for column in columns:
+        shown = [(event.step, event.value) for event in events.Scalars(column)]
+        expected = [(row["epoch"], row[column]) for row in rows(tmp_path)]
+        assert [step for step, _ in shown] == [1, 2, 3]
+        assert shown == [(step, pytest.approx(value)) for step, value in expected]
+
+
+def test_without_tensorboard_the_extra_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert train(tmp_path / "run", "--tensorboard") == 1
+    assert "--tensorboard: " in (shown := capsys.readouterr().err)
+    assert "pip install 'kdcourse[train]'" in shown
+    assert not (tmp_path / "run").exists()

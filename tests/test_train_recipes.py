@@ -1,0 +1,208 @@
+"""The literature's trainings as files: each method runs, with the weights of its source."""
+
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from kdcourse import data, models
+from kdcourse.__main__ import main
+from kdcourse.train import command, recipes
+from kdcourse.train.options import OptionError, Options
+from kdcourse.train.plan import prepare
+from kdcourse.training import Lesson, Outputs
+
+# CIFAR-100, percent: the tables of RepDistiller's README and, for dkd, mdistiller's.
+PUBLISHED = {
+    "resnet56-resnet20": [72.34, 69.06, 70.66, 69.21, 70.55, 69.67, 69.61, 71.97],
+    "resnet110-resnet32": [74.31, 71.14, 73.08, 71.06, 72.31, 72.69, 71.82, 74.11],
+    "wrn-40-2-wrn-16-2": [75.61, 73.26, 74.92, 73.58, 74.08, 73.83, 73.35, 76.23],
+}
+METHODS = ["teacher", "alone", "kd", "hint", "attention", "similarity", "rkd", "dkd"]
+EACH = [(name, method) for name in PUBLISHED for method in METHODS]
+
+
+def test_every_file_holds_every_method_and_what_was_published():
+    assert set(recipes.names()) == set(PUBLISHED)
+    for name, published in PUBLISHED.items():
+        found = recipes.methods(name)
+        assert list(found) == METHODS
+        assert [recipe.published for recipe in found.values()] == published
+
+
+def test_the_list(capsys):
+    assert main(["train", "--recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(EACH)
+    for (name, method), line in zip(sorted(EACH, key=lambda e: e[0]), lines[1:], strict=True):
+        recipe = recipes.load(name, method)
+        assert line.split()[:2] == [name, method]
+        assert recipe.settings["loss"] in line
+        shown = f"{recipe.published:.2f}"
+        assert line.split(shown)[1].strip() == (
+            recipes.NOT_RUN if recipe.measured is None else f"{recipe.measured:.2f}"
+        )
+
+
+@pytest.fixture(scope="module")
+def few():
+    splits = data.fashion_mnist()
+    return data.Splits(splits.train[:32], splits.validation[:0], splits.test[:8])
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of weights for each teacher, untrained."""
+    folder = tmp_path_factory.mktemp("weights")
+
+    def file(name):
+        path = folder / name
+        if not path.exists():
+            save_file(models.by_name(name, seed=1).state_dict(), path)
+        return str(path)
+
+    return file
+
+
+@pytest.mark.parametrize(("name", "method"), EACH, ids=map("-".join, EACH))
+def test_two_steps_on_real_images(name, method, few, weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "from_torchvision", lambda *_, **__: few)
+    recipe = recipes.load(name, method)
+    arguments = ["--data", "fashion-mnist", "--batch-size", "16", "--epochs", "1"]
+    if recipe.settings["teacher"] != "none":
+        arguments += ["--teacher-weights", weights(recipe.settings["teacher"])]
+    given = [name, "--method", method, *arguments, "--device", "cpu", "--out", str(tmp_path)]
+    assert main(["train", *given]) == 0
+    assert f"(published: {recipe.published} %)" in capsys.readouterr().out
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert '"loss": ' in line
+    student = models.by_name(recipe.settings["student"], seed=0).state_dict()
+    learned = load_file(tmp_path / "student.safetensors")
+    trained = [name for name, weight in student.items() if weight.is_floating_point()]
+    assert all(learned[name].isfinite().all() for name in trained)
+    assert any(not torch.equal(learned[name], student[name]) for name in trained)
+    assert student.keys() == learned.keys()
+
+
+# --- the weights: with the losses as RepDistiller and mdistiller write them, for 64 images
+
+
+def judged(name, method, weights):
+    """Return the recipe's loss of 64 random images, and all that the nets showed."""
+    settings = recipes.load(name, method).settings
+    settings |= {"data": "cifar10", "device": "cpu"}
+    path = weights_of(settings["teacher"], weights)
+    made = prepare(Options(**settings, teacher_weights=(path,)))
+    inputs = torch.randn(64, 3, 32, 32, generator=data.replay(0))
+    target = torch.arange(64) % 10
+    with torch.no_grad():
+        student = shown(made.student, inputs, made.objective.student_layers)
+        teacher = shown(made.teacher, inputs, made.objective.teacher_layers)
+        loss, _ = made.objective.eval()(Lesson(student, target, teacher))
+    return loss.item(), student, teacher, F.cross_entropy(student.logits, target).item(), made
+
+
+def weights_of(name, weights):
+    path = weights(name) + "-rgb"
+    save_file(models.by_name(name, channels=3, seed=1).state_dict(), path)
+    return path
+
+
+def shown(model, inputs, layers):
+    with models.capture(model.eval(), layers) as features:
+        return Outputs(logits=model(inputs), features=features)
+
+
+@pytest.mark.parametrize("name", ["resnet56-resnet20", "wrn-40-2-wrn-16-2"])
+def test_rkd_has_the_authors_means(name, weights):
+    loss, student, teacher, labels, _ = judged(name, "rkd", weights)
+
+    def relations(outputs):
+        embedding = outputs.features["embedding"].double()
+        apart = embedding[None] - embedding[:, None]  # (N, N, D)
+        distance = apart.norm(dim=2)
+        unit = F.normalize(apart, dim=2)
+        return distance / distance[distance > 0].mean(), unit @ unit.transpose(1, 2)
+
+    pairs = zip(relations(student), relations(teacher), strict=True)
+    distance, angle = (F.smooth_l1_loss(own, theirs).item() for own, theirs in pairs)
+    assert loss == pytest.approx(labels + 25 * distance + 50 * angle, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet56-resnet20", "wrn-40-2-wrn-16-2"])
+def test_attention_and_similarity_have_the_authors_means(name, weights):
+    loss, student, teacher, labels, _ = judged(name, "attention", weights)
+    expected = labels
+    for own, theirs in zip(student.features.values(), teacher.features.values(), strict=True):
+        maps = [F.normalize(f.pow(2).mean(1).flatten(1)) for f in (own, theirs)]
+        expected += 1000 * (maps[0] - maps[1]).pow(2).mean().item()
+    assert len(student.features) == 3
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+    loss, student, teacher, labels, _ = judged(name, "similarity", weights)
+    gram = []
+    for outputs in (student, teacher):
+        (rows,) = (f.flatten(1).double() for f in outputs.features.values())
+        gram.append(F.normalize(rows @ rows.T))
+    expected = labels + 3000 * (gram[0] - gram[1]).pow(2).sum().item() / 64**2
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_last_stage_of_a_wide_net_is_taken_before_its_batch_norm(weights, monkeypatch):
+    *_, made = judged("wrn-40-2-wrn-16-2", "similarity", weights)
+    for net, (layer,) in (
+        (made.student, made.objective.student_layers),
+        (made.teacher, made.objective.teacher_layers),
+    ):
+        following = net.stage3[int(layer.removeprefix("stage3.")) + 1 :]
+        assert [type(module).__name__ for module in following] == ["BatchNorm2d", "ReLU"]
+
+
+@pytest.mark.parametrize(("name", "beta"), [("resnet110-resnet32", 2), ("wrn-40-2-wrn-16-2", 6)])
+def test_logit_methods_have_the_authors_weights(name, beta, weights):
+    loss, student, teacher, labels, _ = judged(name, "kd", weights)
+    own, theirs = (F.log_softmax(o.logits.double() / 4, dim=1) for o in (student, teacher))
+    divergence = 16 * F.kl_div(own, theirs, reduction="batchmean", log_target=True).item()
+    assert loss == pytest.approx(0.1 * labels + 0.9 * divergence, rel=1e-5)
+
+    loss, *_, made = judged(name, "dkd", weights)
+    (one, _), (other, term) = made.objective.parts()
+    assert (one, other, term.alpha, term.beta, term.temperature) == (1, 1, 1, beta, 4)
+    assert math.isfinite(loss)
+
+
+def test_a_hint_is_projected_as_in_the_authors_code(weights, monkeypatch):
+    loss, student, teacher, labels, made = judged("wrn-40-2-wrn-16-2", "hint", weights)
+    hint = made.objective.terms[1].hint
+    assert [type(part).__name__ for part in hint.nonlinearity] == ["BatchNorm2d", "ReLU"]
+    assert hint.projection.kernel_size == (1, 1)
+    projected = hint.nonlinearity(hint.projection(student.features["stage2"]))
+    expected = labels + 100 * F.mse_loss(projected, teacher.features["stage2"]).item()
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_schedule_is_that_of_the_benchmark():
+    for name, method in EACH:
+        settings = recipes.load(name, method).settings
+        assert settings["epochs"] == 240
+        assert (settings["batch_size"], settings["validation"]) == (64, 0)
+        assert (settings["learning_rate"], settings["weight_decay"]) == (0.05, 5e-4)
+        assert (settings["momentum"], settings["nesterov"]) == (0.9, False)
+        assert settings["schedule"] == "steps([150, 180, 210], factor=0.1)"
+    made = prepare(Options("plain1", schedule=settings["schedule"], epochs=240, learning_rate=0.05))
+    optimizer = made.optimizer(made.student.parameters())
+    schedule, found = made.scheduler(optimizer, 240), []
+    for _ in range(240):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert found == pytest.approx([0.05] * 150 + [0.005] * 30 + [0.0005] * 30 + [0.00005] * 30)
+
+
+def test_recipes_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert recipes.load("resnet56-resnet20", "kd").published == 70.66
+    with pytest.raises(OptionError, match="RECIPE: unknown recipe"):
+        recipes.load("resnet56", "kd")
