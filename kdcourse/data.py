@@ -141,11 +141,12 @@ class Images:
         shuffle: bool = True,
         augment: Augmentation | None = None,
         views: Views | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> Iterator[tuple[Any, Tensor]]:
         """Yield ``(inputs, target)`` once through the set.
 
         The order and the augmentations follow from ``(seed, epoch)`` alone, so that an epoch can
-        be replayed.
+        be replayed, and so that the parts of many processes add up to the batches of one.
 
         Args:
             batch_size: images per batch; the last batch may be smaller.
@@ -155,8 +156,13 @@ class Images:
             augment: maps uint8 pixels ``(N, C, H, W)`` and a generator to pixels.
             views: in its place, maps pixels, target and a generator to what the student sees, what
                 the teacher sees, and the target; the inputs are then a pair.
+            part: ``(i, P)`` to yield only the i-th of P runs of samples of every batch, i from 0.
         """
         check_number("batch_size", batch_size, 1)
+
+        def own(samples: Tensor) -> Tensor:
+            return samples.tensor_split(part[1])[part[0]]
+
         generator = replay(seed, epoch, self.device)
         order = torch.arange(len(self), device=self.device)
         if shuffle:
@@ -165,11 +171,11 @@ class Images:
             pixels, target = self.pixels[index], self.target[index]
             if views is not None:
                 student, teacher, target = views(pixels, target, generator)
-                yield (self.normalize(student), self.normalize(teacher)), target
+                yield (self.normalize(own(student)), self.normalize(own(teacher))), own(target)
                 continue
             if augment is not None:
                 pixels = augment(pixels, generator)
-            yield self.normalize(pixels), target
+            yield self.normalize(own(pixels)), own(target)
 
 
 @dataclass(frozen=True)

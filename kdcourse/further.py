@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from kdcourse.checks import at_least_float32, check_matrix, check_number, check_same_shape
 from kdcourse.metrics import evaluation_mode
 from kdcourse.models import capture, seeded
+from kdcourse.processes import all_samples
 from kdcourse.training.objective import Lesson, Term
 from kdcourse.training.terms import Layer, shown_by_teacher
 
@@ -130,7 +131,8 @@ class SEED(Term):
             student_temperature=self.student_temperature,
             teacher_temperature=self.teacher_temperature,
         )
-        self.queue = torch.cat([taught.detach().float(), self.queue])[: len(self.queue)]
+        seen = all_samples(taught.detach().float())
+        self.queue = torch.cat([seen, self.queue])[: len(self.queue)]
         return value
 
 

@@ -1,16 +1,76 @@
-"""Many processes, one batch: what losses that compare samples need under ``torchrun``."""
+"""Many processes that train together under ``torchrun``: who is there, and what all of them need.
+
+>>> with joined() as device:                    # torchrun --nproc-per-node 2 train.py
+...     fit(student, train, objective, teacher=teacher, device=device)
+
+:func:`kdcourse.training.fit` gives every process its share of each batch. Everything here does
+nothing, or the obvious, where there is one process only.
+"""
+
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
-from kdcourse.checks import readable
+Value = TypeVar("Value")
+
+
+class LostProcessError(RuntimeError):
+    """Another process has ended, so that this one cannot go on."""
 
 
 def count() -> int:
     """Number of processes that train together; 1 without ``torchrun``."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_world_size()
-    return 1
+    return distributed.get_world_size() if _together() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return distributed.get_rank() if _together() else 0
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files and shows progress."""
+    return rank() == 0
+
+
+@contextmanager
+def joined(device: torch.device | str | None = None) -> Iterator[torch.device | str | None]:
+    """Join the processes that ``torchrun`` has started, and leave them at the end.
+
+    Args:
+        device: of every process; without one, a GPU of its own where there is one for each
+            process of this machine (they talk by NCCL), else the CPU (gloo).
+
+    Yields:
+        The device of this process; ``device`` itself where ``torchrun`` has started nothing.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield device
+        return
+    local, of = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if device is None:
+        device = "cuda" if torch.cuda.device_count() >= of else "cpu"
+    place = torch.device(device)
+    if place.type == "cuda":
+        place = torch.device("cuda", local)
+        torch.cuda.set_device(place)
+    distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    # About the weights of a convolution on a single channel, which have two equal layouts.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    # torchrun ends the others when one has failed.
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield place
+        signal.signal(signal.SIGTERM, before)
+    finally:
+        distributed.destroy_process_group()
 
 
 def all_samples(embeddings: Tensor) -> Tensor:
@@ -21,27 +81,108 @@ def all_samples(embeddings: Tensor) -> Tensor:
     batch. That needs no communication backward, since every process has the same loss.
 
     Args:
-        embeddings: ``(N, D)``, the same shape on every process.
+        embeddings: ``(N, …)``; N may differ between the processes.
 
     Returns:
-        ``(P · N, D)`` for P processes; the same tensor where there is one only.
-
-    Raises:
-        ValueError: different numbers of samples (looked at for CPU tensors only).
+        All of them; the same tensor where there is one process only.
     """
     processes = count()
     if processes == 1:
         return embeddings
-    if readable(embeddings):
-        counts = [torch.zeros(1, dtype=torch.int64) for _ in range(processes)]
-        distributed.all_gather(counts, torch.tensor([len(embeddings)]))
-        if len({int(count) for count in counts}) > 1:
-            raise ValueError(
-                "every process must hold equally many samples, got "
-                + ", ".join(str(int(count)) for count in counts)
-            )
     own = embeddings.contiguous()
-    parts = [torch.empty_like(own) for _ in range(processes)]
-    distributed.all_gather(parts, own.detach())
-    parts[distributed.get_rank()] = own + (processes - 1) * (own - own.detach())
+    number = torch.tensor([len(own)], device=own.device)
+    numbers = [torch.empty_like(number) for _ in range(processes)]
+    distributed.all_gather(numbers, number)
+    sizes = [int(n) for n in numbers]  # read even on a GPU: shapes have to be known
+    sent = own.detach().new_zeros(max(sizes), *own.shape[1:])
+    sent[: len(own)] = own.detach()
+    received = [torch.empty_like(sent) for _ in range(processes)]
+    distributed.all_gather(received, sent)
+    parts = [part[:size] for part, size in zip(received, sizes, strict=True)]
+    parts[rank()] = own + (processes - 1) * (own - own.detach())
     return torch.cat(parts)
+
+
+def total_samples(samples: Tensor) -> int:
+    """Number of samples of all processes, from each one's ``(N, …)``."""
+    if count() == 1:
+        return len(samples)
+    return int(total(torch.tensor(len(samples), device=samples.device)))
+
+
+def total(values: Tensor) -> Tensor:
+    """Sum over all processes."""
+    if count() == 1:
+        return values
+    summed = values.detach().clone()
+    distributed.all_reduce(summed)
+    return summed
+
+
+def means(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Mean of every scalar over all processes."""
+    if count() == 1:
+        return values
+    summed = total(torch.stack([value.float() for value in values.values()]))
+    return dict(zip(values, summed / count(), strict=True))
+
+
+def from_main(function: Callable[[], Value]) -> Value:
+    """Let the main process call a function, and return its result, or its error, in all."""
+    if count() == 1:
+        return function()
+    answer: list[Any] = [None, None]
+    if is_main():
+        try:
+            answer[0] = function()
+        except Exception as error:
+            answer[1] = error
+    distributed.broadcast_object_list(answer)
+    if answer[1] is not None:
+        raise answer[1]
+    return answer[0]
+
+
+def same_buffers(module: nn.Module) -> None:
+    """Take over the main process's buffers: each has seen other samples in its batch norms."""
+    if count() > 1:
+        for buffer in module.buffers():
+            distributed.broadcast(buffer, 0)
+
+
+def wait() -> None:
+    """Wait until all processes have come here."""
+    if count() > 1:
+        distributed.barrier()
+
+
+@contextmanager
+def losses_told(advice: str) -> Iterator[None]:
+    """Turn the errors of a broken connection into one that says what has happened.
+
+    Raises:
+        LostProcessError: with ``advice`` on how to go on.
+    """
+    try:
+        yield
+    except LostProcessError:
+        raise _lost(advice) from None
+    except RuntimeError as error:
+        broken = isinstance(error, distributed.DistError) or "Connection" in str(error)
+        if count() == 1 or not broken:
+            raise
+        raise _lost(advice) from error
+
+
+def _lost(advice: str) -> LostProcessError:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so that there is time to say it
+    return LostProcessError(f"another process has ended; {advice}")
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise LostProcessError("ended from outside")
+
+
+def _together() -> bool:
+    return distributed.is_available() and distributed.is_initialized()

@@ -12,7 +12,6 @@ naming the argument.
 *Many processes.* Under ``torchrun`` the samples of all processes are compared with each other.
 Every process then returns the loss of the whole batch, and gradients that are right once
 ``DistributedDataParallel`` has averaged them over the processes, as it does with any other loss.
-Each process must hold equally many samples.
 """
 
 from typing import Any

@@ -1,9 +1,5 @@
 import itertools
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -378,22 +374,3 @@ def test_any_embeddings_give_finite_values_and_gradients(loss, data, samples, wi
     assert value.isfinite()
     assert value.item() >= 0
     assert s.grad.isfinite().all()
-
-
-# Many processes.
-
-
-def test_two_processes_of_n_give_loss_and_gradients_of_one_of_2n():
-    root = Path(__file__).parents[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [*command, str(root / "tests" / "two_processes.py")],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("all equal") == 2

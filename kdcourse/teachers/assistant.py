@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from kdcourse.training.fit import Batches, fit
+from kdcourse.training.epochs import Batches
+from kdcourse.training.fit import fit
 from kdcourse.training.history import History
 from kdcourse.training.objective import Objective
 from kdcourse.training.terms import CrossEntropy, LogitKD

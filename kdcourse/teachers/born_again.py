@@ -7,7 +7,8 @@ from torch import nn
 
 from kdcourse.checks import check_number
 from kdcourse.teachers.assistant import distill_through
-from kdcourse.training.fit import Batches, fit
+from kdcourse.training.epochs import Batches
+from kdcourse.training.fit import fit
 from kdcourse.training.objective import Objective
 from kdcourse.training.terms import LogitKD
 

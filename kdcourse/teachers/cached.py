@@ -14,12 +14,12 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdcourse import processes
 from kdcourse.checks import check_number
 from kdcourse.data import Images, Views
 from kdcourse.training.run import described
@@ -50,7 +50,7 @@ class CachedLessons:
 
     Each epoch yields ``((inputs, teacher_logits), target)``. The teacher is asked when an epoch is
     shown for the first time, and never again. Training is the same, bit by bit, as with the
-    teacher itself on these views.
+    teacher itself on these views. Under ``torchrun`` every process asks it about its own samples.
 
     Args:
         teacher: module or teacher, whose weights do not change; on the device of the images.
@@ -62,11 +62,14 @@ class CachedLessons:
         seed: of order and augmentations.
         path: file to keep the answers in, mapped into memory. Another program takes it up if
             teacher, images, views and seeds are the same. By default they end with this object,
-            and are kept in memory as long as they take less than a gigabyte.
+            and are kept in memory as long as they take less than a gigabyte. Many processes
+            share the file.
 
     Raises:
         WrongCacheError: the file belongs to others, and the message says what differs.
     """
+
+    shares_out = True  # every process gets samples of its own
 
     def __init__(
         self,
@@ -100,19 +103,22 @@ class CachedLessons:
 
     def __iter__(self) -> Iterator[tuple[tuple[Tensor, Tensor], Tensor]]:
         number = self.epoch % self.epochs
-        first = 0
-        for (inputs, theirs), target in self.images.batches(
-            self.batch_size, seed=self.seed, epoch=number, views=self.views
-        ):
-            last = first + len(target)
+        part = processes.rank(), processes.count()
+        rows = torch.arange(len(self.images)).split(self.batch_size)
+        batches = self.images.batches(
+            self.batch_size, seed=self.seed, epoch=number, views=self.views, part=part
+        )
+        for whole, ((inputs, theirs), target) in zip(rows, batches, strict=True):
+            own = whole.tensor_split(part[1])[part[0]]
+            first, last = int(own[0]), int(own[-1]) + 1
             if not self.known[number]:
                 self.answers[number, first:last] = self._answer(theirs).cpu().numpy()
             logits = torch.from_numpy(self.answers[number, first:last].copy())
             yield (inputs, logits.to(inputs.device)), target
-            first = last
         if not self.known[number]:
             if isinstance(self.answers, np.memmap):
                 self.answers.flush()  # they reach the disk before they count as known
+            processes.wait()
             self.known[number] = True
 
     def _answer(self, inputs: Tensor) -> Tensor:
@@ -131,11 +137,15 @@ class CachedLessons:
                 return np.zeros(shape, np.float32), known
             with tempfile.TemporaryFile() as aside:
                 return np.memmap(aside, np.float32, "w+", shape=shape), known
-        card, marks = path.with_suffix(".json"), path.with_suffix(".known")
+        processes.from_main(lambda: self._create(path, shape))
+        answers = np.memmap(path, np.float32, "r+", shape=shape)
+        return answers, np.memmap(_marks(path), np.bool_, "r+", shape=(self.epochs,))
+
+    def _create(self, path: Path, shape: tuple[int, ...]) -> None:
+        """Make the files, unless they are there and belong to these lessons."""
+        card, size = path.with_suffix(".json"), 4 * math.prod(shape)
         belongs = self._belongs_to()
-        mode: Literal["r+", "w+"] = "w+"
-        if card.is_file() and marks.is_file() and path.is_file():
-            mode = "r+"
+        if card.is_file() and _marks(path).is_file() and path.is_file():
             stored = json.loads(card.read_text())
             stored["bytes"], belongs["bytes"] = str(path.stat().st_size), str(size)
             for name, value in belongs.items():
@@ -143,11 +153,11 @@ class CachedLessons:
                     raise WrongCacheError(
                         f"{path} holds other answers: {name} was {stored.get(name)}, is {value}"
                     )
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
-        answers = np.memmap(path, np.float32, mode, shape=shape)
-        flags = np.memmap(marks, np.bool_, mode, shape=(self.epochs,))
+        np.memmap(path, np.float32, "w+", shape=shape)
+        np.memmap(_marks(path), np.bool_, "w+", shape=(self.epochs,))
         card.write_text(json.dumps(belongs, indent=1))
-        return answers, flags
 
     def _belongs_to(self) -> dict[str, str]:
         """What the answers depend on."""
@@ -160,6 +170,11 @@ class CachedLessons:
             "batch_size": str(self.batch_size),
             "seed": str(self.seed),
         }
+
+
+def _marks(path: Path) -> Path:
+    """Return the file that says which epochs are known."""
+    return path.with_suffix(".known")
 
 
 def _sha256(description: str, *tensors: Tensor) -> str:

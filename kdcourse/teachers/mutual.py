@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from kdcourse.checks import check_choice
 from kdcourse.data import Images
-from kdcourse.metrics import accuracy
-from kdcourse.training.fit import Batches, fit_learner
+from kdcourse.training.epochs import Batches
+from kdcourse.training.fit import fit_learner
 from kdcourse.training.history import History
-from kdcourse.training.learner import Inputs, Learner
+from kdcourse.training.learner import Inputs, Learner, shared_accuracy
 from kdcourse.training.objective import Objective
 from kdcourse.training.run import Run
 from kdcourse.training.teacher import FrozenTeacher, Outputs, Teacher
@@ -107,7 +107,9 @@ class Peers(Learner):
 
     def validate(self, images: Images) -> dict[str, float]:
         """Return the accuracy of every student."""
-        return self._each({"validation_accuracy": accuracy(s, images)} for s in self.students)
+        return self._each(
+            {"validation_accuracy": shared_accuracy(s, images)} for s in self.students
+        )
 
     @property
     def settings(self) -> dict[str, Any]:

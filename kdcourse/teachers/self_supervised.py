@@ -28,6 +28,7 @@ from kdcourse.checks import check_matrix, check_number, check_probabilities
 from kdcourse.data import Augmentation, Images
 from kdcourse.logit import softmax
 from kdcourse.models import seeded
+from kdcourse.processes import all_samples
 from kdcourse.teachers.momentum import MomentumTeacher, cosine_momentum
 from kdcourse.training.fit import fit
 from kdcourse.training.objective import Lesson, Term
@@ -66,7 +67,8 @@ class SelfDistillation(Term):
         """Return the mean cross-entropy, and move the centre."""
         taught = teacher_logits(lesson)
         p = self.sharpened(taught)
-        self.centre = self.centre.lerp(taught.float().mean(dim=0), 1 - self.centre_momentum)
+        mean = all_samples(taught.float()).mean(dim=0)
+        self.centre = self.centre.lerp(mean, 1 - self.centre_momentum)
         log_p = (student_logits(lesson).float() / self.student_temperature).log_softmax(dim=1)
         return -(p * log_p).sum(dim=1).mean()
 

@@ -1,7 +1,7 @@
 """The one training loop: every scheme of the course composes :func:`fit`."""
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +9,18 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from kdcourse import processes
 from kdcourse.checks import check_choice, check_number
 from kdcourse.data import Augmentation, Images, Views, replay_seed
 from kdcourse.training.device import choose_device
+from kdcourse.training.epochs import Batches, Epochs
 from kdcourse.training.history import History
-from kdcourse.training.learner import Batch, Learner
+from kdcourse.training.learner import Learner
 from kdcourse.training.objective import Objective
-from kdcourse.training.run import MakeOptimizer, MakeScheduler, Run, described
+from kdcourse.training.run import MakeOptimizer, MakeScheduler, Run
 from kdcourse.training.terms import CrossEntropy
 
-Batches = Images | Iterable[Batch]
+Log = Callable[[dict[str, float]], None]
 
 
 def fit(
@@ -40,7 +42,10 @@ def fit(
     device: torch.device | str | None = None,
     autocast: bool | torch.dtype = False,
     compile: bool = False,
+    accumulate: int = 1,
+    channels_last: bool = False,
     checkpoint: str | Path | None = None,
+    log: Log | None = None,
     on_interrupt: str = "return",
     progress: bool = True,
 ) -> History:
@@ -50,6 +55,12 @@ def fit(
 
     Training is a function of the initial weights and ``seed``: the order of the images, their
     augmentations and any dropout can be replayed. Torch's global generator is left as it was.
+
+    *Many processes.* Where ``torchrun`` has started several (:func:`kdcourse.processes.joined`),
+    each takes its share of every batch, and the weights are those of one process with the whole
+    batch, up to rounding. Two things differ: dropout draws on its own in every process, and batch
+    norm sees the statistics of its own share (those of the main process are kept), unless
+    ``torch.nn.SyncBatchNorm`` takes its place. Only the main process writes the checkpoint.
 
     Args:
         student: any module from inputs to logits ``(N, K)``; trained in place. It learns on
@@ -63,7 +74,7 @@ def fit(
             follows the student (:class:`kdcourse.teachers.MomentumTeacher`) does so at every step.
         validation: set on which accuracy is measured after each epoch.
         epochs: passes through ``train``.
-        batch_size: images per batch (of an in-memory set).
+        batch_size: images per batch (of an in-memory set), in all processes together.
         learning_rate: peak of the default one-cycle schedule.
         weight_decay: of the default optimiser, SGD with Nesterov momentum 0.9.
         optimizer: makes another optimiser from the parameters. Unless there is a ``scheduler``
@@ -76,10 +87,16 @@ def fit(
         device: CUDA, MPS or CPU, the best there is by default.
         autocast: mixed precision, or its dtype.
         compile: run the student through ``torch.compile``.
+        accumulate: take every batch in so many parts and add up their gradients, which needs so
+            much less memory. The step is the same up to rounding, but batch norm, and losses that
+            compare samples, see one part at a time.
+        channels_last: keep images and features as ``(N, H, W, C)`` in memory while training.
         checkpoint: file to save to after every epoch and to resume from. A run that was killed
-            ends, when called again, with the weights of an uninterrupted one.
+            ends, when called again, with the weights of an uninterrupted one, also in another
+            number of processes.
+        log: called with the row of the history after every epoch, in the main process.
         on_interrupt: on Ctrl-C or a stopped kernel, ``"return"`` the history so far (the student
-            keeps what it learned) or ``"raise"``.
+            keeps what it learned) or ``"raise"``, as many processes always do.
         progress: show a progress bar.
 
     Returns:
@@ -88,6 +105,7 @@ def fit(
     Raises:
         ValueError: settings that cannot work, or a checkpoint of another run.
         FloatingPointError: the loss is no longer finite.
+        LostProcessError: another process has ended.
     """
     aim = CrossEntropy() if objective is None else objective
     if aim.needs_teacher and teacher is None:
@@ -105,24 +123,33 @@ def fit(
             scheduler=scheduler,
             autocast=autocast,
             compile=compile,
+            accumulate=accumulate,
+            channels_last=channels_last,
         )
 
-    return fit_learner(
-        make,
-        [student] if teacher is None else [student, teacher],
-        train,
-        validation=validation,
-        epochs=epochs,
-        batch_size=batch_size,
-        augment=augment,
-        views=views,
-        seed=seed,
-        device=device,
-        checkpoint=checkpoint,
-        on_interrupt=on_interrupt,
-        progress=progress,
-        settings={"learning_rate": learning_rate, "weight_decay": weight_decay},
-    )
+    models = [student] if teacher is None else [student, teacher]
+    try:
+        return fit_learner(
+            make,
+            models,
+            train,
+            validation=validation,
+            epochs=epochs,
+            batch_size=batch_size,
+            augment=augment,
+            views=views,
+            seed=seed,
+            device=device,
+            checkpoint=checkpoint,
+            log=log,
+            on_interrupt=on_interrupt,
+            progress=progress,
+            settings={"learning_rate": learning_rate, "weight_decay": weight_decay},
+        )
+    finally:
+        if channels_last:
+            for model in models:
+                model.to(memory_format=torch.contiguous_format)
 
 
 def fit_learner(
@@ -139,6 +166,7 @@ def fit_learner(
     seed: int = 0,
     device: torch.device | str | None = None,
     checkpoint: str | Path | None = None,
+    log: Log | None = None,
     on_interrupt: str = "return",
     progress: bool = True,
 ) -> History:
@@ -149,7 +177,7 @@ def fit_learner(
         models: everything that has to go to the device, and back to where it was.
         settings: what else distinguishes this training from others, for the checkpoint.
         train, validation, epochs, batch_size, augment, views, seed, device, checkpoint,
-            on_interrupt, progress: as for :func:`fit`.
+            log, on_interrupt, progress: as for :func:`fit`.
     """
     check_choice("on_interrupt", on_interrupt, ("return", "raise"))
     check_number("epochs", epochs, 1)
@@ -157,9 +185,10 @@ def fit_learner(
     homes = [(model, _device(model)) for model in models]
     for model in models:
         model.to(place)
-    source = _Epochs(train, place, batch_size, augment, views, seed)
+    source = Epochs(train, place, batch_size, augment, views, seed)
     steps = epochs * len(source)
     learner = make(steps)
+    source.check_parts(processes.count(), learner.accumulate)
     settings = {
         "epochs": epochs,
         **settings,
@@ -168,15 +197,21 @@ def fit_learner(
         **learner.settings,
     }
     history = History()
-    if checkpoint is not None and Path(checkpoint).is_file():
+    if checkpoint is not None and processes.from_main(Path(checkpoint).is_file):
         history.rows = learner.resume(checkpoint, settings)
 
+    alone = processes.count() == 1
     modes = [(model, model.training) for model in learner.students]
-    bar = tqdm(total=steps, initial=learner.taken, disable=not progress, unit="step")
+    silent = not (progress and processes.is_main())
+    bar = tqdm(total=steps, initial=learner.taken, disable=silent, unit="step")
     try:
-        with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        with (
+            torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
+            processes.losses_told(_advice(checkpoint)),
+        ):
             for epoch in range(len(history), epochs):
-                torch.manual_seed(replay_seed(seed, epoch))  # of dropout, and of a DataLoader
+                # Of dropout, which differs between processes, and of a DataLoader.
+                torch.manual_seed(replay_seed(seed, epoch) + processes.rank())
                 for model in learner.students:
                     model.train()
                 row = {"epoch": epoch + 1, **learner.epoch(source.batches(epoch), bar)}
@@ -186,8 +221,10 @@ def fit_learner(
                 history.rows.append(row)
                 if checkpoint is not None:
                     learner.save(checkpoint, settings, history)
+                if log is not None and processes.is_main():
+                    log(row)
     except KeyboardInterrupt:
-        if on_interrupt == "raise":
+        if on_interrupt == "raise" or not alone:
             raise
         history.interrupted = True
         warnings.warn(
@@ -204,68 +241,12 @@ def fit_learner(
     return history
 
 
+def _advice(checkpoint: str | Path | None) -> str:
+    if checkpoint is None:
+        return "without a checkpoint, training has to start anew"
+    return f"the same command resumes from {checkpoint}"
+
+
 def _device(model: nn.Module) -> torch.device | None:
     """Where a model's weights are; None, which moves nothing, for a model without any."""
     return next((p.device for p in model.parameters()), None)
-
-
-class _Epochs:
-    """The batches of every epoch: from a set in memory, or from anything that yields batches."""
-
-    def __init__(
-        self,
-        train: Batches,
-        device: torch.device,
-        batch_size: int,
-        augment: Augmentation | None,
-        views: Views | None,
-        seed: int,
-    ):
-        check_number("batch_size", batch_size, 1)
-        if augment is not None and views is not None:
-            raise ValueError("augment and views were both given: views hold their augmentation")
-        if views is not None and not isinstance(train, Images):
-            raise ValueError("views need Images; let a DataLoader yield pairs of inputs instead")
-        self.train = train.to(device) if isinstance(train, Images) else train
-        self.batch_size = batch_size
-        self.augment = augment
-        self.views = views
-        self.seed = seed
-        if len(self) == 0:
-            raise ValueError("train holds no batch")
-
-    def __len__(self) -> int:
-        if isinstance(self.train, Images):
-            return -(-len(self.train) // self.batch_size)
-        try:
-            return len(self.train)  # type: ignore[arg-type]
-        except TypeError:
-            kind = type(self.train).__name__
-            raise TypeError(
-                f"train must be Images or have a length (a DataLoader), got {kind}"
-            ) from None
-
-    def batches(self, epoch: int) -> Iterable[Batch]:
-        if isinstance(self.train, Images):
-            return self.train.batches(
-                self.batch_size,
-                seed=self.seed,
-                epoch=epoch,
-                augment=self.augment,
-                views=self.views,
-            )
-        if hasattr(self.train, "set_epoch"):  # draws its batches from the epoch's number
-            self.train.set_epoch(epoch)
-        return self.train
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What distinguishes these batches from others, for the checkpoint."""
-        name = self.train.name if isinstance(self.train, Images) else type(self.train).__name__
-        return {
-            "train": f"{name}, {len(self)} batches",
-            "batch_size": self.batch_size,
-            "augment": described(self.augment),
-            "views": described(self.views),
-            "seed": self.seed,
-        }

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from kdcourse import processes
 from kdcourse.data import Images
+from kdcourse.metrics import accuracy
 from kdcourse.training import checkpoint as checkpoints
 from kdcourse.training.history import History
 
@@ -29,6 +31,7 @@ class Learner:
     students: Sequence[nn.Module]
     device: torch.device
     taken: int = 0  # steps so far
+    accumulate: int = 1  # parts of a batch
 
     def step(self, inputs: Inputs, target: Tensor) -> dict[str, Tensor]:
         """Learn from one batch and return its measurements, detached."""
@@ -69,11 +72,9 @@ class Learner:
             bar.update()
         if seen == 0:
             raise ValueError("train yielded no batch")
-        row = {
-            name: float(total) / (int(labelled) if name.endswith(ACCURACY) else seen)
-            for name, total in totals.items()
-            if int(labelled) or not name.endswith(ACCURACY)  # nothing to say without labels
-        }
+        row = self._row(totals, seen, labelled)
+        for student in self.students:
+            processes.same_buffers(student)
         for name in row:
             if name.endswith("loss") and not math.isfinite(row[name]):
                 raise FloatingPointError(
@@ -81,15 +82,29 @@ class Learner:
                 )
         return {**row, **rates, "seconds": time.perf_counter() - start}
 
+    def _row(self, totals: dict[str, Tensor], seen: int, labelled: Tensor) -> dict[str, float]:
+        """Return the means over the epoch, in all processes."""
+        counts = torch.stack([torch.full_like(labelled, seen), labelled])
+        samples, labels, *sums = processes.total(torch.stack([*counts, *totals.values()])).tolist()
+        return {
+            name: total / (labels if name.endswith(ACCURACY) else samples)
+            for name, total in zip(totals, sums, strict=True)
+            if labels or not name.endswith(ACCURACY)  # nothing to say without labels
+        }
+
     def save(self, path: str | Path, settings: dict[str, Any], history: History) -> None:
         """Write a checkpoint."""
+        if not processes.is_main():
+            return
         parts = {name: part.state_dict() for name, part in self.parts().items()}
         state = {"settings": settings, "rows": history.rows, "taken": self.taken}
         checkpoints.save(path, {**state, **parts})
 
     def resume(self, path: str | Path, settings: dict[str, Any]) -> list[dict[str, float]]:
         """Take up a checkpoint of a run with the same settings and return its history."""
-        state = checkpoints.load(path, self.device)
+        state = processes.from_main(
+            lambda: checkpoints.load(path, self.device if processes.count() == 1 else "cpu")
+        )
         if not (isinstance(state, dict) and "settings" in state):
             raise checkpoints.CorruptedCheckpointError(f"{path} is no checkpoint of a training run")
         for name, value in settings.items():
@@ -102,6 +117,16 @@ class Learner:
             part.load_state_dict(state[name])
         self.taken = state["taken"]
         return state["rows"]
+
+
+def shared_accuracy(model: nn.Module, images: Images) -> float:
+    """Accuracy on a set, of which every process looks at a part."""
+    if processes.count() == 1:
+        return accuracy(model, images)
+    own = images[processes.rank() :: processes.count()]
+    right = accuracy(model, own) * len(own) if len(own) else 0.0
+    place = next(model.parameters()).device
+    return float(processes.total(torch.tensor(right, device=place))) / len(images)
 
 
 def _to(inputs: Inputs, device: torch.device) -> Inputs:

@@ -7,7 +7,7 @@ every term it is made of. The terms of the lecture are in :mod:`kdcourse.trainin
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 
@@ -68,11 +68,21 @@ class Objective(nn.Module):
         """Names of the teacher's layers that the terms look at."""
         return _all(term.teacher_layers for _, term in self.parts())
 
-    def forward(self, lesson: Lesson) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum and every term's own value, unweighted and detached."""
+    def forward(
+        self, lesson: Lesson, shares: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum and every term's own value, unweighted and detached.
+
+        Args:
+            lesson: a batch, or a part of one.
+            shares: factors by which the values of parts add up to that of the whole, for each of
+                the :attr:`Term.mean_over`.
+        """
         total, values = None, {}
         for name, (weight, term) in zip(self.names, self.parts(), strict=True):
             value = term.loss(lesson)
+            if shares is not None:
+                value = value * shares[term.mean_over]
             values[name] = value.detach()
             total = weight * value if total is None else total + weight * value
         assert total is not None
@@ -103,12 +113,15 @@ class Term(Objective):
     Attributes:
         needs_teacher: whether the term compares with a teacher.
         needs_input_gradient: whether it looks at the gradients of the predictions by the inputs.
+        mean_over: what the loss is a mean over: ``"samples"``, ``"labels"`` (samples that have
+            one), or ``"batch"``, if it compares samples and sees those of all processes.
         student_layers: layers of the student to capture, by name.
         teacher_layers: layers of the teacher to capture.
     """
 
     needs_teacher: bool = True
     needs_input_gradient: bool = False
+    mean_over: str = "samples"
     student_layers: tuple[str, ...] = ()
     teacher_layers: tuple[str, ...] = ()
 

@@ -1,25 +1,29 @@
 """One student with its objective, teacher and optimiser, and how it learns from a batch."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
+from kdcourse import processes
+from kdcourse.checks import check_number, widest
 from kdcourse.data import Images
 from kdcourse.feature import prediction_gradient
-from kdcourse.metrics import accuracy
 from kdcourse.models import capture
 from kdcourse.training.device import autocast_dtype
-from kdcourse.training.learner import Inputs, Learner
+from kdcourse.training.learner import ACCURACY, Inputs, Learner, shared_accuracy
 from kdcourse.training.objective import Lesson, Objective
 from kdcourse.training.teacher import Outputs, Teacher, as_teacher, follows
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 MakeScheduler = Callable[[Optimizer, int], LRScheduler]
+Part = tuple[Tensor, Tensor, Sequence[Outputs]]  # inputs, target, what teachers showed
 
 
 class Run(Learner):
@@ -32,7 +36,8 @@ class Run(Learner):
         objective: sum of terms; its own weights (a hint's projection) are trained too.
         teacher: module or teacher, or None.
         steps: length of the schedule.
-        learning_rate, weight_decay, optimizer, scheduler, autocast, compile: as in :func:`fit`.
+        learning_rate, weight_decay, optimizer, scheduler, autocast, compile, accumulate,
+            channels_last: as in :func:`fit`.
     """
 
     def __init__(
@@ -48,7 +53,10 @@ class Run(Learner):
         scheduler: MakeScheduler | None = None,
         autocast: bool | torch.dtype = False,
         compile: bool = False,
+        accumulate: int = 1,
+        channels_last: bool = False,
     ):
+        check_number("accumulate", accumulate, 1)
         if teacher is not None and not objective.needs_teacher and not follows(teacher):
             raise ValueError(f"there is a teacher, but the objective {objective!r} never asks it")
         if teacher is not None and student in teacher.modules():
@@ -59,14 +67,22 @@ class Run(Learner):
         self.device = parameters[0].device
         self.student = student
         self.students = [student]
-        self.forward = torch.compile(student) if compile else student
+        self.accumulate = accumulate
+        self.format = torch.channels_last if channels_last else torch.preserve_format
         self.objective = objective.to(self.device)
-        self.student_layers = objective.student_layers
         self.teacher_layers = objective.teacher_layers
         self.needs_input_gradient = objective.needs_input_gradient
         self.teacher: Teacher | None = None
         if teacher is not None:
             self.teacher = as_teacher(teacher).to(self.device)
+        for model in (student, self.teacher):
+            if model is not None and channels_last:
+                model.to(memory_format=torch.channels_last)
+        self.parallel: nn.Module = _Judged(student, self.objective, compile)
+        if processes.count() > 1:
+            # What lies behind the last layer that a term looks at gets no gradient.
+            early = all(term.student_layers for _, term in objective.parts())
+            self.parallel = DistributedDataParallel(self.parallel, find_unused_parameters=early)
         trained = [p for p in [*parameters, *objective.parameters()] if p.requires_grad]
         if optimizer is None:
             self.optimizer: Optimizer = torch.optim.SGD(
@@ -85,7 +101,7 @@ class Run(Learner):
         )
 
     def step(self, inputs: Inputs, target: Tensor) -> dict[str, Tensor]:
-        """Learn from one batch.
+        """Learn from one batch, or from this process's share of it.
 
         Args:
             inputs: ``(N, C, H, W)``, or a pair of them: what the student and what the teacher sees.
@@ -95,14 +111,24 @@ class Run(Learner):
             The total ``loss``, every term's value and ``train_accuracy``, all detached.
         """
         own, teachers = inputs if isinstance(inputs, tuple) else (inputs, inputs)
-        if self.teacher is None:
-            return self.learn(own, target)
-        values = self.learn(own, target, self.ask(self.teacher, teachers, target))
-        self.teacher.update(self.student, self.taken + 1)
+        if len(target) < self.accumulate:
+            raise ValueError(f"{len(target)} samples cannot be split in {self.accumulate} parts")
+
+        def parts() -> Iterator[Part]:
+            split = (tensor.tensor_split(self.accumulate) for tensor in (own, teachers, target))
+            for seen, theirs, labels in zip(*split, strict=True):
+                shown = () if self.teacher is None else (self.ask(self.teacher, theirs, labels),)
+                yield seen, labels, shown
+
+        values = self._learn(parts(), target)
+        if self.teacher is not None and self.teacher.follows_student:
+            processes.same_buffers(self.student)
+            self.teacher.update(self.student, self.taken + 1)
         return values
 
     def ask(self, teacher: Teacher, inputs: Tensor, target: Tensor) -> Outputs:
         """Return what a teacher shows of one batch, as far as the objective looks at it."""
+        inputs = self._formatted(inputs)
         with self._precision():
             with torch.no_grad():
                 shown = teacher.show(inputs, self.teacher_layers)
@@ -121,34 +147,52 @@ class Run(Learner):
         Returns:
             As :meth:`step`.
         """
-        with self._precision():
-            if self.needs_input_gradient:
-                inputs = inputs.detach().requires_grad_()
-            with capture(self.student, self.student_layers) as features:
-                logits = self.forward(inputs)
-            learned = Outputs(logits=logits, features=features)
-            if self.needs_input_gradient:
-                learned.input_gradient = prediction_gradient(
-                    logits, inputs, target, create_graph=True
-                )
-            loss, values = self._judge([Lesson(learned, target, one) for one in shown or (None,)])
+        return self._learn([(inputs, target, shown)], target)
+
+    def _learn(self, parts: Iterable[Part], target: Tensor) -> dict[str, Tensor]:
+        """Add up the gradients of the parts of a batch, in all processes, and take one step."""
+        whole = self._whole(target)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        values: dict[str, Tensor] = {}
+        for number, (inputs, labels, shown) in enumerate(parts, 1):
+            with self._gathered(number == self.accumulate):
+                with self._precision():
+                    loss, measured = self.parallel(
+                        self._formatted(inputs), labels, shown, self._shares(labels, whole)
+                    )
+                self.scaler.scale(loss).backward()
+            for name, value in measured.items():
+                values[name] = values[name] + value if name in values else value
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
-        right = (logits.detach().argmax(dim=1) == target).sum()
-        share = right / (target >= 0).sum().clamp(min=1)
-        return {"loss": loss.detach(), **values, "train_accuracy": share}
+        return processes.means(values)
 
-    def _judge(self, lessons: Sequence[Lesson]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the objective's mean over several lessons, and that of every term."""
-        judged = [self.objective(lesson) for lesson in lessons]
-        if len(judged) == 1:
-            return judged[0]
-        loss = torch.stack([loss for loss, _ in judged]).mean()
-        names = judged[0][1]
-        return loss, {n: torch.stack([values[n] for _, values in judged]).mean() for n in names}
+    def _whole(self, target: Tensor) -> Tensor | None:
+        """Count samples and labels of a batch in all processes; None if this is all of it."""
+        if processes.count() == self.accumulate == 1:
+            return None
+        return processes.total(_counted_samples(target))
+
+    def _shares(self, target: Tensor, whole: Tensor | None) -> dict[str, Tensor] | None:
+        """Return by how much a part counts, so that the mean over the processes is right."""
+        if whole is None:
+            return None
+        share = processes.count() * _counted_samples(target) / whole.clamp(min=1)
+        return {
+            "samples": share[0],
+            "labels": share[1],
+            "batch": torch.full_like(share[0], 1 / self.accumulate),
+        }
+
+    def _gathered(self, last: bool) -> AbstractContextManager:
+        """Let gradients be averaged over the processes after the last part only."""
+        if last or not isinstance(self.parallel, DistributedDataParallel):
+            return nullcontext()
+        return self.parallel.no_sync()
+
+    def _formatted(self, inputs: Tensor) -> Tensor:
+        return inputs.contiguous(memory_format=self.format) if inputs.dim() == 4 else inputs
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
@@ -159,9 +203,9 @@ class Run(Learner):
 
     def validate(self, images: Images) -> dict[str, float]:
         """Return the accuracy of the student, and of a teacher that follows it."""
-        measured = {"validation_accuracy": accuracy(self.student, images)}
+        measured = {"validation_accuracy": shared_accuracy(self.student, images)}
         if self.teacher is not None and self.teacher.follows_student:
-            measured["teacher_validation_accuracy"] = accuracy(self.teacher, images)
+            measured["teacher_validation_accuracy"] = shared_accuracy(self.teacher, images)
         return measured
 
     @property
@@ -174,6 +218,7 @@ class Run(Learner):
             "optimizer": type(self.optimizer).__name__,
             "scheduler": type(self.scheduler).__name__,
             "autocast": str(self.dtype),
+            "accumulate": self.accumulate,
         }
 
     def parts(self) -> dict[str, Any]:
@@ -189,6 +234,50 @@ class Run(Learner):
         }
 
 
+class _Judged(nn.Module):
+    """Student and objective as one module: all that learns, for ``DistributedDataParallel``."""
+
+    def __init__(self, student: nn.Module, objective: Objective, compile: bool):
+        super().__init__()
+        self.student, self.objective = student, objective
+        self.asked = torch.compile(student) if compile else student
+
+    def forward(
+        self,
+        inputs: Tensor,
+        target: Tensor,
+        shown: Sequence[Outputs],
+        shares: dict[str, Tensor] | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and all measurements, detached."""
+        if self.objective.needs_input_gradient:
+            inputs = inputs.detach().requires_grad_()
+        with capture(self.student, self.objective.student_layers) as features:
+            logits = self.asked(inputs)
+        learned = Outputs(logits=logits, features=features)
+        if self.objective.needs_input_gradient:
+            learned.input_gradient = prediction_gradient(logits, inputs, target, create_graph=True)
+        loss, values = self._judge(
+            [Lesson(learned, target, one) for one in shown or (None,)], shares
+        )
+        right = (logits.detach().argmax(dim=1) == target).sum()
+        accuracy = right / (target >= 0).sum().clamp(min=1)
+        if shares is not None:
+            accuracy = accuracy * shares["labels"]
+        return loss, {"loss": loss.detach(), **values, ACCURACY: accuracy}
+
+    def _judge(
+        self, lessons: Sequence[Lesson], shares: dict[str, Tensor] | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the objective's mean over several lessons, and that of every term."""
+        judged = [self.objective(lesson, shares) for lesson in lessons]
+        if len(judged) == 1:
+            return judged[0]
+        loss = torch.stack([loss for loss, _ in judged]).mean()
+        names = judged[0][1]
+        return loss, {n: torch.stack([values[n] for _, values in judged]).mean() for n in names}
+
+
 def constant(optimizer: Optimizer, steps: int) -> LRScheduler:
     """Make the schedule that keeps the learning rate as it is: ``fit(..., scheduler=constant)``."""
     return ConstantLR(optimizer, factor=1.0)
@@ -197,6 +286,12 @@ def constant(optimizer: Optimizer, steps: int) -> LRScheduler:
 def described(value: object) -> str:
     """Describe a setting the same way in every process: without addresses in memory."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def _counted_samples(target: Tensor) -> Tensor:
+    """Return the numbers of samples and of labels, ``(2,)``."""
+    labels = (target >= 0).sum()
+    return torch.stack([torch.full_like(labels, len(target)), labels]).to(widest(target))
 
 
 def _counted(model: nn.Module) -> str:

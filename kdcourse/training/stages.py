@@ -10,7 +10,8 @@ from torch import nn
 from kdcourse.data import Images
 from kdcourse.metrics import evaluation_mode
 from kdcourse.models import capture
-from kdcourse.training.fit import Batches, fit
+from kdcourse.training.epochs import Batches
+from kdcourse.training.fit import fit
 from kdcourse.training.history import History
 from kdcourse.training.objective import Objective
 

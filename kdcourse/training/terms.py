@@ -29,6 +29,7 @@ class CrossEntropy(Term):
     """
 
     needs_teacher = False
+    mean_over = "labels"
 
     def __init__(self, label_smoothing: float = 0.0):
         super().__init__()
@@ -226,6 +227,7 @@ class _RelationTerm(_LayerTerm):
         layers: names of layers, or pairs of names; what they put out is flattened to ``(N, D)``.
     """
 
+    mean_over = "batch"
     relation: Loss
     least: int  # so many samples hold one relation
 
@@ -238,7 +240,7 @@ class _RelationTerm(_LayerTerm):
 
     def of_layer(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the loss of one layer: 0 for an epoch's last batch that holds no relation."""
-        if len(student) * processes.count() < self.least:
+        if processes.total_samples(student) < self.least:
             return 0.0 * student.sum()
         return self.relation(student.flatten(1), teacher.flatten(1))
 
@@ -263,6 +265,8 @@ class SimilarityPreserving(_LayerTerm):
     Args:
         layers: names of layers, or pairs of names.
     """
+
+    mean_over = "batch"
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the loss of the similarity matrices, summed over layers."""

@@ -1,0 +1,321 @@
+"""Runs under torchrun for test_processes.py, which also imports the cases and runs them alone.
+
+The nets are in float64, so that ten steps keep all that matters, and have no batch norm, whose
+statistics are those of each process's own samples.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from toys import CLASSES, images
+
+from kdcourse import feature, further, processes, relational, tips
+from kdcourse.augmentation import pad_crop_flip
+from kdcourse.data import Images
+from kdcourse.teachers import (
+    CachedLessons,
+    ClosedTeacher,
+    CrossedViews,
+    Ensemble,
+    MomentumTeacher,
+    SelfDistillation,
+    mutual_learning,
+)
+from kdcourse.training import (
+    AttentionTransfer,
+    CrossEntropy,
+    DecoupledKD,
+    FeatureHint,
+    LogitKD,
+    RKDAngle,
+    RKDDistance,
+    Saliency,
+    SimilarityPreserving,
+    StandardizedKD,
+    fit,
+)
+
+# Ten steps in two epochs. The last batch of each holds 4 samples: 2, 1, 1 in three processes.
+SAMPLES, BATCH, EPOCHS = 132, 32, 2
+
+
+class Net(nn.Module):
+    """A smooth convolutional net in float64."""
+
+    def __init__(self, width: int, seed: int):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.stage1 = nn.Sequential(nn.Conv2d(1, width, 3, 2), nn.Tanh())
+        self.stage2 = nn.Sequential(nn.Conv2d(width, 2 * width, 3), nn.Tanh())
+        self.embedding = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.classifier = nn.Linear(8 * width, CLASSES)
+        self.double()
+
+    def forward(self, inputs):
+        features = self.stage2(self.stage1(inputs.double()))
+        return self.classifier(self.embedding(features))
+
+
+def student():
+    return Net(2, seed=1)
+
+
+def teacher():
+    return Net(3, seed=2)
+
+
+def partly_labelled() -> Images:
+    """So that the labels are not shared out equally."""
+    data = images(SAMPLES)
+    data.target[torch.rand(SAMPLES, generator=torch.Generator().manual_seed(3)) < 0.4] = -1
+    return data
+
+
+def trained(objective=None, *, teacher=None, train=None, own=None, **options) -> list[nn.Module]:
+    """Train for ten steps; return everything that has learned."""
+    own = student() if own is None else own
+    defaults = {"epochs": EPOCHS, "batch_size": BATCH, "learning_rate": 0.05, "device": "cpu"}
+    fit(
+        own,
+        images(SAMPLES) if train is None else train,
+        objective,
+        teacher=teacher,
+        progress=False,
+        **{**defaults, **options},
+    )
+    return [own] if objective is None else [own, objective]
+
+
+def hint():
+    torch.manual_seed(4)
+    return FeatureHint("stage2", feature.Hint(4, 6).double())
+
+
+def seed_term():
+    return further.SEED(16, 24, length=64, hidden=8).double()
+
+
+def online(**options):
+    pair = [student(), teacher()]
+    mutual_learning(
+        pair,
+        images(SAMPLES),
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        learning_rate=0.05,
+        device="cpu",
+        progress=False,
+        **options,
+    )
+    return pair
+
+
+def self_distilled():
+    own = student()
+    follows = MomentumTeacher(own, 0.9)
+    dist = SelfDistillation(CLASSES)
+    trained(dist, own=own, teacher=follows, views=CrossedViews(pad_crop_flip(1)))
+    return [own, follows, dist]
+
+
+def cached():
+    lessons = CachedLessons(
+        teacher(),
+        images(SAMPLES),
+        views=tips.Consistent(pad_crop_flip(1)),
+        epochs=1,  # so that the second epoch is remembered
+        batch_size=BATCH,
+    )
+    return trained(LogitKD(4), teacher=lessons.teacher, train=lessons)
+
+
+CASES = {
+    "labels": lambda: trained(),
+    "labels smoothed": lambda: trained(CrossEntropy(label_smoothing=0.1)),
+    "some labels": lambda: trained(
+        CrossEntropy() + LogitKD(4), teacher=teacher(), train=partly_labelled()
+    ),
+    "kd": lambda: trained(CrossEntropy() + LogitKD(4), teacher=teacher()),
+    "reverse kd": lambda: trained(LogitKD(2, divergence="reverse"), teacher=teacher()),
+    "decoupled kd": lambda: trained(DecoupledKD(), teacher=teacher()),
+    "standardized kd": lambda: trained(StandardizedKD(2), teacher=teacher()),
+    "attention": lambda: trained(
+        CrossEntropy() + 10 * AttentionTransfer(["stage1", "stage2"]), teacher=teacher()
+    ),
+    "hint": lambda: trained(hint(), teacher=teacher()),  # the layers behind it learn nothing
+    "hint and labels": lambda: trained(CrossEntropy() + hint(), teacher=teacher()),
+    "saliency": lambda: trained(CrossEntropy() + Saliency(), teacher=teacher()),
+    "distances": lambda: trained(CrossEntropy() + 25 * RKDDistance(), teacher=teacher()),
+    "angles": lambda: trained(CrossEntropy() + 50 * RKDAngle(), teacher=teacher()),
+    "similarity": lambda: trained(
+        CrossEntropy() + 100 * SimilarityPreserving(["stage2"]), teacher=teacher()
+    ),
+    "seed": lambda: trained(seed_term(), teacher=teacher()),
+    "self-distillation": self_distilled,
+    "mutual": online,
+    "mutual at once": lambda: online(updates="simultaneous"),
+    "ensemble": lambda: trained(LogitKD(4), teacher=Ensemble([teacher(), Net(2, seed=5)])),
+    "closed": lambda: trained(LogitKD(4), teacher=ClosedTeacher(teacher())),
+    "mixed views": lambda: trained(
+        LogitKD(4), teacher=teacher(), views=tips.FunctionMatching(pad_crop_flip(1))
+    ),
+    "cached": cached,
+    "Adam": lambda: trained(
+        LogitKD(4), teacher=teacher(), optimizer=torch.optim.Adam, learning_rate=0.001
+    ),
+}
+
+
+def accumulated():
+    """Parts of parts: without the last batch of 4, which is too small for them."""
+    return trained(
+        CrossEntropy() + LogitKD(4) + hint(),
+        teacher=teacher(),
+        train=partly_labelled()[: 4 * BATCH],
+        accumulate=3,
+    )
+
+
+def whole():
+    """Return the same as :func:`accumulated` in one part."""
+    return trained(
+        CrossEntropy() + LogitKD(4) + hint(),
+        teacher=teacher(),
+        train=partly_labelled()[: 4 * BATCH],
+    )
+
+
+def states(models: list[nn.Module]) -> list[dict[str, torch.Tensor]]:
+    return [model.state_dict() for model in models]
+
+
+def history_of(**options):
+    """Train with a validation set and return the rows, without times."""
+    history = fit(
+        student(),
+        partly_labelled(),
+        CrossEntropy() + RKDDistance(),
+        teacher=teacher(),
+        validation=images(50, seed=9),
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        device="cpu",
+        progress=False,
+        **options,
+    )
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in history.rows]
+
+
+def every_case(folder: Path) -> None:
+    results = {name: states(case()) for name, case in CASES.items()}
+    results["accumulated"] = states(accumulated())
+    for name, result in results.items():
+        mine = [value for state in result for value in state.values()]
+        for value in mine:
+            main = value.clone()
+            distributed.broadcast(main, 0)
+            assert torch.equal(main, value), f"{name}: processes differ"
+    rows = history_of()
+    if processes.is_main():
+        torch.save({"weights": results, "rows": rows}, folder / "results.pt")
+
+
+def batch_norm() -> None:
+    """Statistics are each process's own, but all end with those of the main process."""
+    own = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(200, 4))
+    trained(own=own)
+    for name, value in own.state_dict().items():
+        main = value.clone()
+        distributed.broadcast(main, 0)
+        assert torch.equal(main, value), name
+    assert own[1].running_mean.abs().sum() > 0
+
+
+def loaders() -> None:
+    """A DataLoader has to share out its samples."""
+    data = TensorDataset(images(48).inputs(), images(48).target)
+    with pytest.raises(ValueError, match="DistributedSampler"):
+        trained(train=DataLoader(data, batch_size=8))
+    trained(train=DataLoader(data, batch_size=8, sampler=DistributedSampler(data)))
+
+
+def relations() -> None:
+    """Losses of the samples of all processes, however many each has; gradients likewise."""
+    draw = torch.Generator().manual_seed(0)
+    inputs, taught = (torch.randn(13, 6, generator=draw, dtype=torch.float64) for _ in range(2))
+    mine = torch.arange(13).tensor_split(processes.count())[processes.rank()]
+    for loss in (
+        relational.rkd_distance_loss,
+        relational.rkd_angle_loss,
+        relational.similarity_preserving_loss,
+    ):
+        models = []
+        for _ in range(2):
+            torch.manual_seed(1)
+            models.append(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double())
+        parallel = DistributedDataParallel(models[0])  # averages gradients as long as it lives
+        value = loss(parallel(inputs[mine]), taught[mine])
+        value.backward()
+
+        gather, relational.all_samples = relational.all_samples, lambda embeddings: embeddings
+        expected = loss(models[1](inputs), taught)
+        relational.all_samples = gather
+        expected.backward()
+
+        torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+        assert models[1][0].weight.grad.abs().max() > 1e-6
+        for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-9, atol=1e-14)
+
+
+class Deadly:
+    """An augmentation that kills one process in the second epoch."""
+
+    def __init__(self, deadly: bool):
+        self.deadly, self.calls = deadly, 0
+
+    def __call__(self, pixels, generator):
+        self.calls += 1
+        if self.deadly and self.calls > 7 and processes.rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return pixels
+
+    def __repr__(self):
+        return "nothing"
+
+
+def checkpointed(folder: Path, deadly: bool = False):
+    """Train with a checkpoint, from where it stands."""
+    return trained(
+        CrossEntropy() + LogitKD(4),
+        teacher=teacher(),
+        augment=Deadly(deadly),
+        checkpoint=folder / "run.pt",
+    )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    what, folder = sys.argv[1], Path(sys.argv[2])
+    with processes.joined("cpu"):
+        if what == "cases":
+            every_case(folder)
+            batch_norm()
+            loaders()
+            relations()
+        elif what == "killed":
+            checkpointed(folder, deadly=True)
+        elif what == "resumed":
+            result = states(checkpointed(folder))
+            if processes.is_main():
+                torch.save(result, folder / "resumed.pt")
+        processes.wait()
+    print("done", flush=True)
+    os._exit(0)  # gloo's threads may still hold tensors, which can abort an ordinary exit

@@ -1,0 +1,94 @@
+"""Training in two and three processes: the same weights as in one, and what happens if one dies."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import many_processes
+import pytest
+import torch
+from many_processes import CASES, accumulated, checkpointed, history_of, states, whole
+
+from kdcourse import processes
+
+
+def torchrun(count: int, what: str, folder: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
+    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    paths = os.pathsep.join(map(str, (Path(__file__).parents[1], Path(__file__).parent)))
+    return subprocess.run(
+        [*command, many_processes.__file__, what, str(folder)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+        timeout=400,
+    )
+
+
+def assert_close(one, other):
+    # Some terms compute in float32, whatever the net.
+    torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["two", "three"])
+def results(request, tmp_path_factory):
+    """What many processes learned in every case."""
+    folder = tmp_path_factory.mktemp("processes")
+    done = torchrun(request.param, "cases", folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return torch.load(folder / "results.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ten_steps_give_the_weights_of_one_process(results, name):
+    initial = many_processes.student().state_dict()
+    alone = states(CASES[name]())
+    assert_close(results["weights"][name], alone)
+    assert any(not torch.equal(alone[0][weight], initial[weight]) for weight in initial)
+
+
+def test_a_batch_in_parts_gives_the_weights_of_one_in_one_piece(results):
+    expected = states(whole())
+    assert_close(results["weights"]["accumulated"], expected)
+    assert_close(states(accumulated()), expected)
+
+
+def test_the_history_is_that_of_one_process(results):
+    rows = history_of()
+    assert len(rows) == len(results["rows"]) == many_processes.EPOCHS
+    for row, other in zip(rows, results["rows"], strict=True):
+        assert row == pytest.approx(other, rel=1e-5)
+
+
+def test_a_killed_process_ends_the_run_and_the_checkpoint_resumes(tmp_path):
+    (tmp_path / "alone").mkdir()
+    expected = states(checkpointed(tmp_path / "alone"))
+    done = torchrun(2, "killed", tmp_path)
+    assert done.returncode != 0
+    message = f"another process has ended; the same command resumes from {tmp_path / 'run.pt'}"
+    assert message in done.stderr
+    assert torch.load(tmp_path / "run.pt", weights_only=True)["taken"] == 5  # after one epoch
+    stopped = (tmp_path / "run.pt").read_bytes()
+
+    done = torchrun(3, "resumed", tmp_path)  # in more processes than before
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_close(torch.load(tmp_path / "resumed.pt", weights_only=True), expected)
+
+    (tmp_path / "run.pt").write_bytes(stopped)
+    assert_close(states(checkpointed(tmp_path)), expected)  # and in one
+
+
+def test_batches_too_small_to_be_shared_out_are_named():
+    with pytest.raises(ValueError, match=r"holds 4 of 132 images, too few for 1.*accumulate=5"):
+        many_processes.trained(accumulate=5)
+
+
+def test_one_process_needs_nothing():
+    assert (processes.count(), processes.rank(), processes.is_main()) == (1, 0, True)
+    with processes.joined("cpu") as device:
+        assert device == "cpu"
+    assert processes.from_main(lambda: 3) == 3
+    tensor = torch.ones(3)
+    assert processes.all_samples(tensor) is tensor
+    assert processes.total(tensor) is tensor
