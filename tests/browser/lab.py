@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -71,7 +70,6 @@ class Lab:
                 env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
             )
         for _ in range(240):
             if self.process.poll() is not None:
@@ -86,7 +84,7 @@ class Lab:
     def stop(self) -> None:
         """Stop the server and its kernels."""
         if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGTERM)  # the command and its JupyterLab
+            self.process.terminate()  # JupyterLab ends its kernels itself
             self.process.wait(timeout=30)
 
 
