@@ -25,14 +25,13 @@ def landscapes(slices: Mapping[str, Landscape], most: float = 5.0) -> ipywidgets
         ]
         return row(shown) + f"<p>Training loss in nats, cut off at {most:g}.</p>"
 
-    style = {"description_width": "60px"}
     return html_widget(
         render,
         left=ipywidgets.ToggleButtons(description="left", options=names, value=names[0]),
         right=ipywidgets.ToggleButtons(description="right", options=names, value=names[-1]),
-        turn=ipywidgets.IntSlider(description="turn, °", value=30, max=360, style=style),
-        tilt=ipywidgets.IntSlider(description="tilt, °", value=35, min=5, max=90, style=style),
-        zoom=ipywidgets.FloatSlider(description="zoom", value=1, min=1, max=4, style=style),
+        turn=ipywidgets.IntSlider(description="turn, °", value=30, max=360),
+        tilt=ipywidgets.IntSlider(description="tilt, °", value=35, min=5, max=90),
+        zoom=ipywidgets.FloatSlider(description="zoom", value=1, min=1, max=4),
     )
 
 

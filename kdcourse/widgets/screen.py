@@ -24,14 +24,18 @@ def html_widget(render: Callable[..., str], **controls: ipywidgets.Widget) -> ip
 
     What is shown is replaced as a whole: nothing flickers and no output piles up.
     """
-    screen = ipywidgets.HTML()
+    screen = ipywidgets.HTML(layout={"margin": "10px 0 0"})
 
     def redraw(change: Any = None) -> None:
         screen.value = render(**{name: c.value for name, c in controls.items()})
 
     for control in controls.values():
         control.observe(redraw, names="value")
-        if hasattr(control, "readout"):  # a slider: long enough for steps of a hundredth
+        control.style.description_width = "90px"
+        if isinstance(control, ipywidgets.ToggleButtons):
+            control.layout.width = "auto"
+            control.style.button_width = "auto"
+        else:  # a slider: long enough for steps of a hundredth
             control.layout.width = "min(460px, 100%)"
     redraw()
     return ipywidgets.VBox([*controls.values(), screen])

@@ -40,15 +40,14 @@ def vote(most: int = 25) -> ipywidgets.VBox:
         )
         return vote_curves(counts, curves, voters) + f"<p>{text}</p>"
 
-    style = {"description_width": "90px"}
     return html_widget(
         render,
-        voters=ipywidgets.IntSlider(description="voters", value=3, min=1, max=most, style=style),
+        voters=ipywidgets.IntSlider(description="voters", value=3, min=1, max=most),
         accuracy=ipywidgets.FloatSlider(
-            description="accuracy", value=0.7, min=0.0, max=1.0, step=0.01, style=style
+            description="accuracy", value=0.7, min=0.0, max=1.0, step=0.01
         ),
         correlation=ipywidgets.FloatSlider(
-            description="correlation", value=0.0, min=0.0, max=1.0, step=0.01, style=style
+            description="correlation", value=0.0, min=0.0, max=1.0, step=0.01
         ),
     )
 
