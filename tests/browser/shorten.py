@@ -35,7 +35,7 @@ def _shorten():
     replace("kdcourse.motivation", "curvature", on_few)
     replace("kdcourse.claims.landscapes", "fitted", in_few_steps)
     replace("kdcourse.training.fit", "fit_learner", in_few_epochs)
-    epochs = import_module("kdcourse.training.fit")._Epochs
+    epochs = import_module("kdcourse.training.epochs").Epochs
     length, batches = epochs.__len__, epochs.batches
     epochs.__len__ = lambda self: min(2, length(self))
     epochs.batches = lambda self, epoch: islice(batches(self, epoch), 2)
