@@ -22,15 +22,14 @@ class PadCrop:
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         samples, _, height, width = pixels.shape
         padded = F.pad(pixels, (self.padding,) * 4)
-        shift = torch.randint(
-            2 * self.padding + 1, (2, samples, 1), generator=generator, device=pixels.device
+        down, right = torch.randint(
+            2 * self.padding + 1, (2, samples), generator=generator, device=pixels.device
         )
-        rows = shift[0] + torch.arange(height, device=pixels.device)  # (N, H)
-        columns = shift[1] + torch.arange(width, device=pixels.device)  # (N, W)
-        sample = torch.arange(samples, device=pixels.device)
-        # (N, H, W, C) by indexing around the channels, then back to (N, C, H, W)
-        cropped = padded[sample[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-        return cropped.movedim(-1, 1)
+        # All crops of every image, as a view: (N, 2p + 1, 2p + 1, H, W, C).
+        crops = padded.unfold(2, height, 1).unfold(3, width, 1).movedim(1, -1)
+        picked = crops[torch.arange(samples, device=pixels.device), down, right]
+        # Channels last in memory, the faster layout for convolutions; as a shape (N, C, H, W).
+        return picked.clone(memory_format=torch.contiguous_format).movedim(-1, 1)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ gradient to the teacher. Bad input raises ``ValueError`` or ``TypeError`` naming
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +24,8 @@ from kdcourse.checks import (
     check_matrix,
     check_number,
     check_probabilities,
+    check_rows,
+    check_same_samples,
     check_same_shape,
     check_target,
     check_temperature,
@@ -215,6 +220,41 @@ def decoupled_kd_loss(
     return _scaled(loss, temperature, True)
 
 
+def in_chunks(
+    loss: Callable[..., Tensor], student_logits: Tensor, *others: Tensor, rows: int, **options: Any
+) -> Tensor:
+    r"""Compute a loss a few samples at a time, forward and backward: for very many classes.
+
+    >>> in_chunks(kd_loss, student_logits, teacher_logits, rows=64, temperature=2)
+
+    .. math:: \frac1N \sum_c N_c \, \ell(\text{chunk}_c)
+
+    is the loss itself, since every loss here is a mean over samples. Called plainly, it keeps
+    several ``(N, K)`` tensors for the backward pass. Here nothing is kept but its inputs:
+    backward computes every chunk anew and writes its gradient in place. Beside the inputs and the
+    student's gradient, which any form returns, only a few ``(rows, K)`` live at a time.
+
+    Args:
+        loss: one of this module, or any mean over samples that draws nothing at random.
+        student_logits: ``(N, K)``; the only input that receives a gradient.
+        others: what else the loss takes, in its order, each with N rows: the teacher's logits or
+            probabilities ``(N, K)``, the target ``(N,)``.
+        rows: samples in a chunk; the last chunk may be smaller.
+        options: passed on to the loss.
+
+    Returns:
+        The loss, a scalar; it can be differentiated once (``RuntimeError`` otherwise).
+
+    Source: recomputation in the backward pass, Chen et al. 2016 (arXiv 1604.06174).
+    """
+    check_rows(rows)
+    check_matrix("student_logits", student_logits)
+    for other in others:
+        check_same_samples("student_logits", student_logits, "what it is compared with", other)
+    taught = (other.detach() for other in others)
+    return _InChunks.apply(partial(loss, **options), rows, student_logits, *taught)
+
+
 def standardize(logits: Tensor, temperature: float = 1.0) -> Tensor:
     r"""Z-score each sample's logits: subtract their mean, divide by their deviation and by τ.
 
@@ -272,3 +312,29 @@ def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 def _scaled(loss: Tensor, temperature: float, scale: bool) -> Tensor:
     return loss * temperature**2 if scale else loss
+
+
+class _InChunks(torch.autograd.Function):
+    """A mean over samples that keeps its inputs only; see :func:`in_chunks`."""
+
+    @staticmethod
+    def forward(context: Any, loss: Callable[..., Tensor], rows: int, *inputs: Tensor) -> Tensor:
+        context.loss, context.rows = loss, rows
+        context.save_for_backward(*inputs)
+        chunks = zip(*(each.split(rows) for each in inputs), strict=True)
+        totals = [len(chunk[0]) * loss(*chunk) for chunk in chunks]
+        return torch.stack(totals).sum() / len(inputs[0])
+
+    @staticmethod
+    def backward(context: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # create_graph=True, which would silently get no graph
+            raise RuntimeError("a loss in chunks can be differentiated once only")
+        student, *others = context.saved_tensors
+        gradient = torch.empty_like(student)
+        parts = (each.split(context.rows) for each in (gradient, student, *others))
+        for place, logits, *rest in zip(*parts, strict=True):
+            with torch.enable_grad():
+                leaf = logits.detach().requires_grad_()
+                share = len(leaf) / len(student) * context.loss(leaf, *rest)
+            place.copy_(*torch.autograd.grad(share, leaf, upstream))
+        return None, None, gradient, *(None for _ in others)

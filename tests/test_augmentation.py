@@ -33,6 +33,27 @@ def test_pad_crop_crops_every_image_at_a_shift_of_its_own():
     assert len(shifts) == 25
 
 
+def pixel_by_pixel(pixels, generator, padding):
+    """The crop as an index for every pixel, by which the stored measurements were made."""
+    samples, _, height, width = pixels.shape
+    shift = torch.randint(2 * padding + 1, (2, samples, 1), generator=generator)
+    rows, columns = shift[0] + torch.arange(height), shift[1] + torch.arange(width)
+    sample = torch.arange(samples)[:, None, None]
+    padded = F.pad(pixels, (padding,) * 4)
+    return padded[sample, :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("padding", [0, 2, 4])
+def test_stored_measurements_stay_reproducible(channels, padding):
+    """Same draws, same pixels, and the same layout, by which convolutions are computed."""
+    pixels, one, other = PIXELS[:, :channels], replay(3), replay(3)
+    for _ in range(2):
+        out, expected = PadCrop(padding)(pixels, one), pixel_by_pixel(pixels, other, padding)
+        assert torch.equal(out, expected)
+        assert out.stride() == expected.stride()
+
+
 def test_flip_mirrors_about_half_of_the_images():
     out = Flip()(PIXELS, replay(1))
     mirrored = [torch.equal(a.flip(-1), b) for a, b in zip(PIXELS, out, strict=True)]

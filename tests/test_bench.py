@@ -27,8 +27,14 @@ def test_peak_memory_is_that_of_tensors_that_live_together():
         kept = [torch.zeros(1000) for _ in range(5)]
         kept[0].view(10, 100).add_(1)
 
+    given = torch.zeros(1000)
+
+    def views():
+        given.view(10, 100).split(2)[1].add_(1)
+
     assert compare.peak_memory(one_after_the_other) in (4000, 8000)
     assert compare.peak_memory(together) == 20000
+    assert compare.peak_memory(views) == 0
 
 
 def test_one_thread_is_given_back():

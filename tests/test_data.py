@@ -13,7 +13,7 @@ import torchvision
 from PIL import Image
 from torchvision.datasets.utils import calculate_md5
 
-from kdcourse import augmentation, data
+from kdcourse import augmentation, data, tips
 
 RAW = data.COURSE_DATA / "FashionMNIST" / "raw"
 
@@ -274,6 +274,21 @@ def test_an_epoch_can_be_replayed(images, augment):
     assert not torch.equal(epoch(3, 5), epoch(3, 6))
     assert not torch.equal(epoch(3, 5), epoch(4, 5))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("views", [None, tips.FunctionMatching(augmentation.pad_crop_flip())])
+def test_parts_of_many_processes_add_up_to_the_batches_of_one(images, views):
+    """Without overlap, without loss, and augmented alike."""
+    options = {"seed": 1, "epoch": 2, "views": views}
+    if views is None:
+        options["augment"] = augmentation.pad_crop_flip()
+    parts = [images.batches(8, part=(number, 3), **options) for number in range(3)]
+    for whole, *shares in zip(images.batches(8, **options), *parts, strict=True):
+        sizes = [len(target) for _, target in shares]
+        assert max(sizes) - min(sizes) <= 1
+        assert torch.equal(torch.cat([target for _, target in shares]), whole[1])
+        inputs = [one if views is None else torch.cat(one, dim=1) for one, _ in [whole, *shares]]
+        assert torch.equal(torch.cat(inputs[1:]), inputs[0])
 
 
 @pytest.mark.parametrize(("size", "error"), [(0, ValueError), (-3, ValueError), ("8", TypeError)])

@@ -86,6 +86,13 @@ def test_loss_of_the_history_is_the_weighted_sum(teacher):
         assert row["loss"] == pytest.approx(row["cross_entropy"] + 4 * row["logit_kd"], rel=1e-6)
 
 
+def test_log_is_called_with_every_row():
+    rows = []
+    history = train(net(), epochs=3, log=lambda row: rows.append(dict(row)))
+    assert len(rows) == 3
+    assert rows == history.rows
+
+
 def test_history_counts_every_image_once():
     """Batches of 40, 40 and 16: a mean over batches would give the last ones more weight."""
     student, data = nn.Sequential(nn.Flatten(), nn.Linear(144, CLASSES)), images()
@@ -456,6 +463,21 @@ def test_compiled_student_learns_the_same(teacher):
     compare_with_eager(KD, student, teacher)
 
 
+def test_channels_last_learns_the_same_and_leaves_nothing_behind(teacher):
+    seen = []
+    plain, student = net(), net()
+    hook = student.stage1.register_forward_hook(lambda *args: seen.append(args[-1]))
+    train(plain, KD, teacher=teacher)
+    train(student, KD, teacher=teacher, channels_last=True)
+    hook.remove()
+    assert all(one.is_contiguous(memory_format=torch.channels_last) for one in seen)
+    for model in (student, teacher):
+        assert all(p.is_contiguous() for p in model.parameters())
+    for name, value in weights(plain).items():
+        # 6 steps of float32 rounding (6e-8), summed in another order
+        torch.testing.assert_close(weights(student)[name], value, rtol=1e-4, atol=1e-5)
+
+
 def test_device(device, teacher):
     places = set()
 
@@ -530,6 +552,8 @@ def test_interrupted_run_raises_if_asked():
         ({"epochs": "3"}, TypeError, "epochs"),
         ({"batch_size": 0}, ValueError, "batch_size"),
         ({"batch_size": -32}, ValueError, "batch_size"),
+        ({"accumulate": 0}, ValueError, "accumulate"),
+        ({"train": list(images().batches(32)), "accumulate": 33}, ValueError, "33 parts"),
         ({"on_interrupt": "ignore"}, ValueError, "on_interrupt"),
         ({"train": iter(images().batches(32))}, TypeError, "length"),
         ({"train": images()[:0]}, ValueError, "train"),

@@ -69,14 +69,15 @@ class _LiveMemory(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, arguments: Any = (), keywords: Any = None
     ) -> Any:
+        given = {storage._cdata for storage in _storages((arguments, keywords))}
         outputs = function(*arguments, **(keywords or {}))
-        for tensor in tree_leaves(outputs):
-            if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage())
+        for storage in _storages(outputs):
+            if storage._cdata not in given:  # else a view, or made in place
+                self._count(storage)
         return outputs
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata in self.live:  # a view, or made in place
+        if storage._cdata in self.live:  # two outputs in one storage
             return
         self.live.add(storage._cdata)
         self.now += storage.nbytes()
@@ -86,6 +87,10 @@ class _LiveMemory(TorchDispatchMode):
     def _free(self, storage: int, size: int) -> None:
         self.live.discard(storage)
         self.now -= size
+
+
+def _storages(tree: Any) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def _seconds(function: Callable[[], object]) -> float:

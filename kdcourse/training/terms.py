@@ -7,12 +7,14 @@ differs between the two models, the student's and the teacher's as a pair.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdcourse import feature, logit, processes, relational
-from kdcourse.checks import check_choice, check_number, check_temperature
+from kdcourse.checks import check_choice, check_number, check_rows, check_temperature
 from kdcourse.training.objective import Lesson, Term
 from kdcourse.training.teacher import Outputs
 
@@ -50,10 +52,22 @@ class LogitKD(Term):
 
     From a closed teacher, which shows probabilities only, the loss is taken from those
     (:func:`kdcourse.logit.kd_loss_from_probabilities`; forward divergence only).
+
+    Args:
+        temperature, divergence, scale: as in :func:`kdcourse.logit.kd_loss`.
+        rows: compute so many samples at a time, to save memory where there are very many classes
+            (:func:`kdcourse.logit.in_chunks`); all at once by default.
     """
 
+    rows: int | None = None  # in the repr only where it is set
+
     def __init__(
-        self, temperature: float = 4.0, *, divergence: str = "forward", scale: bool = True
+        self,
+        temperature: float = 4.0,
+        *,
+        divergence: str = "forward",
+        scale: bool = True,
+        rows: int | None = None,
     ):
         super().__init__()
         check_temperature(temperature)
@@ -61,24 +75,27 @@ class LogitKD(Term):
         self.temperature = temperature
         self.divergence = divergence
         self.scale = scale
+        if rows is not None:
+            check_rows(rows)
+            self.rows = rows
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the divergence between teacher and student."""
         teacher = shown_by_teacher(lesson)
-        student = student_logits(lesson)
         if teacher.logits is not None:
-            return logit.kd_loss(
-                student,
-                teacher.logits,
-                self.temperature,
-                divergence=self.divergence,
-                scale=self.scale,
-            )
+            return self._of(logit.kd_loss, lesson, teacher.logits, divergence=self.divergence)
         if self.divergence != "forward" or teacher.probabilities is None:
             raise ValueError(f"a teacher without logits cannot teach by {self!r}")
-        return logit.kd_loss_from_probabilities(
-            student, teacher.probabilities, self.temperature, scale=self.scale
-        )
+        return self._of(logit.kd_loss_from_probabilities, lesson, teacher.probabilities)
+
+    def _of(
+        self, loss: Callable[..., Tensor], lesson: Lesson, taught: Tensor, **options: Any
+    ) -> Tensor:
+        """Return a loss of the student's logits and of what the teacher predicts."""
+        if self.rows is not None:
+            loss = partial(logit.in_chunks, loss, rows=self.rows)
+        settings = {"temperature": self.temperature, "scale": self.scale, **options}
+        return loss(student_logits(lesson), taught, **settings)
 
 
 class DecoupledKD(Term):
