@@ -9,11 +9,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kdcourse.train import vocabulary
+from kdcourse.train.aims import TERMS, TermMaker
 from kdcourse.train.arguments import bind, make, signature
 from kdcourse.train.expression import Call, one, parse
 from kdcourse.train.options import OptionError, Options, blaming
 from kdcourse.train.plan import prepare
 from kdcourse.training import AttentionTransfer, DecoupledKD, LogitKD, RKDDistance
+
+NOTHING = TermMaker(None, None, None, seed=0, steps_an_epoch=1)  # terms that look at no layer
 
 
 def parts(text):
@@ -99,7 +102,7 @@ def test_what_is_refused(text, message):
 def test_nothing_is_run(tmp_path):
     for text in (f"open('{tmp_path}/x', 'w')", "exit()", "kd(print(1))"):
         with pytest.raises(ValueError, match=r"unknown term|not understood|must be"):
-            vocabulary.objective(text, None, None, None, 0)
+            NOTHING(text)
     assert not list(tmp_path.iterdir())
 
 
@@ -140,9 +143,7 @@ def test_any_sum_of_terms_makes_a_plan_or_an_error_that_names_the_option(loss):
 
 
 def test_factors_reach_the_objective():
-    found = vocabulary.objective(
-        "0.1*ce + 0.9*kd(temperature=2, divergence=reverse)", *[None] * 3, 0
-    )
+    found = NOTHING("0.1*ce + 0.9*kd(temperature=2, divergence=reverse)")
     (first, _), (second, kd) = found.parts()
     assert (first, second) == (0.1, 0.9)
     assert isinstance(kd, LogitKD)
@@ -168,7 +169,7 @@ def test_arguments_are_bound_by_the_signature(maker, text, expected):
         (LogitKD, "kd(x=1)", "unknown argument 'x' at character 1; known: temperature"),
         (LogitKD, "  kd(temprature=1)", "at character 3; did you mean temperature?"),
         (LogitKD, "kd(1, temperature=2)", "got temperature twice"),
-        (LogitKD, "kd(1, forward, true, 4)", "at most 3 argument(s), got 4"),
+        (DecoupledKD, "dkd(1, 2, 3, 4)", "at most 3 argument(s), got 4"),
         (LogitKD, "kd(true)", "must be a number, got true"),
         (LogitKD, "kd(x)", "must be a number, got x"),
         (LogitKD, "kd(scale=1)", "must be true or false, got 1"),
@@ -191,7 +192,7 @@ def test_signatures_are_those_of_the_classes():
     assert signature(DecoupledKD) == "(alpha=1, beta=8, temperature=4)"
     assert signature(RKDDistance) == "(layers=[embedding])"
     shown = vocabulary.described()
-    for name in (*vocabulary.TERMS, *vocabulary.VIEWS, *vocabulary.SCHEDULES):
+    for name in (*TERMS, *vocabulary.VIEWS, *vocabulary.SCHEDULES):
         assert f"\n  {name}" in shown
 
 

@@ -168,9 +168,12 @@ def test_logit_methods_have_the_authors_weights(name, beta, weights):
     assert loss == pytest.approx(0.1 * labels + 0.9 * divergence, rel=1e-5)
 
     loss, *_, made = judged(name, "dkd", weights)
-    (one, _), (other, term) = made.objective.parts()
+    (one, _), (other, rising) = made.objective.parts()
+    term = rising.term
     assert (one, other, term.alpha, term.beta, term.temperature) == (1, 1, 1, beta, 4)
-    assert math.isfinite(loss)
+    assert rising.steps == 20 * math.ceil(50000 / 64)
+    assert rising.taken == 0
+    assert loss == pytest.approx(labels)  # at the very beginning
 
 
 def test_a_hint_is_projected_as_in_the_authors_code(weights, monkeypatch):

@@ -16,6 +16,7 @@ from kdcourse.metrics import evaluation_mode
 from kdcourse.models import capture
 from kdcourse.tips import Consistent, FunctionMatching
 from kdcourse.train import vocabulary
+from kdcourse.train.aims import LABELLED, TermMaker
 from kdcourse.train.expression import unknown
 from kdcourse.train.options import OptionError, Options, blaming
 from kdcourse.train.teaching import TeacherMaker, WeightsError
@@ -121,7 +122,14 @@ def prepare(options: Options, images: Images | None = None) -> Plan:
         student(inputs)
     teacher = _teacher(options, student, shape)
     with blaming("loss"):
-        objective = vocabulary.objective(options.loss, student, teacher, inputs, options.seed)
+        make = TermMaker(
+            student,
+            teacher,
+            inputs,
+            seed=options.seed,
+            steps_an_epoch=options.accumulate * _steps_an_epoch(options, shape),
+        )
+        objective = make(options.loss)
         _try(objective, student, teacher, inputs)
     augment, views = _seen(options, shape)
     with blaming("schedule"):
@@ -195,6 +203,10 @@ def _autocast(options: Options, device: torch.device) -> bool | torch.dtype:
     return getattr(torch, options.autocast)
 
 
+def _steps_an_epoch(options: Options, shape: Shape) -> int:
+    return -(-shape.images // options.batch_size)
+
+
 def _teacher(options: Options, student: nn.Module, shape: Shape) -> nn.Module | None:
     weights = [Path(name) for name in options.teacher_weights]
     if options.teacher == "none":
@@ -204,7 +216,7 @@ def _teacher(options: Options, student: nn.Module, shape: Shape) -> nn.Module | 
     make = TeacherMaker(
         weights,
         student,
-        options.epochs * -(-shape.images // options.batch_size),
+        options.epochs * _steps_an_epoch(options, shape),
         {"channels": shape.channels, "classes": shape.classes},
         load=shape.known,
     )
@@ -249,7 +261,7 @@ def _try(
         if objective.needs_input_gradient:
             taught.input_gradient = asked.input_gradient(inputs, target)
             shown.input_gradient = torch.zeros_like(inputs)
-    with torch.no_grad():
+    with torch.no_grad(), evaluation_mode(objective):
         objective(Lesson(shown, target, taught))
 
 
@@ -267,7 +279,7 @@ def _check_together(plan: Plan) -> None:
         raise OptionError("--compile: torch.compile cannot differentiate twice, as saliency must")
     if isinstance(plan.views, FunctionMatching):
         for _, term in objective.parts():
-            if isinstance(term, vocabulary.LABELLED):
+            if isinstance(getattr(term, "term", term), LABELLED):
                 raise OptionError(f"--views: mixtures have no label, which {term!r} needs")
         if all(isinstance(term, CrossEntropy) for _, term in objective.parts()):
             raise OptionError("--views: mixtures have no label, and --loss asks nobody else")

@@ -1,86 +1,16 @@
-"""The names that options may use and what is made of them: terms, augmentations, schedules."""
+"""Augmentations, views and schedules by name, and a list of all names for ``--help``."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import torch
-from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from kdcourse import augmentation, feature, tips, training
+from kdcourse import augmentation, tips
 from kdcourse.data import Augmentation, Views
-from kdcourse.further import SEED
-from kdcourse.metrics import evaluation_mode
-from kdcourse.models import capture, seeded
-from kdcourse.train import teaching
-from kdcourse.train.arguments import Maker, bind, make, signature
-from kdcourse.train.expression import Call, one, parse, unknown
-from kdcourse.training import FeatureHint, Objective, Term
+from kdcourse.train import aims, teaching
+from kdcourse.train.arguments import Maker, make, signature
+from kdcourse.train.expression import one, parse, unknown
 from kdcourse.training.run import MakeScheduler, constant
-from kdcourse.training.terms import Layer
-
-Shapes = Callable[[Layer], tuple[torch.Size, torch.Size]]
-
-NONLINEARITIES: dict[str, Callable[[int], nn.Module | None]] = {
-    "none": lambda channels: None,
-    "relu": lambda channels: nn.ReLU(),
-    "norm-relu": lambda channels: nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU()),
-}
-
-
-def hint(
-    shapes: Shapes,
-    seed: int,
-    layer: Layer,
-    *,
-    kernel_size: int | None = None,
-    nonlinearity: str = "none",
-) -> FeatureHint:
-    """Make a hint with a projection that fits both nets (:class:`kdcourse.feature.Hint`).
-
-    Args:
-        shapes: of a layer's output in student and teacher, ``(N, C, H, W)`` each.
-        seed: of the projection's weights.
-        layer: its name, or the student's and the teacher's.
-        kernel_size: of the projection; FitNets' choice by default: H − H' + 1 where the student's
-            map is larger, else 1.
-        nonlinearity: behind the projection: ``none``, ``relu``, or ``norm-relu`` (batch norm,
-            then ReLU).
-    """
-    if nonlinearity not in NONLINEARITIES:
-        raise unknown("nonlinearity", nonlinearity, NONLINEARITIES)
-    student, teacher = shapes(layer)
-    if len(student) != 4 or len(teacher) != 4:
-        raise ValueError(f"layer {layer!r} must put out feature maps (N, C, H, W)")
-    if kernel_size is None:
-        kernel_size = max(1, student[-1] - teacher[-1] + 1)
-    behind = NONLINEARITIES[nonlinearity](teacher[1])
-    with seeded(seed):
-        projection = feature.Hint(
-            student[1], teacher[1], kernel_size=kernel_size, nonlinearity=behind
-        )
-    return FeatureHint(layer, projection)
-
-
-TERMS: dict[str, Maker] = {
-    "ce": training.CrossEntropy,
-    "kd": training.LogitKD,
-    "dkd": training.DecoupledKD,
-    "standardized-kd": training.StandardizedKD,
-    "attention": training.AttentionTransfer,
-    "hint": hint,
-    "saliency": training.Saliency,
-    "rkd-distance": training.RKDDistance,
-    "rkd-angle": training.RKDAngle,
-    "similarity": training.SimilarityPreserving,
-    "seed": SEED,
-}
-FILLED_IN = {
-    "hint": ("shapes", "seed"),
-    "seed": ("student_width", "teacher_width", "seed"),
-}
-LABELLED = (training.DecoupledKD, training.Saliency)  # cannot do without labels
 
 AUGMENTATIONS: dict[str, Maker] = {
     "pad-crop-flip": augmentation.pad_crop_flip,
@@ -143,44 +73,6 @@ SCHEDULES: dict[str, Maker] = {
 }
 
 
-def objective(
-    text: str, student: nn.Module, teacher: nn.Module | None, inputs: Tensor, seed: int
-) -> Objective:
-    """Make an objective from its expression, such as ``ce + 0.9*kd(temperature=4)``.
-
-    Args:
-        text: a sum of terms.
-        student, teacher: the nets whose layers the terms look at.
-        inputs: of the nets, on their device; they tell how large the layers' outputs are.
-        seed: of the weights of terms that have any.
-    """
-
-    def shapes(layer: Layer) -> tuple[torch.Size, torch.Size]:
-        own, theirs = (layer, layer) if isinstance(layer, str) else layer
-        if teacher is None:
-            raise ValueError("this term needs a teacher, and there is none")
-        with evaluation_mode(student), torch.no_grad(), capture(student, [own]) as shown:
-            student(inputs)
-            taught = training.as_teacher(teacher).show(inputs, [theirs]).features
-        return shown[own].shape, taught[theirs].shape
-
-    parts = [weight * _term(call, shapes, seed) for weight, call in parse(text)]
-    return sum(parts[1:], start=parts[0])
-
-
-def _term(call: Call, shapes: Shapes, seed: int) -> Term:
-    if call.name not in TERMS:
-        raise unknown("term", call.name, TERMS, call.place)
-    given: dict[str, Any] = {}
-    if call.name == "hint":
-        given = {"shapes": shapes, "seed": seed}
-    elif call.name == "seed":
-        layer = bind(SEED, call, FILLED_IN["seed"]).get("layer", "embedding")
-        widths = [shape[1:].numel() for shape in shapes(layer)]
-        given = {"student_width": widths[0], "teacher_width": widths[1], "seed": seed}
-    return make(TERMS[call.name], call, given)
-
-
 def augment(text: str) -> Augmentation:
     """Make an augmentation: ``pad-crop-flip(4)``, or several, ``pad-crop(2) + noise(0.1)``."""
     steps = []
@@ -212,7 +104,7 @@ def schedule(text: str, epochs: int) -> MakeScheduler:
 def described() -> str:
     """Describe every name with its arguments, for ``--help``."""
     kinds = {
-        "terms": {n: signature(m, FILLED_IN.get(n, ())) for n, m in TERMS.items()},
+        "terms": aims.described(),
         "teachers": teaching.described(),
         "views": dict.fromkeys(VIEWS, ""),
         "augmentations": {n: signature(m) for n, m in AUGMENTATIONS.items()},

@@ -19,6 +19,7 @@ from kdcourse.training.terms import (
     SimilarityPreserving,
     StandardizedKD,
 )
+from kdcourse.training.warm_up import WarmUp
 
 __all__ = [
     "AttentionTransfer",
@@ -39,6 +40,7 @@ __all__ = [
     "StandardizedKD",
     "Teacher",
     "Term",
+    "WarmUp",
     "as_teacher",
     "choose_device",
     "constant",
