@@ -366,6 +366,12 @@ def test_too_many_images(tmp_path, few, capsys):
     assert "--images: there are 300 to train on" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("few")
+def test_a_diverging_loss_is_one_line(tmp_path, capsys):
+    assert train(tmp_path, "--learning-rate", "1e5", "--schedule", "constant", epochs=9) == 1
+    assert re.search(r"^kdcourse: the .*loss became nan: .*\n\Z", capsys.readouterr().err, re.M)
+
+
 def test_missing_data_are_named(tmp_path, capsys):
     given = ["--student", "plain2", "--data-root", str(tmp_path / "none"), "--out", str(tmp_path)]
     assert main(["train", *given]) == 1

@@ -10,7 +10,8 @@ from kdcourse.__main__ import main
 from kdcourse.train import command, options
 from kdcourse.train.options import OptionError, Options, dashed, from_toml, read_toml
 from kdcourse.train.parser import parser
-from kdcourse.train.plan import SHAPES, data_set, prepare
+from kdcourse.train.plan import prepare
+from kdcourse.train.shape import SHAPES, data_set
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +57,7 @@ TAUGHT = ["--teacher", "res16", "--loss"]
         (["--data", "cifar1000"], "--data: unknown data set 'cifar1000'"),
         (["--data", "VisionDataset"], "--data: unknown data set"),
         (["--images", "0"], "--images: the value must"),
+        (["--images", "55001"], "--images: there are 55000 to train on"),
         (["--validation", "60000"], "--validation: FashionMNIST has 60000"),
         (["--validation", "-1"], "--validation: the value must"),
         (["--image-size", "0"], "--image-size: the value must"),
@@ -84,6 +86,7 @@ TAUGHT = ["--teacher", "res16", "--loss"]
         (["--seed", "-1"], "--seed: the value must"),
         (["--device", "nosuch"], "--device: "),
         (["--device", "cuda:77"], "--device: "),
+        (["--device", "meta"], "--device: cpu, cuda and mps are possible, not meta"),
         (["--autocast", "int8"], "--autocast: unknown dtype 'int8'"),
         (["--autocast", "float16", "--device", "cpu"], "--autocast: float16 needs a GPU"),
         ([*TAUGHT, "saliency", "--compile"], "--compile: torch.compile cannot"),

@@ -16,8 +16,9 @@ from kdcourse.teachers import CachedLessons
 from kdcourse.train import dry_run, recipes
 from kdcourse.train.options import OptionError, Options, blaming, dashed, from_toml, read_toml
 from kdcourse.train.parser import parser
-from kdcourse.train.plan import Plan, data_set, prepare
+from kdcourse.train.plan import Plan, prepare
 from kdcourse.train.record import Record, check_tensorboard, write
+from kdcourse.train.shape import data_set
 from kdcourse.training import History, checkpoint, choose_device, fit
 
 OPTIONS, CHECKPOINT, CACHE = "options.toml", "checkpoint.pt", "answers.bin"
@@ -70,10 +71,8 @@ def run(options: Options) -> dict[str, Any] | None:
     plan, folder = prepare(options), Path(options.out)
     advice = f"the same command resumes from {folder / CHECKPOINT}"
     with processes.joined(options.device) as device, processes.losses_told(advice):
-        processes.from_main(lambda: _open(folder, options))
-        if (folder / RESULT).is_file():
-            result = json.loads((folder / RESULT).read_text())
-        else:
+        result = processes.from_main(lambda: _open(folder, options))
+        if result is None:
             splits = _load(options)
             if not plan.shape.known:
                 plan = prepare(options, splits.train)
@@ -83,8 +82,12 @@ def run(options: Options) -> dict[str, Any] | None:
         return result if processes.is_main() else None
 
 
-def _open(folder: Path, options: Options) -> None:
-    """Make the folder; if a run was begun there already, require the same settings."""
+def _open(folder: Path, options: Options) -> dict[str, Any] | None:
+    """Make the folder, and return the result that is there already, if any.
+
+    Raises:
+        OptionError: a run was begun there with other settings.
+    """
     path = folder / OPTIONS
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,6 +101,8 @@ def _open(folder: Path, options: Options) -> None:
                     f"--{dashed(name)}: the run in {folder} was begun with {begun[name]!r}, "
                     f"here it is {value!r}; choose another --out"
                 )
+    done = folder / RESULT
+    return json.loads(done.read_text()) if done.is_file() else None
 
 
 def _load(options: Options) -> Splits:

@@ -144,7 +144,7 @@ def _run(plan: Plan, teacher: nn.Module | None) -> Run:
         plan.student.to(plan.device).train(),
         plan.objective,
         teacher,
-        steps=10**6,
+        steps=10**6,  # more than are taken
         optimizer=plan.optimizer,
         scheduler=plan.scheduler,
         autocast=plan.autocast,

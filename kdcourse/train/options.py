@@ -89,7 +89,11 @@ class Options:
     channels_last: bool = _option(False, RUN, "keep images and weights channels last", free=True)
     tensorboard: bool = _option(False, RUN, "write TensorBoard's files, too", free=True)
     out: str = _option(
-        "", RUN, "folder to write to; the same command resumes there", "DIR", free=True
+        "",
+        RUN,
+        "folder to write to, seen by all machines; the same command resumes there",
+        "DIR",
+        free=True,
     )
 
     def __post_init__(self) -> None:

@@ -1,12 +1,12 @@
 """From options to nets, objective, views and schedule, tried out before any work begins."""
 
+import copy
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
@@ -17,45 +17,13 @@ from kdcourse.models import capture
 from kdcourse.tips import Consistent, FunctionMatching
 from kdcourse.train import vocabulary
 from kdcourse.train.aims import LABELLED, TermMaker
-from kdcourse.train.expression import unknown
 from kdcourse.train.options import OptionError, Options, blaming
+from kdcourse.train.shape import Shape, data_set, shape_of, shape_of_images
 from kdcourse.train.teaching import TeacherMaker, WeightsError
 from kdcourse.training import CrossEntropy, Lesson, Objective, Outputs, as_teacher, choose_device
 from kdcourse.training.run import MakeOptimizer, MakeScheduler
 from kdcourse.training.teacher import Teacher, follows
 
-
-@dataclass(frozen=True)
-class Shape:
-    """What a data set holds.
-
-    Attributes:
-        images: in its training part, N.
-        channels: C.
-        size: height and width, pixels.
-        classes: K.
-        known: whether this is so; else it is a guess, until the data have been read.
-    """
-
-    images: int
-    channels: int
-    size: int
-    classes: int
-    known: bool = True
-
-
-SHAPES = {
-    "MNIST": Shape(60000, 1, 28, 10),
-    "FashionMNIST": Shape(60000, 1, 28, 10),
-    "KMNIST": Shape(60000, 1, 28, 10),
-    "QMNIST": Shape(60000, 1, 28, 10),
-    "USPS": Shape(7291, 1, 16, 10),
-    "CIFAR10": Shape(50000, 3, 32, 10),
-    "CIFAR100": Shape(50000, 3, 32, 100),
-    "SVHN": Shape(73257, 3, 32, 10),
-    "STL10": Shape(5000, 3, 96, 10),
-}
-GUESS = Shape(10000, 3, 32, 10, known=False)
 SAMPLES = 4  # of a trial
 
 
@@ -102,7 +70,7 @@ class Plan:
 
 
 def prepare(options: Options, images: Images | None = None) -> Plan:
-    """Make everything that the options ask for, and try it out on a few grey images.
+    """Make everything that the options ask for, and try it out on a few blank images.
 
     Args:
         options: of the training.
@@ -112,12 +80,12 @@ def prepare(options: Options, images: Images | None = None) -> Plan:
         OptionError: naming the option that cannot work.
     """
     name = data_set(options.data)
-    shape = shape_of(options, name) if images is None else _shape_of_images(images)
+    shape = shape_of(options, name) if images is None else shape_of_images(images)
     device = _device(options)
     like = {"channels": shape.channels, "classes": shape.classes}
     with blaming("student"):
         student = models.by_name(options.student, **like, seed=options.seed)
-    inputs = _grey(shape)
+    inputs = _blank(shape)
     with blaming("student"), evaluation_mode(student), torch.no_grad():
         student(inputs)
     teacher = _teacher(options, student, shape)
@@ -150,48 +118,20 @@ def prepare(options: Options, images: Images | None = None) -> Plan:
     return plan
 
 
-def _grey(shape: Shape) -> Tensor:
+def _blank(shape: Shape) -> Tensor:
     """Return a few images without anything on them."""
     return torch.zeros(SAMPLES, shape.channels, shape.size, shape.size)
-
-
-def data_set(name: str) -> str:
-    """Return the name of torchvision's class: ``fashion-mnist`` is ``FashionMNIST``."""
-    known = {key.lower(): key for key in torchvision.datasets.__all__ if _has_two_parts(key)}
-    found = known.get(name.lower().replace("-", ""))
-    if found is None:
-        raise OptionError(f"--data: {unknown('data set', name, known.values())}")
-    return found
-
-
-def _has_two_parts(name: str) -> bool:
-    """Whether a class of torchvision holds training and test images."""
-    try:
-        data.dataset_class(name)
-    except ValueError:
-        return False
-    return True
-
-
-def shape_of(options: Options, name: str) -> Shape:
-    """Return what the data will hold, as far as is known before they are read."""
-    shape = SHAPES.get(name, GUESS)
-    size = shape.size if options.image_size is None else options.image_size
-    left = shape.images - options.validation
-    if shape.known and left < 1:
-        raise OptionError(f"--validation: {name} has {shape.images} images to train on")
-    return replace(shape, size=size, images=min(left, options.images or left))
-
-
-def _shape_of_images(images: Images) -> Shape:
-    _, channels, size, _ = images.pixels.shape
-    return Shape(len(images), channels, size, len(images.classes))
 
 
 def _device(options: Options) -> torch.device:
     with blaming("device"):
         device = choose_device(options.device)
-        torch.empty(0, device=device)  # is there one?
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise ValueError(f"cpu, cuda and mps are possible, not {device.type}")
+        if device.type != "cuda":
+            torch.empty(0, device=device)  # is there one?
+        elif (device.index or 0) >= torch.cuda.device_count():  # without using the first GPU
+            raise ValueError(f"there are {torch.cuda.device_count()} GPUs here")
     return device
 
 
@@ -233,7 +173,7 @@ def _seen(options: Options, shape: Shape) -> tuple[Augmentation | None, Views | 
     """Return the augmentation, or the views that hold it."""
     with blaming("augment"):
         augment = vocabulary.augment(options.augment)
-        augment(_grey(shape).byte(), data.replay(0))
+        augment(_blank(shape).byte(), data.replay(0))
     if options.views != "none":
         with blaming("views"):
             return None, vocabulary.views(options.views, augment)
@@ -261,8 +201,8 @@ def _try(
         if objective.needs_input_gradient:
             taught.input_gradient = asked.input_gradient(inputs, target)
             shown.input_gradient = torch.zeros_like(inputs)
-    with torch.no_grad(), evaluation_mode(objective):
-        objective(Lesson(shown, target, taught))
+    with torch.no_grad():  # on a copy: some terms change with every batch
+        copy.deepcopy(objective)(Lesson(shown, target, taught))
 
 
 def _check_together(plan: Plan) -> None:
@@ -297,5 +237,5 @@ def _check_cache(plan: Plan) -> None:
         raise OptionError("--cache: this teacher changes, its answers cannot be kept")
     if plan.objective.teacher_layers or plan.objective.needs_input_gradient:
         raise OptionError("--cache: only logits are kept, and --loss looks at more of the teacher")
-    if as_teacher(plan.teacher).show(_grey(plan.shape)).logits is None:
+    if as_teacher(plan.teacher).show(_blank(plan.shape)).logits is None:
         raise OptionError("--cache: only logits are kept, and this teacher shows none")
