@@ -108,24 +108,23 @@ def _add_homework(homework: argparse.ArgumentParser) -> None:
 
 def _lab(options: argparse.Namespace) -> int:
     import os
-    import subprocess
+
+    from jupyterlab.labapp import LabApp
 
     from kdcourse.notebooks import NOTEBOOKS, START
 
     # One thread is as fast as two for the course's small nets, and much faster on a busy machine.
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # labconfig/ beside this file: what widgets showed is saved with the notebook, and nobody asks
     # whether to look for news and updates: the course is offline.
     ours = [os.environ.get("JUPYTER_CONFIG_PATH", ""), str(Path(__file__).parent)]
-    environment["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, ours))
-    command = [
-        *(sys.executable, "-m", "jupyterlab"),
-        f"--LabApp.default_url=/lab/tree/{START.name}",
-        *options.arguments,
-    ]
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, ours))
+    arguments = [f"--LabApp.default_url=/lab/tree/{START.name}", *options.arguments]
     if getattr(os, "geteuid", lambda: 1)() == 0:  # as in a container, where Jupyter would refuse
-        command.append("--allow-root")
-    return subprocess.run(command, cwd=NOTEBOOKS, env=environment).returncode
+        arguments.append("--allow-root")
+    os.chdir(NOTEBOOKS)
+    LabApp.launch_instance(arguments)
+    return 0
 
 
 def _reproduce(options: argparse.Namespace) -> int:

@@ -4,11 +4,10 @@ import math
 from collections.abc import Mapping
 
 import ipywidgets
-import matplotlib
 import numpy as np
 
 from kdcourse.motivation import Landscape
-from kdcourse.widgets.screen import captioned, drawing, html_widget, row
+from kdcourse.widgets.screen import COLOURS, captioned, drawing, html_widget, row
 
 
 def landscapes(slices: Mapping[str, Landscape], most: float = 5.0) -> ipywidgets.VBox:
@@ -26,14 +25,13 @@ def landscapes(slices: Mapping[str, Landscape], most: float = 5.0) -> ipywidgets
         ]
         return row(shown) + f"<p>Training loss in nats, cut off at {most:g}.</p>"
 
-    style = {"description_width": "60px"}
     return html_widget(
         render,
         left=ipywidgets.ToggleButtons(description="left", options=names, value=names[0]),
         right=ipywidgets.ToggleButtons(description="right", options=names, value=names[-1]),
-        turn=ipywidgets.IntSlider(description="turn, °", value=30, max=360, style=style),
-        tilt=ipywidgets.IntSlider(description="tilt, °", value=35, min=5, max=90, style=style),
-        zoom=ipywidgets.FloatSlider(description="zoom", value=1, min=1, max=4, style=style),
+        turn=ipywidgets.IntSlider(description="turn, °", value=30, max=360),
+        tilt=ipywidgets.IntSlider(description="tilt, °", value=35, min=5, max=90),
+        zoom=ipywidgets.FloatSlider(description="zoom", value=1, min=1, max=4),
     )
 
 
@@ -60,13 +58,14 @@ def surface(
     up = back * math.sin(t) + (height - 0.5) * 1.6 * math.cos(t)
     u, v = size * (0.5 + across / 3), size * (0.48 - up / 3)
     corners = [np.s_[:-1, :-1], np.s_[1:, :-1], np.s_[1:, 1:], np.s_[:-1, 1:]]
-    cells = np.stack([np.stack([u[c].ravel(), v[c].ravel()], axis=1) for c in corners], axis=1)
+    cells = np.stack([part[c].ravel() for c in corners for part in (u, v)], axis=1).tolist()
     middle = np.mean([height[c].ravel() for c in corners], axis=0)
     far = np.mean([back[c].ravel() for c in corners], axis=0)
-    colours = matplotlib.colormaps["cividis"](middle)
-    shapes = []
-    for cell in np.argsort(-far):  # what is behind is drawn first
-        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in cells[cell])
-        colour = matplotlib.colors.to_hex(colours[cell])
-        shapes.append(f"<polygon points='{points}' fill='{colour}' stroke='#0003'/>")
-    return drawing("".join(shapes), "Training loss as a surface", size, round(0.9 * size))
+    levels = (255 * middle).round().astype(int).tolist()
+    shape = "<polygon points='%.1f,%.1f %.1f,%.1f %.1f,%.1f %.1f,%.1f' fill='%s'/>"
+    shapes = [
+        shape % (*cells[cell], COLOURS[levels[cell]])
+        for cell in np.argsort(-far)  # what is behind is drawn first
+    ]
+    group = f"<g stroke='#0003'>{''.join(shapes)}</g>"
+    return drawing(group, "Training loss as a surface", size, round(0.9 * size))

@@ -37,13 +37,10 @@ def temperature(images: Images, teacher_logits: Tensor, student_logits: Tensor) 
             + f"</div><p>{html.escape(caption)}</p>"
         )
 
-    style = {"description_width": "90px"}
     return html_widget(
         render,
-        image=ipywidgets.IntSlider(description="image", min=0, max=len(images) - 1, style=style),
-        tau=ipywidgets.FloatLogSlider(
-            description="temperature", value=1, min=-1, max=2, step=0.05, style=style
-        ),
+        image=ipywidgets.IntSlider(description="image", min=0, max=len(images) - 1),
+        tau=ipywidgets.FloatLogSlider(description="temperature", value=1, min=-1, max=2, step=0.05),
     )
 
 

@@ -7,8 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import ipywidgets
-import matplotlib.image
+import matplotlib
+from PIL import Image
 from torch import Tensor
+
+# From the lowest value to the highest.
+COLOURS = [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["cividis"](range(256))]
 
 
 def html_widget(render: Callable[..., str], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
@@ -20,14 +24,18 @@ def html_widget(render: Callable[..., str], **controls: ipywidgets.Widget) -> ip
 
     What is shown is replaced as a whole: nothing flickers and no output piles up.
     """
-    screen = ipywidgets.HTML()
+    screen = ipywidgets.HTML(layout={"margin": "10px 0 0"})
 
     def redraw(change: Any = None) -> None:
         screen.value = render(**{name: c.value for name, c in controls.items()})
 
     for control in controls.values():
         control.observe(redraw, names="value")
-        if hasattr(control, "readout"):  # a slider: long enough for steps of a hundredth
+        control.style.description_width = "90px"
+        if isinstance(control, ipywidgets.ToggleButtons):
+            control.layout.width = "auto"
+            control.style.button_width = "auto"
+        else:  # a slider: long enough for steps of a hundredth
             control.layout.width = "min(460px, 100%)"
     redraw()
     return ipywidgets.VBox([*controls.values(), screen])
@@ -76,21 +84,21 @@ def bar(
 def heat(values: Tensor, description: str, size: int = 140) -> str:
     """Return a map ``(H, W)`` ≥ 0 as HTML, its largest value brightest."""
     largest = float(values.max()) or 1.0
-    return _image(values.cpu().numpy(), description, size, cmap="cividis", vmin=0, vmax=largest)
+    image = Image.fromarray((255 * values / largest).round().byte().cpu().numpy())
+    image.putpalette(bytes.fromhex("".join(colour[1:] for colour in COLOURS)))
+    return _shown(image, description, size)
 
 
 def picture(pixels: Tensor, description: str, size: int = 140) -> str:
     """Return an image ``(C, H, W)``, uint8, as HTML, dark on light if it is grey."""
     channels = pixels.movedim(0, -1).cpu().numpy()
-    if channels.shape[-1] == 1:
-        grey = 255 - channels[..., 0]
-        return _image(grey, description, size, cmap="gray", vmin=0, vmax=255)
-    return _image(channels, description, size)
+    grey = channels.shape[-1] == 1
+    return _shown(Image.fromarray(255 - channels[..., 0] if grey else channels), description, size)
 
 
-def _image(values: Any, description: str, size: int, **colours: Any) -> str:
+def _shown(image: Image.Image, description: str, size: int) -> str:
     buffer = io.BytesIO()
-    matplotlib.image.imsave(buffer, values, **colours)
+    image.save(buffer, "png")  # thirty times as fast as through matplotlib
     data = base64.b64encode(buffer.getvalue()).decode()
     return (
         f'<img src="data:image/png;base64,{data}" alt="{html.escape(description)}" '

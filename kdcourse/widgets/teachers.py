@@ -1,5 +1,6 @@
 """Which teacher? Votes, and the size of the teacher."""
 
+import functools
 import html
 from collections.abc import Mapping, Sequence
 
@@ -19,10 +20,14 @@ def vote(most: int = 25) -> ipywidgets.VBox:
     """
     counts = range(1, most + 1)
 
+    @functools.lru_cache
+    def curve(accuracy: float, correlation: float) -> list[float]:
+        return [majority_vote_accuracy(accuracy, n, correlation) for n in counts]
+
     def render(voters: int, accuracy: float, correlation: float) -> str:
-        correlated = [majority_vote_accuracy(accuracy, n, correlation) for n in counts]
+        correlated = curve(accuracy, correlation)
         curves = {
-            "independent": [majority_vote_accuracy(accuracy, n) for n in counts],
+            "independent": curve(accuracy, 0.0),
             f"correlation {correlation:.2f}": correlated,
         }
         won = correlated[voters - 1]
@@ -35,15 +40,14 @@ def vote(most: int = 25) -> ipywidgets.VBox:
         )
         return vote_curves(counts, curves, voters) + f"<p>{text}</p>"
 
-    style = {"description_width": "90px"}
     return html_widget(
         render,
-        voters=ipywidgets.IntSlider(description="voters", value=3, min=1, max=most, style=style),
+        voters=ipywidgets.IntSlider(description="voters", value=3, min=1, max=most),
         accuracy=ipywidgets.FloatSlider(
-            description="accuracy", value=0.7, min=0.0, max=1.0, step=0.01, style=style
+            description="accuracy", value=0.7, min=0.0, max=1.0, step=0.01
         ),
         correlation=ipywidgets.FloatSlider(
-            description="correlation", value=0.0, min=0.0, max=1.0, step=0.01, style=style
+            description="correlation", value=0.0, min=0.0, max=1.0, step=0.01
         ),
     )
 

@@ -10,16 +10,23 @@ from playwright.sync_api import sync_playwright
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 PICTURES = Path(__file__).parents[2] / "build" / "browser"
+HANGS = 600_000  # milliseconds: only what hangs fails, however busy the machine
 
 
 @pytest.fixture(scope="session")
-def chromium():
-    """The system's Chromium: playwright's own would have to be downloaded."""
+def open_page():
+    """Open a page in the system's Chromium: playwright's own would have to be downloaded."""
     if CHROMIUM is None:
         pytest.skip("no Chromium here (apt install chromium): nothing was tested in a browser")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield browser
+
+        def open_page(width=1280, height=900, **options):
+            page = browser.new_page(viewport={"width": width, "height": height}, **options)
+            page.set_default_timeout(HANGS)
+            return page
+
+        yield open_page
         browser.close()
 
 
@@ -30,12 +37,8 @@ def pictures():
     return PICTURES
 
 
-@pytest.fixture(scope="session")
-def lab(chromium, tmp_path_factory):
+@pytest.fixture(scope="module")
+def lab(open_page, tmp_path_factory):
     """A running JupyterLab."""
-    lab = Lab(tmp_path_factory.mktemp("lab"))
-    try:
-        lab.start()
+    with Lab(tmp_path_factory.mktemp("lab")) as lab:
         yield lab
-    finally:
-        lab.stop()

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -15,34 +14,26 @@ from playwright.sync_api import ElementHandle, Page
 
 from kdcourse.notebooks import NOTEBOOKS
 
-# Every training takes three batches an epoch: what training *yields* is tested by nbval, which
-# runs all of it. KDCOURSE_BROWSER_WHOLE=1 runs all of it here, too.
-SHORT = """
-def _shorten():
-    import itertools, sys
-    import kdcourse.training
-    epochs = sys.modules["kdcourse.training.fit"]._Epochs
-    length, batches = epochs.__len__, epochs.batches
-    epochs.__len__ = lambda self: min(3, length(self))
-    epochs.batches = lambda self, epoch: itertools.islice(batches(self, epoch), 3)
-_shorten()
-"""
-
 
 class Lab:
-    """``python -m kdcourse lab`` on a copy of the notebooks, with no settings of the user's."""
+    """``python -m kdcourse lab`` on a copy of the notebooks, with no settings of the user's.
+
+    Args:
+        folder: where the copy goes.
+        startup: a script that every kernel runs first.
+    """
 
     token = "course"
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, startup: Path | None = None):
         self.notebooks = folder / "notebooks"
         shutil.copytree(
             NOTEBOOKS, self.notebooks, ignore=shutil.ignore_patterns(".ipynb_checkpoints")
         )
-        startup = folder / "ipython" / "profile_default" / "startup"
-        startup.mkdir(parents=True)
-        if not os.environ.get("KDCOURSE_BROWSER_WHOLE"):
-            (startup / "short.py").write_text(SHORT)
+        scripts = folder / "ipython" / "profile_default" / "startup"
+        scripts.mkdir(parents=True)
+        if startup is not None:
+            shutil.copy(startup, scripts)
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {
@@ -53,9 +44,8 @@ class Lab:
             "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
         }
         self.log = folder / "lab.log"
-        self.process: subprocess.Popen | None = None
 
-    def start(self) -> None:
+    def __enter__(self) -> "Lab":
         """Start the server and wait until it answers."""
         options = [
             *("--no-browser", "--port", str(self.port)),
@@ -71,23 +61,18 @@ class Lab:
                 env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
             )
-        for _ in range(240):
-            if self.process.poll() is not None:
-                raise RuntimeError(f"the server stopped:\n{self.log.read_text()}")
+        while self.process.poll() is None:
             try:
                 with urllib.request.urlopen(f"{self.url}/api?token={self.token}"):
-                    return
+                    return self
             except OSError:
                 time.sleep(0.5)
-        raise TimeoutError(f"the server does not answer:\n{self.log.read_text()}")
+        raise RuntimeError(f"the server stopped:\n{self.log.read_text()}")
 
-    def stop(self) -> None:
-        """Stop the server and its kernels."""
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGTERM)  # the command and its JupyterLab
-            self.process.wait(timeout=30)
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()  # JupyterLab ends its kernels itself
+        self.process.wait()
 
 
 def _free_port() -> int:
@@ -114,7 +99,6 @@ class Notebook:
                     && (name === null || panel.context.path === name);
             }""",
             arg=name,
-            timeout=120_000,
         )
 
     def open(self, name: str) -> None:
@@ -143,17 +127,17 @@ class Notebook:
         self.menu("Kernel", "Restart Kernel and Run All Cells")
         self.page.locator(".jp-Dialog .jp-mod-accept").click()
 
-    def run(self, cell: int, seconds: int = 60) -> None:
+    def run(self, cell: int) -> None:
         """Run one cell with Shift and Enter, and wait until it has a number or an error."""
         self.start(cell)
-        self.wait_until_run(seconds, cell)
+        self.wait_until_run(cell)
 
     def start(self, cell: int) -> None:
         """Select a cell and press Shift and Enter."""
         self.node(cell).query_selector(".jp-InputPrompt").click()
         self.page.keyboard.press("Shift+Enter")
 
-    def wait_until_run(self, seconds: int, cell: int | None = None) -> None:
+    def wait_until_run(self, cell: int | None = None) -> None:
         """Wait until a cell (or all) has a number, or any has an error."""
         self.page.wait_for_function(
             f"""cell => {{
@@ -164,7 +148,6 @@ class Notebook:
                 return cells.every(c => c.executionCount !== null) || cells.some(failed);
             }}""",
             arg=cell,
-            timeout=1000 * seconds,
         )
 
     def cells(self) -> list[dict]:

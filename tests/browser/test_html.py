@@ -19,7 +19,7 @@ RENDERED = "MathJax.Hub.Queue(() => { window.typeset = true })"
 
 
 @pytest.fixture(scope="module")
-def converted(chromium, tmp_path_factory):
+def converted(open_page, tmp_path_factory):
     folder = tmp_path_factory.mktemp("html")
     command = [sys.executable, "-m", "nbconvert", "--to", "html", "--output-dir", folder]
     mathjax = f"{(MATHJAX / 'MathJax.js').as_uri()}?config=TeX-AMS-MML_HTMLorMML-full,Safe"
@@ -29,8 +29,8 @@ def converted(chromium, tmp_path_factory):
 
 
 @pytest.mark.parametrize("path", course_notebooks(), ids=lambda path: path.stem)
-def test_figures_and_formulas_are_rendered(path, converted, chromium, pictures):
-    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+def test_figures_and_formulas_are_rendered(path, converted, open_page, pictures):
+    page = open_page()
     page.add_init_script(FONTS)
     page.goto((converted / f"{path.stem}.html").as_uri())
     page.wait_for_function("window.MathJax?.isReady")

@@ -29,15 +29,14 @@ def site(tmp_path_factory):
 
 # Layout depends on the size, contrast on the scheme: two of the four see all of both.
 @pytest.fixture(params=[("phone", "light"), ("desk", "dark")], ids="-".join)
-def window(request, site, chromium):
+def window(request, site, open_page):
     """A window, and the requests of its pages that leave the site."""
     size, scheme = request.param
-    context = chromium.new_context(viewport=WINDOWS[size], color_scheme=scheme)
-    page = context.new_page()
+    page = open_page(**WINDOWS[size], color_scheme=scheme)
     page.name, page.left = f"{size}-{scheme}", []
     page.on("request", lambda r: r.url.startswith(("file:", "data:")) or page.left.append(r.url))
     yield page
-    context.close()
+    page.close()
 
 
 def show(page, site, name):
@@ -59,8 +58,8 @@ def test_the_page_fits_its_window_and_is_accessible(name, window, site, pictures
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_every_figure_has_a_description_and_headings_are_in_order(name, site, chromium):
-    page = chromium.new_page()
+def test_every_figure_has_a_description_and_headings_are_in_order(name, site, open_page):
+    page = open_page()
     show(page, site, name)
     path = next(path for path in course_notebooks() if name.endswith(path.stem))
     outputs = [o for c in nbformat.read(path, as_version=4).cells for o in c.get("outputs", ())]

@@ -1,0 +1,44 @@
+"""Runs before a notebook's first cell, and makes its long work short, on fewer images.
+
+What the cells *yield* is tested by nbval, which runs all of it; here they are to be seen running.
+KDCOURSE_BROWSER_WHOLE=1 runs all of it in the browser, too.
+"""
+
+
+def _shorten():
+    import dataclasses
+    from functools import wraps
+    from importlib import import_module
+    from itertools import islice
+
+    def replace(module, name, change):
+        module = import_module(module)
+        whole = getattr(module, name)
+        setattr(module, name, wraps(whole)(lambda *a, **o: change(whole, *a, **o)))
+
+    def part(whole, *arguments, **options):
+        splits = whole(*arguments, **options)
+        few = {"validation": splits.validation[:500], "test": splits.test[:1000]}
+        return dataclasses.replace(splits, **few)
+
+    def on_few(whole, net, inputs, target, **options):
+        return whole(net, inputs[:50], target[:50], **options)
+
+    def in_few_steps(whole, *arguments, **options):
+        return whole(*arguments, **{**options, "steps": 20})
+
+    def in_few_epochs(whole, *arguments, epochs=15, **options):
+        return whole(*arguments, epochs=min(epochs, 20), **options)
+
+    replace("kdcourse.data", "fashion_mnist", part)
+    replace("kdcourse.motivation", "landscape", on_few)
+    replace("kdcourse.motivation", "curvature", on_few)
+    replace("kdcourse.claims.landscapes", "fitted", in_few_steps)
+    replace("kdcourse.training.fit", "fit_learner", in_few_epochs)
+    epochs = import_module("kdcourse.training.epochs").Epochs
+    length, batches = epochs.__len__, epochs.batches
+    epochs.__len__ = lambda self: min(2, length(self))
+    epochs.batches = lambda self, epoch: islice(batches(self, epoch), 2)
+
+
+_shorten()
