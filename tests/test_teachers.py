@@ -2,13 +2,15 @@ import copy
 
 import pytest
 import torch
+import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from toys import CLASSES, images, net
+from toys import CLASSES, images, net, same, train, weights
 
+from kdcourse import models
 from kdcourse.models import capture
-from kdcourse.teachers import ClosedTeacher, FrozenTeacher, Teacher, as_teacher
+from kdcourse.teachers import ClosedTeacher, FoldedTeacher, FrozenTeacher, Teacher, as_teacher
 from kdcourse.training import Lesson, LogitKD, Outputs
 
 INPUTS = images(8).inputs()
@@ -36,7 +38,7 @@ def moody():
     return nn.Sequential(net(), nn.Dropout(0.5))
 
 
-TEACHERS = [FrozenTeacher, ClosedTeacher]
+TEACHERS = [FrozenTeacher, FoldedTeacher, ClosedTeacher]
 
 
 # --- every teacher
@@ -120,6 +122,95 @@ def test_frozen_teacher_shows_the_layers_asked_for():
 def test_frozen_teacher_has_no_such_layer():
     with pytest.raises(ValueError, match=r"stage9.*stage"):
         FrozenTeacher(net()).show(INPUTS, ("stage9",))
+
+
+# --- batch norm folded into convolutions
+
+
+def used(model):
+    """A model whose batch norm has seen other statistics than zero and one."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2)
+                nn.init.uniform_(module.weight, 0.5, 2)
+                nn.init.normal_(module.bias)
+    return model.eval()
+
+
+FOLDABLE = {  # and how many batch norms stay: those that stand before a convolution
+    "plain": (lambda: models.plain(4), 0),
+    "residual": (lambda: models.residual(4), 0),
+    "padded shortcuts": (lambda: models.resnet(8, channels=1, shortcut="pad"), 0),
+    "norm first": (lambda: models.wide_resnet(10, 1, channels=1), 4),
+    "torchvision": (lambda: nn.Sequential(nn.Conv2d(1, 3, 1), torchvision.models.resnet18()), 0),
+    "nothing to fold": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(144, CLASSES)), 0),
+}
+
+
+@pytest.mark.parametrize(("make", "left"), FOLDABLE.values(), ids=FOLDABLE)
+def test_folded_teacher_shows_the_same_up_to_rounding(make, left):
+    model = used(make()).double()
+    teacher = FoldedTeacher(model)
+    before = copy.deepcopy(model.state_dict())
+    shown, expected = teacher.show(INPUTS.double()), model(INPUTS.double())
+    torch.testing.assert_close(shown.logits, expected, rtol=1e-9, atol=1e-9)
+    assert not shown.logits.requires_grad
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in teacher.folded.modules()) == left
+    assert same(model.state_dict(), before)
+    assert teacher.model is model
+
+
+def test_layers_and_input_gradients_come_from_the_model_itself():
+    model, target = used(net()), torch.zeros(len(INPUTS), dtype=torch.int64)
+    teacher, plain = FoldedTeacher(model), FrozenTeacher(model)
+    layers = ("stage1", "stage2.0.0", "embedding")
+    shown, expected = teacher.show(INPUTS, layers), plain.show(INPUTS, layers)
+    assert torch.equal(shown.logits, expected.logits)
+    for name in layers:
+        assert torch.equal(shown.features[name], expected.features[name])
+    gradients = (t.input_gradient(INPUTS, target) for t in (teacher, plain))
+    assert torch.equal(*gradients)
+
+
+class Branches(nn.Module):
+    """What it computes depends on its inputs."""
+
+    def forward(self, inputs):
+        return inputs.flatten(1) if inputs.sum() > 0 else -inputs.flatten(1)
+
+
+class Shared(nn.Module):
+    """One convolution, two batch norms: it cannot take in both."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 1, 3)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(1) for _ in range(2))
+
+    def forward(self, inputs):
+        one, other = (norm(self.convolution(inputs)) for norm in self.norms)
+        return (one - 2 * other).mean(dim=3).flatten(1)
+
+
+def test_what_cannot_be_folded_is_named():
+    with pytest.raises(
+        ValueError, match=r"Branches cannot be folded, use a FrozenTeacher: .*control"
+    ):
+        FoldedTeacher(Branches())
+    teacher = FoldedTeacher(used(Shared()))
+    with pytest.raises(ValueError, match="Shared cannot be folded, use a FrozenTeacher"):
+        teacher.show(INPUTS)
+
+
+def test_student_learns_the_same_from_a_folded_teacher():
+    teacher, one, other = used(net(4)), net(), net()
+    plain = train(one, LogitKD(), teacher=teacher)
+    fast = train(other, LogitKD(), teacher=FoldedTeacher(teacher))
+    assert fast["loss"] == pytest.approx(plain["loss"], rel=1e-3)
+    assert not same(weights(other), weights(net()))
 
 
 # --- closed weights

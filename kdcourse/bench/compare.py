@@ -4,11 +4,14 @@ Absolute times depend on the machine and on who else uses it; so the two sides o
 turns, and the median of the rounds counts.
 """
 
+import platform
+import re
 import statistics
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,16 +42,30 @@ class Comparison:
 def compare(
     name: str, ours: Callable[[], object], other: Callable[[], object], rounds: int
 ) -> Comparison:
-    """Time two functions in turn, after one round to warm up."""
-    ours(), other()
-    pairs = [(_seconds(ours), _seconds(other)) for _ in range(rounds)]
-    return Comparison(
-        name,
-        statistics.median(a for a, _ in pairs),
-        statistics.median(b for _, b in pairs),
-        statistics.median(a / b for a, b in pairs),
-        rounds,
-    )
+    """Time two functions in turn."""
+    a, b = in_turn([ours, other], rounds)
+    return Comparison(name, statistics.median(a), statistics.median(b), median_ratio(a, b), rounds)
+
+
+def in_turn(functions: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
+    """Time functions in turn, after one round to warm up; return the seconds of each."""
+    for function in functions:
+        function()
+    taken = [[_seconds(function) for function in functions] for _ in range(rounds)]
+    return [list(seconds) for seconds in zip(*taken, strict=True)]
+
+
+def median_ratio(ours: Sequence[float], other: Sequence[float]) -> float:
+    """Return the median over the rounds of ours ÷ other, taken round by round."""
+    return statistics.median(a / b for a, b in zip(ours, other, strict=True))
+
+
+def processor() -> str:
+    """Name the processor and the instructions that torch uses on it."""
+    linux = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", linux.read_text()) if linux.is_file() else None
+    name = found[1] if found else platform.processor()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def peak_memory(function: Callable[[], object]) -> int:

@@ -30,13 +30,14 @@ from kdcourse.teachers.self_supervised import (
 )
 from kdcourse.teachers.shipped import pretrained
 from kdcourse.teachers.vote import majority_vote_accuracy, majority_vote_bounds, right_votes
-from kdcourse.training.teacher import FrozenTeacher, Teacher, as_teacher
+from kdcourse.training.teacher import FoldedTeacher, FrozenTeacher, Teacher, as_teacher
 
 __all__ = [
     "CachedLessons",
     "ClosedTeacher",
     "CrossedViews",
     "Ensemble",
+    "FoldedTeacher",
     "FrozenTeacher",
     "MomentumTeacher",
     "PatchNet",

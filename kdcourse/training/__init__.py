@@ -6,7 +6,7 @@ from kdcourse.training.history import History
 from kdcourse.training.objective import Lesson, Objective, Term
 from kdcourse.training.run import Run, constant
 from kdcourse.training.stages import fit_in_stages
-from kdcourse.training.teacher import FrozenTeacher, Outputs, Teacher, as_teacher
+from kdcourse.training.teacher import FoldedTeacher, FrozenTeacher, Outputs, Teacher, as_teacher
 from kdcourse.training.terms import (
     AttentionTransfer,
     CrossEntropy,
@@ -26,6 +26,7 @@ __all__ = [
     "CrossEntropy",
     "DecoupledKD",
     "FeatureHint",
+    "FoldedTeacher",
     "FrozenTeacher",
     "History",
     "Lesson",
