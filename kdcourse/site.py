@@ -13,7 +13,7 @@ from kdcourse import claims, notebooks
 
 DOCS = Path(__file__).parents[1] / "docs"
 # What runs the course, not what a practitioner imports.
-TOOLS = {"__main__", "checks", "notebooks", "processes", "readme", "selftest", "site"}
+TOOLS = {"__main__", "checks", "homework", "notebooks", "processes", "readme", "selftest", "site"}
 
 
 def build(folder: Path) -> int:
