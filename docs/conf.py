@@ -8,6 +8,8 @@ extensions = [
     "sphinx-mathjax-offline",
 ]
 nb_execution_mode = "off"  # outputs are stored
+nb_merge_streams = True
+nb_render_markdown_format = "myst"  # tables that cells print
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 2
 napoleon_use_ivar = True
@@ -16,7 +18,9 @@ autodoc_typehints = "signature"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "Knowledge distillation, taught and measured"
-html_sidebars = {"claims": []}
+html_sidebars = {"claims": [], "notebooks/*": []}  # room for wide tables and lines of code
+html_static_path = ["static"]
+html_css_files = ["course.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {

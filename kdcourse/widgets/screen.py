@@ -33,7 +33,7 @@ def html_widget(render: Callable[..., str], **controls: ipywidgets.Widget) -> ip
         control.observe(redraw, names="value")
         control.style.description_width = "90px"
         if isinstance(control, ipywidgets.ToggleButtons):
-            control.layout.width = "auto"
+            control.layout.display, control.layout.width = "flex", "auto"  # beside its name
             control.style.button_width = "auto"
         else:  # a slider: long enough for steps of a hundredth
             control.layout.width = "min(460px, 100%)"

@@ -58,7 +58,7 @@ def test_the_page_fits_its_window_and_is_accessible(name, window, site, pictures
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_every_figure_has_a_description_and_headings_are_in_order(name, site, open_page):
+def test_figures_are_described_tables_drawn_and_headings_in_order(name, site, open_page):
     page = open_page()
     show(page, site, name)
     path = next(path for path in course_notebooks() if name.endswith(path.stem))
@@ -66,6 +66,8 @@ def test_every_figure_has_a_description_and_headings_are_in_order(name, site, op
     descriptions = page.locator("main img").evaluate_all("images => images.map(i => i.alt)")
     assert len(descriptions) == sum(map(is_picture, outputs))
     assert all(len(description) > 20 for description in descriptions)
+    tables = sum("|---|" in o.get("data", {}).get("text/markdown", "") for o in outputs)
+    assert page.locator("main .cell_output table").count() == tables
     levels = page.locator("main :is(h1, h2, h3, h4, h5, h6)").evaluate_all(
         "headings => headings.map(h => Number(h.tagName[1]))"
     )

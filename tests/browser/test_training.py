@@ -42,7 +42,7 @@ def test_training_shows_the_time_left_and_what_was_learned_survives_a_stop(page,
     )
     # "200/320000 [00:03<1:20:00": enough steps to have learned something, and the time left.
     page.wait_for_function(
-        r"bar => /\d{3,}\/\d+ \[\d\d:\d\d<\d+:\d\d/.test(bar.innerText)", arg=bar
+        r"bar => /\d{3,}\/\d+\s\[\d\d:\d\d<\d+:\d\d/.test(bar.innerText)", arg=bar
     )
     page.screenshot(path=pictures / "long-work.png")
     page.locator("[data-jp-item-name=interrupt] jp-button").click()
@@ -70,4 +70,7 @@ def test_widgets_appear_in_notebook_7(page, lab):
     node = notebook.node(cell)
     node.wait_for_selector("text=3 voters of 0.70, correlation 0.00")
     assert "probability 0.784" in node.inner_text()  # the lecture's brain teaser
+    node.query_selector("[role=slider]").focus()
+    page.keyboard.press("ArrowRight")
+    node.wait_for_selector("text=4 voters of 0.70, correlation 0.00")
     notebook.close()
