@@ -36,8 +36,8 @@ class Run(Learner):
         objective: sum of terms; its own weights (a hint's projection) are trained too.
         teacher: module or teacher, or None.
         steps: length of the schedule.
-        learning_rate, weight_decay, optimizer, scheduler, autocast, compile, accumulate,
-            channels_last: as in :func:`fit`.
+        learning_rate, weight_decay, optimizer, scheduler, autocast, compile: as in :func:`fit`.
+        accumulate, channels_last: likewise.
     """
 
     def __init__(
