@@ -3,13 +3,13 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -278,8 +278,7 @@ def test_a_killed_run_ends_like_an_uninterrupted_one_bit_by_bit(tmp_path):
 def test_two_processes_of_which_one_is_killed_and_the_run_is_resumed_in_one(tmp_path):
     folder = tmp_path / "run"
     running = started(folder, *LONG.replace("--epochs 40", "--epochs 60").split(), processes=2)
-    listed = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True)
-    os.kill(int(listed.stdout.split()[1]), signal.SIGKILL)
+    psutil.Process(running.pid).children()[1].kill()
     _, errors = running.communicate(timeout=120)
     assert running.returncode != 0
     message = f"kdcourse: another process has ended; the same command resumes from {folder}"

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 
 from kdcourse import models
 from kdcourse.__main__ import main
+from kdcourse.teachers import FoldedTeacher
 from kdcourse.train import command, options
 from kdcourse.train.options import OptionError, Options, dashed, from_toml, read_toml
 from kdcourse.train.parser import parser
@@ -151,17 +152,28 @@ def test_teachers_by_name(tmp_path):
         ).teacher
 
     net = teacher("plain2", str(file))
-    assert net.stem[0].weight.equal(models.by_name("plain2", seed=7).stem[0].weight)
-    assert not net.training
+    assert isinstance(net, FoldedTeacher)
+    assert net.model.stem[0].weight.equal(models.by_name("plain2", seed=7).stem[0].weight)
+    assert not net.model.training
     both = teacher("ensemble(plain2, closed(res16, top-k=3), combine=vote)", str(file))
     assert len(both.members) == 2
     assert both.combine == "vote"
     assert both.members[1].top_k == 3
+    assert isinstance(both.members[0], FoldedTeacher)
+    assert isinstance(both.members[1].model, FoldedTeacher)
     assert teacher("momentum(0.9)").momentum == 0.9
     assert teacher("momentum(mean-teacher(0.99))").momentum(1) == 0.5
     steps = 15 * 430  # of the default options on all of Fashion-MNIST
     assert teacher("momentum(cosine(start=0.5))").momentum(steps) == 1
     assert teacher("momentum(cosine(start=0.5))").momentum(steps // 2) == pytest.approx(0.75)
+
+
+def test_a_teacher_that_is_looked_into_is_not_folded():
+    options = Options("plain2", teacher="res16", loss="ce + kd", device="cpu")
+    assert isinstance(prepare(options).teacher, FoldedTeacher)
+    for term in ("attention([stage1])", "saliency"):
+        plan = prepare(replace(options, loss=f"ce + kd + {term}"))
+        assert not isinstance(plan.teacher, FoldedTeacher)
 
 
 def test_a_sum_of_augmentations_and_a_view():

@@ -32,7 +32,7 @@ def report(plan: Plan) -> str:
     for name, model in (("student", plan.student), ("teacher", plan.teacher)):
         if model is not None:
             adds = multiply_adds(model, image)
-            count = sum(parameter.numel() for parameter in model.parameters())
+            count = sum(p.numel() for p in _own(model))
             lines.append(f"{name:10}{count:>14,}{adds:>26,}")
     images = _random_images(plan)
     memory = _memory(plan, images)
@@ -164,6 +164,11 @@ def _random_images(plan: Plan) -> Images:
     half = (0.5,) * shape.channels
     names = tuple(str(label) for label in range(shape.classes))
     return Images(pixels, target, names, half, half).to(plan.device)
+
+
+def _own(model: nn.Module) -> list[Tensor]:
+    """List the parameters of a model, without those of folded copies in teachers."""
+    return [p for name, p in model.named_parameters() if "folded" not in name.split(".")]
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

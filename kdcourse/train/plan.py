@@ -19,7 +19,7 @@ from kdcourse.train import vocabulary
 from kdcourse.train.aims import LABELLED, TermMaker
 from kdcourse.train.options import OptionError, Options, blaming
 from kdcourse.train.shape import Shape, data_set, shape_of, shape_of_images
-from kdcourse.train.teaching import TeacherMaker, WeightsError
+from kdcourse.train.teaching import TeacherMaker, WeightsError, folded
 from kdcourse.training import CrossEntropy, Lesson, Objective, Outputs, as_teacher, choose_device
 from kdcourse.training.run import MakeOptimizer, MakeScheduler
 from kdcourse.training.teacher import Teacher, follows
@@ -98,6 +98,8 @@ def prepare(options: Options, images: Images | None = None) -> Plan:
             steps_an_epoch=options.accumulate * _steps_an_epoch(options, shape),
         )
         objective = make(options.loss)
+        if teacher is not None and not _looks_inside(objective):
+            teacher = folded(teacher)
         _try(objective, student, teacher, inputs)
     augment, views = _seen(options, shape)
     with blaming("schedule"):
@@ -182,6 +184,11 @@ def _seen(options: Options, shape: Shape) -> tuple[Augmentation | None, Views | 
     return augment, None
 
 
+def _looks_inside(objective: Objective) -> bool:
+    """Whether more than the teacher's predictions are asked for."""
+    return bool(objective.teacher_layers) or objective.needs_input_gradient
+
+
 def _try(
     objective: Objective, student: nn.Module, teacher: nn.Module | None, inputs: Tensor
 ) -> None:
@@ -235,7 +242,7 @@ def _check_cache(plan: Plan) -> None:
         raise OptionError("--cache: there is no --teacher whose answers could be kept")
     if follows(plan.teacher):
         raise OptionError("--cache: this teacher changes, its answers cannot be kept")
-    if plan.objective.teacher_layers or plan.objective.needs_input_gradient:
+    if _looks_inside(plan.objective):
         raise OptionError("--cache: only logits are kept, and --loss looks at more of the teacher")
     if as_teacher(plan.teacher).show(_blank(plan.shape)).logits is None:
         raise OptionError("--cache: only logits are kept, and this teacher shows none")

@@ -104,14 +104,15 @@ class TeacherMaker:
         return model
 
     def _ensemble(self, call: Call) -> nn.Module:
-        members = [self._made(member) for member in call.positional]
+        members = [folded(self._made(member)) for member in call.positional]
         return make(teachers.Ensemble, replace(call, positional=()), {"members": members})
 
     def _closed(self, call: Call) -> nn.Module:
         if not call.positional:
             raise ValueError(f"closed at character {call.place} needs a model: closed(resnet56)")
         rest = replace(call, positional=call.positional[1:])
-        return make(teachers.ClosedTeacher, rest, {"model": self._made(call.positional[0])})
+        model = folded(self._made(call.positional[0]))
+        return make(teachers.ClosedTeacher, rest, {"model": model})
 
     def _momentum(self, call: Call) -> nn.Module:
         call = replace(
@@ -129,6 +130,11 @@ class TeacherMaker:
             raise unknown("momentum", value.name, MOMENTA, value.place)
         given = {"steps": self.steps} if value.name == "cosine" else {}
         return make(MOMENTA[value.name], value, given)
+
+
+def folded(model: nn.Module) -> nn.Module:
+    """Make a faster teacher of a net whose hidden layers nobody asks for."""
+    return model if isinstance(model, teachers.Teacher) else teachers.FoldedTeacher(model)
 
 
 def described() -> dict[str, str]:
