@@ -117,7 +117,7 @@ class Images:
     def normalize(self, pixels: Tensor) -> Tensor:
         """Turn uint8 pixels into the float32 inputs of a network: zero mean, unit deviation."""
         mean, std = self._mean_and_std(pixels.device)
-        return pixels.float().div_(255 * std).sub_(mean / std)
+        return in_order(pixels).float().div_(255 * std).sub_(mean / std)
 
     def denormalize(self, inputs: Tensor) -> Tensor:
         """Turn inputs of a network back into uint8 pixels; what they cannot hold is cut off."""
@@ -176,6 +176,17 @@ class Images:
             if augment is not None:
                 pixels = augment(pixels, generator)
             yield self.normalize(own(pixels)), own(target)
+
+
+def in_order(images: Tensor) -> Tensor:
+    """Return images ``(N, C, H, W)`` that lie so in memory, channel by channel.
+
+    Those that came from a crop or a file often lie channels last, and tell it by their strides even
+    where there is one channel only. Networks would follow, and oneDNN's gradient of a strided 1×1
+    convolution of fewer than 16 channels then writes past its memory (oneDNN issue 6035, versions
+    to 3.12 at least): a crash in the narrow nets of a course.
+    """
+    return images.flatten().view(images.shape)
 
 
 @dataclass(frozen=True)

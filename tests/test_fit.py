@@ -478,6 +478,29 @@ def test_channels_last_learns_the_same_and_leaves_nothing_behind(teacher):
         torch.testing.assert_close(weights(student)[name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("loader", [False, True])
+def test_images_lie_channel_by_channel_unless_asked_otherwise(channels, loader):
+    """Cropped images do not; narrow nets then crash in oneDNN, on some processors."""
+    seen = []
+    student = models.residual(2, channels=channels, classes=CLASSES)
+    student.stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].stride()))
+    data = images(64, channels=channels)
+    options = {"augment": pad_crop_flip()}
+    if loader:
+        inputs = data.inputs().permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        data, options = DataLoader(TensorDataset(inputs, data.target), batch_size=32), {}
+    train(student, train=data, **options)
+    assert set(seen) == {(144 * channels, 144, 12, 1)}
+
+
+def test_channels_last_is_refused_where_it_would_crash():
+    narrow = models.residual(2, classes=CLASSES)
+    with pytest.raises(ValueError, match=r"stage2.0.shortcut.0, a strided 1×1 .* of 2 channels"):
+        train(narrow, channels_last=True)
+    train(models.residual(16, classes=CLASSES), epochs=1, channels_last=True)
+
+
 def test_device(device, teacher):
     places = set()
 

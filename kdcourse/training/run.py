@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from kdcourse import processes
 from kdcourse.checks import check_number, widest
-from kdcourse.data import Images
+from kdcourse.data import Images, in_order
 from kdcourse.feature import prediction_gradient
 from kdcourse.models import capture
 from kdcourse.training.device import autocast_dtype
@@ -68,15 +68,16 @@ class Run(Learner):
         self.student = student
         self.students = [student]
         self.accumulate = accumulate
-        self.format = torch.channels_last if channels_last else torch.preserve_format
+        self.channels_last = channels_last
         self.objective = objective.to(self.device)
         self.teacher_layers = objective.teacher_layers
         self.needs_input_gradient = objective.needs_input_gradient
         self.teacher: Teacher | None = None
         if teacher is not None:
             self.teacher = as_teacher(teacher).to(self.device)
-        for model in (student, self.teacher):
-            if model is not None and channels_last:
+        if channels_last:
+            _check_channels_last(student, self.device)
+            for model in filter(None, (student, self.teacher)):
                 model.to(memory_format=torch.channels_last)
         self.parallel: nn.Module = _Judged(student, self.objective, compile)
         if processes.count() > 1:
@@ -192,7 +193,11 @@ class Run(Learner):
         return self.parallel.no_sync()
 
     def _formatted(self, inputs: Tensor) -> Tensor:
-        return inputs.to(memory_format=self.format) if inputs.dim() == 4 else inputs
+        if inputs.dim() != 4:
+            return inputs
+        if self.channels_last:
+            return inputs.contiguous(memory_format=torch.channels_last)
+        return in_order(inputs)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
@@ -286,6 +291,22 @@ def constant(optimizer: Optimizer, steps: int) -> LRScheduler:
 def described(value: object) -> str:
     """Describe a setting the same way in every process: without addresses in memory."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def _check_channels_last(model: nn.Module, device: torch.device) -> None:
+    """Refuse what oneDNN cannot do: see :func:`kdcourse.data.in_order`."""
+    for name, part in model.named_modules():
+        if (
+            device.type == "cpu"
+            and isinstance(part, nn.Conv2d)
+            and part.kernel_size == (1, 1)
+            and max(part.stride) > 1
+            and part.in_channels < 16
+        ):
+            raise ValueError(
+                f"channels_last cannot be used on a CPU with {name}, a strided 1×1 convolution of "
+                f"{part.in_channels} channels: with fewer than 16, oneDNN writes past its memory"
+            )
 
 
 def _counted_samples(target: Tensor) -> Tensor:
