@@ -10,7 +10,7 @@ from playwright.sync_api import sync_playwright
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 PICTURES = Path(__file__).parents[2] / "build" / "browser"
-HANGS = 600_000  # milliseconds: only what hangs fails, however busy the machine
+HANGS = 120_000  # milliseconds: only what hangs fails, however busy the machine
 
 
 @pytest.fixture(scope="session")

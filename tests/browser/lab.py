@@ -34,6 +34,12 @@ class Lab:
         scripts.mkdir(parents=True)
         if startup is not None:
             shutil.copy(startup, scripts)
+        settings = folder / "config" / "labconfig"
+        settings.mkdir(parents=True)
+        # Saving by hand just when JupyterLab does by itself: it asks which version to keep.
+        (settings / "default_setting_overrides.json").write_text(
+            '{"@jupyterlab/docmanager-extension:plugin": {"autosave": false}}'
+        )
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {
@@ -148,6 +154,7 @@ class Notebook:
                 return cells.every(c => c.executionCount !== null) || cells.some(failed);
             }}""",
             arg=cell,
+            timeout=1_200_000,
         )
 
     def cells(self) -> list[dict]:
