@@ -61,6 +61,16 @@ def _parser() -> argparse.ArgumentParser:
     teachers.set_defaults(run=_teachers)
 
     bench = commands.add_parser("bench", help="measure what the package costs, as ratios")
+    bench.add_argument(
+        "--training",
+        action="store_true",
+        help="images per second of a distillation epoch instead (ten minutes)",
+    )
+    bench.add_argument(
+        "--chunks",
+        action="store_true",
+        help="memory of KD with 128,000 classes instead (needs about 17 GB)",
+    )
     bench.add_argument("--rounds", type=int, default=9, help="rounds of each comparison (9)")
     bench.set_defaults(run=_bench)
 
@@ -156,8 +166,14 @@ def _teachers(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from kdcourse.bench import losses, overhead
+    from kdcourse.bench import chunks, losses, overhead, training
 
+    if options.training:
+        print(training.table(training.measure(rounds=options.rounds)))
+    if options.chunks:
+        print(chunks.table(chunks.measure()))
+    if options.training or options.chunks:
+        return 0
     print(overhead.table(overhead.measure(rounds=options.rounds)))
     print(losses.table(losses.measure(rounds=options.rounds)))
     return 0

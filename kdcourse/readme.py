@@ -1,12 +1,12 @@
-"""The measured parts of the README, from stored results: tables between markers, a figure."""
+"""The measured parts of the README, from stored results: tables between markers, and figures."""
 
 from pathlib import Path
 
 from kdcourse import claims, plots
-from kdcourse.bench import losses, overhead
+from kdcourse.bench import chunks, losses, overhead, training
 
 README = Path(__file__).parents[1] / "README.md"
-FIGURE = "docs/cost-of-losses.png"
+LOSSES, TRAINING = "docs/cost-of-losses.png", "docs/throughput.png"
 
 
 def render(text: str) -> str:
@@ -15,6 +15,8 @@ def render(text: str) -> str:
         "claims": claims.table(),
         "bench": overhead.table(overhead.load()),
         "bench-losses": losses.table(losses.load()),
+        "bench-training": training.table(training.load()),
+        "bench-chunks": chunks.table(chunks.load()),
     }
     for name, table in tables.items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
@@ -26,7 +28,10 @@ def render(text: str) -> str:
 
 
 def write(path: Path = README) -> None:
-    """Write the tables into the README, and the figure beside it."""
+    """Write the tables into the README, and the figures beside it."""
     path.write_text(render(path.read_text(encoding="utf-8")), encoding="utf-8")
-    figure = plots.cost_by_samples(losses.load(), losses.WIDTH)
-    figure.savefig(path.parent / FIGURE, dpi=110, metadata={"Software": None})
+    for name, figure in (
+        (LOSSES, plots.cost_by_samples(losses.load(), losses.WIDTH)),
+        (TRAINING, plots.throughput(training.load())),
+    ):
+        figure.savefig(path.parent / name, dpi=110, metadata={"Software": None})

@@ -4,7 +4,8 @@ import sys
 import pytest
 import torch
 
-from kdcourse.bench import compare, losses, overhead
+from kdcourse import plots
+from kdcourse.bench import chunks, compare, losses, overhead, training
 from kdcourse.data import fashion_mnist
 from kdcourse.training.device import one_thread
 
@@ -122,3 +123,63 @@ def test_a_landscape_takes_less_than_a_minute():
     """The stored measurement holds what is asked of it."""
     (drawn,) = [c for c in overhead.load() if c.name.startswith("a landscape of 31 × 31 points")]
     assert drawn.ours < 60
+
+
+def test_throughput_is_stored_as_it_is_printed(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model: model)  # takes a minute, and is torch's
+    monkeypatch.setattr(training, "_under_torchrun", lambda count, images: 2.0 / count)
+    path = tmp_path / "training.json"
+    sizes = {"batch_sizes": (32,), "widths": (4,), "samples": (64, 128)}
+    results = training.measure(images=128, rounds=1, path=path, progress=False, **sizes)
+    assert training.load(path) == results
+    assert json.loads(path.read_text())["processor"]
+    assert all(row.images_per_second > 0 for row in results)
+    processes = [row for row in results if row.panel == "processes"]
+    assert [(row.images_per_second, row.ratio) for row in processes] == [(64, 1), (128, 2)]
+    assert [r.setting for r in results if r.panel == "samples"] == [64] * 3 + [128] * 3
+    rectangular(training.table(results), 6 + 7 + 2)
+    figure = plots.throughput(results)
+    assert [axis.get_xlabel() for axis in figure.axes] == [
+        "images per second",
+        "batch size",
+        "width of the teacher",
+        "samples",
+    ]
+    assert len(figure.axes[0].patches) == 6
+
+
+def test_an_epoch_in_two_processes_is_timed():
+    assert training._under_torchrun(2, 256) > 0
+
+
+def test_tutorial_and_fit_learn_alike():
+    train = fashion_mnist().train[:1000]
+    losses = {name: [way() for _ in range(3)] for name, way in training.usual(train).items()}
+    first = losses[training.TUTORIAL]
+    assert first[-1] < 0.8 * first[0]
+    for other in losses.values():  # in another order, with other augmentations
+        assert other == pytest.approx(first, rel=0.1)
+
+
+def test_an_epoch_is_as_fast_as_the_readme_says():
+    """The stored measurement holds what is asked of it."""
+    ways = {row.way: row for row in training.load() if row.panel == "ways"}
+    assert ways[f"{training.LIVE}, tuned"].ratio >= 2.5
+    assert ways[training.CACHED].ratio >= 4
+
+
+def test_chunks_are_stored_as_they_are_printed(tmp_path):
+    path = tmp_path / "chunks.json"
+    cost = chunks.measure(samples=64, classes=500, rows=2, path=path)
+    assert chunks.load(path) == cost
+    assert cost.difference < 1e-6
+    assert 0 < cost.chunked_memory < cost.memory / 10
+    rectangular(chunks.table(cost), 2)
+
+
+def test_very_many_classes_take_a_tenth_of_the_memory():
+    """The stored measurement holds what is asked of it."""
+    cost = chunks.load()
+    assert cost.classes == 128_000
+    assert cost.chunked_memory <= cost.memory / 10
+    assert cost.difference <= 1e-6

@@ -1,5 +1,5 @@
 """What the package costs, as ratios measured side by side: ``python -m kdcourse bench``."""
 
-from kdcourse.bench import losses, overhead
+from kdcourse.bench import chunks, losses, overhead, training
 
-__all__ = ["losses", "overhead"]
+__all__ = ["chunks", "losses", "overhead", "training"]

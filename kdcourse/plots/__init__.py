@@ -1,6 +1,12 @@
 """Figures of the course: data in, a matplotlib figure out."""
 
-from kdcourse.plots.curves import cost_by_samples, curves, gradient_norms, histories
+from kdcourse.plots.curves import (
+    cost_by_samples,
+    curves,
+    gradient_norms,
+    histories,
+    throughput,
+)
 from kdcourse.plots.landscapes import contours, function_space, surfaces
 from kdcourse.plots.measured import (
     arms,
@@ -44,4 +50,5 @@ __all__ = [
     "sweep",
     "teacher_sizes",
     "temperature_weight_map",
+    "throughput",
 ]

@@ -1,10 +1,12 @@
 """Curves: values against a setting, an epoch or the number of samples."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
 from kdcourse.bench.losses import Cost
+from kdcourse.bench.training import CACHED, LIVE, TUTORIAL, Throughput
 from kdcourse.plots.style import ALONE, DISTILLED, MARKERS, OTHER, TEACHER, panels
 from kdcourse.training.history import History
 
@@ -86,4 +88,44 @@ def cost_by_samples(costs: Sequence[Cost], width: int) -> Figure:
         axis.set(title=name, xlabel="samples N")
     axes[0, 0].set_ylabel("forward + backward, ms")
     axes[0, 0].legend(fontsize=8)
+    return figure
+
+
+def throughput(results: Sequence[Throughput]) -> Figure:
+    """Images per second of a distillation epoch: every way, and what it depends on.
+
+    Args:
+        results: of :mod:`kdcourse.bench.training`.
+    """
+    grown = [p for p in dict.fromkeys(r.panel for r in results) if p not in ("ways", "knobs")]
+    grown.remove("processes")
+    figure, axes = panels(1, 1 + len(grown), width=2.7, height=2.9, width_ratios=[1.6] + [1] * 3)
+    ways = [r for r in results if r.panel == "ways"]
+    colours = dict(zip((TUTORIAL, LIVE, CACHED), (ALONE, DISTILLED, TEACHER), strict=True))
+    bars = axes[0, 0].barh(
+        [textwrap.fill(r.way, 22) for r in ways],
+        [r.images_per_second for r in ways],
+        color=[next((c for w, c in colours.items() if r.way.startswith(w)), ALONE) for r in ways],
+    )
+    axes[0, 0].bar_label(bars, [f"{r.ratio:.1f}×" for r in ways], padding=2, fontsize=8)
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].margins(x=0.15)
+    axes[0, 0].tick_params(axis="y", labelsize=8)
+    axes[0, 0].set(xlabel="images per second")
+    for axis, panel in zip(axes[0, 1:], grown, strict=True):
+        for way, colour in colours.items():
+            drawn = [r for r in results if (r.panel, r.way) == (panel, way)]
+            places = [r.setting for r in drawn]
+            axis.loglog(
+                places,
+                [r.images_per_second for r in drawn],
+                color=colour,
+                marker=MARKERS[colour],
+                label=way,
+            )
+        axis.set_xticks(places, [str(place) for place in places], minor=False)
+        axis.minorticks_off()
+        axis.set(xlabel=panel)
+    axes[0, 1].set_ylabel("images per second")
+    axes[0, 1].legend(fontsize=7)
     return figure
