@@ -115,3 +115,8 @@ def test_not_under_torchrun(monkeypatch, capsys):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     assert main(["train", "--student", "plain2", "--dry-run"]) == 1
     assert "--dry-run: call it without torchrun" in capsys.readouterr().err
+
+
+def test_a_recipe_can_be_looked_at_before_its_teacher_is_trained(capsys):
+    text = report(capsys, "resnet56-resnet20", "--method", "kd", "--batch-size", "2")
+    assert re.search(r"teacher +861,620", text)

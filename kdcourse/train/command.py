@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     if only_look:
         if "TORCHELASTIC_RUN_ID" in os.environ:
             raise OptionError("--dry-run: call it without torchrun")
-        print(dry_run.report(prepare(options)))
+        print(dry_run.report(prepare(options, need_weights=False)))
         return 0
     result = run(options)
     if result is not None:

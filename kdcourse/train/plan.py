@@ -69,12 +69,13 @@ class Plan:
         return make
 
 
-def prepare(options: Options, images: Images | None = None) -> Plan:
+def prepare(options: Options, images: Images | None = None, *, need_weights: bool = True) -> Plan:
     """Make everything that the options ask for, and try it out on a few blank images.
 
     Args:
         options: of the training.
         images: the training set, once it has been read.
+        need_weights: of the teacher; without, it may stay untrained.
 
     Raises:
         OptionError: naming the option that cannot work.
@@ -88,7 +89,7 @@ def prepare(options: Options, images: Images | None = None) -> Plan:
     inputs = _blank(shape)
     with blaming("student"), evaluation_mode(student), torch.no_grad():
         student(inputs)
-    teacher = _teacher(options, student, shape)
+    teacher = _teacher(options, student, shape, need_weights)
     with blaming("loss"):
         make = TermMaker(
             student,
@@ -149,7 +150,9 @@ def _steps_an_epoch(options: Options, shape: Shape) -> int:
     return -(-shape.images // options.batch_size)
 
 
-def _teacher(options: Options, student: nn.Module, shape: Shape) -> nn.Module | None:
+def _teacher(
+    options: Options, student: nn.Module, shape: Shape, need_weights: bool
+) -> nn.Module | None:
     weights = [Path(name) for name in options.teacher_weights]
     if options.teacher == "none":
         if weights:
@@ -161,6 +164,7 @@ def _teacher(options: Options, student: nn.Module, shape: Shape) -> nn.Module | 
         options.epochs * _steps_an_epoch(options, shape),
         {"channels": shape.channels, "classes": shape.classes},
         load=shape.known,
+        need=need_weights,
     )
     try:
         with blaming("teacher"):

@@ -34,6 +34,7 @@ class TeacherMaker:
         steps: of training, for a momentum with a schedule.
         like: channels and classes of the data.
         load: read the weights; without, nets stay untrained.
+        need: every net must have weights.
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class TeacherMaker:
         like: dict[str, int],
         *,
         load: bool = True,
+        need: bool = True,
     ):
         self.left = list(weights)
-        self.student, self.steps, self.like, self.load = student, steps, like, load
+        self.student, self.steps, self.like = student, steps, like
+        self.load, self.need = load, need
         self.special = {
             "ensemble": self._ensemble,
             "closed": self._closed,
@@ -83,6 +86,8 @@ class TeacherMaker:
         except ValueError as error:
             others = ", ".join([*shipped.RECIPES, *self.special])
             raise ValueError(f"{error}; other teachers are {others}") from None
+        if not self.left and not self.need:
+            return model.eval()
         if not self.left:
             raise WeightsError(
                 f"needed for {call.name}: a safetensors file, such as the student.safetensors of "
