@@ -25,11 +25,9 @@ class PadCrop:
         down, right = torch.randint(
             2 * self.padding + 1, (2, samples), generator=generator, device=pixels.device
         )
-        # All crops of every image, as a view: (N, 2p + 1, 2p + 1, H, W, C).
-        crops = padded.unfold(2, height, 1).unfold(3, width, 1).movedim(1, -1)
-        picked = crops[torch.arange(samples, device=pixels.device), down, right]
-        # Channels last in memory, the faster layout for convolutions; as a shape (N, C, H, W).
-        return picked.clone(memory_format=torch.contiguous_format).movedim(-1, 1)
+        # All crops of every image, as a view: (N, C, 2p + 1, 2p + 1, H, W).
+        crops = padded.unfold(2, height, 1).unfold(3, width, 1)
+        return crops[torch.arange(samples, device=pixels.device), :, down, right]
 
 
 @dataclass(frozen=True)
