@@ -122,13 +122,15 @@ def load(path: Path = PATH) -> list[Throughput]:
 def table(results: Sequence[Throughput]) -> str:
     """Return ways, knobs and processes as a Markdown table; what grows is drawn."""
     lines = ["| an epoch | images per second | ratio | to | rounds |", "|---|---|---|---|---|"]
+    first = ""
     for panel in ("ways", "knobs", "processes"):
-        rows = [row for row in results if row.panel == panel]
-        lines += [
-            f"| {row.way} | {row.images_per_second:,.0f} | **{row.ratio:.2f}** | {rows[0].way} | "
-            f"{row.rounds} |"
-            for row in rows
-        ]
+        for row in (row for row in results if row.panel == panel):
+            if row.ratio == 1:
+                first = row.way
+            lines.append(
+                f"| {row.way} | {row.images_per_second:,.0f} | **{row.ratio:.2f}** | {first} | "
+                f"{row.rounds} |"
+            )
     return "\n".join(lines)
 
 
@@ -180,7 +182,7 @@ def ways(train: Images) -> dict[str, Way]:
     teacher = pretrained("res16")
     lessons = CachedLessons(teacher, train, views=Consistent(pad_crop_flip()), epochs=1)
     fast: dict[str, Any] = {"compile": True, "channels_last": True, "optimizer": fused_sgd}
-    augmented = {"augment": pad_crop_flip()}
+    augmented: dict[str, Any] = {"augment": pad_crop_flip()}
     variant = {"the same, images as tensors, transforms.v2": by_tutorial(PerImage(train), teacher)}
     plain = usual(train, teacher)
     return {
@@ -210,9 +212,14 @@ def knobs(train: Images) -> dict[str, Way]:
     }
 
 
-def by_fit(train: Images | CachedLessons, teacher: nn.Module, **options: Any) -> Way:
-    """Train one student further with every call."""
-    student = models.plain(8, seed=0)
+def by_fit(
+    train: Images | CachedLessons,
+    teacher: nn.Module,
+    student: nn.Module | None = None,
+    **options: Any,
+) -> Way:
+    """Train one student further with every call, plain8 by default."""
+    student = models.plain(8, seed=0) if student is None else student
     objective = CrossEntropy() + LogitKD(4)
     options = {"epochs": 1, "device": "cpu", "progress": False, **options}
     return lambda: fit(student, train, objective, teacher=teacher, **options).last["loss"]
@@ -281,19 +288,26 @@ def by_tutorial(images: Dataset, teacher: nn.Module, batch_size: int = 128) -> W
 
 
 def in_processes(images: int, rounds: int, counts: Sequence[int] = (1, 2)) -> list[Throughput]:
-    """Time epochs of ``fit`` under ``torchrun``, each process on one thread, in turn."""
-    seconds: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        for count in counts:
-            name = f"{LIVE}, {count} process" + ("es" if count > 1 else "")
-            seconds.setdefault(name, []).append(_under_torchrun(count, images))
-    return _throughputs("processes", 0, seconds, images)
+    """Time epochs of ``fit`` under ``torchrun``, each process on one thread, in turn.
+
+    Small nets, whose steps are hardly longer than what they have to tell each other, and large.
+    """
+    results = []
+    for student, teacher, part in (("plain8", "res16", images), ("res16", "res48", images // 4)):
+        seconds: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            for count in counts:
+                name = f"{student} from {teacher}, {count} process" + ("es" if count > 1 else "")
+                taken = _under_torchrun(count, student, teacher, part)
+                seconds.setdefault(name, []).append(taken)
+        results += _throughputs("processes", 0, seconds, part)
+    return results
 
 
-def _under_torchrun(count: int, images: int) -> float:
+def _under_torchrun(count: int, student: str, teacher: str, images: int) -> float:
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     run = subprocess.run(
-        [sys.executable, "-m", *launcher, "-m", __name__, str(images)],
+        [sys.executable, "-m", *launcher, "-m", __name__, student, teacher, str(images)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -303,14 +317,16 @@ def _under_torchrun(count: int, images: int) -> float:
     return float(run.stdout.strip().splitlines()[-1])
 
 
-def _process(images: int, epochs: int = 3) -> None:
+def _process(student: str, teacher: str, images: int, epochs: int = 3) -> None:
     """Print the median seconds of an epoch, after one to warm up."""
     with processes.joined("cpu"), one_thread():
-        way = by_fit(fashion_mnist().train[:images], pretrained("res16"), augment=pad_crop_flip())
+        taught = models.by_name(teacher, seed=0).eval()
+        train = fashion_mnist().train[:images]
+        way = by_fit(train, taught, models.by_name(student, seed=0), augment=pad_crop_flip())
         (seconds,) = in_turn([way], epochs)
         if processes.is_main():
             print(statistics.median(seconds), flush=True)
 
 
 if __name__ == "__main__":
-    _process(int(sys.argv[1]))
+    _process(sys.argv[1], sys.argv[2], int(sys.argv[3]))

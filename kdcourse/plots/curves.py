@@ -126,6 +126,9 @@ def throughput(results: Sequence[Throughput]) -> Figure:
         axis.set_xticks(places, [str(place) for place in places], minor=False)
         axis.minorticks_off()
         axis.set(xlabel=panel)
+        axis.sharey(axes[0, 1])
+    ticks = [500, 1000, 2000, 5000, 10000, 20000]
+    axes[0, 1].set_yticks(ticks, [str(tick) for tick in ticks])
     axes[0, 1].set_ylabel("images per second")
-    axes[0, 1].legend(fontsize=7)
+    figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return figure
