@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -145,9 +145,12 @@ def from_main(function: Callable[[], Value]) -> Value:
 
 def same_buffers(module: nn.Module) -> None:
     """Take over the main process's buffers: each has seen other samples in its batch norms."""
-    if count() > 1:
-        for buffer in module.buffers():
-            distributed.broadcast(buffer, 0)
+    _from_main(module.buffers())
+
+
+def same_weights(module: nn.Module) -> None:
+    """Take over the main process's weights and buffers."""
+    _from_main([*module.parameters(), *module.buffers()])
 
 
 def wait() -> None:
@@ -172,6 +175,12 @@ def losses_told(advice: str) -> Iterator[None]:
         if count() == 1 or not broken:
             raise
         raise _lost(advice) from error
+
+
+def _from_main(tensors: Iterable[Tensor]) -> None:
+    if count() > 1:
+        for tensor in tensors:
+            distributed.broadcast(tensor.detach(), 0)
 
 
 def _lost(advice: str) -> LostProcessError:

@@ -238,6 +238,18 @@ def batch_norm() -> None:
     assert own[1].running_mean.abs().sum() > 0
 
 
+def made_anew() -> None:
+    """A student that was made without a seed starts as the main process's, and its teacher too."""
+    torch.manual_seed(processes.rank())
+    own = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(200, CLASSES))
+    follows = MomentumTeacher(own, 0.9)
+    trained(CrossEntropy() + LogitKD(4), own=own, teacher=follows)
+    for value in [*own.state_dict().values(), *follows.state_dict().values()]:
+        main = value.clone()
+        distributed.broadcast(main, 0)
+        assert torch.equal(main, value)
+
+
 def loaders() -> None:
     """A DataLoader has to share out its samples."""
     data = TensorDataset(images(48).inputs(), images(48).target)
@@ -308,6 +320,7 @@ if __name__ == "__main__":
         if what == "cases":
             every_case(folder)
             batch_norm()
+            made_anew()
             loaders()
             relations()
         elif what == "killed":

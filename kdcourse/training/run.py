@@ -75,6 +75,8 @@ class Run(Learner):
         self.teacher: Teacher | None = None
         if teacher is not None:
             self.teacher = as_teacher(teacher).to(self.device)
+            if self.teacher.follows_student:  # a copy of a student that was made here
+                processes.same_weights(self.teacher)
         if channels_last:
             _check_channels_last(student, self.device)
             for model in filter(None, (student, self.teacher)):
