@@ -60,19 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     teachers.add_argument("--folder", help="where to store them (data/teachers)")
     teachers.set_defaults(run=_teachers)
 
-    bench = commands.add_parser("bench", help="measure what the package costs, as ratios")
-    bench.add_argument(
-        "--training",
-        action="store_true",
-        help="images per second of a distillation epoch instead (ten minutes)",
-    )
-    bench.add_argument(
-        "--chunks",
-        action="store_true",
-        help="memory of KD with 128,000 classes instead (needs about 17 GB)",
-    )
-    bench.add_argument("--rounds", type=int, default=9, help="rounds of each comparison (9)")
-    bench.set_defaults(run=_bench)
+    _add_bench(commands.add_parser("bench", help="measure what the package costs, as ratios"))
 
     notebooks = commands.add_parser("notebooks", help="run the notebooks and store their outputs")
     notebooks.add_argument("paths", nargs="*", metavar="FILE", help="notebooks (all by default)")
@@ -89,6 +77,21 @@ def _parser() -> argparse.ArgumentParser:
     readme = commands.add_parser("readme", help="write the stored measurements into the README")
     readme.set_defaults(run=_readme)
     return parser
+
+
+def _add_bench(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument(
+        "--training",
+        action="store_true",
+        help="images per second of a distillation epoch instead (ten minutes)",
+    )
+    bench.add_argument(
+        "--chunks",
+        action="store_true",
+        help="memory of KD with 128,000 classes instead (needs about 17 GB)",
+    )
+    bench.add_argument("--rounds", type=int, default=9, help="rounds of each comparison (9)")
+    bench.set_defaults(run=_bench)
 
 
 def _add_homework(homework: argparse.ArgumentParser) -> None:

@@ -92,10 +92,11 @@ def check_temperature(temperature: float) -> None:
     check_number("temperature", temperature, 0.0, open_low=True)
 
 
-def check_rows(rows: int) -> None:
-    """Require a positive number of rows to compute at a time."""
-    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
-        raise ValueError(f"rows must be a positive integer, got {rows!r}")
+def check_positive(**values: int) -> None:
+    """Require integers of at least 1, given by their names."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

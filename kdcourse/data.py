@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +160,7 @@ class Images:
             part: ``(i, P)`` to yield only the i-th of P runs of samples of every batch, i from 0.
         """
         check_number("batch_size", batch_size, 1)
-
-        def own(samples: Tensor) -> Tensor:
-            return samples.tensor_split(part[1])[part[0]]
-
+        own = partial(share, part=part)
         generator = replay(seed, epoch, self.device)
         order = torch.arange(len(self), device=self.device)
         if shuffle:
@@ -176,6 +174,12 @@ class Images:
             if augment is not None:
                 pixels = augment(pixels, generator)
             yield self.normalize(own(pixels)), own(target)
+
+
+def share(samples: Tensor, part: tuple[int, int]) -> Tensor:
+    """Return the i-th of P runs of samples ``(N, …)``, as equal as can be, for ``(i, P)``."""
+    number, of = part
+    return samples.tensor_split(of)[number]
 
 
 def in_order(images: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from kdcourse.checks import (
     check_floating,
     check_matrix,
     check_number,
+    check_positive,
     check_same_samples,
     check_same_shape,
     check_target,
@@ -120,12 +121,7 @@ class Hint(nn.Module):
         nonlinearity: nn.Module | None = None,
     ):
         super().__init__()
-        for name, value in (
-            ("student_channels", student_channels),
-            ("teacher_channels", teacher_channels),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        check_positive(student_channels=student_channels, teacher_channels=teacher_channels)
         self.projection = nn.Conv2d(student_channels, teacher_channels, kernel_size)
         self.nonlinearity = nonlinearity
 

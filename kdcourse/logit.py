@@ -23,8 +23,8 @@ from kdcourse.checks import (
     check_choice,
     check_matrix,
     check_number,
+    check_positive,
     check_probabilities,
-    check_rows,
     check_same_samples,
     check_same_shape,
     check_target,
@@ -247,7 +247,7 @@ def in_chunks(
 
     Source: recomputation in the backward pass, Chen et al. 2016 (arXiv 1604.06174).
     """
-    check_rows(rows)
+    check_positive(rows=rows)
     check_matrix("student_logits", student_logits)
     for other in others:
         check_same_samples("student_logits", student_logits, "what it is compared with", other)

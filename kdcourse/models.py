@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdcourse.checks import check_positive
+
 
 class ConvNet(nn.Module):
     """Stem, three stages, global mean pooling and a linear classifier.
@@ -139,7 +141,7 @@ def _stages(
 def _course_net(
     block: Block, width: int, depth: int, channels: int, classes: int, seed: int | None
 ) -> ConvNet:
-    _check_positive(width=width, depth=depth, channels=channels, classes=classes)
+    check_positive(width=width, depth=depth, channels=channels, classes=classes)
     with seeded(seed):
         return ConvNet(
             stem=_conv_norm_relu(channels, width, stride=2),
@@ -194,7 +196,7 @@ def resnet(
 
     Source: He et al. 2015 (arXiv 1512.03385), section 4.2.
     """
-    _check_positive(channels=channels, classes=classes)
+    check_positive(channels=channels, classes=classes)
     if not isinstance(depth, int) or depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth of a CIFAR ResNet must be 6n + 2 (8, 14, 20, …), got {depth}")
     if shortcut not in SHORTCUTS:
@@ -233,7 +235,7 @@ def wide_resnet(
 
     Source: Zagoruyko, Komodakis 2016 (arXiv 1605.07146).
     """
-    _check_positive(widen=widen, channels=channels, classes=classes)
+    check_positive(widen=widen, channels=channels, classes=classes)
     if not isinstance(depth, int) or depth < 10 or (depth - 4) % 6:
         raise ValueError(f"depth of a wide ResNet must be 6n + 4 (16, 22, 28, …), got {depth}")
 
@@ -338,9 +340,3 @@ def seeded(seed: int | None) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def _check_positive(**values: int) -> None:
-    for name, value in values.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, got {value!r}")

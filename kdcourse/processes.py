@@ -35,6 +35,11 @@ def rank() -> int:
     return distributed.get_rank() if _together() else 0
 
 
+def part() -> tuple[int, int]:
+    """This process's number and how many there are: its part of every batch."""
+    return rank(), count()
+
+
 def is_main() -> bool:
     """Whether this is the process that writes files and shows progress."""
     return rank() == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdcourse.bench.compare import peak_memory
+from kdcourse.bench.compare import peak_memory, store
 from kdcourse.claims.results import RESULTS, current_versions
 from kdcourse.data import replay
 from kdcourse.logit import in_chunks, kd_loss
@@ -80,13 +80,7 @@ def measure(
         chunked_seconds,
         abs(chunked_loss - loss) / loss,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "command": "python -m kdcourse bench --chunks",
-        "versions": current_versions(),
-        "cost": asdict(cost),
-    }
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    store(path, "python -m kdcourse bench --chunks", current_versions(), cost=asdict(cost))
     return cost
 
 

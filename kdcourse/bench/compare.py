@@ -4,12 +4,13 @@ Absolute times depend on the machine and on who else uses it; so the two sides o
 turns, and the median of the rounds counts.
 """
 
+import json
 import platform
 import re
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,13 @@ def in_turn(functions: Sequence[Callable[[], object]], rounds: int) -> list[list
 def median_ratio(ours: Sequence[float], other: Sequence[float]) -> float:
     """Return the median over the rounds of ours ÷ other, taken round by round."""
     return statistics.median(a / b for a, b in zip(ours, other, strict=True))
+
+
+def store(path: Path, command: str, versions: Mapping[str, str], **content: Any) -> None:
+    """Store what a command has measured as JSON, with the versions by which it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stored = {"command": command, "versions": versions, **content}
+    path.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def processor() -> str:

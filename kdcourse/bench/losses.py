@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from kdcourse.bench.compare import compare, peak_memory
+from kdcourse.bench.compare import compare, peak_memory, store
 from kdcourse.claims.results import RESULTS, current_versions
 from kdcourse.data import replay
 from kdcourse.feature import attention_transfer_loss
@@ -76,14 +76,9 @@ def measure(
     with one_thread():
         for name, shape, ours, other in tqdm(work, disable=not progress, unit="loss"):
             costs.append(_cost(name, shape, ours, other, rounds))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "command": "python -m kdcourse bench",
-        "rounds": rounds,
-        "versions": {**current_versions(), "torchdistill": version("torchdistill")},
-        "costs": [asdict(cost) for cost in costs],
-    }
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    versions = {**current_versions(), "torchdistill": version("torchdistill")}
+    stored = [asdict(cost) for cost in costs]
+    store(path, "python -m kdcourse bench", versions, rounds=rounds, costs=stored)
     return costs
 
 

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from kdcourse import models, motivation
 from kdcourse.augmentation import pad_crop_flip
-from kdcourse.bench.compare import Comparison, compare
+from kdcourse.bench.compare import Comparison, compare, store
 from kdcourse.claims.results import RESULTS, current_versions
 from kdcourse.data import Images, fashion_mnist
 from kdcourse.logit import kd_loss
@@ -67,14 +67,9 @@ def measure(
                 1,
             ),
         ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "command": "python -m kdcourse bench",
-        "images": images,
-        "versions": current_versions(),
-        "comparisons": [asdict(c) for c in comparisons],
-    }
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    stored = [asdict(c) for c in comparisons]
+    command = "python -m kdcourse bench"
+    store(path, command, current_versions(), images=images, comparisons=stored)
     return comparisons
 
 

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from kdcourse import models, processes
 from kdcourse.augmentation import pad_crop_flip
-from kdcourse.bench.compare import in_turn, median_ratio, processor
+from kdcourse.bench.compare import in_turn, median_ratio, processor, store
 from kdcourse.bench.overhead import PerImage
 from kdcourse.claims.results import RESULTS, current_versions
 from kdcourse.data import Images, fashion_mnist
@@ -45,7 +45,7 @@ class Throughput:
 
     Attributes:
         panel: what is compared: ``ways``, ``knobs``, ``processes``, or what the cost grows with.
-        setting: place on the panel's axis; 0 where it has none.
+        setting: place on the panel's axis; where it has none, number of what is compared there.
         way: its name.
         images_per_second: median over the rounds.
         ratio: its images per second ÷ those of the first way at this place: median over the
@@ -102,15 +102,14 @@ def measure(
         results = [
             row for panel in tqdm(panels(), total=total, disable=not progress) for row in panel
         ]
-    content = {
-        "command": "python -m kdcourse bench --training",
-        "images": images,
-        "processor": processor(),
-        "versions": current_versions(),
-        "results": [asdict(row) for row in results],
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    store(
+        path,
+        "python -m kdcourse bench --training",
+        current_versions(),
+        images=images,
+        processor=processor(),
+        results=[asdict(row) for row in results],
+    )
     return results
 
 
@@ -122,13 +121,12 @@ def load(path: Path = PATH) -> list[Throughput]:
 def table(results: Sequence[Throughput]) -> str:
     """Return ways, knobs and processes as a Markdown table; what grows is drawn."""
     lines = ["| an epoch | images per second | ratio | to | rounds |", "|---|---|---|---|---|"]
-    first = ""
-    for panel in ("ways", "knobs", "processes"):
-        for row in (row for row in results if row.panel == panel):
-            if row.ratio == 1:
-                first = row.way
+    first: dict[tuple[str, int], str] = {}
+    for row in results:
+        if row.panel in ("ways", "knobs", "processes"):
+            other = first.setdefault((row.panel, row.setting), row.way)
             lines.append(
-                f"| {row.way} | {row.images_per_second:,.0f} | **{row.ratio:.2f}** | {first} | "
+                f"| {row.way} | {row.images_per_second:,.0f} | **{row.ratio:.2f}** | {other} | "
                 f"{row.rounds} |"
             )
     return "\n".join(lines)
@@ -293,14 +291,15 @@ def in_processes(images: int, rounds: int, counts: Sequence[int] = (1, 2)) -> li
     Small nets, whose steps are hardly longer than what they have to tell each other, and large.
     """
     results = []
-    for student, teacher, part in (("plain8", "res16", images), ("res16", "res48", images // 4)):
+    pairs = ("plain8", "res16", images), ("res16", "res48", images // 4)
+    for number, (student, teacher, part) in enumerate(pairs):
         seconds: dict[str, list[float]] = {}
         for _ in range(rounds):
             for count in counts:
                 name = f"{student} from {teacher}, {count} process" + ("es" if count > 1 else "")
                 taken = _under_torchrun(count, student, teacher, part)
                 seconds.setdefault(name, []).append(taken)
-        results += _throughputs("processes", 0, seconds, part)
+        results += _throughputs("processes", number, seconds, part)
     return results
 
 

@@ -97,9 +97,10 @@ def throughput(results: Sequence[Throughput]) -> Figure:
     Args:
         results: of :mod:`kdcourse.bench.training`.
     """
-    grown = [p for p in dict.fromkeys(r.panel for r in results) if p not in ("ways", "knobs")]
-    grown.remove("processes")
-    figure, axes = panels(1, 1 + len(grown), width=2.7, height=2.9, width_ratios=[1.6] + [1] * 3)
+    every = dict.fromkeys(r.panel for r in results)
+    grown = [panel for panel in every if panel not in ("ways", "knobs", "processes")]
+    ratios = [1.6, *(1 for _ in grown)]
+    figure, axes = panels(1, len(ratios), width=2.7, height=2.9, width_ratios=ratios)
     ways = [r for r in results if r.panel == "ways"]
     colours = dict(zip((TUTORIAL, LIVE, CACHED), (ALONE, DISTILLED, TEACHER), strict=True))
     bars = axes[0, 0].barh(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from kdcourse import processes
 from kdcourse.checks import check_number
-from kdcourse.data import Images, Views
+from kdcourse.data import Images, Views, share
 from kdcourse.training.run import described
 from kdcourse.training.teacher import Outputs, Teacher, as_teacher, follows
 
@@ -103,13 +103,13 @@ class CachedLessons:
 
     def __iter__(self) -> Iterator[tuple[tuple[Tensor, Tensor], Tensor]]:
         number = self.epoch % self.epochs
-        part = processes.rank(), processes.count()
+        part = processes.part()
         rows = torch.arange(len(self.images)).split(self.batch_size)
         batches = self.images.batches(
             self.batch_size, seed=self.seed, epoch=number, views=self.views, part=part
         )
         for whole, ((inputs, theirs), target) in zip(rows, batches, strict=True):
-            own = whole.tensor_split(part[1])[part[0]]
+            own = share(whole, part)
             first, last = int(own[0]), int(own[-1]) + 1
             if not self.known[number]:
                 self.answers[number, first:last] = self._answer(theirs).cpu().numpy()

@@ -84,7 +84,6 @@ FILLED_IN = {
     "seed": ("student_width", "teacher_width", "seed"),
     "warm-up": ("term", "steps_an_epoch"),
 }
-LABELLED = (training.DecoupledKD, training.Saliency)  # cannot do without labels
 
 
 class TermMaker:

@@ -37,7 +37,7 @@ def report(plan: Plan) -> str:
     images = _random_images(plan)
     memory = _memory(plan, images)
     first, later = _seconds_per_step(plan, images)
-    steps = math.ceil(shape.images / options.batch_size)
+    steps = plan.steps_an_epoch
     known = "" if shape.known else " (guessed: this set is not known before it is read)"
     lines += ["", *(f"{name:32}{_size(size):>12}" for name, size in memory.items()), ""]
     lines += [
@@ -139,19 +139,9 @@ def _timed(run: Run, batches: Iterable[Batch]) -> float:
 
 
 def _run(plan: Plan, teacher: nn.Module | None) -> Run:
-    options = plan.options
-    return Run(
-        plan.student.to(plan.device).train(),
-        plan.objective,
-        teacher,
-        steps=10**6,  # more than are taken
-        optimizer=plan.optimizer,
-        scheduler=plan.scheduler,
-        autocast=plan.autocast,
-        compile=options.compile,
-        accumulate=options.accumulate,
-        channels_last=options.channels_last,
-    )
+    student = plan.student.to(plan.device).train()
+    steps = 10**6  # more than are taken
+    return Run(student, plan.objective, teacher, steps=steps, **plan.way)
 
 
 def _random_images(plan: Plan) -> Images:

@@ -16,7 +16,7 @@ from kdcourse.metrics import evaluation_mode
 from kdcourse.models import capture
 from kdcourse.tips import Consistent, FunctionMatching
 from kdcourse.train import vocabulary
-from kdcourse.train.aims import LABELLED, TermMaker
+from kdcourse.train.aims import TermMaker
 from kdcourse.train.options import OptionError, Options, blaming
 from kdcourse.train.shape import Shape, data_set, shape_of, shape_of_images
 from kdcourse.train.teaching import TeacherMaker, WeightsError, folded
@@ -67,6 +67,23 @@ class Plan:
             )
 
         return make
+
+    @property
+    def way(self) -> dict[str, Any]:
+        """How to take steps: options of :func:`kdcourse.training.fit` and of its ``Run``."""
+        return {
+            "optimizer": self.optimizer,
+            "scheduler": self.scheduler,
+            "autocast": self.autocast,
+            "compile": self.options.compile,
+            "accumulate": self.options.accumulate,
+            "channels_last": self.options.channels_last,
+        }
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """How many steps an epoch takes."""
+        return _steps_an_epoch(self.options, self.shape)
 
 
 def prepare(options: Options, images: Images | None = None, *, need_weights: bool = True) -> Plan:
@@ -230,7 +247,7 @@ def _check_together(plan: Plan) -> None:
         raise OptionError("--compile: torch.compile cannot differentiate twice, as saliency must")
     if isinstance(plan.views, FunctionMatching):
         for _, term in objective.parts():
-            if isinstance(getattr(term, "term", term), LABELLED):
+            if term.needs_labels:
                 raise OptionError(f"--views: mixtures have no label, which {term!r} needs")
         if all(isinstance(term, CrossEntropy) for _, term in objective.parts()):
             raise OptionError("--views: mixtures have no label, and --loss asks nobody else")

@@ -1,12 +1,13 @@
 """What a training writes down after every epoch: JSON lines, and TensorBoard's files."""
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from kdcourse.training import checkpoint
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -80,6 +81,5 @@ def _summary_writer() -> Any:
 
 def write(path: Path, content: bytes) -> None:
     """Write a file: all of it, or nothing."""
-    aside = path.with_name(path.name + ".partial")
-    aside.write_bytes(content)
-    os.replace(aside, path)
+    with checkpoint.whole(path) as file:
+        file.write(content)

@@ -1,8 +1,10 @@
 """Checkpoints that survive a kill at any moment and never execute code when they are read."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -12,16 +14,23 @@ class CorruptedCheckpointError(RuntimeError):
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint: all of it, or nothing.
+    """Write a checkpoint: all of it, or nothing."""
+    with whole(path) as file:
+        torch.save(state, file)
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file to write all of it, or nothing.
 
     It is written aside, forced to disk, and then takes the place of the old one in one step of
-    the file system, so that a reader finds the old or the new state, never half of one.
+    the file system, so that a reader finds the old or the new content, never half of one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".partial")
     with open(aside, "wb") as file:
-        torch.save(state, file)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     os.replace(aside, path)

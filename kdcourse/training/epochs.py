@@ -75,7 +75,7 @@ class Epochs:
                 epoch=epoch,
                 augment=self.augment,
                 views=self.views,
-                part=(processes.rank(), processes.count()),
+                part=processes.part(),
             )
         for source in (self.train, getattr(self.train, "sampler", None)):
             draw = getattr(source, "set_epoch", None)

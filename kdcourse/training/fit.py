@@ -200,7 +200,6 @@ def fit_learner(
     if checkpoint is not None and processes.from_main(Path(checkpoint).is_file):
         history.rows = learner.resume(checkpoint, settings)
 
-    alone = processes.count() == 1
     modes = [(model, model.training) for model in learner.students]
     silent = not (progress and processes.is_main())
     bar = tqdm(total=steps, initial=learner.taken, disable=silent, unit="step")
@@ -224,7 +223,7 @@ def fit_learner(
                 if log is not None and processes.is_main():
                     log(row)
     except KeyboardInterrupt:
-        if on_interrupt == "raise" or not alone:
+        if on_interrupt == "raise" or processes.count() > 1:
             raise
         history.interrupted = True
         warnings.warn(

@@ -113,6 +113,7 @@ class Term(Objective):
     Attributes:
         needs_teacher: whether the term compares with a teacher.
         needs_input_gradient: whether it looks at the gradients of the predictions by the inputs.
+        needs_labels: whether every sample must have a label.
         mean_over: what the loss is a mean over: ``"samples"``, ``"labels"`` (samples that have
             one), or ``"batch"``, if it compares samples and sees those of all processes.
         student_layers: layers of the student to capture, by name.
@@ -121,6 +122,7 @@ class Term(Objective):
 
     needs_teacher: bool = True
     needs_input_gradient: bool = False
+    needs_labels: bool = False
     mean_over: str = "samples"
     student_layers: tuple[str, ...] = ()
     teacher_layers: tuple[str, ...] = ()

@@ -113,7 +113,9 @@ class Run(Learner):
         Returns:
             The total ``loss``, every term's value and ``train_accuracy``, all detached.
         """
-        own, teachers = inputs if isinstance(inputs, tuple) else (inputs, inputs)
+        if not isinstance(inputs, tuple):
+            inputs = (self._formatted(inputs),) * 2  # once for both
+        own, teachers = inputs
         if len(target) < self.accumulate:
             raise ValueError(f"{len(target)} samples cannot be split in {self.accumulate} parts")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcourse import feature, logit, processes, relational
-from kdcourse.checks import check_choice, check_number, check_rows, check_temperature
+from kdcourse.checks import check_choice, check_number, check_positive, check_temperature
 from kdcourse.training.objective import Lesson, Term
 from kdcourse.training.teacher import Outputs
 
@@ -76,7 +76,7 @@ class LogitKD(Term):
         self.divergence = divergence
         self.scale = scale
         if rows is not None:
-            check_rows(rows)
+            check_positive(rows=rows)
             self.rows = rows
 
     def loss(self, lesson: Lesson) -> Tensor:
@@ -100,6 +100,8 @@ class LogitKD(Term):
 
 class DecoupledKD(Term):
     """Decoupled KD: :func:`kdcourse.logit.decoupled_kd_loss`."""
+
+    needs_labels = True
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0):
         super().__init__()
@@ -210,6 +212,7 @@ class Saliency(Term):
     """
 
     needs_input_gradient = True
+    needs_labels = True
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the distance between the normalised input gradients."""

@@ -27,6 +27,7 @@ class WarmUp(Term):
         self.steps = steps
         self.needs_teacher = term.needs_teacher
         self.needs_input_gradient = term.needs_input_gradient
+        self.needs_labels = term.needs_labels
         self.mean_over = term.mean_over
         self.student_layers = term.student_layers
         self.teacher_layers = term.teacher_layers
