@@ -9,6 +9,7 @@ A small image set fits in memory, on the CPU or on the GPU. Drawing a batch is t
 operation instead of one Python call per image, and an epoch can be replayed from its seed.
 """
 
+import hashlib
 import inspect
 import os
 import shutil
@@ -21,10 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor
-from torchvision.datasets.utils import calculate_md5
-from torchvision.transforms import v2
 
 from kdcourse.checks import check_number
 
@@ -284,7 +282,12 @@ def dataset_class(dataset: str | type) -> type:
     Raises:
         ValueError: there is no such class.
     """
-    kind = getattr(torchvision.datasets, dataset, None) if isinstance(dataset, str) else dataset
+    if isinstance(dataset, str):
+        from torchvision import datasets  # takes nearly as long to import as torch itself
+
+        kind = getattr(datasets, dataset, None)
+    else:
+        kind = dataset
     parameters = inspect.signature(kind).parameters if isinstance(kind, type) else {}
     if not isinstance(kind, type) or not {"train", "split"} & set(parameters):
         raise ValueError(f"{dataset!r} is not a torchvision set with a training and a test part")
@@ -311,7 +314,7 @@ def _problem(kind: type, folder: Path) -> Exception | None:
         path = folder / name
         if not path.is_file():
             return FileNotFoundError(f"{path} is missing (md5 {expected}). {advice}")
-        found = calculate_md5(str(path))
+        found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
         if found != expected:
             return CorruptedFileError(
                 f"{path} is corrupted: its md5 is {found}, expected {expected}. {advice}"
@@ -371,7 +374,7 @@ def _read(
     else:
         pixels, target = _read_one_by_one(part, image_size)
     if image_size is not None:
-        pixels = v2.functional.resize(pixels, [image_size, image_size], antialias=True)
+        pixels = _resized(pixels, image_size)
     classes = getattr(part, "classes", None) or range(int(target.max()) + 1)
     return pixels.contiguous(), target.long(), tuple(str(name) for name in classes)
 
@@ -380,9 +383,9 @@ def _read_one_by_one(part: Any, image_size: int | None) -> tuple[Tensor, Tensor]
     pixels: list[Tensor] = []
     target: list[int] = []
     for image, label in part:
-        image = v2.functional.pil_to_tensor(image.convert("RGB"))
+        image = torch.from_numpy(np.array(image.convert("RGB"))).movedim(-1, 0)
         if image_size is not None:
-            image = v2.functional.resize(image, [image_size, image_size], antialias=True)
+            image = _resized(image, image_size)
         if pixels and image.shape != pixels[0].shape:
             raise ValueError(
                 f"images differ in size ({tuple(pixels[0].shape)}, {tuple(image.shape)}): "
@@ -391,6 +394,13 @@ def _read_one_by_one(part: Any, image_size: int | None) -> tuple[Tensor, Tensor]
         pixels.append(image)
         target.append(int(label))
     return torch.stack(pixels), torch.tensor(target)
+
+
+def _resized(pixels: Tensor, size: int) -> Tensor:
+    """Return images ``(…, C, H, W)`` resized to ``(…, C, size, size)``."""
+    from torchvision.transforms.v2.functional import resize
+
+    return resize(pixels, [size, size], antialias=True)
 
 
 def _statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

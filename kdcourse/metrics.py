@@ -22,7 +22,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def predict(model: nn.Module, images: Images | Tensor, batch_size: int = 1000) -> Tensor:
+def predict(model: nn.Module, images: Images | Tensor, batch_size: int = 250) -> Tensor:
     """Return a model's outputs for a whole set, batch by batch, in eval mode.
 
     Args:
@@ -167,7 +167,7 @@ def _batchwise(
     model: nn.Module,
     images: Images | Tensor,
     keep: Callable[[Tensor], Tensor],
-    batch_size: int = 1000,
+    batch_size: int = 250,
 ) -> Tensor:
     """Ask a model batch by batch, in eval mode, and collect what is to be kept of its outputs."""
     parameter = next(model.parameters(), None)

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 import itertools
 import json
@@ -22,6 +23,7 @@ from kdcourse.claims import (
     Effect,
     compressed,
     experiment,
+    further,
     motivation,
     newer,
     properties,
@@ -142,7 +144,17 @@ def test_ids_are_unique(registry):
         claim("a", statement="", notebook=1)(measure)
 
 
+@pytest.fixture
+def small(monkeypatch):
+    """Experiments judge their students on few images, and generate few."""
+    monkeypatch.setattr(further, "STEPS", 2)
+    splits = experiment.splits()
+    few = dataclasses.replace(splits, validation=splits.validation[:200], test=splits.test[:200])
+    monkeypatch.setattr(experiment, "splits", lambda: few)
+
+
 @EVERY_CLAIM
+@pytest.mark.usefixtures("small")
 def test_claim_runs_at_toy_size(id):
     claimed = CLAIMS[id]
     measured = claimed.measure(0, **claimed.toy)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 Measurements = Mapping[str, float]
 HOLDS, NOT_SEEN, REVERSED = "holds", "not seen at this scale", "reversed"
@@ -121,7 +121,8 @@ def estimate(label: str, values: list[float]) -> Estimate:
     mean = float(np.mean(values))
     if len(values) < 2:
         return Estimate(label, mean, -math.inf, math.inf, len(values))
-    margin = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    error = np.std(values, ddof=1) / math.sqrt(len(values))
+    margin = float(stdtrit(len(values) - 1, 0.975) * error)  # quantile of Student's t
     return Estimate(label, mean, mean - margin, mean + margin, len(values))
 
 

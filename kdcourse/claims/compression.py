@@ -71,7 +71,7 @@ def cost(name: str, model: nn.Module) -> dict[str, float]:
     ),
     reason="res16, trained anew for every seed, pruned by magnitude and retrained for 5 epochs at "
     "a fifth of the learning rate.",
-    toy=TOY,
+    toy={**TOY, "retraining": 1, "student": "res4"},
 )
 def pruned(
     seed: int,
@@ -102,7 +102,7 @@ def pruned(
     ),
     reason="Weights of 2 bits take three values. At 8 and 4 bits hardly anything is lost, so "
     "there is hardly anything for a teacher to bring back.",
-    toy=TOY,
+    toy={**TOY, "retraining": 1, "student": "res4"},
 )
 def quantized(
     seed: int,

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-import torchvision
-
 from kdcourse import data
 from kdcourse.data import Images
 from kdcourse.train.expression import unknown
@@ -45,7 +43,9 @@ GUESS = Shape(10000, 3, 32, 10, known=False)
 
 def data_set(name: str) -> str:
     """Return the name of torchvision's class: ``fashion-mnist`` is ``FashionMNIST``."""
-    known = {key.lower(): key for key in torchvision.datasets.__all__ if _has_two_parts(key)}
+    from torchvision import datasets  # see data.dataset_class
+
+    known = {key.lower(): key for key in datasets.__all__ if _has_two_parts(key)}
     found = known.get(name.lower().replace("-", ""))
     if found is None:
         raise OptionError(f"--data: {unknown('data set', name, known.values())}")

@@ -1,11 +1,12 @@
-"""Runs before a notebook's first cell, and makes its long work short, on fewer images.
+"""Makes a notebook's long work short, on fewer images, from the first cell that runs.
 
 What the cells *yield* is tested by nbval, which runs all of it; here they are to be seen running.
 KDCOURSE_BROWSER_WHOLE=1 runs all of it in the browser, too.
 """
 
 
-def _shorten():
+def _shorten(*_):
+    get_ipython().events.unregister("pre_run_cell", _shorten)  # noqa: F821
     import dataclasses
     from functools import wraps
     from importlib import import_module
@@ -39,11 +40,11 @@ def _shorten():
     images = import_module("kdcourse.data").Images
     length, batches = epochs.__len__, epochs.batches
 
-    def few(self):  # a generator's batches are pictured until the fiftieth
-        return min(2 if isinstance(self.train, images) else 8, length(self))
+    def few(self):  # a generator's batches are pictured until the thirtieth
+        return min(2 if isinstance(self.train, images) else 6, length(self))
 
     epochs.__len__ = few
     epochs.batches = lambda self, epoch: islice(batches(self, epoch), few(self))
 
 
-_shorten()
+get_ipython().events.register("pre_run_cell", _shorten)  # noqa: F821

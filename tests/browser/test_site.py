@@ -15,6 +15,8 @@ WINDOWS = {"phone": {"width": 390, "height": 844}, "desk": {"width": 1280, "heig
 NOTEBOOKS = [f"notebooks/{path.stem}" for path in course_notebooks()]
 PAGES = ["index", *NOTEBOOKS, "notebooks", "claims", "api", "api/logit", "api/training"]
 SERIOUS = ("serious", "critical")
+# What a scheme or a small window can change; on the desk every rule is tried.
+OF_THE_WINDOW = {"runOnly": ["color-contrast", "scrollable-region-focusable"]}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,10 @@ def test_the_page_fits_its_window_and_is_accessible(name, window, site, pictures
     width = window.evaluate("document.documentElement.scrollWidth")
     assert width <= window.viewport_size["width"]
     window.screenshot(path=pictures / f"site-{name.replace('/', '-')}-{window.name}.png")
-    found = [v for v in Axe().run(window).response["violations"] if v["impact"] in SERIOUS]
+    rules = OF_THE_WINDOW if window.name.startswith("phone") else None
+    checked = Axe().run(window, options=rules).response
+    assert checked["passes"]
+    found = [v for v in checked["violations"] if v["impact"] in SERIOUS]
     assert not found, json.dumps(
         [(v["id"], v["help"], [n["target"] for n in v["nodes"]][:5]) for v in found], indent=1
     )
