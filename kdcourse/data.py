@@ -15,6 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -260,9 +261,10 @@ def from_torchvision(
     problem = _problem(kind, folder)
     if problem is not None:
         raise problem
-    pixels, target, classes = _read(kind, folder, True, image_size)
+    with _unpacked(kind, folder) as ready:
+        pixels, target, classes = _read(kind, ready, True, image_size)
+        test_pixels, test_target, _ = _read(kind, ready, False, image_size)
     mean, std = _statistics(pixels)
-    test_pixels, test_target, _ = _read(kind, folder, False, image_size)
     if not 0 <= validation < len(target):
         raise ValueError(f"validation must lie in [0, {len(target)}), got {validation}")
     everything = Images(pixels, target, classes, mean, std, kind.__name__)
@@ -351,18 +353,30 @@ def _construct(kind: type, folder: Path, train: bool, **options: Any) -> Any:
     return kind(root=str(folder), **options)
 
 
+def _packed(kind: type) -> bool:
+    return isinstance(getattr(kind, "resources", None), list)
+
+
+@contextmanager
+def _unpacked(kind: type, folder: Path) -> Iterator[Path]:
+    """Give a folder from which parts can be read.
+
+    torchvision unpacks the MNIST family beside the archives; it does so in a copy here, so that the
+    data folder can be read-only and never holds a half-written file.
+    """
+    if not _packed(kind):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as aside:
+        shutil.copytree(folder / kind.__name__, Path(aside) / kind.__name__)
+        yield Path(aside)
+
+
 def _read(
     kind: type, folder: Path, train: bool, image_size: int | None
 ) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """Read one part into ``pixels``, ``target`` and class names."""
-    with tempfile.TemporaryDirectory() as aside:
-        if isinstance(getattr(kind, "resources", None), list):
-            # torchvision unpacks the MNIST family beside the archives; it does so in a copy here,
-            # so that the data folder can be read-only and never holds a half-written file.
-            shutil.copytree(folder / kind.__name__, Path(aside) / kind.__name__)
-            part = _construct(kind, Path(aside), train, download=True)
-        else:
-            part = _construct(kind, folder, train)
+    part = _construct(kind, folder, train, download=_packed(kind))
     pixels = getattr(part, "data", None)
     if isinstance(pixels, (Tensor, np.ndarray)) and pixels.ndim in (3, 4):
         pixels = torch.as_tensor(pixels)
