@@ -4,18 +4,21 @@ import csv
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from socket import socket
 
 import torch
 from tqdm.auto import tqdm
 
-from kdcourse.homework import guard, release
+from kdcourse.homework import guard, nursery, release
 from kdcourse.homework.feedback import page
 from kdcourse.homework.judge import Verdict, judge, nothing
+from kdcourse.homework.process import environment
 from kdcourse.homework.sandbox import Limits
 
 FAILED = "not graded, the grader failed"  # and is asked again by the next run
@@ -94,14 +97,27 @@ def _judge_all(
 
 def _judge_aside(data: bytes, assignment: release.Assignment, limits: Limits) -> Verdict:
     """Judge in a fresh process, whose random numbers and settings no other submission shares."""
-    fresh = get_context("spawn")
-    with ProcessPoolExecutor(1, fresh, _prepare, (limits.memory,)) as aside:
+    fresh = get_context("forkserver" if nursery.FORKS else "spawn")
+    if nursery.FORKS:
+        fresh.set_forkserver_preload(["kdcourse.homework.judge", "otter.test_files"])
+    door = nursery.door(environment()) if nursery.FORKS else None
+    with ProcessPoolExecutor(1, fresh, _prepare, (limits.memory, door)) as aside:
         return aside.submit(judge, data, assignment, limits).result()
 
 
-def _prepare(memory: int) -> None:
+def _prepare(memory: int, door: socket | None) -> None:
     torch.set_num_threads(1)
     guard.limit(memory, 3600)
+    if door:
+        nursery.share(door)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)  # killed, it could not tell
 
 
 def feedback_folder(out: Path) -> Path:

@@ -18,11 +18,10 @@ from typing import Any
 import psutil
 
 from kdcourse.data import data_root
+from kdcourse.homework import nursery
 from kdcourse.homework.wire import unpacked
 
 COURSE = Path(__file__).parents[2]
-# Modules of the course that answer no question; the others cannot be read by a submission.
-ALLOWED = ("kdcourse.data", "kdcourse.metrics", "kdcourse.models")
 START = 120  # seconds to start a process
 PATIENCE = 4  # a second of computing may take so long, on a machine that is busy otherwise
 KEPT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH")  # of the environment
@@ -52,7 +51,7 @@ class EndedError(Exception):
 class Process:
     """One process, its folder, and two threads that watch it."""
 
-    def __init__(self, limits: Limits, uses_course: bool):
+    def __init__(self, limits: Limits):
         self.limits = limits
         self.folder = tempfile.TemporaryDirectory(prefix="kdcourse-homework-")
         self.channel, theirs = Pipe()
@@ -62,23 +61,16 @@ class Process:
         self.began = time.monotonic(), 0.0
         self.reason = ""
         self.printed = 0
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "kdcourse.homework.worker", str(theirs.fileno())],
-            cwd=self.folder.name,
-            env=self._environment(),
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        self.stdout, printed = os.pipe()
+        self.process = _start(theirs.fileno(), printed)
         theirs.close()
+        os.close(printed)
         self.handle = psutil.Process(self.process.pid)
         for watch in (self._watch, self._drain):
             threading.Thread(target=watch, daemon=True).start()
-        modules = ALLOWED if uses_course else ()
         own_limits = limits.memory, int(limits.total) + START
-        self.channel.send_bytes(pickle.dumps((own_limits, self._folders(), modules)))
+        own = Path(self.folder.name)
+        self.channel.send_bytes(pickle.dumps((own, _own(own), own_limits, _folders())))
         try:
             self._ask(("ready",))
         except EndedError:
@@ -152,24 +144,40 @@ class Process:
 
     def _drain(self) -> None:
         """Read what the process prints, so that it need not wait, and count it."""
-        assert self.process.stdout is not None
-        with self.process.stdout as printed:
-            while part := os.read(printed.fileno(), 2**16):
-                self.printed += len(part)
+        while part := os.read(self.stdout, 2**16):
+            self.printed += len(part)
+        os.close(self.stdout)
 
-    def _environment(self) -> dict[str, str]:
-        folder = self.folder.name
-        own = {
-            **{"HOME": folder, "TMPDIR": folder, "IPYTHONDIR": folder, "MPLCONFIGDIR": folder},
-            **{"KDCOURSE_DATA": str(data_root().resolve()), "MPLBACKEND": "agg"},
-            **{"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        }
-        return {name: os.environ[name] for name in KEPT if name in os.environ} | own
 
-    @staticmethod
-    def _folders() -> dict[Path, bool]:
-        """Which folders a submission may read (:func:`kdcourse.homework.guard.lock`)."""
-        system = ("/usr", "/lib", "/lib64", "/dev/urandom")
-        closed = [COURSE, COURSE / "kdcourse"]
-        readable = [Path(sys.prefix), Path(sys.base_prefix), data_root(), *map(Path, system)]
-        return dict.fromkeys(closed, False) | dict.fromkeys(readable, True)
+def environment() -> dict[str, str]:
+    """Return what a submission sees of the environment."""
+    own = {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return {name: os.environ[name] for name in KEPT if name in os.environ} | own
+
+
+def _start(channel: int, printed: int) -> subprocess.Popen[bytes] | nursery.Forked:
+    if nursery.FORKS:
+        return nursery.fork(nursery.door(environment()), channel, printed)
+    return subprocess.Popen(
+        [sys.executable, "-m", "kdcourse.homework.worker", str(channel)],
+        env=environment(),
+        pass_fds=[channel],
+        stdin=subprocess.DEVNULL,
+        stdout=printed,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def _own(folder: Path) -> dict[str, str]:
+    """Return the part of the environment that names folders."""
+    homes = ("HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR")
+    return dict.fromkeys(homes, str(folder)) | {"KDCOURSE_DATA": str(data_root().resolve())}
+
+
+def _folders() -> dict[Path, bool]:
+    """Which folders a submission may read (:func:`kdcourse.homework.guard.lock`)."""
+    system = ("/usr", "/lib", "/lib64", "/dev/urandom")
+    closed = [COURSE, COURSE / "kdcourse"]
+    readable = [Path(sys.prefix), Path(sys.base_prefix), data_root(), *map(Path, system)]
+    return dict.fromkeys(closed, False) | dict.fromkeys(readable, True)

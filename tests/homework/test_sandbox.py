@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kdcourse import homework
-from kdcourse.homework import landlock, release
+from kdcourse.homework import landlock, nursery, release
 from kdcourse.homework.memory import largest_tensor
 from kdcourse.homework.sandbox import Limits, Sandbox, SubmissionError
 
@@ -139,6 +139,50 @@ def test_the_environment_is_not_handed_on(sandbox, monkeypatch):
     monkeypatch.setenv("SECRET_TOKEN", "x")
     sandbox._close()
     assert sandbox.function("answer")("os.environ.get('SECRET_TOKEN')") is None
+
+
+CHANNELS = """
+import stat
+def channels():
+    found = 0
+    for number in range(3, 256):
+        try:
+            mode = os.fstat(number).st_mode
+        except OSError:
+            continue
+        found += stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)
+    return found
+"""
+
+
+def test_it_holds_no_channel_but_its_own():
+    """It can neither ask the nursery for others nor tell how it ended."""
+    cells = {**CELLS, "channels": CHANNELS}
+    with Sandbox(cells) as sandbox, Sandbox(cells) as other:
+        assert other.function("channels")() == 1
+        assert sandbox.function("channels")() == 1
+
+
+@pytest.mark.skipif(not nursery.FORKS, reason="nothing is forked here")
+def test_a_nursery_that_ended_is_replaced():
+    with Sandbox(CELLS) as sandbox:
+        assert sandbox.function("answer")("1 + 1") == 2
+    nursery._process.kill()
+    nursery._process.wait()
+    with Sandbox(CELLS) as sandbox:
+        assert sandbox.function("answer")("1 + 1") == 2
+
+
+def test_where_nothing_can_be_forked(monkeypatch):
+    monkeypatch.setattr(nursery, "FORKS", False)
+    with Sandbox(COURSE) as sandbox:
+        assert sandbox.function("answer")("print('x' * 100, flush=True) or 1 + 1") == 2
+        folder = sandbox.function("answer")("os.getcwd()")
+        assert os.path.samefile(folder, sandbox.process.folder.name)
+        with pytest.raises(SubmissionError, match="exit status 5"):
+            sandbox.function("answer")("os._exit(5)")
+    assert not os.path.exists(folder)
+    assert sandbox.printed >= 100
 
 
 def test_what_notebooks_do_works(sandbox):
