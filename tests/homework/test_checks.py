@@ -1,6 +1,7 @@
 """The checks are right: kdcourse passes them, and every mistake is found where it is."""
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,12 +22,18 @@ WRONG = {
 SLOW = "train_student"  # the one question that trains
 
 
-def graded(assignment, functions, questions=None):
+def one_by_one(question):
+    """The question with one check at a time: as one that fails takes all points, it may be last."""
+    head, *checks = question.checks.split("\n@test_case")
+    return [replace(question, checks=f"{head}\n@test_case{check}") for check in checks]
+
+
+def graded(questions, functions, names=None):
     """Points that functions reach in the questions (all by default), and what was wrong."""
     marks = [
         check(question, functions)
-        for question in assignment.questions
-        if question.checks and (questions is None or question.name in questions)
+        for question in questions
+        if question.checks and (names is None or question.name in names)
     ]
     return {mark.question: (mark.points, mark.of, mark.remarks) for mark in marks}
 
@@ -116,7 +123,7 @@ COURSE = {
 
 @pytest.mark.parametrize("name", COURSE)
 def test_the_course_passes_every_check(name, assignments):
-    marks = graded(assignments[name], COURSE[name], COURSE[name])
+    marks = graded(assignments[name].questions, COURSE[name], COURSE[name])
     assert set(marks) == set(COURSE[name])
     assert not lost(marks)
     asked = {question.name for question in assignments[name].questions if question.checks}
@@ -143,7 +150,11 @@ def test_a_mistake_loses_exactly_its_question(name, mistake, assignments, soluti
     question = mistake.split("__")[0]
     fast = {one.name for one in assignments[name].questions} - {SLOW}
     functions = {**solutions[name], question: WRONG[name, mistake]}
-    marks = graded(assignments[name], functions, fast | {question})
+    marks = graded(assignments[name].questions, functions, fast)
+    if question == SLOW:
+        (slow,) = (one for one in assignments[name].questions if one.name == SLOW)
+        steps = (graded([one], functions) for one in one_by_one(slow))
+        marks |= next(filter(lost, steps), {})
     assert set(lost(marks)) == {question}
     assert marks[question][0] == 0
     assert marks[question][2]  # and says what is wrong
