@@ -31,7 +31,10 @@ class Forked:
         """Return how the process ended, None while it runs."""
         with self.lock:
             if self.returncode is None and self.life.poll():
-                self.returncode = self.life.recv()
+                try:
+                    self.returncode = self.life.recv()
+                except EOFError:  # who would have told was killed, too
+                    self.returncode = -signal.SIGKILL
             return self.returncode
 
     def wait(self) -> int:
