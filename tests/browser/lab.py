@@ -157,6 +157,12 @@ class Notebook:
             timeout=1_200_000,
         )
 
+    def wait_until_busy(self) -> None:
+        """Wait until the kernel runs a cell."""
+        self.page.wait_for_function(
+            f"() => {{ {PANEL} return panel.sessionContext.session.kernel.status === 'busy' }}"
+        )
+
     def cells(self) -> list[dict]:
         """Return the cells as they would be stored."""
         return self.page.evaluate(
@@ -173,11 +179,19 @@ class Notebook:
 
     def node(self, cell: int) -> ElementHandle:
         """Scroll to a cell and return its element."""
+        # A notebook that is still being laid out takes cells off the page again.
         handle = self.page.evaluate_handle(
             f"""async cell => {{
                 {PANEL}
-                await panel.content.scrollToItem(cell, 'start');
-                return panel.content.widgets[cell].node;
+                const frame = () => new Promise(requestAnimationFrame);
+                const {{node}} = panel.content.widgets[cell];
+                for (let attempt = 0; attempt < 100; attempt++) {{
+                    await panel.content.scrollToItem(cell, 'start');
+                    await frame();
+                    await frame();
+                    if (node.isConnected && node.offsetHeight) break;
+                }}
+                return node;
             }}""",
             cell,
         )

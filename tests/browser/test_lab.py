@@ -55,7 +55,7 @@ def notebook(request, desk, pictures):
     notebook.open(f"{name}.ipynb")
     desk.screenshot(path=pictures / f"{name}-top.png")
     notebook.menu("Run", "Run All Cells")
-    notebook.wait_until_run(notebook.code_cells()[1])
+    notebook.wait_until_busy()
     assert not notebook.has_run()
     notebook.restart_and_run_all()
     notebook.wait_until_run()
@@ -166,11 +166,12 @@ def press(notebook, box, node, slider, label, steps):
 
 def in_kernel(notebook, box, label):
     """The state of a widget's control, and the HTML of its screen, as the kernel has them."""
-    every = notebook.evaluate(
-        "from ipywidgets import Widget as _Widget", "_Widget.get_manager_state()['state']"
+    *controls, screen = notebook.evaluate(
+        "from ipywidgets import Widget as _Widget",
+        "(lambda every: [every[part.removeprefix('IPY_MODEL_')]['state']"
+        f" for part in every[{box!r}]['state']['children']])"
+        "(_Widget.get_manager_state()['state'])",
     )
-    parts = [part.removeprefix("IPY_MODEL_") for part in every[box]["state"]["children"]]
-    *controls, screen = (every[part]["state"] for part in parts)
     (control,) = (control for control in controls if control["description"] == label)
     return control, screen["value"]
 
