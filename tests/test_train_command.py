@@ -235,7 +235,10 @@ def test_the_answers_that_are_kept_are_those_of_the_view(tmp_path, monkeypatch):
 
 
 def started(folder, *arguments, processes=None):
-    """Begin a training in processes of its own, and wait for its first checkpoint."""
+    """Begin a training in processes of its own, and wait for its first epoch's line and checkpoint.
+
+    The line is written after the checkpoint.
+    """
     begin = [sys.executable, "-m"]
     if processes is not None:
         begin += ["torch.distributed.run", f"--nproc-per-node={processes}"]
@@ -248,7 +251,8 @@ def started(folder, *arguments, processes=None):
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
     )
     end = time.monotonic() + 300
-    while not (folder / "checkpoint.pt").exists():
+    metrics = folder / "metrics.jsonl"
+    while not (metrics.exists() and metrics.stat().st_size):
         assert running.poll() is None, running.communicate()
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -263,7 +267,8 @@ def test_a_killed_run_ends_like_an_uninterrupted_one_bit_by_bit(tmp_path):
     running.kill()
     running.communicate()
     assert not (tmp_path / "killed" / "result.json").exists()
-    assert len(rows(tmp_path / "killed")) < 40
+    before = len(rows(tmp_path / "killed"))
+    assert 1 <= before < 40
     for name in ("killed", "whole"):
         assert main(["train", *LONG.split(), "--out", str(tmp_path / name)]) == 0
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
