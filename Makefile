@@ -5,6 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # Small nets: one thread is as fast as two, and much faster on a busy machine.
 export OMP_NUM_THREADS ?= 1
+# Each module is compiled when it is first imported, instead of all of them while installing.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install lab test lint notebooks readme site clean
 
@@ -17,7 +19,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "kdcourse needs Python 3.10 or newer: make PYTHON=python3.11 ...")'
 	@$(PYTHON) -c 'import ensurepip, venv' || (echo "this Python has no venv module; on Debian and Ubuntu: apt install python3-venv" && false)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[test]"
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt -e ".[test]"
 	@touch $@
 
 lab: install ## open the notebooks in JupyterLab (ARGS="--no-browser --port 8890", say)

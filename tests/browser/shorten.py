@@ -19,20 +19,23 @@ def _shorten(*_):
 
     def part(whole, *arguments, **options):
         splits = whole(*arguments, **options)
-        few = {"validation": splits.validation[:500], "test": splits.test[:1000]}
+        few = {"validation": splits.validation[:500], "test": splits.test[:600]}
         return dataclasses.replace(splits, **few)
 
     def on_few(whole, net, inputs, target, **options):
         return whole(net, inputs[:50], target[:50], **options)
 
+    def in_few_points(whole, *arguments, **options):
+        return on_few(whole, *arguments, **{**options, "points": 7})
+
     def in_few_steps(whole, *arguments, **options):
         return whole(*arguments, **{**options, "steps": 20})
 
     def in_few_epochs(whole, *arguments, epochs=15, **options):
-        return whole(*arguments, epochs=min(epochs, 20), **options)
+        return whole(*arguments, epochs=min(epochs, 8), **options)
 
     replace("kdcourse.data", "fashion_mnist", part)
-    replace("kdcourse.motivation", "landscape", on_few)
+    replace("kdcourse.motivation", "landscape", in_few_points)
     replace("kdcourse.motivation", "curvature", on_few)
     replace("kdcourse.claims.landscapes", "fitted", in_few_steps)
     replace("kdcourse.training.fit", "fit_learner", in_few_epochs)
