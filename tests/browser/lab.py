@@ -88,6 +88,7 @@ def _free_port() -> int:
 
 
 PANEL = "const panel = window.jupyterapp.shell.currentWidget;"
+POLLING = 200  # milliseconds: asking at every frame, as is usual, slows down what is waited for
 
 
 class Notebook:
@@ -105,6 +106,7 @@ class Notebook:
                     && (name === null || panel.context.path === name);
             }""",
             arg=name,
+            polling=POLLING,
         )
 
     def open(self, name: str) -> None:
@@ -154,6 +156,7 @@ class Notebook:
                 return cells.every(c => c.executionCount !== null) || cells.some(failed);
             }}""",
             arg=cell,
+            polling=POLLING,
             timeout=1_200_000,
         )
 

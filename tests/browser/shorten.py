@@ -32,7 +32,7 @@ def _shorten(*_):
         return whole(*arguments, **{**options, "steps": 20})
 
     def in_few_epochs(whole, *arguments, epochs=15, **options):
-        return whole(*arguments, epochs=min(epochs, 8), **options)
+        return whole(*arguments, epochs=min(epochs, 20), **options)
 
     replace("kdcourse.data", "fashion_mnist", part)
     replace("kdcourse.motivation", "landscape", in_few_points)

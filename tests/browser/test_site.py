@@ -11,9 +11,14 @@ from axe_playwright_python.sync_playwright import Axe
 
 from kdcourse.notebooks import course_notebooks, is_picture
 
-WINDOWS = {"phone": {"width": 390, "height": 844}, "desk": {"width": 1280, "height": 900}}
+# Layout depends on the size, contrast on the scheme: two of the four see all of both.
+# The small one first: when a page is opened, what can be scrolled is put in reach of the keyboard.
+WINDOWS = {
+    "phone-light": ({"width": 390, "height": 844}, "light"),
+    "desk-dark": ({"width": 1280, "height": 900}, "dark"),
+}
 NOTEBOOKS = [f"notebooks/{path.stem}" for path in course_notebooks()]
-PAGES = ["index", *NOTEBOOKS, "notebooks", "claims", "api", "api/logit", "api/training"]
+PAGES = [*NOTEBOOKS, "index", "notebooks", "claims", "api", "api/logit", "api/training"]
 SERIOUS = ("serious", "critical")
 BRIEF = {"resultTypes": ["violations"]}  # all that passed is not described, element by element
 # What a scheme or a small window can change; on the desk every rule is tried.
@@ -30,32 +35,31 @@ def site(tmp_path_factory):
     return folder
 
 
-# Layout depends on the size, contrast on the scheme: two of the four see all of both.
-@pytest.fixture(params=[("phone", "light"), ("desk", "dark")], ids="-".join)
-def window(request, site, open_page):
-    """A window, and the requests of its pages that leave the site."""
-    size, scheme = request.param
-    page = open_page(**WINDOWS[size], color_scheme=scheme)
-    page.name, page.left = f"{size}-{scheme}", []
+@pytest.fixture(scope="module")
+def page(name, site, open_page):
+    """A page of the site, for all its tests, and the requests that leave the site."""
+    size, scheme = WINDOWS["phone-light"]
+    page = open_page(**size, color_scheme=scheme)
+    page.left = []
     page.on("request", lambda r: r.url.startswith(("file:", "data:")) or page.left.append(r.url))
+    page.goto((site / f"{name}.html").as_uri())
+    page.wait_for_function("!window.MathJax?.startup || MathJax.startup.promise.then(() => true)")
     yield page
     page.close()
 
 
-def show(page, site, name):
-    page.goto((site / f"{name}.html").as_uri())
-    page.wait_for_function("!window.MathJax?.startup || MathJax.startup.promise.then(() => true)")
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_the_page_fits_its_window_and_is_accessible(name, window, site, pictures):
-    show(window, site, name)
-    assert not window.left  # nothing comes from the network
-    width = window.evaluate("document.documentElement.scrollWidth")
-    assert width <= window.viewport_size["width"]
-    window.screenshot(path=pictures / f"site-{name.replace('/', '-')}-{window.name}.png")
-    rules = OF_THE_WINDOW if window.name.startswith("phone") else {}
-    checked = Axe().run(window, options={**BRIEF, **rules}).response
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("name", PAGES, scope="module")
+def test_the_page_fits_its_window_and_is_accessible(name, window, page, pictures):
+    size, scheme = WINDOWS[window]
+    page.set_viewport_size(size)
+    page.emulate_media(color_scheme=scheme)
+    page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=scheme)
+    assert not page.left  # nothing comes from the network
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    page.screenshot(path=pictures / f"site-{name.replace('/', '-')}-{window}.png")
+    rules = OF_THE_WINDOW if window.startswith("phone") else {}
+    checked = Axe().run(page, options={**BRIEF, **rules}).response
     assert checked["passes"]
     found = [v for v in checked["violations"] if v["impact"] in SERIOUS]
     assert not found, json.dumps(
@@ -63,10 +67,8 @@ def test_the_page_fits_its_window_and_is_accessible(name, window, site, pictures
     )
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_figures_are_described_tables_drawn_and_headings_in_order(name, site, open_page):
-    page = open_page()
-    show(page, site, name)
+@pytest.mark.parametrize("name", NOTEBOOKS, scope="module")
+def test_figures_are_described_tables_drawn_and_headings_in_order(name, page):
     path = next(path for path in course_notebooks() if name.endswith(path.stem))
     outputs = [o for c in nbformat.read(path, as_version=4).cells for o in c.get("outputs", ())]
     descriptions = page.locator("main img").evaluate_all("images => images.map(i => i.alt)")
@@ -82,4 +84,3 @@ def test_figures_are_described_tables_drawn_and_headings_in_order(name, site, op
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     assert page.locator("main mjx-container").count() > 0
     assert page.locator("mjx-merror").count() == 0
-    page.close()
