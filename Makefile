@@ -26,7 +26,7 @@ lab: install ## open the notebooks in JupyterLab (ARGS="--no-browser --port 8890
 	$(BIN)/python -m kdcourse lab $(ARGS)
 
 test: install lint ## run the unit tests and every notebook
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval --nbval-current-env --nbval-cell-timeout=240 tests notebooks
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval --nbval-current-env --nbval-cell-timeout=240 notebooks tests
 
 lint: install ## check style and types
 	$(BIN)/ruff check .
