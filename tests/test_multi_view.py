@@ -93,7 +93,7 @@ def test_a_net_learns_the_set():
     fit(
         model,
         batches(inputs, target),
-        epochs=600,
+        epochs=300,
         optimizer=lambda parameters: torch.optim.SGD(parameters, 0.2),
         scheduler=constant,
         device="cpu",

@@ -125,7 +125,7 @@ def minima(seed: int, *, images: int = IMAGES, epochs: int = 15, nets: int = 4) 
     reason="Negative curvature: |smallest| / largest eigenvalue of the Hessian on 256 training "
     "images, in %, mean over nine points of a filter-normalised slice. It falls with the width, "
     "with shortcuts and without; where training ended there is hardly any.",
-    toy={"images": 64, "epochs": 1, "sample": 16},
+    toy={"images": 64, "epochs": 1, "sample": 8},
 )
 def landscape(
     seed: int, *, images: int = IMAGES, epochs: int = 15, sample: int = 256, extent: float = 0.5
