@@ -222,9 +222,12 @@ def test_the_saved_notebook_reopens_with_what_was_seen(notebook, pictures, lab):
     for number, before in shown.items():
         assert screens(notebook, number) == before
     for number, cell in enumerate(stored.cells):
-        if pictured(cell):
-            assert notebook.node(number).query_selector(".jp-RenderedImage img")
+        assert pictured(cell) == bool(
+            cell.cell_type == "code"
+            and notebook.node(number).query_selector(".jp-RenderedImage img")
+        )
     assert "Error displaying widget" not in notebook.page.content()
+    assert notebook.node(number)
 
 
 def screens(notebook, cell):

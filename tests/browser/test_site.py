@@ -7,7 +7,7 @@ import sys
 
 import nbformat
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.sync_playwright import DEFAULT_OPTIONS, Axe
 
 from kdcourse.notebooks import course_notebooks, is_picture
 
@@ -18,9 +18,9 @@ WINDOWS = {
     "desk-dark": ({"width": 1280, "height": 900}, "dark"),
 }
 NOTEBOOKS = [f"notebooks/{path.stem}" for path in course_notebooks()]
+# Notebooks first, as in their own test: pytest then runs all tests of a page one after the other.
 PAGES = [*NOTEBOOKS, "index", "notebooks", "claims", "api", "api/logit", "api/training"]
 SERIOUS = ("serious", "critical")
-BRIEF = {"resultTypes": ["violations"]}  # all that passed is not described, element by element
 # What a scheme or a small window can change; on the desk every rule is tried.
 OF_THE_WINDOW = {"runOnly": ["color-contrast", "scrollable-region-focusable"]}
 
@@ -59,7 +59,7 @@ def test_the_page_fits_its_window_and_is_accessible(name, window, page, pictures
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     page.screenshot(path=pictures / f"site-{name.replace('/', '-')}-{window}.png")
     rules = OF_THE_WINDOW if window.startswith("phone") else {}
-    checked = Axe().run(page, options={**BRIEF, **rules}).response
+    checked = Axe().run(page, options={**DEFAULT_OPTIONS, **rules}).response
     assert checked["passes"]
     found = [v for v in checked["violations"] if v["impact"] in SERIOUS]
     assert not found, json.dumps(
