@@ -131,12 +131,16 @@ def _lab(options: argparse.Namespace) -> int:
 
     # One thread is as fast as two for the course's small nets, and much faster on a busy machine.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # labconfig/ beside this file: what widgets showed is saved with the notebook; nobody asks
-    # whether to look for news and updates, the course is offline; ← and → move sliders, which in
-    # Notebook 7 would never see them.
+    # labconfig/ beside this file: the state of widgets is saved with the notebook, for
+    # saved_widgets.py; nobody asks whether to look for news and updates, the course is offline;
+    # ← and → move sliders, which in Notebook 7 would never see them.
     ours = [os.environ.get("JUPYTER_CONFIG_PATH", ""), str(Path(__file__).parent)]
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, ours))
-    arguments = [f"--LabApp.default_url=/lab/tree/{START.name}", *options.arguments]
+    arguments = [
+        f"--LabApp.default_url=/lab/tree/{START.name}",
+        "--ServerApp.jpserver_extensions={'kdcourse.saved_widgets': True}",
+        *options.arguments,
+    ]
     if getattr(os, "geteuid", lambda: 1)() == 0:  # as in a container, where Jupyter would refuse
         arguments.append("--allow-root")
     os.chdir(NOTEBOOKS)

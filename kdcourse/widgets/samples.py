@@ -59,8 +59,9 @@ def bars(probabilities: Mapping[str, list[float]], classes: tuple[str, ...], lab
     for k, name in enumerate(classes):
         star = " ★" if k == label else ""
         cells = "".join(
-            f"<td style='width: 240px'><div style='display: inline-block; height: 11px; "
-            f"width: {180 * p[k]:.1f}px; background: {fill}'></div> {100 * p[k]:.1f} %</td>"
+            "<td style='width: 240px; text-align: left'><div style='display: inline-block; "
+            f"height: 11px; width: {180 * p[k]:.1f}px; background: {fill}'></div> "
+            f"{100 * p[k]:.1f} %</td>"
             for p, fill in zip(probabilities.values(), fills, strict=False)
         )
         name = f"<td style='text-align: right'>{html.escape(name)}{star}</td>"

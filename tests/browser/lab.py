@@ -204,8 +204,10 @@ class Notebook:
 
     def save(self) -> None:
         """Press Ctrl+S, and wait until the file is written."""
+        written = "window.jupyterapp.shell.currentWidget.context.contentsModel.last_modified"
+        before = self.page.evaluate(written)
         self.page.keyboard.press("Control+s")
-        self.page.wait_for_function(f"() => {{ {PANEL} return !panel.context.model.dirty }}")
+        self.page.wait_for_function(f"before => {written} !== before", arg=before)
 
     def evaluate(self, code: str, expression: str) -> object:
         """Run code in the notebook's kernel, silently, and return an expression's value."""
