@@ -9,8 +9,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 START = NOTEBOOKS / "index.ipynb"
 MAP = "map"  # id of the start page's cell that holds the map
 IGNORED = "nbval-ignore-output"
-# Outputs that differ from run to run, or that are dead without a kernel.
-LIVE = ("application/vnd.jupyter.widget-view+json",)
+VIEW = "application/vnd.jupyter.widget-view+json"  # an output that is dead without a kernel
 
 
 def course_notebooks() -> list[Path]:
@@ -101,4 +100,4 @@ def _is_live(output: Any) -> bool:
     """Whether an output is a widget or a progress bar."""
     if output.output_type == "stream":
         return output.name == "stderr" and bool(re.search(r"\d+%\|", output.text))
-    return any(kind in output.get("data", {}) for kind in LIVE)
+    return VIEW in output.get("data", {})

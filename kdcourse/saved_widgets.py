@@ -10,13 +10,13 @@ from typing import Any
 
 import nbformat
 
-from kdcourse.notebooks import course_notebooks
+from kdcourse.notebooks import VIEW, course_notebooks
 
-VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 BOXES = {"VBoxModel": "flex-direction: column", "HBoxModel": "align-items: center"}
 SLIDERS = {"IntSliderModel": 0, "FloatSliderModel": 0, "FloatLogSliderModel": 1}  # and defaults
 CHOICES = ("ToggleButtonsModel", "SelectionSliderModel", "DropdownModel")
+SEEN: dict[str, str] = {}  # what widgets showed at the last save, even if their kernel is gone
 HINT = "<div><i>As it was saved. Run the cell again to change it.</i></div>"
 
 
@@ -50,11 +50,15 @@ def freeze(model: dict[str, Any], **_: object) -> None:
             data = output.get("data", {})
             if VIEW not in data:
                 continue
+            name = data[VIEW]["model_id"]
             try:
-                data["text/html"] = as_html(data[VIEW]["model_id"], models)
-                del data[VIEW]
+                SEEN[name] = as_html(name, models)
             except KeyError:
-                left = True
+                if name not in SEEN:
+                    left = True
+                    continue
+            data["text/html"] = SEEN[name]
+            del data[VIEW]
     if not left:
         notebook["metadata"].pop("widgets", None)
 

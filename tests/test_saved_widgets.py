@@ -7,7 +7,8 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from tqdm.notebook import tqdm
 
 from kdcourse import widgets
-from kdcourse.saved_widgets import STATE, VIEW, freeze
+from kdcourse.notebooks import VIEW
+from kdcourse.saved_widgets import STATE, freeze
 
 
 def notebook(*shown):
@@ -84,6 +85,16 @@ def test_a_widget_whose_state_is_unknown_is_left():
     before = copy.deepcopy(model)
     saved(model)
     assert model == before
+
+
+def test_a_widget_whose_kernel_is_gone_is_saved_as_it_was_at_the_save_before():
+    box = widgets.vote()
+    (before,), _ = saved(notebook(box))
+    model = notebook(box)
+    model["content"]["metadata"]["widgets"][STATE]["state"] = {}
+    (after,), state = saved(model)
+    assert after == before
+    assert not state
 
 
 @pytest.mark.parametrize("model", [{"type": "file", "content": "text"}, {"type": "directory"}])

@@ -10,9 +10,8 @@ import nbformat
 import pytest
 from lab import Lab, Notebook
 
-from kdcourse.notebooks import NOTEBOOKS, START, course_notebooks
+from kdcourse.notebooks import NOTEBOOKS, START, VIEW, course_notebooks
 
-VIEW = "application/vnd.jupyter.widget-view+json"
 PRESSED = """screen => {
     window.answer = {changes: 0, empty: 0};
     window.addEventListener('keydown', () => { answer.pressed = performance.now() },
