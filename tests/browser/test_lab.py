@@ -220,6 +220,7 @@ def test_the_saved_notebook_reopens_with_what_was_seen(notebook, pictures, lab):
         notebook.open(f"{notebook.name}.ipynb")
     for number, before in shown.items():
         assert before in screen(notebook, number, ".jp-RenderedHTML")
+    notebook.node(next(iter(shown))).screenshot(path=pictures / f"{notebook.name}-reopened.png")
     stored = nbformat.read(lab.notebooks / f"{notebook.name}.ipynb", as_version=4)
     for number, cell in enumerate(stored.cells):
         assert pictured(cell) == bool(
