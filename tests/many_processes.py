@@ -39,6 +39,7 @@ from kdcourse.training import (
     Saliency,
     SimilarityPreserving,
     StandardizedKD,
+    WarmUp,
     fit,
 )
 
@@ -144,7 +145,12 @@ CASES = {
     ),
     "kd": lambda: trained(CrossEntropy() + LogitKD(4), teacher=teacher()),
     "reverse kd": lambda: trained(LogitKD(2, divergence="reverse"), teacher=teacher()),
+    "Jensen–Shannon kd": lambda: trained(
+        LogitKD(2, divergence="jensen-shannon"), teacher=teacher()
+    ),
+    "kd by rows": lambda: trained(LogitKD(4, rows=5), teacher=teacher()),
     "decoupled kd": lambda: trained(DecoupledKD(), teacher=teacher()),
+    "warm-up": lambda: trained(CrossEntropy() + WarmUp(DecoupledKD(), steps=7), teacher=teacher()),
     "standardized kd": lambda: trained(StandardizedKD(2), teacher=teacher()),
     "attention": lambda: trained(
         CrossEntropy() + 10 * AttentionTransfer(["stage1", "stage2"]), teacher=teacher()

@@ -127,7 +127,7 @@ def test_a_landscape_takes_less_than_a_minute():
 
 def test_throughput_is_stored_as_it_is_printed(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model: model)  # takes a minute, and is torch's
-    monkeypatch.setattr(training, "_under_torchrun", lambda count, *pair: 2.0 / count)
+    monkeypatch.setattr(training, "_under_torchrun", lambda count, *pair, **_: 2.0 / count)
     path = tmp_path / "training.json"
     sizes = {"batch_sizes": (32,), "widths": (4,), "samples": (64, 128)}
     results = training.measure(images=128, rounds=1, path=path, progress=False, **sizes)
@@ -135,10 +135,10 @@ def test_throughput_is_stored_as_it_is_printed(tmp_path, monkeypatch):
     assert json.loads(path.read_text())["processor"]
     assert all(row.images_per_second > 0 for row in results)
     processes = [row for row in results if row.panel == "processes"]
-    expected = [(64, 1), (128, 2), (16, 1), (32, 2)]
+    expected = [(64, 1), (128, 2), (128, 2), (16, 1), (32, 2), (32, 2)]
     assert [(row.images_per_second, row.ratio) for row in processes] == expected
     assert [r.setting for r in results if r.panel == "samples"] == [64] * 3 + [128] * 3
-    rectangular(training.table(results), 6 + 7 + 4)
+    rectangular(training.table(results), 6 + 7 + 6)
     figure = plots.throughput(results)
     assert [axis.get_xlabel() for axis in figure.axes] == [
         "images per second",
@@ -150,7 +150,8 @@ def test_throughput_is_stored_as_it_is_printed(tmp_path, monkeypatch):
 
 
 def test_an_epoch_in_two_processes_is_timed():
-    assert training._under_torchrun(2, "plain4", "plain8", 256) > 0
+    for together in (True, False):
+        assert training._under_torchrun(2, "plain4", "plain8", 256, together=together) > 0
 
 
 def test_tutorial_and_fit_learn_alike():

@@ -12,7 +12,16 @@ from toys import CLASSES, Projected, images, net, noisy, same, train, weights
 from kdcourse import logit, metrics, models
 from kdcourse.augmentation import pad_crop_flip
 from kdcourse.teachers import ClosedTeacher
-from kdcourse.training import CrossEntropy, FrozenTeacher, LogitKD, Run, Teacher, Term, fit
+from kdcourse.training import (
+    CrossEntropy,
+    FrozenTeacher,
+    LogitKD,
+    Run,
+    Saliency,
+    Teacher,
+    Term,
+    fit,
+)
 
 KD = CrossEntropy() + 4.0 * LogitKD()
 
@@ -498,6 +507,8 @@ def test_channels_last_is_refused_where_it_would_crash():
     narrow = models.residual(2, classes=CLASSES)
     with pytest.raises(ValueError, match=r"stage2.0.shortcut.0, a strided 1×1 .* of 2 channels"):
         train(narrow, channels_last=True)
+    with pytest.raises(ValueError, match=r"stage2.0.shortcut.0, a strided 1×1 .* of 2 channels"):
+        train(models.plain(4, classes=CLASSES), Saliency(), teacher=narrow, channels_last=True)
     train(models.residual(16, classes=CLASSES), epochs=1, channels_last=True)
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from many_processes import CASES, accumulated, checkpointed, history_of, states, whole
 
-from kdcourse import processes
+from kdcourse import further, logit, processes, teachers, training
+from kdcourse.training import Term
 
 
 def torchrun(count: int, what: str, folder: Path) -> subprocess.CompletedProcess:
@@ -46,6 +47,20 @@ def test_ten_steps_give_the_weights_of_one_process(results, name):
     alone = states(CASES[name]())
     assert_close(results["weights"][name], alone)
     assert any(not torch.equal(alone[0][weight], initial[weight]) for weight in initial)
+
+
+def test_every_term_is_tried():
+    source = Path(many_processes.__file__).read_text()
+    cases = source[source.index("def hint") :]
+    terms = [
+        name
+        for module in (training, teachers, further)
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Term) and value is not Term
+    ]
+    assert len(terms) > 10
+    assert [name for name in terms if f"{name}(" not in cases] == []
+    assert [d for d in logit.DIVERGENCES[1:] if f'divergence="{d}"' not in cases] == []
 
 
 def test_a_batch_in_parts_gives_the_weights_of_one_in_one_piece(results):

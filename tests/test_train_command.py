@@ -19,6 +19,7 @@ from kdcourse import data, metrics, models
 from kdcourse.__main__ import main
 from kdcourse.data import Splits
 from kdcourse.teachers import CachedLessons
+from kdcourse.teachers.shipped import TEACHERS
 from kdcourse.tips import Consistent
 from kdcourse.train import command, plan, record
 from kdcourse.training import History
@@ -360,6 +361,8 @@ def test_other_options_are_refused_in_the_same_folder(tmp_path, capsys):
     assert capsys.readouterr().err.endswith(
         f"--seed: the run in {tmp_path} was begun with 0, here it is 7; choose another --out\n"
     )
+    assert train(tmp_path, "--teacher-weights", str(TEACHERS / "res16.safetensors"), epochs=1) == 1
+    assert "--teacher-weights: the run in" in capsys.readouterr().err
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert train(tmp_path, "--channels-last", epochs=1) == 0
 

@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -289,24 +290,32 @@ def in_processes(images: int, rounds: int, counts: Sequence[int] = (1, 2)) -> li
     """Time epochs of ``fit`` under ``torchrun``, each process on one thread, in turn.
 
     Small nets, whose steps are hardly longer than what they have to tell each other, and large.
+    Processes that each learn from their share of every batch by themselves, and tell each other
+    nothing, show what the machine allows.
     """
     results = []
     pairs = ("plain8", "res16", images), ("res16", "res48", images // 4)
+    arms = [(count, True) for count in counts] + [(max(counts), False)]
     for number, (student, teacher, part) in enumerate(pairs):
         seconds: dict[str, list[float]] = {}
         for _ in range(rounds):
-            for count in counts:
+            for count, together in arms:
                 name = f"{student} from {teacher}, {count} process" + ("es" if count > 1 else "")
-                taken = _under_torchrun(count, student, teacher, part)
+                if not together:
+                    name += ", each by itself"
+                taken = _under_torchrun(count, student, teacher, part, together=together)
                 seconds.setdefault(name, []).append(taken)
         results += _throughputs("processes", number, seconds, part)
     return results
 
 
-def _under_torchrun(count: int, student: str, teacher: str, images: int) -> float:
+def _under_torchrun(
+    count: int, student: str, teacher: str, images: int, *, together: bool
+) -> float:
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    what = [student, teacher, str(images), "together" if together else "apart"]
     run = subprocess.run(
-        [sys.executable, "-m", *launcher, "-m", __name__, student, teacher, str(images)],
+        [sys.executable, "-m", *launcher, "-m", __name__, *what],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -316,16 +325,21 @@ def _under_torchrun(count: int, student: str, teacher: str, images: int) -> floa
     return float(run.stdout.strip().splitlines()[-1])
 
 
-def _process(student: str, teacher: str, images: int, epochs: int = 3) -> None:
+def _process(student: str, teacher: str, images: int, *, together: bool, epochs: int = 3) -> None:
     """Print the median seconds of an epoch, after one to warm up."""
-    with processes.joined("cpu"), one_thread():
-        taught = models.by_name(teacher, seed=0).eval()
-        train = fashion_mnist().train[:images]
-        way = by_fit(train, taught, models.by_name(student, seed=0), augment=pad_crop_flip())
+    shares = 1 if together else int(os.environ["WORLD_SIZE"])
+    with processes.joined("cpu") if together else nullcontext(), one_thread():
+        way = by_fit(
+            fashion_mnist().train[: images // shares],
+            models.by_name(teacher, seed=0).eval(),
+            models.by_name(student, seed=0),
+            augment=pad_crop_flip(),
+            batch_size=128 // shares,
+        )
         (seconds,) = in_turn([way], epochs)
-        if processes.is_main():
+        if os.environ["RANK"] == "0":
             print(statistics.median(seconds), flush=True)
 
 
 if __name__ == "__main__":
-    _process(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    _process(sys.argv[1], sys.argv[2], int(sys.argv[3]), together=sys.argv[4] == "together")

@@ -52,7 +52,7 @@ class Options:
     student: str = _option("", NET, "net to train: plain8, res16, resnet20, wrn-16-2, …", "NET")
     teacher: str = _option("none", NET, "who teaches, see below", "TEACHER")
     teacher_weights: tuple[str, ...] = _option(
-        (), NET, "weights of the teacher's nets, in the order of their names", "FILE", free=True
+        (), NET, "weights of the teacher's nets, in the order of their names", "FILE"
     )
     loss: str = _option("ce", NET, "sum of terms, such as 'ce + 0.9*kd(temperature=4)'", "TERMS")
     data: str = _option("fashion-mnist", DATA, "a classification set of torchvision", "NAME")

@@ -78,14 +78,18 @@ class Run(Learner):
             if self.teacher.follows_student:  # a copy of a student that was made here
                 processes.same_weights(self.teacher)
         if channels_last:
-            _check_channels_last(student, self.device)
+            check_channels_last(student, self.teacher, objective, self.device)
             for model in filter(None, (student, self.teacher)):
                 model.to(memory_format=torch.channels_last)
         self.parallel: nn.Module = _Judged(student, self.objective, compile)
         if processes.count() > 1:
             # What lies behind the last layer that a term looks at gets no gradient.
             early = all(term.student_layers for _, term in objective.parts())
-            self.parallel = DistributedDataParallel(self.parallel, find_unused_parameters=early)
+            self.parallel = DistributedDataParallel(
+                self.parallel,
+                find_unused_parameters=early,
+                broadcast_buffers=False,  # once an epoch is enough, see Learner.epoch
+            )
         trained = [p for p in [*parameters, *objective.parameters()] if p.requires_grad]
         if optimizer is None:
             self.optimizer: Optimizer = torch.optim.SGD(
@@ -297,9 +301,18 @@ def described(value: object) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
-def _check_channels_last(model: nn.Module, device: torch.device) -> None:
-    """Refuse what oneDNN cannot do: see :func:`kdcourse.data.in_order`."""
-    for name, part in model.named_modules():
+def check_channels_last(
+    student: nn.Module, teacher: nn.Module | None, objective: Objective, device: torch.device
+) -> None:
+    """Refuse gradients that oneDNN cannot take: see :func:`kdcourse.data.in_order`.
+
+    Raises:
+        ValueError: naming the layer, of the student or of a teacher that is differentiated, too.
+    """
+    differentiated = nn.ModuleList([student])
+    if teacher is not None and objective.needs_input_gradient:
+        differentiated.append(teacher)
+    for name, part in differentiated.named_modules():
         if (
             device.type == "cpu"
             and isinstance(part, nn.Conv2d)
@@ -307,8 +320,9 @@ def _check_channels_last(model: nn.Module, device: torch.device) -> None:
             and max(part.stride) > 1
             and part.in_channels < 16
         ):
+            _, layer = name.split(".", 1)
             raise ValueError(
-                f"channels_last cannot be used on a CPU with {name}, a strided 1×1 convolution of "
+                f"channels_last cannot be used on a CPU with {layer}, a strided 1×1 convolution of "
                 f"{part.in_channels} channels: with fewer than 16, oneDNN writes past its memory"
             )
 
