@@ -87,7 +87,8 @@ def as_html(name: str, models: dict[str, Any]) -> str:
         value, most = state.get("value", 0.0), state.get("max", 100.0)
         return f"<progress value='{value}' max='{most}'></progress>"
     if kind in CHOICES:
-        value = state["_options_labels"][state["index"]]
+        chosen = state.get("index")
+        value = "" if chosen is None else state["_options_labels"][chosen]
     else:
         value = state.get("value", SLIDERS[kind])
     value = f"{value:.3g}" if isinstance(value, float) else str(value)

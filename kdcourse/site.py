@@ -13,7 +13,17 @@ from kdcourse import claims, notebooks
 
 DOCS = Path(__file__).parents[1] / "docs"
 # What runs the course, not what a practitioner imports.
-TOOLS = {"__main__", "checks", "homework", "notebooks", "readme", "selftest", "site", "train"}
+TOOLS = {
+    "__main__",
+    "checks",
+    "homework",
+    "notebooks",
+    "readme",
+    "saved_widgets",
+    "selftest",
+    "site",
+    "train",
+}
 
 
 def build(folder: Path) -> int:

@@ -55,6 +55,13 @@ def test_settings_at_their_defaults_which_are_not_in_the_state():
     assert "<div>temperature: 1</div><div>0</div>" in output["text/html"]
 
 
+def test_a_choice_that_was_not_made():
+    (output,), _ = saved(
+        notebook(ipywidgets.Dropdown(description="way", options=["left"], value=None))
+    )
+    assert "<div>way</div>" in output["text/html"]
+
+
 def test_a_progress_bar_is_saved_with_its_numbers():
     bar = tqdm(total=3, unit="step")
     bar.update(2)

@@ -180,7 +180,8 @@ def ways(train: Images) -> dict[str, Way]:
     """Return all ways: the tutorial's, a faster variant of it, ours, ours with all that pays."""
     teacher = pretrained("res16")
     lessons = CachedLessons(teacher, train, views=Consistent(pad_crop_flip()), epochs=1)
-    fast: dict[str, Any] = {"compile": True, "channels_last": True, "optimizer": fused_sgd}
+    precision = torch.bfloat16 if has_bfloat16() else False
+    fast: dict[str, Any] = {"compile": True, "channels_last": True, "autocast": precision}
     augmented: dict[str, Any] = {"augment": pad_crop_flip()}
     variant = {"the same, images as tensors, transforms.v2": by_tutorial(PerImage(train), teacher)}
     plain = usual(train, teacher)
@@ -209,6 +210,12 @@ def knobs(train: Images) -> dict[str, Way]:
         "… fused SGD": way(optimizer=fused_sgd),
         "… autocast to bfloat16": way(autocast=torch.bfloat16),
     }
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16; without, it is slow."""
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(has for name, has in found.items() if name.endswith("bf16"))
 
 
 def by_fit(

@@ -160,12 +160,6 @@ class Notebook:
             timeout=1_200_000,
         )
 
-    def wait_until_busy(self) -> None:
-        """Wait until the kernel runs a cell."""
-        self.page.wait_for_function(
-            f"() => {{ {PANEL} return panel.sessionContext.session.kernel.status === 'busy' }}"
-        )
-
     def cells(self) -> list[dict]:
         """Return the cells as they would be stored."""
         return self.page.evaluate(

@@ -54,7 +54,7 @@ def notebook(request, desk, pictures):
     notebook.open(f"{name}.ipynb")
     desk.screenshot(path=pictures / f"{name}-top.png")
     notebook.menu("Run", "Run All Cells")
-    notebook.wait_until_busy()
+    notebook.wait_until_run(notebook.code_cells()[2])
     assert not notebook.has_run()
     notebook.restart_and_run_all()
     notebook.wait_until_run()
