@@ -176,6 +176,7 @@ def test_schedules(text, expected):
         "--views function-matching --augment crop-flip --cache 2 --loss kd",
         "--teacher ensemble(res16,closed(res16-augmented,top-k=3))",
         "--teacher momentum(mean-teacher)",
+        "--teacher momentum(0.9) --views crossed --augment resized-crop --loss self-distillation",
         "--loss ce+hint(stage2)+attention([stage1,stage3])+rkd-distance+rkd-angle+seed+saliency",
         "--validation 0",
         "--momentum 0 --no-nesterov",

@@ -11,6 +11,7 @@ from kdcourse import feature, training
 from kdcourse.further import SEED
 from kdcourse.metrics import evaluation_mode
 from kdcourse.models import capture, seeded
+from kdcourse.teachers import SelfDistillation
 from kdcourse.train.arguments import Maker, bind, make, signature
 from kdcourse.train.expression import Call, parse, unknown
 from kdcourse.training import FeatureHint, Objective, Term, WarmUp
@@ -76,12 +77,14 @@ TERMS: dict[str, Maker] = {
     "rkd-angle": training.RKDAngle,
     "similarity": training.SimilarityPreserving,
     "seed": SEED,
+    "self-distillation": SelfDistillation,
     "warm-up": warm_up,
 }
 # Arguments that TermMaker fills in.
 FILLED_IN = {
     "hint": ("shapes", "seed"),
     "seed": ("student_width", "teacher_width", "seed"),
+    "self-distillation": ("outputs",),
     "warm-up": ("term", "steps_an_epoch"),
 }
 
@@ -129,6 +132,9 @@ class TermMaker:
             layer = bind(SEED, call, FILLED_IN["seed"]).get("layer", "embedding")
             student, teacher = (shape[1:].numel() for shape in self._shapes(layer))
             given = {"student_width": student, "teacher_width": teacher, "seed": self.seed}
+        elif call.name == "self-distillation":
+            with evaluation_mode(self.student), torch.no_grad():
+                given = {"outputs": self.student(self.inputs).shape[1]}
         elif call.name == "warm-up":
             if not call.positional:
                 raise ValueError(f"warm-up at character {call.place} needs a term: warm-up(kd, 20)")

@@ -7,6 +7,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from kdcourse import augmentation, tips
 from kdcourse.data import Augmentation, Views
+from kdcourse.teachers import CrossedViews
 from kdcourse.train import aims, teaching
 from kdcourse.train.arguments import Maker, make, signature
 from kdcourse.train.expression import one, parse, unknown
@@ -26,6 +27,7 @@ VIEWS: dict[str, Callable[[Augmentation], Views]] = {
     "independent": tips.Independent,
     "consistent": tips.Consistent,
     "function-matching": tips.FunctionMatching,
+    "crossed": CrossedViews,
 }
 
 
