@@ -44,7 +44,7 @@ def freeze(model: dict[str, Any], **_: object) -> None:
         return
     notebook = model["content"]
     models = notebook["metadata"].get("widgets", {}).get(STATE, {}).get("state", {})
-    left = False
+    all_shown = True
     for cell in notebook["cells"]:
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
@@ -55,11 +55,11 @@ def freeze(model: dict[str, Any], **_: object) -> None:
                 SEEN[name] = as_html(name, models)
             except KeyError:
                 if name not in SEEN:
-                    left = True
+                    all_shown = False
                     continue
             data["text/html"] = SEEN[name]
             del data[VIEW]
-    if not left:
+    if all_shown:
         notebook["metadata"].pop("widgets", None)
 
 

@@ -9,9 +9,9 @@ import many_processes
 import pytest
 import torch
 from many_processes import CASES, accumulated, checkpointed, history_of, states, whole
+from toys import terms
 
-from kdcourse import further, logit, processes, teachers, training
-from kdcourse.training import Term
+from kdcourse import logit, processes
 
 
 def torchrun(count: int, what: str, folder: Path) -> subprocess.CompletedProcess:
@@ -52,14 +52,9 @@ def test_ten_steps_give_the_weights_of_one_process(results, name):
 def test_every_term_is_tried():
     source = Path(many_processes.__file__).read_text()
     cases = source[source.index("def hint") :]
-    terms = [
-        name
-        for module in (training, teachers, further)
-        for name, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, Term) and value is not Term
-    ]
-    assert len(terms) > 10
-    assert [name for name in terms if f"{name}(" not in cases] == []
+    names = [term.__name__ for term in terms()]
+    assert len(names) > 10
+    assert [name for name in names if f"{name}(" not in cases] == []
     assert [d for d in logit.DIVERGENCES[1:] if f'divergence="{d}"' not in cases] == []
 
 

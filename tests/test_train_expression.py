@@ -8,8 +8,8 @@ from typing import get_type_hints
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from toys import terms
 
-from kdcourse import further, teachers, training
 from kdcourse.train import vocabulary
 from kdcourse.train.aims import TERMS, TermMaker
 from kdcourse.train.arguments import bind, make, signature
@@ -200,12 +200,7 @@ def test_signatures_are_those_of_the_classes():
 
 def test_every_term_has_a_name():
     named = {m if isinstance(m, type) else get_type_hints(m)["return"] for m in TERMS.values()}
-    assert named == {
-        value
-        for module in (training, teachers, further)
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, training.Term) and value != training.Term
-    }
+    assert named == terms()
 
 
 def test_names_may_hold_dashes_and_dots_but_no_blanks():

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from kdcourse import models
+from kdcourse import further, models, teachers, training
 from kdcourse.data import Images, replay
 from kdcourse.training import History, Term, fit
 
@@ -46,6 +46,16 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     """Whether two sets of weights are the same, bit by bit."""
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def terms() -> set[type[Term]]:
+    """Every term of the package."""
+    return {
+        value
+        for module in (training, teachers, further)
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Term) and value is not Term
+    }
 
 
 class Projected(Term):

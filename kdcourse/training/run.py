@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -309,10 +310,10 @@ def check_channels_last(
     Raises:
         ValueError: naming the layer, of the student or of a teacher that is differentiated, too.
     """
-    differentiated = nn.ModuleList([student])
+    differentiated = [student]
     if teacher is not None and objective.needs_input_gradient:
         differentiated.append(teacher)
-    for name, part in differentiated.named_modules():
+    for name, part in chain.from_iterable(model.named_modules() for model in differentiated):
         if (
             device.type == "cpu"
             and isinstance(part, nn.Conv2d)
@@ -320,9 +321,8 @@ def check_channels_last(
             and max(part.stride) > 1
             and part.in_channels < 16
         ):
-            _, layer = name.split(".", 1)
             raise ValueError(
-                f"channels_last cannot be used on a CPU with {layer}, a strided 1×1 convolution of "
+                f"channels_last cannot be used on a CPU with {name}, a strided 1×1 convolution of "
                 f"{part.in_channels} channels: with fewer than 16, oneDNN writes past its memory"
             )
 
