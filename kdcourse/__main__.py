@@ -127,18 +127,18 @@ def _lab(options: argparse.Namespace) -> int:
 
     from jupyterlab.labapp import LabApp
 
-    from kdcourse.notebooks import NOTEBOOKS, START
+    from kdcourse.course.notebooks import NOTEBOOKS, START
 
     # One thread is as fast as two for the course's small nets, and much faster on a busy machine.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # labconfig/ beside this file: the state of widgets is saved with the notebook, for
+    # course/labconfig/: the state of widgets is saved with the notebook, for
     # saved_widgets.py; nobody asks whether to look for news and updates, the course is offline;
     # ← and → move sliders, which in Notebook 7 would never see them.
-    ours = [os.environ.get("JUPYTER_CONFIG_PATH", ""), str(Path(__file__).parent)]
+    ours = [os.environ.get("JUPYTER_CONFIG_PATH", ""), str(Path(__file__).parent / "course")]
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, ours))
     arguments = [
         f"--LabApp.default_url=/lab/tree/{START.name}",
-        "--ServerApp.jpserver_extensions={'kdcourse.saved_widgets': True}",
+        "--ServerApp.jpserver_extensions={'kdcourse.course.saved_widgets': True}",
         *options.arguments,
     ]
     if getattr(os, "geteuid", lambda: 1)() == 0:  # as in a container, where Jupyter would refuse
@@ -155,7 +155,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from kdcourse import claims
+    from kdcourse.course import claims
 
     if not options.stored:
         claims.reproduce(options.ids, seeds=options.seeds, jobs=options.jobs)
@@ -173,7 +173,7 @@ def _teachers(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from kdcourse.bench import chunks, losses, overhead, training
+    from kdcourse.course.bench import chunks, losses, overhead, training
 
     if options.training:
         print(training.table(training.measure(rounds=options.rounds)))
@@ -187,7 +187,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _notebooks(options: argparse.Namespace) -> int:
-    from kdcourse import notebooks
+    from kdcourse.course import notebooks
 
     if not options.paths:
         notebooks.write_map()
@@ -221,13 +221,13 @@ def _grade(options: argparse.Namespace) -> int:
 
 
 def _site(options: argparse.Namespace) -> int:
-    from kdcourse import site
+    from kdcourse.course import site
 
     return site.build(options.folder)
 
 
 def _readme(options: argparse.Namespace) -> int:
-    from kdcourse import readme
+    from kdcourse.course import readme
 
     readme.write()
     return 0

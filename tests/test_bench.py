@@ -4,8 +4,8 @@ import sys
 import pytest
 import torch
 
-from kdcourse import plots
-from kdcourse.bench import chunks, compare, losses, overhead, training
+from kdcourse.course import plots
+from kdcourse.course.bench import chunks, compare, losses, overhead, training
 from kdcourse.data import fashion_mnist
 from kdcourse.training.device import one_thread
 

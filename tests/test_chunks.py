@@ -7,7 +7,7 @@ import torch
 from toys import net, same, train, weights
 
 from kdcourse import logit
-from kdcourse.bench.compare import peak_memory
+from kdcourse.course.bench.compare import peak_memory
 from kdcourse.data import replay
 from kdcourse.teachers import ClosedTeacher
 from kdcourse.training import LogitKD

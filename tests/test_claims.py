@@ -16,7 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from kdcourse.claims import (
+from kdcourse.course.claims import (
     CLAIMS,
     Bound,
     Claim,
@@ -30,9 +30,9 @@ from kdcourse.claims import (
     reproduce,
     table,
 )
-from kdcourse.claims import results as stored_results
-from kdcourse.claims.claim import claim, estimate
-from kdcourse.claims.results import RESULTS, Result, digest, load, save
+from kdcourse.course.claims import results as stored_results
+from kdcourse.course.claims.claim import claim, estimate
+from kdcourse.course.claims.results import RESULTS, Result, digest, load, save
 from kdcourse.teachers.shipped import card
 
 ROOT = Path(__file__).parents[1]
@@ -222,8 +222,8 @@ def test_missing_results_are_named(tmp_path):
 TOY = '''
 """A claim."""
 
-from kdcourse.claims import experiment
-from kdcourse.claims.claim import claim
+from kdcourse.course.claims import experiment
+from kdcourse.course.claims.claim import claim
 
 SCALE = 2.0
 UNUSED = 1
@@ -256,7 +256,7 @@ def toy_digest(registry, tmp_path, monkeypatch):
 
     def edited(old="", new=""):
         assert old in TOY
-        name, path = "kdcourse.claims._toy", tmp_path / f"toy{next(number)}.py"
+        name, path = "kdcourse.course.claims._toy", tmp_path / f"toy{next(number)}.py"
         path.write_text(TOY.replace(old, new) if old else TOY)
         spec = importlib.util.spec_from_file_location(name, path)
         module = importlib.util.module_from_spec(spec)
@@ -330,7 +330,8 @@ def test_digest_changes_with_the_weights_of_the_teacher(toy_digest, monkeypatch)
 
 def test_digest_is_the_same_in_another_process():
     code = (
-        "import json; from kdcourse.claims import CLAIMS; from kdcourse.claims.results import *; "
+        "import json; from kdcourse.course.claims import CLAIMS; "
+        "from kdcourse.course.claims.results import *; "
         "print(json.dumps({id: digest(claim) for id, claim in CLAIMS.items()}))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "1"}

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from kdcourse import claims
 from kdcourse.__main__ import _parser, main
+from kdcourse.course import claims
 from kdcourse.teachers import shipped
 
 (COMMANDS,) = (

@@ -5,8 +5,8 @@ import re
 import nbformat
 import pytest
 
-from kdcourse import notebooks
-from kdcourse.claims import CLAIMS
+from kdcourse.course import notebooks
+from kdcourse.course.claims import CLAIMS
 
 PATHS = notebooks.course_notebooks()
 

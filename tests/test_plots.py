@@ -3,9 +3,10 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from kdcourse import logit, plots
-from kdcourse.bench.losses import Cost
-from kdcourse.claims import Claim, Effect, Result
+from kdcourse import logit
+from kdcourse.course import plots
+from kdcourse.course.bench.losses import Cost
+from kdcourse.course.claims import Claim, Effect, Result
 from kdcourse.data import Images
 from kdcourse.motivation import Landscape
 from kdcourse.training import History

@@ -6,9 +6,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from tqdm.notebook import tqdm
 
-from kdcourse import widgets
-from kdcourse.notebooks import VIEW
-from kdcourse.saved_widgets import STATE, freeze
+from kdcourse.course import widgets
+from kdcourse.course.notebooks import VIEW
+from kdcourse.course.saved_widgets import STATE, freeze
 
 
 def notebook(*shown):

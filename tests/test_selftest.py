@@ -3,7 +3,8 @@ from importlib import metadata
 
 import pytest
 
-from kdcourse import data, selftest
+from kdcourse import data
+from kdcourse.course import selftest
 from kdcourse.data import COURSE_DATA
 from kdcourse.teachers import shipped
 

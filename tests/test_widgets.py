@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from kdcourse import logit, widgets
-from kdcourse.claims import Claim, Result
+from kdcourse import logit
+from kdcourse.course import widgets
+from kdcourse.course.claims import Claim, Result
 from kdcourse.data import Images, replay
 from kdcourse.motivation import Landscape
 from kdcourse.teachers import majority_vote_accuracy

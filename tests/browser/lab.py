@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import ElementHandle, Page
 
-from kdcourse.notebooks import NOTEBOOKS
+from kdcourse.course.notebooks import NOTEBOOKS
 
 
 class Lab:

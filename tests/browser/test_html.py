@@ -8,7 +8,7 @@ import jupyter_server_mathjax
 import nbformat
 import pytest
 
-from kdcourse.notebooks import course_notebooks, is_picture
+from kdcourse.course.notebooks import course_notebooks, is_picture
 
 MATHJAX = Path(jupyter_server_mathjax.__file__).parent / "static"
 # The fonts that this MathJax has; the one that nbconvert links to on the network has others.

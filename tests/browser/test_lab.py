@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from lab import Lab, Notebook
 
-from kdcourse.notebooks import NOTEBOOKS, START, VIEW, course_notebooks
+from kdcourse.course.notebooks import NOTEBOOKS, START, VIEW, course_notebooks
 
 PRESSED = """screen => {
     window.answer = {changes: 0, empty: 0};

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import DEFAULT_OPTIONS, Axe
 
-from kdcourse.notebooks import course_notebooks, is_picture
+from kdcourse.course.notebooks import course_notebooks, is_picture
 
 # Layout depends on the size, contrast on the scheme: two of the four see all of both.
 # The small one first: when a page is opened, what can be scrolled is put in reach of the keyboard.

@@ -7,7 +7,7 @@ import pytest
 from lab import Notebook
 from nbformat.v4 import new_code_cell, new_notebook
 
-from kdcourse.notebooks import course_notebooks, normalize
+from kdcourse.course.notebooks import course_notebooks, normalize
 
 CELLS = [
     "from kdcourse import data, metrics, models\n"

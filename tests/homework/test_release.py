@@ -9,8 +9,8 @@ import nbformat
 import pytest
 from otter.api import grade_submission
 
-from kdcourse import notebooks
 from kdcourse.__main__ import main
+from kdcourse.course import notebooks
 from kdcourse.homework import release
 
 STUDENT = notebooks.NOTEBOOKS / "homework"

@@ -1,5 +1,0 @@
-"""What the package costs, as ratios measured side by side: ``python -m kdcourse bench``."""
-
-from kdcourse.bench import chunks, losses, overhead, training
-
-__all__ = ["chunks", "losses", "overhead", "training"]

@@ -1,0 +1,1 @@
+"""What serves the course: claims, figures, widgets, notebooks, benchmarks, site, self-test."""

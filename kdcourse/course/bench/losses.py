@@ -1,0 +1,171 @@
+"""What the losses cost, forward and backward, against those of torchdistill.
+
+torchdistill is the distillation library that is best looked after; its losses are what a course
+or a paper would otherwise use. It is needed for this benchmark only (the extra ``test``).
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from kdcourse.course.bench.compare import compare, peak_memory, store
+from kdcourse.course.claims.results import RESULTS, current_versions
+from kdcourse.data import replay
+from kdcourse.feature import attention_transfer_loss
+from kdcourse.relational import (
+    rkd_angle_loss,
+    rkd_distance_loss,
+    similarity_preserving_loss,
+)
+from kdcourse.training.device import one_thread
+
+PATH = RESULTS / "bench-losses.json"
+Loss = Callable[[Tensor, Tensor], Tensor]
+WIDTH = 512  # D, where the cost is drawn against N
+SAMPLES = (16, 32, 64, 128, 256)
+EMBEDDINGS = [(n, WIDTH) for n in SAMPLES] + [(32, 25088)]
+FEATURES = [(n, 64, 8, 8) for n in SAMPLES] + [(32, 64, 56, 56)]
+
+
+@dataclass
+class Cost:
+    """Cost of one loss on inputs of one shape.
+
+    Attributes:
+        loss: its name.
+        shape: of student's and teacher's inputs.
+        ours: median seconds, forward and backward.
+        other: of torchdistill.
+        ratio: median over the rounds of ours ÷ other, taken round by round.
+        our_memory: peak bytes of living tensors.
+        other_memory: of torchdistill.
+    """
+
+    loss: str
+    shape: tuple[int, ...]
+    ours: float
+    other: float
+    ratio: float
+    our_memory: int
+    other_memory: int
+
+
+def measure(
+    *,
+    rounds: int = 9,
+    embeddings: Sequence[tuple[int, ...]] = EMBEDDINGS,
+    features: Sequence[tuple[int, ...]] = FEATURES,
+    path: Path = PATH,
+    progress: bool = True,
+) -> list[Cost]:
+    """Compare every loss on one thread, store the costs with the versions, and return them."""
+    shapes = {"attention": features}
+    work = [
+        (name, shape, *losses)
+        for name, losses in _losses().items()
+        for shape in shapes.get(name, embeddings)
+    ]
+    costs = []
+    with one_thread():
+        for name, shape, ours, other in tqdm(work, disable=not progress, unit="loss"):
+            costs.append(_cost(name, shape, ours, other, rounds))
+    versions = {**current_versions(), "torchdistill": version("torchdistill")}
+    stored = [asdict(cost) for cost in costs]
+    store(path, "python -m kdcourse bench", versions, rounds=rounds, costs=stored)
+    return costs
+
+
+def load(path: Path = PATH) -> list[Cost]:
+    """Return the stored costs."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; measure: python -m kdcourse bench")
+    return [Cost(**cost) for cost in json.loads(path.read_text())["costs"]]
+
+
+def table(costs: Sequence[Cost]) -> str:
+    """Return the costs as a Markdown table."""
+    lines = [
+        "| loss | input | ours, ms | torchdistill, ms | faster by | ours, MB | torchdistill, MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {c.loss} | {' × '.join(map(str, c.shape))} | {1e3 * c.ours:.2f} | "
+        f"{1e3 * c.other:.2f} | **{_times(1 / c.ratio)}** | {c.our_memory / 1e6:.1f} | "
+        f"{c.other_memory / 1e6:.1f} |"
+        for c in costs
+    ]
+    return "\n".join(lines)
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.0f}×" if factor >= 10 else f"{factor:.1f}×"
+
+
+def _cost(name: str, shape: tuple[int, ...], ours: Loss, other: Loss, rounds: int) -> Cost:
+    draw = replay(0)
+    student, teacher = (torch.randn(shape, generator=draw) for _ in range(2))
+    if name == "attention":
+        student, teacher = student.relu(), teacher.relu()
+
+    def run(loss: Loss) -> None:
+        leaf = student.detach().requires_grad_()
+        loss(leaf, teacher).backward()
+
+    once = compare(name, lambda: run(ours), lambda: run(other), 1)
+    # Several calls in a row, as caches are cold in the first one after the other side's.
+    repeats = max(1, int(0.05 / once.ours))
+
+    def several(loss: Loss) -> None:
+        for _ in range(repeats):
+            run(loss)
+
+    timed = compare(name, lambda: several(ours), lambda: several(other), rounds)
+    return Cost(
+        name,
+        shape,
+        timed.ours / repeats,
+        timed.other / repeats,
+        timed.ratio,
+        peak_memory(lambda: run(ours)),
+        peak_memory(lambda: run(other)),
+    )
+
+
+def _losses() -> dict[str, tuple[Loss, Loss]]:
+    """Return every loss and torchdistill's, each with the same reduction as far as it has one."""
+    try:
+        from torchdistill.losses import mid_level
+    except ImportError as error:
+        raise RuntimeError('bench needs torchdistill: pip install -e ".[test]"') from error
+
+    def shown(loss: Any) -> Loss:
+        return lambda student, teacher: loss({"s": {"output": student}}, {"t": {"output": teacher}})
+
+    pairs = {"pair": {"student": {"io": "output", "path": "s"}}}
+    pairs["pair"]["teacher"] = {"io": "output", "path": "t"}
+    rkd = mid_level.RKDLoss("s", "t", 1.0, 1.0, "mean")
+    return {
+        "distance": (
+            rkd_distance_loss,
+            lambda student, teacher: rkd.compute_rkd_distance_loss(teacher, student),
+        ),
+        "angle": (
+            rkd_angle_loss,
+            lambda student, teacher: rkd.compute_rkd_angle_loss(teacher, student),
+        ),
+        "similarity": (
+            similarity_preserving_loss,
+            shown(mid_level.SPKDLoss("s", "t", "batchmean")),
+        ),
+        "attention": (
+            attention_transfer_loss,
+            shown(mid_level.ATLoss(pairs, mode="paper")),
+        ),
+    }

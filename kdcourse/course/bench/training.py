@@ -1,0 +1,352 @@
+"""Images per second of a distillation epoch: ``fit`` against the usual way to write it.
+
+The usual way is that of PyTorch's tutorial on knowledge distillation: a ``Dataset`` that transforms
+one image at a time, a ``DataLoader``, a teacher that is asked about every batch. Both sides train
+the same student on equally many images, with the same augmentation, loss, optimiser and schedule.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from torchvision.datasets import FashionMNIST, VisionDataset
+from tqdm.auto import tqdm
+
+from kdcourse import models, processes
+from kdcourse.augmentation import pad_crop_flip
+from kdcourse.course.bench.compare import in_turn, median_ratio, processor, store
+from kdcourse.course.bench.overhead import PerImage
+from kdcourse.course.claims.results import RESULTS, current_versions
+from kdcourse.data import Images, fashion_mnist
+from kdcourse.teachers import CachedLessons, FoldedTeacher, FrozenTeacher, pretrained
+from kdcourse.tips import Consistent
+from kdcourse.training import CrossEntropy, LogitKD, fit
+from kdcourse.training.device import one_thread
+
+PATH = RESULTS / "bench-training.json"
+BATCH_SIZES, WIDTHS, SAMPLES = (32, 128, 512), (8, 16, 32, 48), (1000, 2000, 4000, 8000)
+TUTORIAL, LIVE, CACHED = "as in PyTorch's tutorial", "fit, live teacher", "fit, cached teacher"
+Way = Callable[[], object]  # trains for one epoch
+
+
+@dataclass
+class Throughput:
+    """How fast one way to train is.
+
+    Attributes:
+        panel: what is compared: ``ways``, ``knobs``, ``processes``, or what the cost grows with.
+        setting: place on the panel's axis; where it has none, number of what is compared there.
+        way: its name.
+        images_per_second: median over the rounds.
+        ratio: its images per second ÷ those of the first way at this place: median over the
+            rounds, taken round by round.
+        rounds: so many rounds.
+    """
+
+    panel: str
+    setting: int
+    way: str
+    images_per_second: float
+    ratio: float
+    rounds: int
+
+
+def measure(
+    *,
+    images: int = 4000,
+    rounds: int = 9,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    widths: Sequence[int] = WIDTHS,
+    samples: Sequence[int] = SAMPLES,
+    path: Path = PATH,
+    progress: bool = True,
+) -> list[Throughput]:
+    """Compare on one thread, store the results with the versions, and return them.
+
+    Args:
+        images: in an epoch.
+        rounds: of ways and knobs; a third as many of processes and of what the cost grows with.
+        batch_sizes: images in a batch.
+        widths: of the teachers, ``res8`` and so on.
+        samples: images in an epoch, where the cost is measured against them.
+        path: where to store.
+        progress: show a progress bar.
+    """
+    everything = fashion_mnist().train
+    train, fewer = everything[:images], max(1, rounds // 3)
+
+    def panels() -> Iterator[list[Throughput]]:
+        yield in_ways("ways", 0, ways(train), images, rounds)
+        yield in_ways("knobs", 0, knobs(train), images, rounds)
+        yield in_processes(images, fewer)
+        for size in batch_sizes:
+            yield in_ways("batch size", size, usual(train, batch_size=size), images, fewer)
+        for width in widths:
+            teacher = models.residual(width, seed=0).eval()
+            yield in_ways("width of the teacher", width, usual(train, teacher), images, fewer)
+        for size in samples:
+            yield in_ways("samples", size, usual(everything[:size]), size, fewer)
+
+    total = 3 + len(batch_sizes) + len(widths) + len(samples)
+    with one_thread():
+        results = [
+            row for panel in tqdm(panels(), total=total, disable=not progress) for row in panel
+        ]
+    store(
+        path,
+        "python -m kdcourse bench --training",
+        current_versions(),
+        images=images,
+        processor=processor(),
+        results=[asdict(row) for row in results],
+    )
+    return results
+
+
+def load(path: Path = PATH) -> list[Throughput]:
+    """Return the stored results."""
+    return [Throughput(**row) for row in json.loads(path.read_text())["results"]]
+
+
+def table(results: Sequence[Throughput]) -> str:
+    """Return ways, knobs and processes as a Markdown table; what grows is drawn."""
+    lines = ["| an epoch | images per second | ratio | to | rounds |", "|---|---|---|---|---|"]
+    first: dict[tuple[str, int], str] = {}
+    for row in results:
+        if row.panel in ("ways", "knobs", "processes"):
+            other = first.setdefault((row.panel, row.setting), row.way)
+            lines.append(
+                f"| {row.way} | {row.images_per_second:,.0f} | **{row.ratio:.2f}** | {other} | "
+                f"{row.rounds} |"
+            )
+    return "\n".join(lines)
+
+
+def in_ways(
+    panel: str, setting: int, compared: Mapping[str, Way], images: int, rounds: int
+) -> list[Throughput]:
+    """Time epochs of so many images, one way after the other in every round."""
+    seconds = dict(zip(compared, in_turn(list(compared.values()), rounds), strict=True))
+    return _throughputs(panel, setting, seconds, images)
+
+
+def _throughputs(
+    panel: str, setting: int, seconds: Mapping[str, list[float]], images: int
+) -> list[Throughput]:
+    first = next(iter(seconds.values()))
+    return [
+        Throughput(
+            panel,
+            setting,
+            way,
+            images / statistics.median(taken),
+            median_ratio(first, taken),
+            len(taken),
+        )
+        for way, taken in seconds.items()
+    ]
+
+
+# The ways.
+
+
+def usual(
+    train: Images, teacher: nn.Module | None = None, *, batch_size: int = 128
+) -> dict[str, Way]:
+    """Return the tutorial's way and ours, with a live and with a cached teacher."""
+    teacher = pretrained("res16") if teacher is None else teacher
+    lessons = CachedLessons(
+        teacher, train, views=Consistent(pad_crop_flip()), epochs=1, batch_size=batch_size
+    )
+    return {
+        TUTORIAL: by_tutorial(OneByOne(train), teacher, batch_size),
+        LIVE: by_fit(train, teacher, batch_size=batch_size, augment=pad_crop_flip()),
+        CACHED: by_fit(lessons, lessons.teacher),
+    }
+
+
+def ways(train: Images) -> dict[str, Way]:
+    """Return all ways: the tutorial's, a faster variant of it, ours, ours with all that pays."""
+    teacher = pretrained("res16")
+    lessons = CachedLessons(teacher, train, views=Consistent(pad_crop_flip()), epochs=1)
+    precision = torch.bfloat16 if has_bfloat16() else False
+    fast: dict[str, Any] = {"compile": True, "channels_last": True, "autocast": precision}
+    augmented: dict[str, Any] = {"augment": pad_crop_flip()}
+    variant = {"the same, images as tensors, transforms.v2": by_tutorial(PerImage(train), teacher)}
+    plain = usual(train, teacher)
+    return {
+        TUTORIAL: plain.pop(TUTORIAL),
+        **variant,
+        **plain,
+        f"{LIVE}, tuned": by_fit(train, FoldedTeacher(teacher), **augmented, **fast),
+        f"{CACHED}, tuned": by_fit(lessons, lessons.teacher, **fast),
+    }
+
+
+def knobs(train: Images) -> dict[str, Way]:
+    """Return ``fit`` with a live teacher, and the same with one thing changed."""
+    teacher = pretrained("res16")
+
+    def way(teacher: nn.Module = teacher, **options: Any) -> Way:
+        return by_fit(train, teacher, augment=pad_crop_flip(), **options)
+
+    return {
+        LIVE: way(),
+        "… batch norm folded into the teacher": way(FoldedTeacher(teacher)),
+        "… teacher through torch.compile": way(FrozenTeacher(torch.compile(teacher))),  # type: ignore[arg-type]
+        "… student through torch.compile": way(compile=True),
+        "… channels-last": way(channels_last=True),
+        "… fused SGD": way(optimizer=fused_sgd),
+        "… autocast to bfloat16": way(autocast=torch.bfloat16),
+    }
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16; without, it is slow."""
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(has for name, has in found.items() if name.endswith("bf16"))
+
+
+def by_fit(
+    train: Images | CachedLessons,
+    teacher: nn.Module,
+    student: nn.Module | None = None,
+    **options: Any,
+) -> Way:
+    """Train one student further with every call, plain8 by default."""
+    student = models.plain(8, seed=0) if student is None else student
+    objective = CrossEntropy() + LogitKD(4)
+    options = {"epochs": 1, "device": "cpu", "progress": False, **options}
+    return lambda: fit(student, train, objective, teacher=teacher, **options).last["loss"]
+
+
+def fused_sgd(parameters: Any) -> torch.optim.Optimizer:
+    """Make the default optimiser of ``fit``, all parameters in one kernel."""
+    return torch.optim.SGD(
+        parameters, 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
+    )
+
+
+class OneByOne(FashionMNIST):
+    """Images as torchvision's data set gives them: a PIL image each, transformed on its own."""
+
+    def __init__(self, train: Images):
+        transform = transforms.Compose(
+            [
+                transforms.RandomCrop(train.pixels.shape[-1], padding=2),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(train.mean, train.std),
+            ]
+        )
+        VisionDataset.__init__(self, "", transform=transform)  # past the reading of files
+        self.data, self.targets = train.pixels[:, 0], train.target
+
+
+def by_tutorial(images: Dataset, teacher: nn.Module, batch_size: int = 128) -> Way:
+    """Train one student further with every call, by a loop as in PyTorch's tutorial.
+
+    Source: A. Chariton, *Knowledge Distillation Tutorial*, pytorch.org, ``train_knowledge_
+    distillation``; with the optimiser, schedule, temperature and weights of :func:`by_fit`.
+    """
+    student, loader = models.plain(8, seed=0), DataLoader(images, batch_size, shuffle=True)
+    cross_entropy, temperature = nn.CrossEntropyLoss(), 4.0
+
+    def epoch() -> float:
+        optimizer = torch.optim.SGD(
+            student.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
+        )
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=len(loader))
+        teacher.eval()
+        student.train()
+        running_loss = 0.0
+        for inputs, labels in loader:
+            optimizer.zero_grad()
+            with torch.no_grad():
+                teacher_logits = teacher(inputs)
+            student_logits = student(inputs)
+            soft_targets = nn.functional.softmax(teacher_logits / temperature, dim=-1)
+            soft_prob = nn.functional.log_softmax(student_logits / temperature, dim=-1)
+            difference = soft_targets * (soft_targets.log() - soft_prob)
+            soft_targets_loss = difference.sum() / soft_prob.size(0) * temperature**2
+            loss = soft_targets_loss + cross_entropy(student_logits, labels)
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            running_loss += loss.item()
+        return running_loss / len(loader)
+
+    return epoch
+
+
+# Processes: this file, run by torchrun.
+
+
+def in_processes(images: int, rounds: int, counts: Sequence[int] = (1, 2)) -> list[Throughput]:
+    """Time epochs of ``fit`` under ``torchrun``, each process on one thread, in turn.
+
+    Small nets, whose steps are hardly longer than what they have to tell each other, and large.
+    Processes that each learn from their share of every batch by themselves, and tell each other
+    nothing, show what the machine allows.
+    """
+    results = []
+    pairs = ("plain8", "res16", images), ("res16", "res48", images // 4)
+    arms = [(count, True) for count in counts] + [(max(counts), False)]
+    for number, (student, teacher, part) in enumerate(pairs):
+        seconds: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            for count, together in arms:
+                name = f"{student} from {teacher}, {count} process" + ("es" if count > 1 else "")
+                if not together:
+                    name += ", each by itself"
+                taken = _under_torchrun(count, student, teacher, part, together=together)
+                seconds.setdefault(name, []).append(taken)
+        results += _throughputs("processes", number, seconds, part)
+    return results
+
+
+def _under_torchrun(
+    count: int, student: str, teacher: str, images: int, *, together: bool
+) -> float:
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    what = [student, teacher, str(images), "together" if together else "apart"]
+    run = subprocess.run(
+        [sys.executable, "-m", *launcher, "-m", __name__, *what],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if run.returncode:
+        raise RuntimeError(f"torchrun failed: {run.stderr.strip()[-2000:]}")
+    return float(run.stdout.strip().splitlines()[-1])
+
+
+def _process(student: str, teacher: str, images: int, *, together: bool, epochs: int = 3) -> None:
+    """Print the median seconds of an epoch, after one to warm up."""
+    shares = 1 if together else int(os.environ["WORLD_SIZE"])
+    with processes.joined("cpu") if together else nullcontext(), one_thread():
+        way = by_fit(
+            fashion_mnist().train[: images // shares],
+            models.by_name(teacher, seed=0).eval(),
+            models.by_name(student, seed=0),
+            augment=pad_crop_flip(),
+            batch_size=128 // shares,
+        )
+        (seconds,) = in_turn([way], epochs)
+        if os.environ["RANK"] == "0":
+            print(statistics.median(seconds), flush=True)
+
+
+if __name__ == "__main__":
+    _process(sys.argv[1], sys.argv[2], int(sys.argv[3]), together=sys.argv[4] == "together")

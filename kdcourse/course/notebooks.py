@@ -1,0 +1,103 @@
+"""Run the notebooks, store their outputs in one normal form (``make notebooks``), map them."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+START = NOTEBOOKS / "index.ipynb"
+MAP = "map"  # id of the start page's cell that holds the map
+IGNORED = "nbval-ignore-output"
+VIEW = "application/vnd.jupyter.widget-view+json"  # an output that is dead without a kernel
+
+
+def course_notebooks() -> list[Path]:
+    """Return the notebooks of the walkthrough, in the order of the lecture."""
+    return sorted(NOTEBOOKS.glob("[0-9]_*.ipynb"))
+
+
+def course_map(folder: str = "") -> str:
+    """Return a table from lecture to notebook, time and claims, as notebooks and claims say it.
+
+    Args:
+        folder: where the notebooks lie, seen from where the table stands (``"notebooks/"``).
+
+    Raises:
+        ValueError: a notebook does not name its slides or its time.
+    """
+    import nbformat
+
+    from kdcourse.course.claims import CLAIMS
+
+    lines = ["| lecture | notebook | time | claims measured |", "|---|---|---|---|"]
+    for path in course_notebooks():
+        top = nbformat.read(path, as_version=4).cells[0].source
+        found = re.search(
+            r"# (\d) · (.+?)\n.*?\*Follows the slides\* (.+?)\.\n.*?"
+            r"\*\*Time\*\*: about (\w+ \w+).*? run in about (\w+ \w+)",
+            top,
+            flags=re.DOTALL,
+        )
+        if found is None:
+            raise ValueError(f"{path.name} does not start with its title, slides and time")
+        number, title, slides, reading, running = found.groups()
+        ids = ", ".join(f"`{id}`" for id, c in CLAIMS.items() if c.notebook == int(number))
+        link = f"[{number} · {title}]({folder}{path.name})"
+        slides = slides.replace("**", "")
+        lines.append(f"| {slides} | {link} | {reading}; runs in {running} | {ids} |")
+    return "\n".join(lines)
+
+
+def write_map() -> None:
+    """Write the map into the start page."""
+    import nbformat
+
+    start = nbformat.read(START, as_version=4)
+    (cell,) = (cell for cell in start.cells if cell.id == MAP)
+    cell.source = course_map()
+    nbformat.write(start, START)
+
+
+def run(paths: Iterable[Path]) -> None:
+    """Run notebooks from top to bottom in fresh kernels and store their normalised outputs."""
+    import nbformat
+    from nbclient import NotebookClient
+    from tqdm.auto import tqdm
+
+    for path in tqdm(list(paths), unit="notebook"):
+        notebook = nbformat.read(path, as_version=4)
+        folder = {"metadata": {"path": str(path.parent)}}
+        NotebookClient(notebook, timeout=600, resources=folder).execute()
+        normalize(notebook)
+        nbformat.write(notebook, path)
+
+
+def normalize(notebook: Any) -> None:
+    """Keep what a reader needs: sources, results and figures; drop what only this run knows."""
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        cell.metadata = {key: cell.metadata[key] for key in ("tags",) if key in cell.metadata}
+        if cell.cell_type != "code":
+            continue
+        pictured = any(is_picture(output) for output in cell.outputs)
+        cell.outputs = [output for output in cell.outputs if not _is_live(output)]
+        tags = cell.metadata.get("tags", [])
+        if pictured and IGNORED not in tags:
+            cell.metadata = {"tags": [*tags, IGNORED]}
+
+
+def is_picture(output: Any) -> bool:
+    """Whether an output is a figure, a widget or a progress bar."""
+    data = output.get("data", {})
+    return _is_live(output) or any(kind.startswith("image/") for kind in data)
+
+
+def _is_live(output: Any) -> bool:
+    """Whether an output is a widget or a progress bar."""
+    if output.output_type == "stream":
+        return output.name == "stderr" and bool(re.search(r"\d+%\|", output.text))
+    return VIEW in output.get("data", {})

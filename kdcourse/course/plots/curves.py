@@ -1,0 +1,135 @@
+"""Curves: values against a setting, an epoch or the number of samples."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from kdcourse.course.bench.losses import Cost
+from kdcourse.course.bench.training import CACHED, LIVE, TUTORIAL, Throughput
+from kdcourse.course.plots.style import ALONE, DISTILLED, MARKERS, OTHER, TEACHER, panels
+from kdcourse.training.history import History
+
+
+def gradient_norms(
+    temperatures: Sequence[float], scaled: Sequence[float], plain: Sequence[float]
+) -> Figure:
+    """Norm of the KD gradient against τ, with the factor τ² and without it, on log axes."""
+    figure, axes = panels(1, 1, width=5.5, height=3.4)
+    axis = axes[0, 0]
+    axis.loglog(temperatures, scaled, "o-", color=DISTILLED, label="with τ²")
+    axis.loglog(temperatures, plain, "^--", color=ALONE, label="without (the slide)")
+    axis.set(xlabel="temperature τ", ylabel="norm of the gradient (per sample)")
+    axis.legend()
+    return figure
+
+
+def curves(
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    *,
+    x_label: str,
+    y_label: str,
+    x_scale: str = "linear",
+) -> Figure:
+    """Lines over a common axis.
+
+    Args:
+        x: common positions.
+        lines: values by name.
+        x_label: what x is, with its unit.
+        y_label: what the values are, with their unit.
+        x_scale: ``"linear"`` or ``"log"``.
+    """
+    figure, axes = panels(1, 1, width=5.5, height=3.4)
+    for (name, y), colour in zip(lines.items(), (TEACHER, DISTILLED, ALONE, OTHER), strict=False):
+        every = max(1, len(x) // 8)
+        axes[0, 0].plot(x, y, color=colour, marker=MARKERS[colour], markevery=every, label=name)
+    axes[0, 0].set(xlabel=x_label, ylabel=y_label, xscale=x_scale)
+    axes[0, 0].legend()
+    return figure
+
+
+def histories(runs: Mapping[str, History], column: str = "validation_accuracy") -> Figure:
+    """One column of several training histories against the epoch; accuracies in percent."""
+    scale = 100 if column.endswith("accuracy") else 1
+    figure, axes = panels(1, 1, width=5.5, height=3.4)
+    for (name, history), colour in zip(
+        runs.items(), (ALONE, DISTILLED, TEACHER, OTHER), strict=False
+    ):
+        y = [scale * value for value in history[column]]
+        axes[0, 0].plot(history["epoch"], y, color=colour, marker=MARKERS[colour], label=name)
+    label = column.replace("_", " ") + (", %" if scale == 100 else "")
+    axes[0, 0].set(xlabel="epoch", ylabel=label)
+    axes[0, 0].legend()
+    return figure
+
+
+def cost_by_samples(costs: Sequence[Cost], width: int) -> Figure:
+    """Seconds against the number of samples, ours and torchdistill's, on log axes.
+
+    Args:
+        costs: of :mod:`kdcourse.course.bench.losses`.
+        width: D of the embeddings that are drawn.
+    """
+    names = [n for n in dict.fromkeys(c.loss for c in costs) if n != "attention"]
+    figure, axes = panels(1, len(names), width=2.9, height=2.8, sharey=True)
+    for axis, name in zip(axes[0], names, strict=True):
+        drawn = sorted(
+            (c for c in costs if c.loss == name and c.shape[1] == width), key=lambda c: c.shape[0]
+        )
+        samples = [c.shape[0] for c in drawn]
+        axis.loglog(
+            samples, [1e3 * c.other for c in drawn], "^--", color=ALONE, label="torchdistill"
+        )
+        axis.loglog(samples, [1e3 * c.ours for c in drawn], "o-", color=DISTILLED, label="kdcourse")
+        axis.set_xticks(samples, [str(n) for n in samples], minor=False)
+        axis.minorticks_off()
+        axis.set(title=name, xlabel="samples N")
+    axes[0, 0].set_ylabel("forward + backward, ms")
+    axes[0, 0].legend(fontsize=8)
+    return figure
+
+
+def throughput(results: Sequence[Throughput]) -> Figure:
+    """Images per second of a distillation epoch: every way, and what it depends on.
+
+    Args:
+        results: of :mod:`kdcourse.course.bench.training`.
+    """
+    every = dict.fromkeys(r.panel for r in results)
+    grown = [panel for panel in every if panel not in ("ways", "knobs", "processes")]
+    ratios = [1.6, *(1 for _ in grown)]
+    figure, axes = panels(1, len(ratios), width=2.7, height=2.9, width_ratios=ratios)
+    ways = [r for r in results if r.panel == "ways"]
+    colours = dict(zip((TUTORIAL, LIVE, CACHED), (ALONE, DISTILLED, TEACHER), strict=True))
+    bars = axes[0, 0].barh(
+        [textwrap.fill(r.way, 22) for r in ways],
+        [r.images_per_second for r in ways],
+        color=[next((c for w, c in colours.items() if r.way.startswith(w)), ALONE) for r in ways],
+    )
+    axes[0, 0].bar_label(bars, [f"{r.ratio:.1f}×" for r in ways], padding=2, fontsize=8)
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].margins(x=0.15)
+    axes[0, 0].tick_params(axis="y", labelsize=8)
+    axes[0, 0].set(xlabel="images per second")
+    for axis, panel in zip(axes[0, 1:], grown, strict=True):
+        for way, colour in colours.items():
+            drawn = [r for r in results if (r.panel, r.way) == (panel, way)]
+            places = [r.setting for r in drawn]
+            axis.loglog(
+                places,
+                [r.images_per_second for r in drawn],
+                color=colour,
+                marker=MARKERS[colour],
+                label=way,
+            )
+        axis.set_xticks(places, [str(place) for place in places], minor=False)
+        axis.minorticks_off()
+        axis.set(xlabel=panel)
+        axis.sharey(axes[0, 1])
+    ticks = [500, 1000, 2000, 5000, 10000, 20000]
+    axes[0, 1].set_yticks(ticks, [str(tick) for tick in ticks])
+    axes[0, 1].set_ylabel("images per second")
+    figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    return figure

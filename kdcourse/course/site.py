@@ -1,0 +1,78 @@
+"""The course as a static site: executed notebooks, claims and API reference (``make site``)."""
+
+import importlib
+import pkgutil
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import kdcourse
+from kdcourse.course import claims, notebooks
+
+DOCS = Path(__file__).parents[2] / "docs"
+# What runs the course, not what a practitioner imports.
+TOOLS = {
+    "__main__",
+    "checks",
+    "homework",
+    "notebooks",
+    "readme",
+    "saved_widgets",
+    "selftest",
+    "site",
+    "train",
+}
+
+
+def build(folder: Path) -> int:
+    """Build the site without running anything, and return Sphinx's exit status.
+
+    Args:
+        folder: where the pages go; ``index.html`` is the first.
+    """
+    from sphinx.cmd.build import build_main
+
+    with tempfile.TemporaryDirectory() as name:
+        sources = assemble(Path(name) / "docs")
+        return build_main(["-W", "--keep-going", "-q", "-E", str(sources), str(folder)])
+
+
+def assemble(folder: Path) -> Path:
+    """Gather what the pages are made from: ``docs/``, notebooks, claims, names of the modules."""
+    import nbformat
+
+    shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "notebooks").mkdir()
+    for path in notebooks.course_notebooks():
+        notebook = nbformat.read(path, as_version=4)
+        describe_figures(notebook)
+        nbformat.write(notebook, folder / "notebooks" / path.name)
+    (folder / "map.txt").write_text(notebooks.course_map("notebooks/"), encoding="utf-8")
+    (folder / "claims.txt").write_text(claims.table(), encoding="utf-8")
+    (folder / "api").mkdir()
+    for module in pkgutil.iter_modules(kdcourse.__path__):
+        if module.name not in TOOLS:
+            page = _reference(f"kdcourse.{module.name}", package=module.ispkg)
+            (folder / "api" / f"{module.name}.md").write_text(page, encoding="utf-8")
+    return folder
+
+
+def describe_figures(notebook: Any) -> None:
+    """Give every figure an alternative text: the caption that stands under it."""
+    for cell, following in zip(notebook.cells, notebook.cells[1:], strict=False):
+        if cell.cell_type == "code" and any(map(notebooks.is_picture, cell.outputs)):
+            caption = re.match(r"\*(.+)\*$", following.source.split("\n")[0])
+            if caption:
+                cell.metadata["mystnb"] = {"image": {"alt": re.sub(r"[$*`]", "", caption[1])}}
+
+
+def _reference(module: str, *, package: bool) -> str:
+    """Return a page with everything that a module offers; a package, what it lists as its own."""
+    members = ""
+    if package:
+        listed = importlib.import_module(module)
+        homes = {name: getattr(getattr(listed, name), "__module__", "") for name in listed.__all__}
+        members = " " + ", ".join(name for name, home in homes.items() if home.startswith(module))
+    return f"# {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:{members}\n```\n"

@@ -1,0 +1,115 @@
+"""Which teacher? Votes, and the size of the teacher."""
+
+import functools
+import html
+from collections.abc import Mapping, Sequence
+
+import ipywidgets
+
+from kdcourse.course import plots
+from kdcourse.course.claims.results import Result
+from kdcourse.course.widgets.screen import bar, drawing, html_widget
+from kdcourse.teachers import majority_vote_accuracy, majority_vote_bounds
+
+
+def vote(most: int = 25) -> ipywidgets.VBox:
+    """Move voters, their accuracy and their correlation, and see the exact accuracy of their vote.
+
+    Args:
+        most: voters.
+    """
+    counts = range(1, most + 1)
+
+    @functools.lru_cache
+    def curve(accuracy: float, correlation: float) -> list[float]:
+        return [majority_vote_accuracy(accuracy, n, correlation) for n in counts]
+
+    def render(voters: int, accuracy: float, correlation: float) -> str:
+        correlated = curve(accuracy, correlation)
+        curves = {
+            "independent": curve(accuracy, 0.0),
+            f"correlation {correlation:.2f}": correlated,
+        }
+        won = correlated[voters - 1]
+        low, high = majority_vote_bounds(accuracy, voters)
+        text = (
+            f"<b>{voters} voters of {accuracy:.2f}, correlation {correlation:.2f}: "
+            f"the majority is right with probability {won:.3f}</b><br>"
+            f"(whatever their errors have to do with each other: {low:.3f} to {high:.3f})<br>"
+            "Accuracy of the majority over the number of voters; dashed: independent voters"
+        )
+        return vote_curves(counts, curves, voters) + f"<p>{text}</p>"
+
+    return html_widget(
+        render,
+        voters=ipywidgets.IntSlider(description="voters", value=3, min=1, max=most),
+        accuracy=ipywidgets.FloatSlider(
+            description="accuracy", value=0.7, min=0.0, max=1.0, step=0.01
+        ),
+        correlation=ipywidgets.FloatSlider(
+            description="correlation", value=0.0, min=0.0, max=1.0, step=0.01
+        ),
+    )
+
+
+def vote_curves(voters: Sequence[int], curves: Mapping[str, Sequence[float]], marked: int) -> str:
+    """Return accuracies in [0, 1] over the number of voters as a drawing in HTML.
+
+    Args:
+        voters: numbers of voters.
+        curves: accuracies by name; the first is dashed, the last has a mark.
+        marked: number of voters that is marked.
+    """
+    width, height, left, bottom = 460, 200, 40, 24
+
+    def place(number: int, value: float) -> tuple[float, float]:
+        across = (number - voters[0]) / max(1, voters[-1] - voters[0])
+        return left + across * (width - left - 8), (height - bottom) - value * (height - bottom - 8)
+
+    parts = []
+    for value in (0.0, 0.5, 1.0):
+        x, y = place(voters[0], value)
+        parts.append(
+            f"<line x1='{x}' x2='{width - 8}' y1='{y:.1f}' y2='{y:.1f}' stroke='#ccc'/>"
+            f"<text x='{x - 6}' y='{y + 4:.1f}' text-anchor='end'>{value:.1f}</text>"
+        )
+    last = len(curves) - 1
+    for number, (name, values) in enumerate(curves.items()):
+        colour, dash = (plots.DISTILLED, "") if number == last else (plots.ALONE, "5 4")
+        places = [place(n, value) for n, value in zip(voters, values, strict=True)]
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        parts.append(
+            f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='2' "
+            f"stroke-dasharray='{dash}'><title>{html.escape(name)}</title></polyline>"
+        )
+        if number == last:
+            x, y = places[list(voters).index(marked)]
+            parts.append(f"<circle cx='{x:.1f}' cy='{y:.1f}' r='5' fill='{colour}'/>")
+    for number in (voters[0], marked, voters[-1]):
+        x, _ = place(number, 0)
+        parts.append(f"<text x='{x:.1f}' y='{height - 8}' text-anchor='middle'>{number}</text>")
+    description = "Accuracy of the majority over the number of voters"
+    return drawing("".join(parts), description, width, height)
+
+
+def teacher_size(result: Result, sizes: Sequence[str]) -> ipywidgets.VBox:
+    """Move the size of the teacher, and see its accuracy, its student's, and their distance.
+
+    Args:
+        result: with measurements ``alone``, ``size``, ``size teacher`` and ``size distance``.
+        sizes: the teachers, from small to large.
+    """
+
+    def render(teacher: str) -> str:
+        distance = result.mean(f"{teacher} distance")
+        return (
+            bar("teacher", result.mean(f"{teacher} teacher"), plots.TEACHER)
+            + bar("its student", result.mean(teacher), plots.DISTILLED)
+            + bar("the student alone", result.mean("alone"), plots.ALONE)
+            + bar("distance (KL)", distance, plots.OTHER, "nats", digits=3, scale=1000)
+            + f"<p>Means over {len(result.runs)} seeds.</p>"
+        )
+
+    return html_widget(
+        render, teacher=ipywidgets.SelectionSlider(description="teacher", options=list(sizes))
+    )
