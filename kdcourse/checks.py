@@ -13,6 +13,18 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 
+class ArgumentError(ValueError):
+    """An argument that cannot work, by itself or together with the others.
+
+    Attributes:
+        argument: The name of the argument.
+    """
+
+    def __init__(self, argument: str, message: str):
+        super().__init__(message)
+        self.argument = argument
+
+
 def check_matrix(name: str, tensor: Tensor, columns: str = "K", least: int = 1) -> None:
     """Require a floating-point tensor of shape ``(N, columns)`` with at least ``least`` rows."""
     check_floating(name, tensor)
@@ -82,8 +94,8 @@ def check_number(
     if not (math.isfinite(value) and above and below):
         left = "(" if open_low or low == -math.inf else "["
         right = ")" if open_high or high == math.inf else "]"
-        raise ValueError(
-            f"{name} must be finite and lie in {left}{low}, {high}{right}, got {value}"
+        raise ArgumentError(
+            name, f"{name} must be finite and lie in {left}{low}, {high}{right}, got {value}"
         )
 
 
@@ -96,13 +108,14 @@ def check_positive(**values: int) -> None:
     """Require integers of at least 1, given by their names."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, got {value!r}")
+            raise ArgumentError(name, f"{name} must be a positive integer, got {value!r}")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Require one of a few words."""
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        words = ", ".join(map(repr, choices))
+        raise ArgumentError(name, f"{name} must be one of {words}, got {value!r}")
 
 
 def check_probabilities(name: str, probabilities: Tensor) -> None:

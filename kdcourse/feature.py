@@ -9,6 +9,7 @@ scalar and sends no gradient to the teacher. Bad input raises ``ValueError`` or 
 naming the argument.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 
 from kdcourse.checks import (
     at_least_float32,
+    check_choice,
     check_floating,
     check_matrix,
     check_number,
@@ -28,6 +30,8 @@ from kdcourse.checks import (
     readable,
     widest,
 )
+from kdcourse.models import seeded
+from kdcourse.objective import Layer, LayerTerm, Lesson, Term
 
 
 def attention_map(features: Tensor, power: float = 2) -> Tensor:
@@ -237,6 +241,111 @@ def saliency_loss(student_gradient: Tensor, teacher_gradient: Tensor) -> Tensor:
     student = _unit(at_least_float32(student_gradient).flatten(1))
     teacher = _unit(at_least_float32(teacher_gradient.detach()).flatten(1))
     return torch.linalg.vector_norm(student - teacher, dim=1).mean()
+
+
+class AttentionTransfer(LayerTerm):
+    """Attention maps, summed over layers: :func:`attention_transfer_loss`.
+
+    Args:
+        layers: Names of layers with features ``(N, C, H, W)``, or pairs of names.
+        power: The power p > 0 of the attention map.
+        squared: Whether to take the authors' mean square in place of the lecture's norm.
+    """
+
+    def __init__(self, layers: Sequence[Layer], power: float = 2, *, squared: bool = False):
+        super().__init__(layers)
+        check_number("power", power, 0.0, open_low=True)
+        self.power = power
+        self.squared = squared
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the sum of the distances between attention maps."""
+
+        def loss(student: Tensor, teacher: Tensor) -> Tensor:
+            return attention_transfer_loss(student, teacher, self.power, squared=self.squared)
+
+        return self.compared(lesson, loss)
+
+
+NONLINEARITIES = ("none", "relu", "norm-relu")
+
+
+class FeatureHint(LayerTerm):
+    """A hidden layer of the teacher, reached by a learned projection: :class:`Hint`.
+
+    Without a projection, the term makes one that fits what the two nets show on the first batch.
+
+    >>> FeatureHint("stage2")
+    >>> FeatureHint(("stage2", "layer2"), Hint(16, 128))
+
+    Args:
+        layer: Name of the student's guided layer and the teacher's hint layer, or a pair of names.
+        hint: The projection between them; its weights are trained with the student.
+        kernel_size: Size of a projection that the term makes, in pixels; by default FitNets'
+            choice, H − H' + 1 where the student's map is larger, else 1.
+        nonlinearity: What follows that projection: ``"none"``, ``"relu"``, or ``"norm-relu"``
+            (batch norm, then ReLU).
+        seed: Seed of its weights; that of the training by default.
+
+    Source: Romero et al. 2015 (arXiv 1412.6550), section 2.2.
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        hint: Hint | None = None,
+        *,
+        kernel_size: int | None = None,
+        nonlinearity: str = "none",
+        seed: int | None = None,
+    ):
+        super().__init__([layer])
+        check_choice("nonlinearity", nonlinearity, NONLINEARITIES)
+        if kernel_size is not None:
+            check_positive(kernel_size=kernel_size)
+        self.hint = hint
+        self._kernel_size, self._nonlinearity, self._seed = kernel_size, nonlinearity, seed
+        self.prepared = hint is not None
+
+    def prepare(self, lesson: Lesson, *, seed: int = 0, steps_an_epoch: int | None = None) -> None:
+        """Make a projection from the student's channels to the teacher's."""
+        ((student, teacher),) = self.shown(lesson)
+        _check_features("student_features", student)
+        _check_features("teacher_features", teacher)
+        size = self._kernel_size or max(1, student.shape[-1] - teacher.shape[-1] + 1)
+        channels = teacher.shape[1]
+        with seeded(seed if self._seed is None else self._seed):
+            hint = Hint(student.shape[1], channels, kernel_size=size)
+        if self._nonlinearity != "none":
+            norm = [nn.BatchNorm2d(channels)] if self._nonlinearity == "norm-relu" else []
+            hint.nonlinearity = nn.Sequential(*norm, nn.ReLU())
+        self.hint = hint.to(student.device, at_least_float32(student).dtype)
+        self.prepared = True
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the mean squared error between projected student and teacher."""
+        if self.hint is None:
+            self.prepare(lesson)
+        assert self.hint is not None
+        return self.compared(lesson, self.hint)
+
+
+class Saliency(Term):
+    """Input gradients of the true class's prediction: :func:`saliency_loss`.
+
+    Costs a second backward pass through the student and one through the teacher.
+    """
+
+    needs_input_gradient = True
+    needs_labels = True
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the distance between the normalised input gradients."""
+        student, teacher = lesson.student.input_gradient, lesson.taught.input_gradient
+        assert student is not None
+        if teacher is None:
+            raise ValueError("this term needs the teacher's input gradient, and it shows none")
+        return saliency_loss(student, teacher)
 
 
 class _AttentionLoss(torch.autograd.Function):

@@ -6,7 +6,7 @@ is which other images an image resembles: similarities to a queue of embeddings 
 .. math:: -\sum_j p_T^{(j)} \log p_S^{(j)}, \qquad
           p^{(j)} = softmax_j\big(\langle z, d_j \rangle / \tau\big)
 
->>> fit(student, images.unlabelled(), SEED(32, 64), teacher=teacher, views=Consistent(augment))
+>>> fit(student, images.unlabelled(), SEED(), teacher=teacher, views=Consistent(augment))
 
 **DAFL.** All that is left is the teacher. A generator learns to make images of which the teacher is
 sure, all classes equally often; the student is taught on these (:class:`GeneratedImages`).
@@ -24,12 +24,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdcourse.checks import at_least_float32, check_matrix, check_number, check_same_shape
+from kdcourse.checks import (
+    at_least_float32,
+    check_matrix,
+    check_number,
+    check_positive,
+    check_same_shape,
+)
 from kdcourse.metrics import evaluation_mode
 from kdcourse.models import capture, seeded
+from kdcourse.objective import Layer, LayerTerm, Lesson
 from kdcourse.processes import all_samples
-from kdcourse.training.objective import Lesson, Term
-from kdcourse.training.terms import Layer, shown_by_teacher
 
 
 def seed_loss(
@@ -74,58 +79,80 @@ def seed_loss(
     return -(p * log_p).sum(dim=1).mean()
 
 
-class SEED(Term):
+class SEED(LayerTerm):
     """:func:`seed_loss` on a layer, with its queue and a projection to the teacher's width.
 
+    Widths that are not given are those of what the two nets show on the first batch.
+
     Args:
-        student_width: length of the student's embedding.
-        teacher_width: D, of the teacher's.
-        layer: name of the layer that puts out the embedding ``(N, …)``, or the student's name for
+        student_width: Length of the student's embedding.
+        teacher_width: D, the length of the teacher's.
+        layer: Name of the layer that puts out the embedding ``(N, …)``, or the student's name for
             it and the teacher's.
-        hidden: width of the projection's hidden layer; its weights are trained with the student.
-        length: of the queue, Q; it starts with random directions.
-        student_temperature: τ_S.
-        teacher_temperature: τ_T.
-        seed: of the projection's weights and the first queue.
+        hidden: Width of the projection's hidden layer; its weights are trained with the student.
+        length: Length Q of the queue, which starts with random directions.
+        student_temperature: τ_S > 0.
+        teacher_temperature: τ_T > 0.
+        seed: Seed of the projection's weights and of the first queue; that of the training by
+            default, or 0 where the widths are given.
     """
 
     def __init__(
         self,
-        student_width: int,
-        teacher_width: int,
+        student_width: int | None = None,
+        teacher_width: int | None = None,
         *,
         layer: Layer = "embedding",
         hidden: int = 128,
         length: int = 2048,
         student_temperature: float = 0.2,
         teacher_temperature: float = 0.01,
-        seed: int = 0,
+        seed: int | None = None,
     ):
-        super().__init__()
-        for name, value in (
-            ("student_width", student_width),
-            ("teacher_width", teacher_width),
-            ("hidden", hidden),
-            ("length", length),
-        ):
-            check_number(name, value, 1)
-        own, theirs = (layer, layer) if isinstance(layer, str) else layer
-        self.student_layers, self.teacher_layers = (own,), (theirs,)
+        super().__init__([layer])
+        check_positive(hidden=hidden, length=length)
+        check_number("student_temperature", student_temperature, 0.0, open_low=True)
+        check_number("teacher_temperature", teacher_temperature, 0.0, open_low=True)
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
+        self._widths, self._hidden, self._length = (student_width, teacher_width), hidden, length
+        self._seed = seed
+        self.projection: nn.Module | None = None
+        self.register_buffer("queue", None)
+        self.queue: Tensor | None
+        self.prepared = student_width is not None and teacher_width is not None
+        if student_width is not None and teacher_width is not None:
+            self._size(student_width, teacher_width, seed or 0)
+
+    def prepare(self, lesson: Lesson, *, seed: int = 0, steps_an_epoch: int | None = None) -> None:
+        """Make the projection and the queue as wide as what both nets show."""
+        ((student, teacher),) = self.shown(lesson)
+        shown = [features[0].numel() for features in (student, teacher)]
+        own, theirs = (given or found for given, found in zip(self._widths, shown, strict=True))
+        self._size(own, theirs, seed if self._seed is None else self._seed)
+        self.to(student.device, at_least_float32(student).dtype)
+        self.prepared = True
+
+    def _size(self, student_width: int, teacher_width: int, seed: int) -> None:
+        check_positive(student_width=student_width, teacher_width=teacher_width)
         with seeded(seed):
             self.projection = nn.Sequential(
-                nn.Linear(student_width, hidden), nn.ReLU(), nn.Linear(hidden, teacher_width)
+                nn.Linear(student_width, self._hidden),
+                nn.ReLU(),
+                nn.Linear(self._hidden, teacher_width),
             )
-            self.register_buffer("queue", torch.randn(length, teacher_width))
-        self.queue: Tensor
+            self.queue = torch.randn(self._length, teacher_width)
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the loss, then move the teacher's embeddings into the queue."""
-        shown = lesson.student.features[self.student_layers[0]].flatten(1)
-        taught = shown_by_teacher(lesson).features[self.teacher_layers[0]].flatten(1)
+        if self.queue is None:
+            self.prepare(lesson)
+        assert self.queue is not None
+        assert self.projection is not None
+        ((student, teacher),) = self.shown(lesson)
+        taught = teacher.flatten(1)
         value = seed_loss(
-            self.projection(shown),
+            self.projection(student.flatten(1)),
             taught,
             self.queue,
             student_temperature=self.student_temperature,
@@ -222,6 +249,8 @@ class GeneratedImages:
         seed: of the noise.
         loss: of the teacher's logits and features, :func:`generator_loss`.
     """
+
+    labelled = False
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ from kdcourse.checks import (
     check_target,
     check_temperature,
 )
+from kdcourse.objective import Lesson, Term
 
 DIVERGENCES = ("forward", "reverse", "jensen-shannon")
 
@@ -287,6 +288,134 @@ def standardize(logits: Tensor, temperature: float = 1.0) -> Tensor:
     # where() before the square root: the root of zero has no finite gradient.
     deviation = torch.where(constant, 1.0, variance).sqrt()
     return torch.where(constant, 0.0, centred / (deviation * temperature))
+
+
+class CrossEntropy(Term):
+    """``L(f)``: cross-entropy with the labels, optionally smoothed.
+
+    Samples without a label (target −1) do not count; a batch without any label costs nothing.
+
+    Args:
+        label_smoothing: The share of every label that is spread over all classes, in [0, 1).
+    """
+
+    needs_teacher = False
+    mean_over = "labels"
+
+    def __init__(self, label_smoothing: float = 0.0):
+        super().__init__()
+        check_number("label_smoothing", label_smoothing, 0.0, 1.0, open_high=True)
+        self.label_smoothing = label_smoothing
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the mean cross-entropy over the labelled samples of the batch."""
+        loss = F.cross_entropy(
+            lesson.student_logits,
+            lesson.target,
+            ignore_index=-1,
+            label_smoothing=self.label_smoothing,
+        )
+        return torch.where((lesson.target >= 0).any(), loss, torch.zeros_like(loss))
+
+
+class LogitKD(Term):
+    """``dist(f, f_large)`` on softened predictions: :func:`kd_loss`.
+
+    From a closed teacher, which shows probabilities only, the loss is taken from those
+    (:func:`kd_loss_from_probabilities`; forward divergence only).
+
+    Args:
+        temperature: τ > 0, as in :func:`kd_loss`.
+        divergence: ``"forward"``, ``"reverse"`` or ``"jensen-shannon"``, as in :func:`kd_loss`.
+        scale: Whether to multiply by τ².
+        rows: How many samples to compute at a time, which saves memory where there are very many
+            classes (:func:`in_chunks`); all at once by default.
+    """
+
+    rows: int | None = None  # in the repr only where it is set
+
+    def __init__(
+        self,
+        temperature: float = 4.0,
+        *,
+        divergence: str = "forward",
+        scale: bool = True,
+        rows: int | None = None,
+    ):
+        super().__init__()
+        check_temperature(temperature)
+        check_choice("divergence", divergence, DIVERGENCES)
+        self.temperature = temperature
+        self.divergence = divergence
+        self.scale = scale
+        if rows is not None:
+            check_positive(rows=rows)
+            self.rows = rows
+
+    @property
+    def needs_logits(self) -> bool:  # type: ignore[override]
+        """Whether probabilities will not do: for every divergence but the forward one."""
+        return self.divergence != "forward"
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the divergence between teacher and student."""
+        if lesson.taught.probabilities is None or lesson.taught.logits is not None:
+            taught = lesson.teacher_logits
+            loss: Callable[..., Tensor] = partial(kd_loss, divergence=self.divergence)
+        elif self.needs_logits:
+            raise ValueError(f"a teacher without logits cannot teach by {self!r}")
+        else:
+            taught, loss = lesson.taught.probabilities, kd_loss_from_probabilities
+        if self.rows is not None:
+            loss = partial(in_chunks, loss, rows=self.rows)
+        return loss(lesson.student_logits, taught, temperature=self.temperature, scale=self.scale)
+
+
+class DecoupledKD(Term):
+    """Decoupled KD: :func:`decoupled_kd_loss`, which explains the arguments."""
+
+    needs_labels = True
+    needs_logits = True
+
+    def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0):
+        super().__init__()
+        check_number("alpha", alpha, 0.0)
+        check_number("beta", beta, 0.0)
+        check_temperature(temperature)
+        self.alpha = alpha
+        self.beta = beta
+        self.temperature = temperature
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the weighted sum of target and non-target divergence."""
+        return decoupled_kd_loss(
+            lesson.student_logits,
+            lesson.teacher_logits,
+            lesson.target,
+            alpha=self.alpha,
+            beta=self.beta,
+            temperature=self.temperature,
+        )
+
+
+class StandardizedKD(Term):
+    """KD on z-scored logits: :func:`kd_loss` of :func:`standardize`.
+
+    Args:
+        temperature: τ > 0, of the z-scores.
+    """
+
+    needs_logits = True
+
+    def __init__(self, temperature: float = 2.0):
+        super().__init__()
+        check_temperature(temperature)
+        self.temperature = temperature
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the divergence between the standardised predictions."""
+        student = standardize(lesson.student_logits)
+        return kd_loss(student, standardize(lesson.teacher_logits), self.temperature)
 
 
 def _log_softmax(name: str, logits: Tensor, temperature: float) -> Tensor:

@@ -14,6 +14,7 @@ Every process then returns the loss of the whole batch, and gradients that are r
 ``DistributedDataParallel`` has averaged them over the processes, as it does with any other loss.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ from kdcourse.checks import (
     readable,
     widest,
 )
-from kdcourse.processes import all_samples
+from kdcourse.objective import Layer, LayerTerm, Lesson
+from kdcourse.processes import all_samples, total_samples
 
 
 def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
@@ -115,6 +117,67 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
         pair.append(features.flatten(1))
     student, teacher = _both(*pair, least=1, names=("student_features", "teacher_features"))
     return _SimilarityLoss.apply(student, _similarities(teacher)[0])[0]
+
+
+class _RelationTerm(LayerTerm):
+    """A term on relations between the samples of a batch.
+
+    Args:
+        layers: Names of layers, or pairs of names; what they put out is flattened to ``(N, D)``.
+    """
+
+    mean_over = "batch"
+    relation: Callable[[Tensor, Tensor], Tensor]
+    least: int  # the number of samples that one relation takes
+
+    def __init__(self, layers: Sequence[Layer] = ("embedding",)):
+        super().__init__(layers)
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the loss of the relations, summed over layers."""
+        return self.compared(lesson, self.of_layer)
+
+    def of_layer(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the loss of one layer: 0 for an epoch's last batch that holds no relation."""
+        if total_samples(student) < self.least:
+            return 0.0 * student.sum()
+        return self.relation(student.flatten(1), teacher.flatten(1))
+
+
+class RKDDistance(_RelationTerm):
+    """Distances between samples: :func:`rkd_distance_loss`.
+
+    Args:
+        layers: Names of layers, or pairs of names; what they put out is flattened to ``(N, D)``.
+    """
+
+    relation = staticmethod(rkd_distance_loss)
+    least = 2
+
+
+class RKDAngle(_RelationTerm):
+    """Angles of triples of samples: :func:`rkd_angle_loss`.
+
+    Args:
+        layers: Names of layers, or pairs of names; what they put out is flattened to ``(N, D)``.
+    """
+
+    relation = staticmethod(rkd_angle_loss)
+    least = 3
+
+
+class SimilarityPreserving(LayerTerm):
+    """Which samples look alike: :func:`similarity_preserving_loss`.
+
+    Args:
+        layers: Names of layers, or pairs of names.
+    """
+
+    mean_over = "batch"
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the loss of the similarity matrices, summed over layers."""
+        return self.compared(lesson, similarity_preserving_loss)
 
 
 def distances(embeddings: Tensor) -> Tensor:

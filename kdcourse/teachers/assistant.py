@@ -1,17 +1,20 @@
 """The teacher assistant: a chain of models of falling size, each taught by the one before."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from kdcourse.logit import CrossEntropy, LogitKD
+from kdcourse.objective import Objective
 from kdcourse.training.epochs import Batches
 from kdcourse.training.fit import fit
 from kdcourse.training.history import History
-from kdcourse.training.objective import Objective
-from kdcourse.training.terms import CrossEntropy, LogitKD
+from kdcourse.training.knobs import takes_knobs
 
 
+@takes_knobs
 def distill_through(
     teacher: nn.Module,
     assistants: Sequence[nn.Module],
@@ -19,20 +22,21 @@ def distill_through(
     train: Batches,
     objective: Objective | None = None,
     *,
-    checkpoint: str | None = None,
-    **options: Any,
+    checkpoint: str | Path | None = None,
+    **knobs: Any,
 ) -> list[History]:
     """Distil teacher → assistant → … → student.
 
     Args:
-        teacher: of the first in the chain.
-        assistants: trained in place, one after the other, the largest first. Without any, this is
+        teacher: Teaches the first in the chain.
+        assistants: Trained in place, one after the other, the largest first. Without any, this is
             plain distillation.
-        student: trained in place, last.
-        train: as for :func:`kdcourse.training.fit`.
-        objective: of every link; labels and KD at temperature 4 by default.
-        checkpoint: file of the last link; assistant number 1 has one beside it (``.1``), and so on.
-        options: as for :func:`fit`.
+        student: Trained in place, last.
+        train: As for :func:`kdcourse.training.fit`.
+        objective: The objective of every link; labels and KD at temperature 4 by default.
+        checkpoint: The file of the last link; the first assistant has one beside it (``.1``), and
+            so on.
+        knobs: As for :func:`fit`.
 
     Returns:
         The histories of the links. If one is interrupted, the next is not begun.
@@ -52,7 +56,7 @@ def distill_through(
             objective,
             teacher=teacher,
             checkpoint=None if checkpoint is None else f"{checkpoint}{suffix}",
-            **options,
+            **knobs,
         )
         histories.append(history)
         if history.interrupted:

@@ -1,18 +1,21 @@
 """Born-again networks: distil a net into a fresh one like itself, again and again."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from kdcourse.checks import check_number
+from kdcourse.logit import LogitKD
+from kdcourse.objective import Objective
 from kdcourse.teachers.assistant import distill_through
 from kdcourse.training.epochs import Batches
 from kdcourse.training.fit import fit
-from kdcourse.training.objective import Objective
-from kdcourse.training.terms import LogitKD
+from kdcourse.training.knobs import takes_knobs
 
 
+@takes_knobs
 def born_again(
     make: Callable[[int], nn.Module],
     train: Batches,
@@ -21,24 +24,25 @@ def born_again(
     generations: int = 3,
     first: nn.Module | None = None,
     seed: int = 0,
-    checkpoint: str | None = None,
-    **options: Any,
+    checkpoint: str | Path | None = None,
+    **knobs: Any,
 ) -> list[nn.Module]:
     """Train f₁ on labels, then f₁ → f₂ → … → f_k, every one from a fresh start.
 
     The ensemble of all of them is ``teachers.Ensemble(born_again(...))``.
 
     Args:
-        make: makes a net with fresh weights from a seed, such as
+        make: Makes a net with fresh weights from a seed, such as
             ``lambda seed: models.by_name("res8", seed=seed)``.
-        train: as for :func:`kdcourse.training.fit`.
-        objective: of every generation but the first; the teacher's outputs only
+        train: As for :func:`kdcourse.training.fit`.
+        objective: The objective of every generation but the first; the teacher's outputs only
             (``LogitKD(1)``, the paper's BAN) by default. ``CrossEntropy() + LogitKD(1)`` is BAN+L.
-        generations: k, with the first.
+        generations: The number k of generations, with the first.
         first: f₁, if there is one already; it is not trained.
-        seed: of the first generation; generation k has seed + k − 1.
-        checkpoint: file of the last generation; earlier ones have theirs beside it (``.f1`` …).
-        options: as for :func:`fit`.
+        seed: Seed of the first generation; generation k has seed + k − 1.
+        checkpoint: The file of the last generation; earlier ones have theirs beside it
+            (``.f1`` …).
+        knobs: As for :func:`fit`.
 
     Returns:
         f₁, …, f_k, all different models; fewer if training was interrupted.
@@ -47,17 +51,17 @@ def born_again(
     """
     check_number("generations", generations, 1)
 
-    def file(number: int) -> str | None:
-        if checkpoint is None:
-            return None
-        return checkpoint if number == generations else f"{checkpoint}.f{number}"
+    def file(number: int) -> str | Path | None:
+        if checkpoint is None or number == generations:
+            return checkpoint
+        return f"{checkpoint}.f{number}"
 
     family = []
     if first is not None:
         family.append(first)
     else:
         family.append(make(seed))
-        if fit(family[0], train, seed=seed, checkpoint=file(1), **options).interrupted:
+        if fit(family[0], train, seed=seed, checkpoint=file(1), **knobs).interrupted:
             return family
     objective = LogitKD(1.0) if objective is None else objective
     for number in range(2, generations + 1):
@@ -70,7 +74,7 @@ def born_again(
             objective,
             seed=seed + number - 1,
             checkpoint=file(number),
-            **options,
+            **knobs,
         )
         family.append(child)
         if history.interrupted:

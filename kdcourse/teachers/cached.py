@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from kdcourse import processes
 from kdcourse.checks import check_number
 from kdcourse.data import Images, Views, share
-from kdcourse.training.run import described
-from kdcourse.training.teacher import Outputs, Teacher, as_teacher, follows
+from kdcourse.objective import Outputs
+from kdcourse.training.history import described
+from kdcourse.training.teacher import Teacher, as_teacher, follows
 
 MOST_IN_MEMORY = 2**30  # bytes of answers; more are kept in a temporary file, mapped into memory
 
@@ -35,13 +36,13 @@ class WrongCacheError(ValueError):
 class RecordedTeacher(Teacher):
     """Repeats what was recorded: its inputs are the answers, ``(N, K)``."""
 
+    recorded = True  # for the lessons it belongs to, and for no others
+    about = "only logits were recorded"
+    reason = "use a loss on predictions, or the teacher itself"
+
     def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
         """Show the logits; asking for layers is an error."""
-        if layers:
-            raise ValueError(
-                f"only logits were recorded, not the layers {', '.join(layers)}: use a loss on "
-                "predictions, or the teacher itself"
-            )
+        self.check_shown(layers)
         return Outputs(logits=inputs)
 
 
@@ -89,7 +90,8 @@ class CachedLessons:
         self.images, self.views = images, views
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
         self.asked = as_teacher(teacher)
-        self.teacher = RecordedTeacher()
+        self.teacher = self.only_teacher = RecordedTeacher()
+        self.labelled = getattr(views, "labelled", True) and bool((images.target >= 0).all())
         self.epoch = 0
         shape = (epochs, len(images), self._answer(images[:1].inputs()).shape[1])
         self.answers, self.known = self._open(shape, None if path is None else Path(path))

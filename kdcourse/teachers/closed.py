@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from kdcourse.logit import softmax
-from kdcourse.training.teacher import Outputs, Teacher
+from kdcourse.objective import Outputs
+from kdcourse.training.teacher import Teacher
 
 
 class ClosedTeacher(Teacher):
@@ -16,10 +17,13 @@ class ClosedTeacher(Teacher):
     to one. Logits and features are not to be had.
 
     Args:
-        model: the model behind the service.
-        top_k: show the k largest probabilities only, zeros elsewhere.
-        decimals: round the probabilities to so many decimals.
+        model: The model behind the service.
+        top_k: How many of the largest probabilities to show, with zeros elsewhere; all by default.
+        decimals: The number of decimals to which probabilities are rounded; exact by default.
     """
+
+    shows_logits = False
+    about = "a closed teacher shows probabilities only"
 
     def __init__(self, model: nn.Module, top_k: int | None = None, decimals: int | None = None):
         super().__init__()
@@ -34,11 +38,7 @@ class ClosedTeacher(Teacher):
     @torch.no_grad()
     def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
         """Show probabilities ``(N, K)``; asking for layers is an error."""
-        if layers:
-            raise ValueError(
-                f"a closed teacher shows probabilities only, not the layers {', '.join(layers)}: "
-                "use a loss on predictions, or a teacher whose weights are open"
-            )
+        self.check_shown(layers)
         self.model.eval()
         probabilities = softmax(self.model(inputs))
         if self.top_k is not None:

@@ -11,36 +11,39 @@ from typing import Any
 
 from torch import nn
 
+from kdcourse.logit import CrossEntropy, LogitKD
+from kdcourse.objective import Objective
 from kdcourse.teachers.mutual import mutual_learning
 from kdcourse.training.epochs import Batches
 from kdcourse.training.fit import fit
 from kdcourse.training.history import History
-from kdcourse.training.objective import Objective
-from kdcourse.training.terms import CrossEntropy, LogitKD
+from kdcourse.training.knobs import takes_knobs
 
 
+@takes_knobs
 def correct(
     teacher: nn.Module,
     train: Batches,
     *,
     epochs: int = 5,
     learning_rate: float = 0.02,
-    **options: Any,
+    **knobs: Any,
 ) -> nn.Module:
     """Return a copy of the teacher, fine-tuned on the labels of the distillation data.
 
     Args:
-        teacher: any module; stays as it is.
-        train: the distillation data, as for :func:`kdcourse.training.fit`.
-        epochs: passes through it.
-        learning_rate: peak of the schedule; a fifth of the original one, as in the report.
-        options: as for :func:`fit`.
+        teacher: Any module; stays as it is.
+        train: The distillation data, as for :func:`kdcourse.training.fit`.
+        epochs: The number of passes through the data.
+        learning_rate: The peak of the schedule; a fifth of the original one, as in the report.
+        knobs: As for :func:`fit`.
     """
     corrected = copy.deepcopy(teacher)
-    fit(corrected, train, epochs=epochs, learning_rate=learning_rate, **options)
+    fit(corrected, train, epochs=epochs, learning_rate=learning_rate, **knobs)
     return corrected.train(teacher.training)
 
 
+@takes_knobs
 def correct_online(
     teacher: nn.Module,
     student: nn.Module,
@@ -48,7 +51,7 @@ def correct_online(
     objective: Objective | None = None,
     *,
     learning_rate: tuple[float, float] = (0.02, 0.1),
-    **options: Any,
+    **knobs: Any,
 ) -> tuple[nn.Module, list[History]]:
     """Correct the teacher while it teaches: both learn from every batch.
 
@@ -56,12 +59,13 @@ def correct_online(
     teacher predicts at that moment.
 
     Args:
-        teacher: any module; stays as it is, a copy of it learns.
-        student: trained in place.
-        train: the distillation data, as for :func:`kdcourse.training.fit`.
-        objective: of the student; ``LogitKD(4)``, without labels as in the report, by default.
-        learning_rate: of the teacher and of the student.
-        options: as for :func:`kdcourse.teachers.mutual_learning`.
+        teacher: Any module; stays as it is, a copy of it learns.
+        student: Trained in place.
+        train: The distillation data, as for :func:`kdcourse.training.fit`.
+        objective: The student's objective; ``LogitKD(4)``, without labels as in the report, by
+            default.
+        learning_rate: The peak rates of the teacher and of the student.
+        knobs: As for :func:`fit`.
 
     Returns:
         The corrected teacher, and the histories of the teacher and of the student.
@@ -69,6 +73,6 @@ def correct_online(
     corrected = copy.deepcopy(teacher)
     objectives = [CrossEntropy(), LogitKD(4.0) if objective is None else objective]
     histories = mutual_learning(
-        [corrected, student], train, objectives, learning_rate=learning_rate, **options
+        [corrected, student], train, objectives, learning_rate=learning_rate, **knobs
     )
     return corrected.train(teacher.training), histories

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from kdcourse.checks import at_least_float32, check_choice
-from kdcourse.training.teacher import Outputs, Teacher, as_teacher
+from kdcourse.objective import Outputs
+from kdcourse.training.teacher import Teacher, as_teacher
 
 COMBINE = ("logits", "probabilities", "vote")
 
@@ -25,29 +26,37 @@ class Ensemble(Teacher):
     shares (:func:`kdcourse.logit.kd_loss_from_probabilities`).
 
     Args:
-        members: modules or teachers; held, not copied. A member that shows probabilities only (a
-            closed teacher) can be averaged by those and can vote.
-        combine: how their answers become one.
+        members: Modules or teachers, as a list or one after the other; held, not copied. A member
+            that shows probabilities only (a closed teacher) can be averaged by those and can vote.
+        combine: How their answers become one.
     """
 
-    def __init__(self, members: Sequence[nn.Module], combine: str = "probabilities"):
+    about = "an ensemble shows predictions"
+    reason = "its members' features have nothing in common; use a loss on predictions"
+
+    def __init__(self, *members: Any, combine: str = "probabilities"):
         super().__init__()
+        if members and isinstance(members[-1], str):  # Ensemble(members, "vote")
+            *members, combine = members  # type: ignore[assignment]
         check_choice("combine", combine, COMBINE)
-        members = list(members)
+        if len(members) == 1 and not isinstance(members[0], nn.Module):
+            members = tuple(members[0])
         if not members:
             raise ValueError("an ensemble needs at least one member, members is empty")
         self.members: Any = nn.ModuleList(as_teacher(member) for member in members)
         self.combine = combine
         self.eval()
 
+    @property
+    def shows_logits(self) -> bool:  # type: ignore[override]
+        """Whether it shows logits: not of a vote, nor where a member shows probabilities only."""
+        open_members = all(member.shows_logits for member in self.members)
+        return self.combine == "logits" or (self.combine == "probabilities" and open_members)
+
     @torch.no_grad()
     def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
         """Show what the members think together; asking for layers is an error."""
-        if layers:
-            raise ValueError(
-                f"an ensemble shows predictions, not the layers {', '.join(layers)}: its members' "
-                "features have nothing in common; use a loss on predictions"
-            )
+        self.check_shown(layers)
         shown = [member.show(inputs) for member in self.members]
         logits = None
         if all(outputs.logits is not None for outputs in shown):

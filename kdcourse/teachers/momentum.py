@@ -32,7 +32,7 @@ class MomentumTeacher(FrozenTeacher):
     >>> fit(student, train, teacher=teacher)  # updates it after every step
 
     Args:
-        student: the model to follow. It is copied, and stays as it is.
+        student: The model to follow. It is copied, and stays as it is.
         momentum: m in [0, 1], or a schedule that maps the number of a step to it
             (:func:`mean_teacher_momentum`, :func:`cosine_momentum`).
     """

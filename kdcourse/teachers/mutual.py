@@ -9,9 +9,9 @@ that learn from each other's eval mode lose their way together, the surer, the l
 Source: Zhang et al. 2018 (arXiv 1706.00384), eq. 7 and algorithm 1.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,14 +19,15 @@ from torch import Tensor, nn
 
 from kdcourse.checks import check_choice
 from kdcourse.data import Images
-from kdcourse.training.epochs import Batches
+from kdcourse.logit import CrossEntropy, LogitKD
+from kdcourse.objective import Objective, Outputs
+from kdcourse.training.epochs import Batches, Epochs, Inputs
 from kdcourse.training.fit import fit_learner
 from kdcourse.training.history import History
-from kdcourse.training.learner import Inputs, Learner, shared_accuracy
-from kdcourse.training.objective import Objective
-from kdcourse.training.run import Run
-from kdcourse.training.teacher import FrozenTeacher, Outputs, Teacher
-from kdcourse.training.terms import CrossEntropy, LogitKD
+from kdcourse.training.knobs import Knobs, takes_knobs
+from kdcourse.training.learner import Learner, shared_accuracy
+from kdcourse.training.run import Run, Shown, prepare
+from kdcourse.training.teacher import FrozenTeacher, Teacher
 
 UPDATES = ("alternating", "simultaneous")
 
@@ -68,7 +69,7 @@ class Peers(Learner):
     """Several students that learn from the same batches and from each other.
 
     Args:
-        runs: one of each student. A student whose objective needs no teacher listens to nobody.
+        runs: One of each student. A student whose objective needs no teacher listens to nobody.
         updates: ``"alternating"``: a student learns from what its peers predict after their last
             update, asked again for every student. ``"simultaneous"``: all predict, then all learn.
     """
@@ -77,29 +78,24 @@ class Peers(Learner):
         check_choice("updates", updates, UPDATES)
         self.runs = list(runs)
         self.students = [run.student for run in self.runs]
+        self.objectives = [run.objective for run in self.runs]
         self.device = self.runs[0].device
         self.updates = updates
 
     def step(self, inputs: Inputs, target: Tensor) -> dict[str, Tensor]:
         """Let every student learn from one batch; measurements are named by its number."""
         own, peers = inputs if isinstance(inputs, tuple) else (inputs, inputs)
-        shown: dict[int, list[Outputs]] = {}
-        if self.updates == "simultaneous":
-            shown = {number: self._ask(number, peers, target) for number in range(len(self.runs))}
-        measured = {}
-        for number, run in enumerate(self.runs):
-            heard = shown[number] if shown else self._ask(number, peers, target)
-            for name, value in run.learn(own, target, *heard).items():
-                measured[f"{number} {name}"] = value
-        return measured
+        shown: list[Shown] = [run.ask(self._peers(run), peers, target) for run in self.runs]
+        if self.updates == "simultaneous":  # all are asked now, and not when their turn comes
+            shown = [list(asked) for asked in shown]
+        turns = zip(self.runs, shown, strict=True)
+        return self._each(run.step((own, peers), target, asked) for run, asked in turns)
 
-    def _ask(self, number: int, inputs: Tensor, target: Tensor) -> list[Outputs]:
-        """Return what the peers of a student show."""
-        run = self.runs[number]
+    def _peers(self, run: Run) -> list[Teacher]:
+        """Return those to whom a student listens: nobody, if its objective needs no teacher."""
         if not run.objective.needs_teacher:
             return []
-        peers = [peer for peer in self.students if peer is not run.student]
-        return [run.ask(Peer(peer), inputs, target) for peer in peers]
+        return [Peer(peer) for peer in self.students if peer is not run.student]
 
     def rates(self) -> dict[str, float]:
         """Return the present learning rate of every student."""
@@ -125,42 +121,34 @@ class Peers(Learner):
         return {f"{n} {name}": v for n, one in enumerate(dictionaries) for name, v in one.items()}
 
 
+@takes_knobs
 def mutual_learning(
     students: Sequence[nn.Module],
     train: Batches,
     objective: Objective | Sequence[Objective] | None = None,
     *,
     updates: str = "alternating",
-    learning_rate: float | Sequence[float] = 0.1,
-    weight_decay: float = 5e-4,
-    optimizer: Any = None,
-    scheduler: Any = None,
-    autocast: bool | torch.dtype = False,
-    compile: bool = False,
-    validation: Images | None = None,
-    epochs: int = 15,
-    checkpoint: str | Path | None = None,
-    **options: Any,
+    learning_rate: float | Sequence[float] = Knobs.learning_rate,
+    **knobs: Any,
 ) -> list[History]:
     """Train K students that distil from each other.
 
     Args:
         students: K ≥ 2 models of any architectures with the same classes, trained in place.
-        train: as for :func:`kdcourse.training.fit`.
-        objective: of every student, or one for each; ``CrossEntropy() + LogitKD(1)``, as in the
-            paper, by default. It is averaged over the peers. With one for each, a student whose
-            objective needs no teacher learns alone, and the others still learn from it.
+        train: As for :func:`kdcourse.training.fit`.
+        objective: The objective of every student, or one for each; ``CrossEntropy() + LogitKD(1)``,
+            as in the paper, by default. It is averaged over the peers. With one for each, a student
+            whose objective needs no teacher learns alone, and the others still learn from it.
         updates: ``"alternating"``, as in the paper: one student after the other, each listening to
             what its peers predict now; or ``"simultaneous"``: all listen, then all learn.
-        learning_rate: of all students, or one for each.
-        weight_decay, optimizer, scheduler, autocast, compile: as for :func:`fit`.
-        validation, epochs, checkpoint, options: likewise.
+        learning_rate: The peak rate of all students, or one for each.
+        knobs: As for :func:`fit`.
 
     Returns:
         A history of each student, in their order.
 
     Raises:
-        ValueError: fewer than two students, or one of them twice.
+        ValueError: There are fewer than two students, or one of them is there twice.
     """
     students = list(students)
     count = len(students)
@@ -175,39 +163,26 @@ def mutual_learning(
     for name, values in (("objective", objectives), ("learning_rate", rates)):
         if len(values) != count:
             raise ValueError(f"{name} has {len(values)} entries for {count} students")
+    if len({id(own) for own in objectives}) < count and not objectives[0].prepared:
+        objectives = [copy.deepcopy(own) for own in objectives]
     own_weights = [id(weight) for own in objectives for weight in own.parameters()]
     if len(set(own_weights)) != len(own_weights):
         raise ValueError("a term with weights of its own cannot be shared: give one for each")
 
-    def make(steps: int) -> Peers:
+    def make(source: Epochs) -> Peers:
+        for student, own in zip(students, objectives, strict=True):
+            peer = next(other for other in students if other is not student)
+            prepare(own, student, Peer(peer), source)
+        steps = source.knobs.epochs * len(source)
         return Peers(
             [
-                Run(
-                    student,
-                    own,
-                    steps=steps,
-                    learning_rate=rate,
-                    weight_decay=weight_decay,
-                    optimizer=optimizer,
-                    scheduler=scheduler,
-                    autocast=autocast,
-                    compile=compile,
-                )
+                Run(student, own, steps=steps, **{**knobs, "learning_rate": rate})
                 for student, own, rate in zip(students, objectives, rates, strict=True)
             ],
             updates,
         )
 
-    history = fit_learner(
-        make,
-        students,
-        train,
-        settings={"learning_rate": list(rates), "weight_decay": weight_decay},
-        validation=validation,
-        epochs=epochs,
-        checkpoint=checkpoint,
-        **options,
-    )
+    history = fit_learner(make, students, train, Knobs(**knobs))
     return [_of_student(number, history) for number in range(count)]
 
 

@@ -28,48 +28,60 @@ from kdcourse.checks import check_matrix, check_number, check_probabilities
 from kdcourse.data import Augmentation, Images
 from kdcourse.logit import softmax
 from kdcourse.models import seeded
+from kdcourse.objective import Lesson, Term
 from kdcourse.processes import all_samples
 from kdcourse.teachers.momentum import MomentumTeacher, cosine_momentum
 from kdcourse.training.fit import fit
-from kdcourse.training.objective import Lesson, Term
-from kdcourse.training.terms import student_logits, teacher_logits
+from kdcourse.training.knobs import MakeOptimizer, takes_knobs
 
 
 class SelfDistillation(Term):
     """Cross-entropy with the centred, sharpened predictions of a teacher.
 
     Args:
-        outputs: K.
-        student_temperature: τ_S.
-        teacher_temperature: τ_T; sharpens where it is lower than τ_S.
-        centre_momentum: of the running mean c; 1 leaves it at zero, so that nothing is centred.
+        outputs: The number of outputs K; by default, as many as the nets show on the first batch.
+        student_temperature: τ_S > 0.
+        teacher_temperature: τ_T > 0; sharpens where it is lower than τ_S.
+        centre_momentum: The momentum of the running mean c, in [0, 1]; 1 leaves it at zero, so that
+            nothing is centred.
     """
+
+    needs_logits = True
 
     def __init__(
         self,
-        outputs: int = 64,
+        outputs: int | None = None,
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.04,
         centre_momentum: float = 0.9,
     ):
         super().__init__()
-        check_number("outputs", outputs, 2)
+        if outputs is not None:
+            check_number("outputs", outputs, 2)
         check_number("student_temperature", student_temperature, 0.0, open_low=True)
         check_number("teacher_temperature", teacher_temperature, 0.0, open_low=True)
         check_number("centre_momentum", centre_momentum, 0.0, 1.0)
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
         self.centre_momentum = centre_momentum
-        self.register_buffer("centre", torch.zeros(outputs))
+        self.register_buffer("centre", torch.zeros(outputs or 1))
         self.centre: Tensor
+        self.prepared = outputs is not None
+
+    def prepare(self, lesson: Lesson, *, seed: int = 0, steps_an_epoch: int | None = None) -> None:
+        """Make the centre as wide as the outputs."""
+        self.centre = self.centre.new_zeros(lesson.student_logits.shape[1])
+        self.prepared = True
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the mean cross-entropy, and move the centre."""
-        taught = teacher_logits(lesson)
+        if not self.prepared:
+            self.prepare(lesson)
+        taught = lesson.teacher_logits
         p = self.sharpened(taught)
         mean = all_samples(taught.float()).mean(dim=0)
         self.centre = self.centre.lerp(mean, 1 - self.centre_momentum)
-        log_p = (student_logits(lesson).float() / self.student_temperature).log_softmax(dim=1)
+        log_p = (lesson.student_logits.float() / self.student_temperature).log_softmax(dim=1)
         return -(p * log_p).sum(dim=1).mean()
 
     def sharpened(self, logits: Tensor) -> Tensor:
@@ -177,6 +189,7 @@ def with_head(
     return copied
 
 
+@takes_knobs
 def self_distill(
     model: nn.Module,
     images: Images,
@@ -187,22 +200,24 @@ def self_distill(
     epochs: int = 20,
     batch_size: int = 64,
     learning_rate: float = 0.001,
+    optimizer: MakeOptimizer | None = None,
     seed: int = 0,
-    **options: Any,
+    **knobs: Any,
 ) -> nn.Module:
     """Train a model without labels, on two views of every image and by its own moving average.
 
     Args:
-        model: with an ``nn.Linear`` named ``classifier``; stays as it is.
-        images: labels, if there are any, are not looked at.
-        augment: makes the views.
-        dist: the loss; a centre that moves fast by default, as these runs are short.
-        momentum: of the average at first; it rises to 1 along half a cosine.
-        epochs: passes through the images.
-        batch_size: images, each with two views.
-        learning_rate: peak of AdamW's one-cycle schedule.
-        seed: of the head's weights, the order and the views.
-        options: others of :func:`kdcourse.training.fit`.
+        model: A module with an ``nn.Linear`` named ``classifier``; stays as it is.
+        images: The images; labels, if there are any, are not looked at.
+        augment: Makes the views.
+        dist: The loss; by default one whose centre moves fast, as these runs are short.
+        momentum: The momentum of the average at first; it rises to 1 along half a cosine.
+        epochs: The number of passes through the images.
+        batch_size: Images per batch, each with two views.
+        learning_rate: The peak of AdamW's one-cycle schedule.
+        optimizer: AdamW by default.
+        seed: Seed of the head's weights, the order and the views.
+        knobs: The other options of :func:`kdcourse.training.fit`.
 
     Returns:
         The average: a copy of the model with a :class:`ProjectionHead` as its classifier.
@@ -219,8 +234,8 @@ def self_distill(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        optimizer=lambda weights: torch.optim.AdamW(weights, weight_decay=1e-4),
+        optimizer=optimizer or (lambda weights: torch.optim.AdamW(weights, weight_decay=1e-4)),
         seed=seed,
-        **options,
+        **knobs,
     )
     return teacher.model.requires_grad_()

@@ -11,11 +11,11 @@ from kdcourse import feature, training
 from kdcourse.further import SEED
 from kdcourse.metrics import evaluation_mode
 from kdcourse.models import capture, seeded
+from kdcourse.objective import Layer
 from kdcourse.teachers import SelfDistillation
 from kdcourse.train.arguments import Maker, bind, make, signature
 from kdcourse.train.expression import Call, parse, unknown
 from kdcourse.training import FeatureHint, Objective, Term, WarmUp
-from kdcourse.training.terms import Layer
 
 Shapes = Callable[[Layer], tuple[torch.Size, torch.Size]]
 

@@ -21,7 +21,8 @@ from kdcourse.train.options import OptionError, Options, blaming
 from kdcourse.train.shape import Shape, data_set, shape_of, shape_of_images
 from kdcourse.train.teaching import TeacherMaker, WeightsError, folded
 from kdcourse.training import CrossEntropy, Lesson, Objective, Outputs, as_teacher, choose_device
-from kdcourse.training.run import MakeOptimizer, MakeScheduler, check_channels_last
+from kdcourse.training.knobs import MakeOptimizer, MakeScheduler
+from kdcourse.training.rules import check_channels_last
 from kdcourse.training.teacher import Teacher, follows
 
 SAMPLES = 4  # of a trial
@@ -245,7 +246,8 @@ def _check_together(plan: Plan) -> None:
         )
     if options.channels_last:
         with blaming("channels-last"):
-            check_channels_last(plan.student, plan.teacher, objective, plan.device)
+            if plan.device.type == "cpu":
+                check_channels_last(plan.student, plan.teacher, objective)
     if options.compile and objective.needs_input_gradient:
         raise OptionError("--compile: torch.compile cannot differentiate twice, as saliency must")
     if isinstance(plan.views, FunctionMatching):

@@ -11,7 +11,8 @@ from kdcourse.teachers import CrossedViews
 from kdcourse.train import aims, teaching
 from kdcourse.train.arguments import Maker, make, signature
 from kdcourse.train.expression import one, parse, unknown
-from kdcourse.training.run import MakeScheduler, constant
+from kdcourse.training.knobs import MakeScheduler
+from kdcourse.training.schedules import constant
 
 AUGMENTATIONS: dict[str, Maker] = {
     "pad-crop-flip": augmentation.pad_crop_flip,

@@ -4,61 +4,63 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from kdcourse import processes
-from kdcourse.checks import check_number
-from kdcourse.data import Augmentation, Images, Views
-from kdcourse.training.learner import Batch
-from kdcourse.training.run import described
+from kdcourse.checks import ArgumentError
+from kdcourse.data import Images
+from kdcourse.training.history import described
+from kdcourse.training.knobs import Knobs
 
+Inputs = Tensor | tuple[Tensor, Tensor]  # the same for student and teacher, or one for each
+Batch = tuple[Inputs, Tensor]
 Batches = Images | Iterable[Batch]
+SAMPLES = 4  # enough to see what the nets show
 
 
 class Epochs:
-    """The batches of every epoch: from a set in memory, or from anything that yields batches."""
+    """The batches of every epoch: from a set in memory, or from anything that yields batches.
 
-    def __init__(
-        self,
-        train: Batches,
-        device: torch.device,
-        batch_size: int,
-        augment: Augmentation | None,
-        views: Views | None,
-        seed: int,
-    ):
-        check_number("batch_size", batch_size, 1)
-        if augment is not None and views is not None:
-            raise ValueError("augment and views were both given: views hold their augmentation")
-        if views is not None and not isinstance(train, Images):
-            raise ValueError("views need Images; let a DataLoader yield pairs of inputs instead")
+    Args:
+        train: As for :func:`kdcourse.training.fit`.
+        device: Where the batches of an in-memory set are drawn.
+        knobs: Of the training; batch size, augmentation, views and seed are read.
+    """
+
+    def __init__(self, train: Batches, device: torch.device, knobs: Knobs):
+        self.knobs, self.device = knobs, device
+        self.labels = _labels(train, knobs)
+        if knobs.views is not None and not isinstance(train, Images):
+            raise ArgumentError(
+                "views", "views need Images; let a DataLoader yield pairs of inputs instead"
+            )
         self.train = train.to(device) if isinstance(train, Images) else train
-        self.batch_size = batch_size
-        self.augment = augment
-        self.views = views
-        self.seed = seed
         if len(self) == 0:
-            raise ValueError("train holds no batch")
+            raise ArgumentError("train", "train holds no batch")
 
-    def check_parts(self, count: int, accumulate: int) -> None:
-        """Refuse batches that cannot be split among processes, and each share in parts."""
+    def check_parts(self, parts: int) -> None:
+        """Refuse batches that cannot be split among processes, and each share into parts."""
+        count = processes.count()
         if isinstance(self.train, Images):
-            last = (len(self.train) - 1) % self.batch_size + 1
-            if last < count * accumulate:
-                raise ValueError(
+            last = (len(self.train) - 1) % self.knobs.batch_size + 1
+            if last < parts:
+                raise ArgumentError(
+                    "batch_size",
                     f"the last batch of an epoch holds {last} of {len(self.train)} images, too few "
-                    f"for {count} process(es) and accumulate={accumulate}: change batch_size"
+                    f"for {count} process(es) and accumulate={parts // count}: change batch_size",
                 )
         elif count > 1 and not _shares_out(self.train):
-            raise ValueError(
+            raise ArgumentError(
+                "train",
                 f"under {count} processes, train must be Images, CachedLessons, or a DataLoader "
                 f"with a DistributedSampler, got {type(self.train).__name__}: each process would "
-                "see the same samples"
+                "see the same samples",
             )
 
     def __len__(self) -> int:
         if isinstance(self.train, Images):
-            return -(-len(self.train) // self.batch_size)
+            return -(-len(self.train) // self.knobs.batch_size)
         try:
             return len(self.train)  # type: ignore[arg-type]
         except TypeError:
@@ -68,13 +70,14 @@ class Epochs:
             ) from None
 
     def batches(self, epoch: int) -> Iterable[Batch]:
+        """Return the batches of one epoch."""
         if isinstance(self.train, Images):
             return self.train.batches(
-                self.batch_size,
-                seed=self.seed,
+                self.knobs.batch_size,
+                seed=self.knobs.seed,
                 epoch=epoch,
-                augment=self.augment,
-                views=self.views,
+                augment=self.knobs.augment,
+                views=self.knobs.views,
                 part=processes.part(),
             )
         for source in (self.train, getattr(self.train, "sampler", None)):
@@ -83,17 +86,38 @@ class Epochs:
                 draw(epoch)
         return self.train
 
+    def sample(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a few samples: what the student sees, what the teacher sees, the target."""
+        if isinstance(self.train, Images):
+            few = self.train[:SAMPLES]
+            return few.inputs(), few.inputs(), few.target
+        with torch.random.fork_rng():
+            inputs, target = next(iter(self.train))
+        pair = inputs if isinstance(inputs, tuple | list) else (inputs, inputs)
+        own, theirs, target = (part[:SAMPLES].to(self.device) for part in (*pair, target))
+        return own, theirs, target
+
     @property
     def settings(self) -> dict[str, Any]:
         """What distinguishes these batches from others, for the checkpoint."""
         name = self.train.name if isinstance(self.train, Images) else type(self.train).__name__
         return {
             "train": f"{name}, {len(self)} batches",
-            "batch_size": self.batch_size,
-            "augment": described(self.augment),
-            "views": described(self.views),
-            "seed": self.seed,
+            "batch_size": self.knobs.batch_size,
+            "augment": described(self.knobs.augment),
+            "views": described(self.knobs.views),
+            "seed": self.knobs.seed,
         }
+
+
+def _labels(train: Batches, knobs: Knobs) -> str:
+    """Whether ``"all"`` samples have a label, ``"some"``, or ``"none"``, as far as can be told."""
+    if not getattr(train, "labelled", True) or not getattr(knobs.views, "labelled", True):
+        return "none"
+    if not isinstance(train, Images):
+        return "all"
+    known = train.target >= 0
+    return "all" if bool(known.all()) else "some" if bool(known.any()) else "none"
 
 
 def _shares_out(train: Iterable[Batch]) -> bool:

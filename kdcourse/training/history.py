@@ -1,5 +1,6 @@
 """What happened in training: one row an epoch, with every term of the objective."""
 
+import re
 from dataclasses import dataclass, field
 
 
@@ -40,3 +41,8 @@ class History:
         values = ", ".join(f"{k} {v:.4f}" for k, v in self.last.items() if k not in hidden)
         state = "interrupted after" if self.interrupted else "after"
         return f"History({state} {len(self)} epochs: {values})"
+
+
+def described(value: object) -> str:
+    """Describe a setting the same way in every process: without addresses in memory."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))

@@ -13,22 +13,23 @@ from tqdm.auto import tqdm
 from kdcourse import processes
 from kdcourse.data import Images
 from kdcourse.metrics import accuracy
+from kdcourse.objective import Objective
 from kdcourse.training import checkpoint as checkpoints
+from kdcourse.training.epochs import Batch, Inputs
 from kdcourse.training.history import History
 
 ACCURACY = "train_accuracy"  # counts samples with a label only
-Inputs = Tensor | tuple[Tensor, Tensor]  # the same for student and teacher, or one for each
-Batch = tuple[Inputs, Tensor]
 
 
 class Learner:
     """Learns from batches, epoch by epoch, and can be saved and taken up again.
 
-    A subclass sets ``students`` and ``device``, and defines :meth:`step`, :meth:`rates`,
-    :meth:`validate`, :attr:`settings` and :meth:`parts`.
+    A subclass sets ``students``, ``objectives`` and ``device``, and defines :meth:`step`,
+    :meth:`rates`, :meth:`validate`, :attr:`settings` and :meth:`parts`.
     """
 
     students: Sequence[nn.Module]
+    objectives: Sequence[Objective]
     device: torch.device
     taken: int = 0  # steps so far
     accumulate: int = 1  # parts of a batch

@@ -10,12 +10,14 @@ from torch import nn
 from kdcourse.data import Images
 from kdcourse.metrics import evaluation_mode
 from kdcourse.models import capture
+from kdcourse.objective import Objective
 from kdcourse.training.epochs import Batches
 from kdcourse.training.fit import fit
 from kdcourse.training.history import History
-from kdcourse.training.objective import Objective
+from kdcourse.training.knobs import takes_knobs
 
 
+@takes_knobs
 def fit_in_stages(
     student: nn.Module,
     train: Batches,
@@ -27,7 +29,7 @@ def fit_in_stages(
     epochs: int = 10,
     validation: Images | None = None,
     checkpoint: str | Path | None = None,
-    **options: Any,
+    **knobs: Any,
 ) -> tuple[History, History]:
     """Train by a hint up to the guided layer, then the whole net by ``objective``.
 
@@ -35,17 +37,17 @@ def fit_in_stages(
     stage as it was. Each stage has a learning-rate schedule of its own.
 
     Args:
-        student: trained in place.
-        train: as for :func:`fit`.
-        hint: the first stage's objective, such as ``10 * FeatureHint(...)``; it must look at layers
-            of the student.
-        objective: the second stage's; labels alone without one.
-        teacher: asked in the first stage, and in the second if ``objective`` does.
-        hint_epochs: of the first stage.
-        epochs: of the second stage.
-        validation: set on which accuracy is measured in the second stage.
-        checkpoint: file of the second stage; the first has one beside it (``.hint``).
-        options: of both stages, as for :func:`fit`.
+        student: The module to train in place.
+        train: As for :func:`fit`.
+        hint: The first stage's objective, such as ``10 * FeatureHint("stage2")``; it must look at
+            layers of the student.
+        objective: The second stage's objective; labels alone without one.
+        teacher: Asked in the first stage, and in the second if ``objective`` does.
+        hint_epochs: The number of epochs of the first stage.
+        epochs: The number of epochs of the second stage.
+        validation: A set on which accuracy is measured in the second stage.
+        checkpoint: The file of the second stage; the first has one beside it (``.hint``).
+        knobs: The options of both stages, as for :func:`fit`.
 
     Returns:
         The histories of the two stages. If the first is interrupted, the second is not begun.
@@ -63,7 +65,7 @@ def fit_in_stages(
         teacher=teacher,
         epochs=hint_epochs,
         checkpoint=None if checkpoint is None else f"{checkpoint}.hint",
-        **options,
+        **knobs,
     )
     for module, buffers in zip(behind, kept, strict=True):
         for name, value in module.named_buffers(recurse=False):
@@ -79,7 +81,7 @@ def fit_in_stages(
         epochs=epochs,
         validation=validation,
         checkpoint=checkpoint,
-        **options,
+        **knobs,
     )
     return first, second
 

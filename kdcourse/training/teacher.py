@@ -1,7 +1,6 @@
 """A teacher is anything that, called with a batch, shows outputs without gradients."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -9,35 +8,26 @@ from torch.fx.experimental.optimization import fuse
 
 from kdcourse.feature import input_gradient
 from kdcourse.models import capture
-
-
-@dataclass
-class Outputs:
-    """What a model showed on one batch.
-
-    Attributes:
-        logits: ``(N, K)``; None where the model keeps them to itself.
-        probabilities: ``(N, K)`` at temperature 1, from teachers that show nothing else.
-        features: outputs of the layers that were asked for, by name.
-        input_gradient: of the target's log-probability by the inputs, where it was asked for.
-    """
-
-    logits: Tensor | None = None
-    probabilities: Tensor | None = None
-    features: dict[str, Tensor] = field(default_factory=dict)
-    input_gradient: Tensor | None = None
+from kdcourse.objective import Outputs
 
 
 class Teacher(nn.Module):
     """Base of all teachers: always in eval mode, never with gradients.
 
-    A subclass defines :meth:`show`. Calling a teacher returns what it predicts, ``(N, K)``.
+    A subclass defines :meth:`show`, and sets those of the attributes below that differ. Calling a
+    teacher returns what it predicts, ``(N, K)``.
 
     Attributes:
-        follows_student: whether :meth:`update` changes the teacher.
+        follows_student: Whether :meth:`update` changes the teacher.
+        shows_logits: Whether it shows logits; otherwise it shows probabilities only.
+        about: What it shows, where hidden layers and input gradients are not among that.
+        reason: Why they are not, and what to do instead.
     """
 
     follows_student: bool = False
+    shows_logits: bool = True
+    about: str = "this teacher shows predictions only"
+    reason: str = "use a loss on predictions, or a teacher whose weights are open"
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,19 +41,21 @@ class Teacher(nn.Module):
         """Show outputs for a batch of inputs, and those of the named layers."""
         raise NotImplementedError
 
+    def check_shown(self, layers: Sequence[str], *, input_gradient: bool = False) -> None:
+        """Raise a ``ValueError`` if the teacher does not show these layers, or input gradients."""
+        if layers:
+            raise ValueError(f"{self.about}, not the layers {', '.join(layers)}: {self.reason}")
+        if input_gradient:
+            kind = type(self).__name__
+            raise ValueError(f"a {kind} shows no input gradients: {self.reason}")
+
     def update(self, student: nn.Module, step: int) -> None:
         """Follow the student after its step number ``step``; most teachers stay as they are."""
 
     def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
-        """Show how the prediction of the target depends on the inputs, if the teacher can.
-
-        Raises:
-            ValueError: its weights are not open.
-        """
-        raise ValueError(
-            f"a {type(self).__name__} shows no input gradients: use a loss on predictions, or a "
-            "teacher whose weights are open"
-        )
+        """Show how the prediction of the target depends on the inputs, if the teacher can."""
+        self.check_shown((), input_gradient=True)
+        raise NotImplementedError
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
@@ -84,6 +76,11 @@ class FrozenTeacher(Teacher):
         super().__init__()
         self.model = model
         self.eval()
+
+    def check_shown(self, layers: Sequence[str], *, input_gradient: bool = False) -> None:
+        """Raise a ``ValueError`` if the model has no such layer."""
+        with capture(self.model, layers):
+            pass
 
     @torch.no_grad()
     def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:

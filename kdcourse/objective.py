@@ -1,0 +1,307 @@
+"""The lecture's formula as code: ``min_f L(f) + λ · dist(f, f_large)``.
+
+>>> objective = CrossEntropy() + 4.0 * LogitKD(temperature=4)
+
+A *term* is one ``L`` or one ``dist``: a thin module around a loss function, called with what
+student and teacher showed on one batch. Each stands in the file of its loss. Terms add and scale to
+an *objective*, which names and logs every term it is made of.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+
+import torch
+from torch import Tensor, nn
+
+from kdcourse.checks import check_number
+
+Layer = str | tuple[str, str]  # its name in both nets, or the student's and the teacher's
+
+
+@dataclass
+class Outputs:
+    """What a model showed on one batch.
+
+    Attributes:
+        logits: ``(N, K)``; None where the model keeps them to itself.
+        probabilities: ``(N, K)`` at temperature 1, from teachers that show nothing else.
+        features: The outputs of the layers that were asked for, by name.
+        input_gradient: The gradient of the target's log-probability with respect to the inputs,
+            where it was asked for.
+    """
+
+    logits: Tensor | None = None
+    probabilities: Tensor | None = None
+    features: dict[str, Tensor] = field(default_factory=dict)
+    input_gradient: Tensor | None = None
+
+
+@dataclass
+class Lesson:
+    """One batch as a term sees it.
+
+    Attributes:
+        student: What the student showed; its logits are always there.
+        target: ``(N,)`` class indices; −1 where there is no label.
+        teacher: What the teacher showed; None in training without a teacher.
+    """
+
+    student: Outputs
+    target: Tensor
+    teacher: Outputs | None = None
+
+    @property
+    def taught(self) -> Outputs:
+        """What the teacher showed, or an error that there is none."""
+        if self.teacher is None:
+            raise ValueError("this term compares the student with a teacher, and there is none")
+        return self.teacher
+
+    @property
+    def student_logits(self) -> Tensor:
+        """The student's logits ``(N, K)``."""
+        assert self.student.logits is not None
+        return self.student.logits
+
+    @property
+    def teacher_logits(self) -> Tensor:
+        """The teacher's logits ``(N, K)``, or an error that it shows none."""
+        if self.taught.logits is None:
+            raise ValueError("this term needs the teacher's logits, and the teacher shows none")
+        return self.taught.logits
+
+
+class Objective(nn.Module):
+    """A weighted sum of terms; a term is an objective with one part."""
+
+    def __init__(self, parts: Iterable[tuple[float, "Term"]]):
+        super().__init__()
+        parts = list(parts)
+        if not parts:
+            raise ValueError("an objective needs at least one term")
+        self.weights = [weight for weight, _ in parts]
+        self.terms = nn.ModuleList(term for _, term in parts)
+        self.names = _distinct([term.name for _, term in parts])
+
+    def parts(self) -> list[tuple[float, "Term"]]:
+        """List ``(weight, term)``."""
+        return list(zip(self.weights, self.terms, strict=True))  # type: ignore[arg-type]
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any term compares the student with a teacher."""
+        return any(term.needs_teacher for _, term in self.parts())
+
+    @property
+    def needs_input_gradient(self) -> bool:
+        """Whether any term looks at the gradients of the predictions with respect to the inputs."""
+        return any(term.needs_input_gradient for _, term in self.parts())
+
+    @property
+    def student_layers(self) -> tuple[str, ...]:
+        """Names of the student's layers that the terms look at."""
+        return _all(term.student_layers for _, term in self.parts())
+
+    @property
+    def teacher_layers(self) -> tuple[str, ...]:
+        """Names of the teacher's layers that the terms look at."""
+        return _all(term.teacher_layers for _, term in self.parts())
+
+    @property
+    def prepared(self) -> bool:
+        """Whether every term has found out what it needs to know of the two nets."""
+        return all(term.prepared for _, term in self.parts())
+
+    def prepare(self, lesson: Lesson, *, seed: int = 0, steps_an_epoch: int | None = None) -> None:
+        """Let terms size the weights they have, and count their epochs; the others do nothing.
+
+        Args:
+            lesson: A few samples as both nets show them.
+            seed: Seed of weights whose term has none of its own.
+            steps_an_epoch: How often an epoch asks the objective; None where nobody knows.
+        """
+        for _, term in self.parts():
+            if not term.prepared:
+                term.prepare(lesson, seed=seed, steps_an_epoch=steps_an_epoch)
+
+    def forward(
+        self, lesson: Lesson, shares: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum and every term's own value, unweighted and detached.
+
+        Args:
+            lesson: A batch, or a part of one.
+            shares: Factors by which the values of parts add up to that of the whole, one for each
+                :attr:`Term.mean_over`.
+        """
+        total, values = None, {}
+        for name, (weight, term) in zip(self.names, self.parts(), strict=True):
+            value = term.loss(lesson)
+            if shares is not None:
+                value = value * shares[term.mean_over]
+            values[name] = value.detach()
+            total = weight * value if total is None else total + weight * value
+        assert total is not None
+        return total, values
+
+    def __add__(self, other: "Objective") -> "Objective":
+        if not isinstance(other, Objective):
+            return NotImplemented
+        return Objective(self.parts() + other.parts())
+
+    def __mul__(self, factor: float) -> "Objective":
+        if isinstance(factor, bool) or not isinstance(factor, Real):
+            return NotImplemented
+        check_number("the factor of a term", factor)
+        return Objective((float(factor) * weight, term) for weight, term in self.parts())
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        return " + ".join(f"{weight:g} * {term!r}" for weight, term in self.parts())
+
+
+class Term(Objective):
+    """One part of an objective: a thin module around a loss function.
+
+    A subclass defines :meth:`loss`, and sets those of the attributes below that differ.
+
+    Attributes:
+        needs_teacher: Whether the term compares the student with a teacher.
+        needs_logits: Whether it needs the teacher's logits, so that probabilities will not do.
+        needs_input_gradient: Whether it looks at the gradients of the predictions with respect to
+            the inputs.
+        needs_labels: Whether every sample must have a label.
+        mean_over: What the loss is a mean over: ``"samples"``, ``"labels"`` (the samples that have
+            one), or ``"batch"`` if it compares samples and sees those of all processes.
+        student_layers: Names of the student's layers to capture.
+        teacher_layers: Names of the teacher's layers to capture.
+        prepared: Whether the term knows what it needs to know of the two nets.
+    """
+
+    needs_teacher: bool = True
+    needs_logits: bool = False
+    needs_input_gradient: bool = False
+    needs_labels: bool = False
+    mean_over: str = "samples"
+    student_layers: tuple[str, ...] = ()
+    teacher_layers: tuple[str, ...] = ()
+    prepared: bool = True
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.weights = [1.0]
+        self.names = [self.name]
+
+    @property
+    def name(self) -> str:
+        """Name in the history: the class name in snake case."""
+        starts = r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"  # LogitKD, RKDAngle
+        return re.sub(starts, "_", type(self).__name__).lower()
+
+    def parts(self) -> list[tuple[float, "Term"]]:
+        """List the term itself, with weight 1."""
+        return [(1.0, self)]
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the scalar to minimise."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        hidden = ("training", "weights", "names", "prepared")
+        settings = ", ".join(
+            f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_") and k not in hidden
+        )
+        return f"{type(self).__name__}({settings})"
+
+
+class LayerTerm(Term):
+    """A term that compares layers, by their names.
+
+    Args:
+        layers: Names of layers, of any model (:func:`kdcourse.models.capture`); where a name
+            differs between the two nets, the student's and the teacher's as a pair.
+    """
+
+    def __init__(self, layers: Sequence[Layer]):
+        super().__init__()
+        if isinstance(layers, str) or not layers:
+            raise ValueError(f"layers must be a list of at least one name or pair, got {layers!r}")
+        pairs = [(pair, pair) if isinstance(pair, str) else tuple(pair) for pair in layers]
+        for pair in pairs:
+            if len(pair) != 2 or not all(isinstance(name, str) for name in pair):
+                raise ValueError(f"a pair of layers must be two names, got {pair!r}")
+        self.student_layers = tuple(student for student, _ in pairs)
+        self.teacher_layers = tuple(teacher for _, teacher in pairs)
+
+    def shown(self, lesson: Lesson) -> list[tuple[Tensor, Tensor]]:
+        """Return the student's and the teacher's features of every pair of layers."""
+        student, teacher = lesson.student.features, lesson.taught.features
+        names = zip(self.student_layers, self.teacher_layers, strict=True)
+        return [(student[own], teacher[theirs]) for own, theirs in names]
+
+    def compared(self, lesson: Lesson, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Sum a loss of student's and teacher's features over the pairs of layers."""
+        first, *others = (loss(*pair) for pair in self.shown(lesson))
+        return sum(others, start=first)
+
+
+class WarmUp(Term):
+    r"""A term times :math:`\min(t / T, 1)` in its t-th step: it counts little at first.
+
+    >>> objective = CrossEntropy() + WarmUp(DecoupledKD(), epochs=20)
+
+    The steps taken so far are part of ``state_dict()``, so that a resumed training goes on where it
+    stopped. With ``accumulate``, every part of a batch counts as a step.
+
+    Args:
+        term: Any term.
+        steps: T, at least 1.
+        epochs: In place of ``steps``, T as a number of epochs; training tells how long one is.
+    """
+
+    def __init__(self, term: Term, steps: int | None = None, *, epochs: int | None = None):
+        super().__init__()
+        if (steps is None) == (epochs is None):
+            raise ValueError(f"give either steps or epochs, got steps={steps} and epochs={epochs}")
+        check_number("steps" if epochs is None else "epochs", steps or epochs or 0, 1)
+        self.term = term
+        self.steps, self.epochs = steps, epochs
+        for need in Term.__annotations__:
+            setattr(self, need, getattr(term, need))
+        self.prepared = term.prepared and steps is not None
+        self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
+        self.taken: Tensor
+
+    def prepare(self, lesson: Lesson, *, seed: int = 0, steps_an_epoch: int | None = None) -> None:
+        """Prepare the term, and turn epochs into steps."""
+        Objective.prepare(self.term, lesson, seed=seed, steps_an_epoch=steps_an_epoch)
+        if self.epochs is not None and steps_an_epoch is not None:
+            self.steps = self.epochs * steps_an_epoch
+        self.prepared = self.term.prepared and self.steps is not None
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the term's loss, as far as it counts by now."""
+        if self.steps is None:
+            raise ValueError(f"{self!r} does not know how long an epoch is: give it steps")
+        if self.training:
+            self.taken += 1
+        return (self.taken / self.steps).clamp(max=1) * self.term.loss(lesson)
+
+    def __repr__(self) -> str:
+        length = f"steps={self.steps}" if self.epochs is None else f"epochs={self.epochs}"
+        return f"WarmUp({self.term!r}, {length})"
+
+
+def _all(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for group in names for name in group))
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Number the terms that occur more than once: kd, kd_2, kd_3."""
+    return [
+        name if names[:i].count(name) == 0 else f"{name}_{names[: i + 1].count(name)}"
+        for i, name in enumerate(names)
+    ]

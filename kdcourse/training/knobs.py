@@ -1,0 +1,115 @@
+"""How to train: the options of :func:`fit`, which every procedure that trains takes, too."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from kdcourse.checks import ArgumentError, check_choice, check_number, check_positive
+from kdcourse.data import Augmentation, Images, Views
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+MakeScheduler = Callable[[Optimizer, int], LRScheduler]
+Log = Callable[[dict[str, float]], None]
+Function = TypeVar("Function", bound=Callable)
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """The options of a training, and their defaults.
+
+    Attributes:
+        validation: A set on which the accuracy is measured after each epoch.
+        epochs: The number of passes through the training set.
+        batch_size: Images per batch (of an in-memory set), in all processes together.
+        learning_rate: The peak of the default one-cycle schedule.
+        weight_decay: That of the default optimiser, SGD with Nesterov momentum 0.9.
+        optimizer: Makes another optimiser from the parameters. Unless there is a ``scheduler``
+            too, its rate follows the one-cycle schedule with peak ``learning_rate``.
+        scheduler: Makes another schedule from the optimiser and the number of steps
+            (:mod:`kdcourse.training.schedules`); it is stepped after every batch.
+        clip: The largest norm that the gradient of all parameters together may have; a larger one
+            is scaled down to it. None leaves gradients as they are.
+        augment: A batched augmentation of an in-memory set; teacher and student see the same.
+        views: In its place, what each of them sees (:mod:`kdcourse.tips`).
+        seed: Seed of order, augmentation and dropout.
+        device: CUDA, MPS or CPU; the best there is by default.
+        autocast: Whether to train in mixed precision, or its dtype.
+        compile: Whether to run the student through ``torch.compile``.
+        accumulate: The number of parts in which every batch is taken, their gradients added up,
+            which needs that much less memory. The step is the same up to rounding, but batch norm,
+            and losses that compare samples, see one part at a time.
+        channels_last: Whether to keep images and features as ``(N, H, W, C)`` in memory.
+        checkpoint: A file to save to after every epoch and to resume from. A run that was killed
+            ends, when called again, with the weights of an uninterrupted one, also in another
+            number of processes.
+        log: Called with the row of the history after every epoch, in the main process.
+        on_interrupt: On Ctrl-C or a stopped kernel, ``"return"`` the history so far (the student
+            keeps what it has learned) or ``"raise"``, as many processes always do.
+        progress: Whether to show a progress bar.
+    """
+
+    validation: Images | None = None
+    epochs: int = 15
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    optimizer: MakeOptimizer | None = None
+    scheduler: MakeScheduler | None = None
+    clip: float | None = None
+    augment: Augmentation | None = None
+    views: Views | None = None
+    seed: int = 0
+    device: torch.device | str | None = None
+    autocast: bool | torch.dtype = False
+    compile: bool = False
+    accumulate: int = 1
+    channels_last: bool = False
+    checkpoint: str | Path | None = None
+    log: Log | None = None
+    on_interrupt: str = "return"
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_positive(accumulate=self.accumulate)
+        check_number("batch_size", self.batch_size, 1)
+        check_number("epochs", self.epochs, 1)
+        check_choice("on_interrupt", self.on_interrupt, ("return", "raise"))
+        if self.augment is not None and self.views is not None:
+            raise ArgumentError(
+                "views", "augment and views were both given: views hold their augmentation"
+            )
+        if self.clip is not None:
+            check_number("clip", self.clip, 0.0, open_low=True)
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> Optimizer:
+        """Make the optimiser of these parameters."""
+        if self.optimizer is not None:
+            return self.optimizer(parameters)
+        return torch.optim.SGD(
+            parameters,
+            self.learning_rate,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=self.weight_decay,
+        )
+
+
+def takes_knobs(function: Function) -> Function:
+    """Let the signature of a function show the fields of :class:`Knobs` in place of its keywords.
+
+    ``help(function)``, and Shift-Tab in a notebook, then list every option with its default.
+    """
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    named = {p.name for p in own}
+    knobs = [p for name, p in inspect.signature(Knobs).parameters.items() if name not in named]
+    shown = [knob.replace(kind=knob.KEYWORD_ONLY) for knob in knobs]
+    function.__signature__ = signature.replace(parameters=[*own, *shown])  # type: ignore[attr-defined]
+    return function

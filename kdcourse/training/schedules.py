@@ -1,0 +1,58 @@
+"""Learning-rate schedules: each makes one from the optimiser and the number of steps.
+
+>>> fit(student, train, epochs=240, scheduler=at_epochs([150, 180, 210], epochs=240))
+"""
+
+from collections.abc import Callable, Sequence
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+)
+
+
+def one_cycle(optimizer: Optimizer, steps: int) -> LRScheduler:
+    """Rise to the learning rate and fall to almost nothing; momentum swings the other way."""
+    (group,) = optimizer.param_groups
+    momentum = group["momentum"]
+    return OneCycleLR(
+        optimizer,
+        group["lr"],
+        total_steps=steps,
+        cycle_momentum=momentum > 0,
+        base_momentum=max(momentum - 0.05, 0.0),
+        max_momentum=min(momentum + 0.05, 0.999),
+    )
+
+
+def cosine(optimizer: Optimizer, steps: int) -> LRScheduler:
+    """Fall from the learning rate to zero along half a cosine."""
+    return CosineAnnealingLR(optimizer, steps)
+
+
+def constant(optimizer: Optimizer, steps: int) -> LRScheduler:
+    """Keep the learning rate as it is."""
+    return ConstantLR(optimizer, factor=1.0)
+
+
+def at_epochs(
+    milestones: Sequence[int], factor: float = 0.1, *, epochs: int
+) -> Callable[[Optimizer, int], LRScheduler]:
+    """Return a schedule that multiplies the learning rate by a factor after each of some epochs.
+
+    Args:
+        milestones: The numbers of these epochs, from 1.
+        factor: What the rate is multiplied by.
+        epochs: The number of epochs of the whole training.
+    """
+    if not all(milestone > 0 for milestone in milestones):
+        raise ValueError(f"milestones must be epochs above 0, got {list(milestones)}")
+
+    def scheduler(optimizer: Optimizer, steps: int) -> LRScheduler:
+        return MultiStepLR(optimizer, [m * steps // epochs for m in milestones], factor)
+
+    return scheduler
