@@ -5,13 +5,12 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from kdcourse import metrics, models
@@ -19,6 +18,7 @@ from kdcourse.augmentation import crop_flip, pad_crop_flip
 from kdcourse.data import COURSE_DATA, Images, fashion_mnist
 from kdcourse.teachers.self_supervised import self_distill, with_head
 from kdcourse.training import fit
+from kdcourse.training.checkpoint import write
 
 TEACHERS = COURSE_DATA / "teachers"
 
@@ -107,11 +107,8 @@ def train_teacher(
     splits = fashion_mnist()
     train = splits.train[: recipe.images]
     model = recipe.train(train, progress=progress)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights, aside = folder / f"{name}.safetensors", folder / f"{name}.safetensors.partial"
-    save_file(model.state_dict(), aside)
-    os.replace(aside, weights)
+    weights, card = (Path(folder) / f"{name}.{kind}" for kind in ("safetensors", "json"))
+    write(weights, save(model.state_dict()))
     content = {
         "name": name,
         "command": f"python -m kdcourse teachers {name}",
@@ -123,7 +120,7 @@ def train_teacher(
         "torch": torch.__version__,
         "sha256": _sha256(weights),
     }
-    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    write(card, json.dumps(content, indent=1) + "\n")
     return content
 
 

@@ -23,8 +23,8 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
 def whole(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file to write all of it, or nothing.
 
-    It is written aside, forced to disk, and then takes the place of the old one in one step of
-    the file system, so that a reader finds the old or the new content, never half of one.
+    The content is written aside, forced to disk, and then takes the place of the old file in one
+    step of the file system, so that a reader finds the old or the new content, never half of it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,12 +36,18 @@ def whole(path: str | Path) -> Iterator[BinaryIO]:
     os.replace(aside, path)
 
 
+def write(path: str | Path, content: str | bytes) -> None:
+    """Write a file: all of it, or nothing."""
+    with whole(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
 def load(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint: tensors and plain values only, no code is executed.
 
     Raises:
-        FileNotFoundError: there is none.
-        CorruptedCheckpointError: the file is not one, or is damaged, or holds anything else.
+        FileNotFoundError: There is no such file.
+        CorruptedCheckpointError: The file is no checkpoint, is damaged, or holds anything else.
     """
     path = Path(path)
     if not path.is_file():

@@ -22,7 +22,7 @@ from kdcourse.training.epochs import Epochs, Inputs
 from kdcourse.training.history import described
 from kdcourse.training.knobs import Knobs
 from kdcourse.training.learner import ACCURACY, Learner, shared_accuracy
-from kdcourse.training.rules import check_nets, check_teacher
+from kdcourse.training.rules import check_nets
 from kdcourse.training.teacher import Teacher, as_teacher, follows
 
 Shown = Iterable[Sequence[Outputs]]  # by each teacher, for every part of a batch
@@ -59,7 +59,6 @@ class Run(Learner):
         self.objective = objective.to(self.device)
         self.teacher: Teacher | None = None
         if teacher is not None:
-            check_teacher(objective, teacher, self.knobs)
             self.teacher = as_teacher(teacher).to(self.device)
             if self.teacher.follows_student:  # a copy of a student that was made here
                 processes.same_weights(self.teacher)
