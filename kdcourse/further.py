@@ -117,7 +117,7 @@ class SEED(LayerTerm):
         self.teacher_temperature = teacher_temperature
         self._widths, self._hidden, self._length = (student_width, teacher_width), hidden, length
         self._seed = seed
-        self.projection: nn.Module | None = None
+        self.projection: nn.Sequential | None = None
         self.register_buffer("queue", None)
         self.queue: Tensor | None
         self.prepared = student_width is not None and teacher_width is not None
@@ -152,13 +152,13 @@ class SEED(LayerTerm):
         ((student, teacher),) = self.shown(lesson)
         taught = teacher.flatten(1)
         value = seed_loss(
-            self.projection(student.flatten(1)),
+            self.projection(student.flatten(1).to(self.queue.dtype)),
             taught,
             self.queue,
             student_temperature=self.student_temperature,
             teacher_temperature=self.teacher_temperature,
         )
-        seen = all_samples(taught.detach().float())
+        seen = all_samples(taught.detach().to(self.queue.dtype))
         self.queue = torch.cat([seen, self.queue])[: len(self.queue)]
         return value
 

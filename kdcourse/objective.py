@@ -287,7 +287,7 @@ class WarmUp(Term):
         if self.steps is None:
             raise ValueError(f"{self!r} does not know how long an epoch is: give it steps")
         if self.training:
-            self.taken += 1
+            self.taken = self.taken + 1  # not in place: a compiled backward pass would see it
         return (self.taken / self.steps).clamp(max=1) * self.term.loss(lesson)
 
     def __repr__(self) -> str:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdcourse.checks import check_matrix, check_number, check_probabilities
+from kdcourse.checks import at_least_float32, check_matrix, check_number, check_probabilities
 from kdcourse.data import Augmentation, Images
 from kdcourse.logit import softmax
 from kdcourse.models import seeded
@@ -77,16 +77,18 @@ class SelfDistillation(Term):
         """Return the mean cross-entropy, and move the centre."""
         if not self.prepared:
             self.prepare(lesson)
-        taught = lesson.teacher_logits
+        taught = lesson.teacher_logits.detach()
         p = self.sharpened(taught)
-        mean = all_samples(taught.float()).mean(dim=0)
+        mean = all_samples(at_least_float32(taught)).mean(dim=0).to(self.centre.dtype)
         self.centre = self.centre.lerp(mean, 1 - self.centre_momentum)
-        log_p = (lesson.student_logits.float() / self.student_temperature).log_softmax(dim=1)
+        student = at_least_float32(lesson.student_logits)
+        log_p = (student / self.student_temperature).log_softmax(dim=1)
         return -(p * log_p).sum(dim=1).mean()
 
     def sharpened(self, logits: Tensor) -> Tensor:
         """Return what a teacher's logits ``(N, K)`` say, centred and sharpened."""
-        return softmax(logits.float() - self.centre.to(logits.device), self.teacher_temperature)
+        centred = at_least_float32(logits) - self.centre.to(logits.device)
+        return softmax(centred, self.teacher_temperature)
 
 
 @dataclass(frozen=True)

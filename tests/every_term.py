@@ -1,0 +1,67 @@
+"""One example of any term, made from its signature, for what is tested of all terms."""
+
+import copy
+import inspect
+
+import torch
+from torch import Tensor
+
+from kdcourse.logit import LogitKD
+from kdcourse.objective import Lesson, Outputs, Term
+
+SAMPLES, CLASSES = 4, 3
+# What a term has to be told: names of layers, or a term.
+GIVEN = {"layers": ["stage1", "stage2"], "layer": "stage2", "term": LogitKD(), "steps": 10}
+FEATURES = {
+    "stage1": ((2, 4, 4), (3, 4, 4)),
+    "stage2": ((2, 3, 3), (4, 2, 2)),
+    "embedding": ((3,), (5,)),
+}
+
+
+def example(kind: type[Term]) -> Term:
+    """Make a term with its defaults, and with what it has to be told."""
+    parameters = inspect.signature(kind).parameters.values()
+    needed = {p.name for p in parameters if p.default is p.empty}
+    return kind(
+        **{name: GIVEN[name] for name in needed | ({"steps"} if "term" in needed else set())}
+    )
+
+
+class Shown:
+    """What a student showed of a few samples, as a list of tensors; the teacher's is fixed."""
+
+    def __init__(self, dtype: torch.dtype = torch.float64, device: str = "cpu", seed: int = 0):
+        draw = torch.Generator().manual_seed(seed)
+
+        def drawn(*shape: int) -> Tensor:
+            numbers = torch.randn(SAMPLES, *shape, generator=draw, dtype=torch.float64)
+            return numbers.to(device, dtype)
+
+        self.teacher = Outputs(
+            logits=3 * drawn(CLASSES),
+            features={name: drawn(*theirs) for name, (_, theirs) in FEATURES.items()},
+            input_gradient=drawn(1, 3, 3),
+        )
+        self.target = (torch.arange(SAMPLES) % CLASSES).to(device)
+        self.student = [drawn(CLASSES), *(drawn(*own) for own, _ in FEATURES.values())]
+        self.student.append(drawn(1, 3, 3))
+
+    def lesson(self, *student: Tensor) -> Lesson:
+        """Return the lesson in which the student shows these tensors."""
+        logits, *features, gradient = student or self.student
+        shown = dict(zip(FEATURES, features, strict=True))
+        own = Outputs(logits=logits, features=shown, input_gradient=gradient)
+        return Lesson(own, self.target, self.teacher)
+
+
+def prepared(kind: type[Term], shown: Shown) -> Term:
+    """Make a term whose weights fit what is shown."""
+    term = example(kind)
+    term.prepare(shown.lesson(), steps_an_epoch=3)
+    return term.to(shown.student[0].device, shown.student[0].dtype)
+
+
+def loss(term: Term, lesson: Lesson) -> Tensor:
+    """Return the loss, of a copy: some terms change with every batch."""
+    return copy.deepcopy(term).loss(lesson)

@@ -1,0 +1,122 @@
+"""What holds for every term of the library, found wherever it stands."""
+
+import copy
+
+import every_term
+import pytest
+import torch
+from every_term import Shown, prepared
+from toys import images, net, same, terms, train, weights
+
+from kdcourse.training import CrossEntropy, Term, WarmUp
+
+KINDS = sorted(terms(), key=lambda kind: kind.__name__)
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+
+
+@every_kind
+def test_it_can_be_made_and_says_what_it_is(kind):
+    term = every_term.example(kind)
+    assert repr(term).startswith(f"{kind.__name__}(")
+    assert term.mean_over in ("samples", "labels", "batch")
+    assert kind.__doc__
+    assert kind.loss.__doc__
+
+
+@every_kind
+def test_gradients_are_right_and_none_reaches_the_teacher(kind):
+    shown = Shown()
+    term = prepared(kind, shown)
+    student = [tensor.requires_grad_() for tensor in shown.student]
+    taught = [shown.teacher.logits, *shown.teacher.features.values()]
+    for tensor in taught:
+        tensor.requires_grad_()
+    value = every_term.loss(term, shown.lesson(*student))
+    assert value.dim() == 0
+    looked_at = torch.autograd.grad(value, [*student, *taught], allow_unused=True)
+    assert any(g is not None and g.abs().sum() > 0 for g in looked_at[: len(student)])
+    assert all(g is None or not g.any() for g in looked_at[len(student) :])
+    for tensor in taught:
+        tensor.requires_grad_(False)
+    assert torch.autograd.gradcheck(
+        lambda *tensors: every_term.loss(term, shown.lesson(*tensors)), student, fast_mode=True
+    )
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(kind, dtype):
+    half = Shown(dtype)
+    whole = Shown(torch.float32)
+    whole.student = [tensor.float() for tensor in half.student]
+    whole.teacher.logits = half.teacher.logits.float()
+    whole.teacher.features = {n: f.float() for n, f in half.teacher.features.items()}
+    whole.teacher.input_gradient = half.teacher.input_gradient.float()
+    term = prepared(kind, whole)
+    student = [tensor.requires_grad_() for tensor in half.student]
+    value = every_term.loss(term, half.lesson(*student))
+    assert value.dtype == torch.float32 or kind is CrossEntropy  # which is torch's own
+    assert value.item() == pytest.approx(every_term.loss(term, whole.lesson()).item(), rel=2e-2)
+    value.backward()
+    assert all(tensor.grad is None or tensor.grad.isfinite().all() for tensor in student)
+
+
+@every_kind
+def test_it_compiles_in_one_graph(kind):
+    torch.compiler.reset()
+    shown = Shown()
+    term, student = prepared(kind, shown), [t.requires_grad_() for t in shown.student]
+    compiled = copy.deepcopy(term)
+
+    def loss(*tensors):
+        return compiled.loss(shown.lesson(*tensors))
+
+    value = torch.compile(loss, fullgraph=True, backend="aot_eager")(*student)
+    expected = every_term.loss(term, shown.lesson(*student))
+    assert value.item() == pytest.approx(expected.item(), rel=1e-9)
+    pairs = (torch.autograd.grad(v, student, allow_unused=True) for v in (value, expected))
+    for found, right in zip(*pairs, strict=True):
+        assert (found is None) == (right is None)
+        assert found is None or torch.allclose(found, right, atol=1e-12)
+
+
+@every_kind
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_vmap_over_students_equals_a_loop(kind):
+    shown = Shown()
+    term = prepared(kind, shown)
+    if list(term.buffers()):
+        return  # it changes with every batch: there is no order in which vmap could do so
+    several = [torch.stack([tensor, 2 * tensor.flip(0)]) for tensor in shown.student]
+    values = torch.func.vmap(lambda *tensors: term.loss(shown.lesson(*tensors)))(*several)
+    loop = [term.loss(shown.lesson(*tensors)).item() for tensors in zip(*several, strict=True)]
+    assert values.tolist() == pytest.approx(loop)
+
+
+@every_kind
+def test_on_the_meta_device(kind):
+    shown = Shown(torch.float32, "meta")
+    term = prepared(kind, shown)
+    student = [tensor.requires_grad_() for tensor in shown.student]
+    value = term.loss(shown.lesson(*student))
+    value.backward()
+    assert value.device.type == "meta"
+
+
+@every_kind
+def test_it_changes_the_student_in_training_and_is_logged(kind):
+    alone, taught = net(), net()
+    train(alone)
+    objective = 0.5 * CrossEntropy(label_smoothing=0.2) + every_term.example(kind)
+    teacher = net(4, seed=2) if objective.needs_teacher else None
+    history = train(taught, objective, teacher=teacher)
+    assert not same(weights(alone), weights(taught))
+    assert objective.names[1] in history.rows[0]
+    assert history[objective.names[1]][0] > 0
+
+
+def test_terms_are_found():
+    assert {CrossEntropy, WarmUp} < set(KINDS)
+    assert len(KINDS) > 10
+    assert all(kind.loss is not Term.loss for kind in KINDS)
+    assert len(images()) > every_term.SAMPLES
