@@ -65,6 +65,7 @@ class FunctionMatching:
     """
 
     augment: Augmentation
+    labelled = False  # what is seen has no label any more
 
     def __call__(
         self, pixels: Tensor, target: Tensor, generator: torch.Generator

@@ -6,8 +6,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import many_processes
 import pytest
+import test_every_term
 import torch
+from test_processes import torchrun
 from torch import nn
 from toys import CLASSES, images, net, same, train, weights
 
@@ -41,12 +44,14 @@ TOY = '''
 
 from torch import Tensor
 
+from kdcourse.checks import at_least_float32
 from kdcourse.objective import Lesson, Term
 
 
 def squared_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Mean squared difference of logits."""
-    return (student_logits - teacher_logits.detach()).square().mean()
+    student, teacher = at_least_float32(student_logits), at_least_float32(teacher_logits.detach())
+    return (student - teacher).square().mean()
 
 
 class SquaredLogits(Term):
@@ -99,6 +104,23 @@ def test_a_new_term_is_trained_and_refused_like_any_other():
         train(net(), objective)
     with pytest.raises(ArgumentError, match=r"SquaredLogits.* needs logits"):
         train(net(), objective, teacher=ClosedTeacher(net(4)))
+
+
+@pytest.mark.usefixtures("room")
+def test_a_new_term_goes_through_the_tests_of_all_terms(tmp_path):
+    kind = kdcourse.SquaredLogits
+    test_every_term.test_it_can_be_made_and_says_what_it_is(kind)
+    test_every_term.test_gradients_are_right_and_none_reaches_the_teacher(kind)
+    test_every_term.test_half_precision_is_computed_in_float32(kind, torch.bfloat16)
+    test_every_term.test_it_compiles_in_one_graph(kind)
+    test_every_term.test_vmap_over_students_equals_a_loop(kind)
+    test_every_term.test_on_the_meta_device(kind)
+    done = torchrun(2, "case", tmp_path, kind.__name__, KDCOURSE_ROOM=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    many = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    alone = many_processes.states(many_processes.by_term(kind))
+    for one in many:
+        torch.testing.assert_close(one, alone, rtol=1e-6, atol=1e-7)
 
 
 def test_a_name_that_is_not_there():

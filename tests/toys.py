@@ -49,11 +49,12 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def terms() -> set[type[Term]]:
+def terms() -> list[type[Term]]:
     """Every term of the library, found where it stands."""
-    found = (getattr(kdcourse, name) for name in kdcourse.public_names())
-    kinds = (kind for kind in found if isinstance(kind, type) and issubclass(kind, Term))
-    return {kind for kind in kinds if kind.loss is not Term.loss}
+    values = (getattr(kdcourse, name) for name in kdcourse.public_names())
+    kinds = (kind for kind in values if isinstance(kind, type) and issubclass(kind, Term))
+    found = {kind for kind in kinds if kind.loss is not Term.loss}
+    return sorted(found, key=lambda kind: kind.__name__)
 
 
 class Projected(Term):
