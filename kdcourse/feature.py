@@ -43,7 +43,7 @@ def attention_map(features: Tensor, power: float = 2) -> Tensor:
 
     Args:
         features: ``(N, C, H, W)``.
-        power: p > 0.
+        power: The power p > 0.
 
     Returns:
         ``(N, H * W)``, rows of unit norm, float32 at least; zeros where all features are zero.
@@ -75,8 +75,8 @@ def attention_transfer_loss(
         student_features: ``(N, C, H, W)``.
         teacher_features: ``(N, C', H', W')``; receives no gradient. Where sizes differ, the larger
             features are average-pooled to the smaller size.
-        power: p > 0 of :func:`attention_map`.
-        squared: which of the two forms.
+        power: The power p > 0 of :func:`attention_map`.
+        squared: Whether to take the authors' form in place of the lecture's.
 
     Returns:
         Scalar ≥ 0, once differentiable.
@@ -107,11 +107,11 @@ class Hint(nn.Module):
     any other difference of sizes is bridged by interpolation behind the convolution.
 
     Args:
-        student_channels: C.
-        teacher_channels: C'.
-        kernel_size: of the convolution, pixels, or (height, width).
-        nonlinearity: applied to the projection, such as ``nn.ReLU()`` where the hint comes from
-            behind one; none by default.
+        student_channels: The number C of the student's channels.
+        teacher_channels: The number C' of the teacher's channels.
+        kernel_size: Size of the convolution's kernel in pixels, or (height, width).
+        nonlinearity: What is applied to the projection, such as ``nn.ReLU()`` where the hint comes
+            from behind one; nothing by default.
 
     Source: Romero et al. 2015 (arXiv 1412.6550), eq. 3; there ½ times the sum over C', H', W'.
     """
@@ -179,11 +179,11 @@ def input_gradient(
     activation, such as softplus, would lift that; the loss works for either.
 
     Args:
-        model: maps inputs to logits ``(N, K)``, in whatever mode it is in (in train mode, batch
-            norm makes a sample's prediction depend on the others' pixels too).
+        model: A module that maps inputs to logits ``(N, K)``, in whatever mode it is in (in train
+            mode, batch norm makes a sample's prediction depend on the others' pixels too).
         inputs: ``(N, C, H, W)``, floating point.
         target: ``(N,)``, int64 class indices.
-        create_graph: keep the graph, so that the result can be differentiated again.
+        create_graph: Whether to keep the graph, so that the result can be differentiated again.
 
     Returns:
         ``(N, C, H, W)``; without a graph unless ``create_graph``. Weights receive no gradient.
@@ -221,7 +221,7 @@ def saliency_loss(student_gradient: Tensor, teacher_gradient: Tensor) -> Tensor:
 
     Args:
         student_gradient: ``(N, …)``, from :func:`input_gradient` with ``create_graph=True``.
-        teacher_gradient: the same shape; receives no gradient.
+        teacher_gradient: A tensor of the same shape; receives no gradient.
 
     Returns:
         Scalar in [0, 2].

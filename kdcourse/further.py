@@ -51,10 +51,11 @@ def seed_loss(
         student_embeddings: ``(N, D)``.
         teacher_embeddings: ``(N, D)``; each is also the first one its image is compared with.
         queue: ``(Q, D)``, earlier embeddings of the teacher.
-        student_temperature: τ_S.
-        teacher_temperature: τ_T.
+        student_temperature: τ_S > 0.
+        teacher_temperature: τ_T > 0.
 
-    All embeddings are brought to unit length. A mean over N.
+    Returns:
+        Scalar, the mean over N. All embeddings are brought to unit length first.
 
     Source: Fang et al. 2021 (arXiv 2101.04731), eq. 5 and 6.
     """
@@ -167,11 +168,11 @@ class Generator(nn.Module):
     """Makes images from noise: a linear layer, then two steps of enlarging and convolving.
 
     Args:
-        noise: length of the noise vector.
-        width: channels of the hidden layers.
-        channels: of the images.
-        size: of the images, a multiple of 4.
-        seed: of the initial weights.
+        noise: Length Z of the noise vector.
+        width: Channels of the last hidden layers; the first has twice as many.
+        channels: Channels C of the images.
+        size: Height and width of the images in pixels, a multiple of 4.
+        seed: Seed of the initial weights.
     """
 
     def __init__(
@@ -217,10 +218,10 @@ def generator_loss(
     mean prediction), and features should respond (activation).
 
     Args:
-        logits: of the teacher, ``(N, K)``.
-        features: of one of its layers, ``(N, …)``.
-        balance: β.
-        activation: α.
+        logits: The teacher's logits, ``(N, K)``.
+        features: What one of its layers puts out, ``(N, …)``.
+        balance: The weight β of the entropy.
+        activation: The weight α of the activation.
 
     Source: Chen et al. 2019 (arXiv 1904.01186), eq. 3 to 7.
     """
@@ -238,16 +239,16 @@ class GeneratedImages:
     :func:`kdcourse.training.fit` as ``train``.
 
     Args:
-        generator: maps noise ``(N, generator.noise)`` to inputs of the teacher; trained in place.
-        teacher: any module; stays as it is.
-        layer: of the teacher, whose features should respond.
-        batch_size: images a batch.
-        steps: batches an epoch.
-        learning_rate: of the generator's optimiser, Adam.
-        statistics: weight of a term that draws the mean and variance that batch norms of the
+        generator: Maps noise ``(N, generator.noise)`` to inputs of the teacher; trained in place.
+        teacher: Any module; stays as it is.
+        layer: Name of the teacher's layer whose features should respond.
+        batch_size: Images per batch.
+        steps: Batches per epoch.
+        learning_rate: The learning rate of the generator's optimiser, Adam.
+        statistics: Weight of a term that draws the mean and variance that batch norms of the
             teacher see to those they remember (Yin et al. 2020, arXiv 1912.08795); 0 leaves it out.
-        seed: of the noise.
-        loss: of the teacher's logits and features, :func:`generator_loss`.
+        seed: Seed of the noise.
+        loss: A loss of the teacher's logits and features; :func:`generator_loss` by default.
     """
 
     labelled = False

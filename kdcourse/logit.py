@@ -83,11 +83,11 @@ def kd_loss(
     Args:
         student_logits: ``(N, K)``.
         teacher_logits: ``(N, K)``; receives no gradient.
-        temperature: τ > 0, used on both sides.
+        temperature: τ > 0, for both student and teacher.
         divergence: ``"forward"`` KL(T‖S), which covers all that the teacher finds likely;
             ``"reverse"`` KL(S‖T), which settles on what it finds most likely; or
             ``"jensen-shannon"``, the mean of both against the mixture :math:`(p_T + p_S)/2`.
-        scale: multiply by τ².
+        scale: Whether to multiply by τ².
 
     Returns:
         Scalar ≥ 0 in nats, zero exactly when the two predictions agree.
@@ -146,15 +146,15 @@ def kd_loss_from_probabilities(
     Args:
         student_logits: ``(N, K)``.
         teacher_probabilities: ``(N, K)``, rows ≥ 0 that sum to one; receives no gradient.
-        temperature: τ > 0, used on both sides.
-        scale: multiply by τ².
+        temperature: τ > 0, for both student and teacher.
+        scale: Whether to multiply by τ².
 
     Returns:
         Scalar ≥ 0 in nats.
 
     Raises:
-        ValueError: also for probabilities that are negative or do not sum to one (read on CPU
-            tensors only; on a GPU that check would stall the device).
+        ValueError: Also for probabilities that are negative or do not sum to one (checked for CPU
+            tensors only; on a GPU the check would stall the device).
     """
     log_p_student = _log_softmax("student_logits", student_logits, temperature)
     check_matrix("teacher_probabilities", teacher_probabilities)
@@ -191,8 +191,8 @@ def decoupled_kd_loss(
         student_logits: ``(N, K)``, K ≥ 2.
         teacher_logits: ``(N, K)``; receives no gradient.
         target: ``(N,)``, int64 class indices.
-        alpha: weight of the target-class part, ≥ 0.
-        beta: weight of the non-target part, ≥ 0.
+        alpha: Weight of the target-class part, ≥ 0.
+        beta: Weight of the non-target part, ≥ 0.
         temperature: τ > 0.
 
     Returns:
@@ -236,12 +236,12 @@ def in_chunks(
     student's gradient, which any form returns, only a few ``(rows, K)`` live at a time.
 
     Args:
-        loss: one of this module, or any mean over samples that draws nothing at random.
+        loss: One of this module's losses, or any mean over samples without randomness.
         student_logits: ``(N, K)``; the only input that receives a gradient.
-        others: what else the loss takes, in its order, each with N rows: the teacher's logits or
+        others: The loss's other arguments in order, each with N rows: the teacher's logits or
             probabilities ``(N, K)``, the target ``(N,)``.
-        rows: samples in a chunk; the last chunk may be smaller.
-        options: passed on to the loss.
+        rows: Samples in a chunk; the last chunk may be smaller.
+        options: Passed on to the loss.
 
     Returns:
         The loss, a scalar; it can be differentiated once (``RuntimeError`` otherwise).
@@ -402,7 +402,7 @@ class StandardizedKD(Term):
     """KD on z-scored logits: :func:`kd_loss` of :func:`standardize`.
 
     Args:
-        temperature: τ > 0, of the z-scores.
+        temperature: τ > 0, which the z-scores are divided by.
     """
 
     needs_logits = True

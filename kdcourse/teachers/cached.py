@@ -54,20 +54,20 @@ class CachedLessons:
     teacher itself on these views. Under ``torchrun`` every process asks it about its own samples.
 
     Args:
-        teacher: module or teacher, whose weights do not change; on the device of the images.
-        images: the set to train on.
-        views: what either sees, such as :class:`kdcourse.tips.Consistent`; its ``repr`` must tell
-            its settings.
-        epochs: R, different epochs; N·R·K numbers are stored.
-        batch_size: images per batch.
-        seed: of order and augmentations.
-        path: file to keep the answers in, mapped into memory. Another program takes it up if
-            teacher, images, views and seeds are the same. By default they end with this object,
-            and are kept in memory as long as they take less than a gigabyte. Many processes
-            share the file.
+        teacher: A module or teacher whose weights do not change, on the device of the images.
+        images: The set to train on.
+        views: What student and teacher see, such as :class:`kdcourse.tips.Consistent`; its
+            ``repr`` must tell its settings.
+        epochs: The number R of different epochs; N·R·K numbers are stored.
+        batch_size: Images per batch.
+        seed: Seed of the order and the augmentations.
+        path: A file to keep the answers in, mapped into memory. Another program can use it if
+            teacher, images, views and seed are the same. Without one, the answers end with this
+            object, and are kept in memory as long as they take less than a gigabyte. Many
+            processes share the file.
 
     Raises:
-        WrongCacheError: the file belongs to others, and the message says what differs.
+        WrongCacheError: The file holds other answers; the message says what differs.
     """
 
     shares_out = True  # every process gets samples of its own

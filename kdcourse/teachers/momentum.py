@@ -58,8 +58,8 @@ class MomentumTeacher(FrozenTeacher):
         """Move towards the student.
 
         Args:
-            student: of the architecture of the one copied.
-            step: number of its steps so far, for a schedule.
+            student: A model of the same architecture as the one that was copied.
+            step: The number of steps it has taken so far, for a schedule.
         """
         momentum = self.momentum(step) if callable(self.momentum) else self.momentum
         check_number("momentum", momentum, 0.0, 1.0)

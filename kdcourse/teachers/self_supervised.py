@@ -96,9 +96,9 @@ class Spread:
     """How much predictions over K outputs depend on the image, in nats.
 
     Attributes:
-        entropy: mean entropy of a prediction: log K if it is uniform.
-        mean_entropy: entropy of the mean prediction: 0 if one output is all that is ever said.
-        outputs: K.
+        entropy: The mean entropy of a prediction: log K if it is uniform.
+        mean_entropy: The entropy of the mean prediction: 0 if it is always the same output.
+        outputs: The number of outputs K.
     """
 
     entropy: float
@@ -150,10 +150,10 @@ class ProjectionHead(nn.Module):
     """Two layers, then K outputs that are cosines with K prototypes.
 
     Args:
-        width: length D of the embedding.
-        outputs: K.
-        hidden: width of the hidden layer.
-        bottleneck: length of what is compared with the prototypes.
+        width: Length D of the embedding.
+        outputs: The number of outputs K.
+        hidden: Width of the hidden layer.
+        bottleneck: Length of the vector that is compared with the prototypes.
     """
 
     def __init__(self, width: int, outputs: int = 64, hidden: int = 256, bottleneck: int = 64):
@@ -175,9 +175,9 @@ def with_head(
     """Return a copy of a model with a projection head in place of its classifier.
 
     Args:
-        model: any module; stays as it is.
-        layer: name of its classifier, an ``nn.Linear``.
-        seed: of the head's initial weights.
+        model: Any module; stays as it is.
+        layer: Name of its classifier, an ``nn.Linear``.
+        seed: Seed of the head's initial weights.
         sizes: ``outputs``, ``hidden`` and ``bottleneck`` of the :class:`ProjectionHead`.
     """
     copied = copy.deepcopy(model)

@@ -28,12 +28,13 @@ class Recipe:
     """How a teacher is trained, on labels alone or without any.
 
     Attributes:
-        model: short name of the architecture (:func:`kdcourse.models.by_name`).
-        images: so many of Fashion-MNIST's training images, from the first.
-        epochs: passes through them.
-        augmented: crop and flip at random.
-        labelled: on labels; else by self-distillation, with a head in place of the classifier.
-        seed: of initial weights, order and augmentation.
+        model: Short name of the architecture (:func:`kdcourse.models.by_name`).
+        images: How many of Fashion-MNIST's training images it sees, from the first.
+        epochs: The number of passes through them.
+        augmented: Whether they are cropped and flipped at random.
+        labelled: Whether it learns from labels; otherwise by self-distillation, with a head in
+            place of the classifier.
+        seed: Seed of the initial weights, the order and the augmentation.
     """
 
     model: str
@@ -79,9 +80,9 @@ def pretrained(name: str, folder: str | Path = TEACHERS) -> nn.Module:
     """Load a trained teacher, in eval mode, after comparing its checksum with its card.
 
     Raises:
-        ValueError: no such teacher.
-        FileNotFoundError: its weights or its card are missing.
-        RuntimeError: the weights are not the ones of the card.
+        ValueError: There is no such teacher.
+        FileNotFoundError: Its weights or its card are missing.
+        RuntimeError: The weights are not those of the card.
     """
     recipe = _recipe(name)
     weights = _existing(Path(folder) / f"{name}.safetensors", name)

@@ -9,10 +9,10 @@ class History:
     """The record of a training run.
 
     Attributes:
-        rows: one dictionary per epoch: ``epoch``, ``loss``, each term by its name (unweighted),
+        rows: One dictionary per epoch: ``epoch``, ``loss``, each term by its name (unweighted),
             ``train_accuracy`` (in train mode, while the weights were changing),
             ``validation_accuracy`` where there is a validation set, ``learning_rate``, ``seconds``.
-        interrupted: whether the run was stopped by hand before its last epoch.
+        interrupted: Whether the run was stopped by hand before its last epoch.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
