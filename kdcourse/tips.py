@@ -75,3 +75,16 @@ class FunctionMatching:
         other = seen[torch.randperm(len(seen), generator=generator, device=seen.device)]
         mixed = (share * seen + (1 - share) * other).round_().to(torch.uint8)
         return mixed, mixed, torch.full_like(target, -1)
+
+
+@dataclass(frozen=True)
+class CrossedViews:
+    """Two augmented views of each image: the student sees a and b, the teacher b and a."""
+
+    augment: Augmentation
+
+    def __call__(
+        self, pixels: Tensor, target: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        a, b = self.augment(pixels, generator), self.augment(pixels, generator)
+        return torch.cat([a, b]), torch.cat([b, a]), torch.cat([target, target])

@@ -25,7 +25,8 @@ from kdcourse.train import command, plan, record
 from kdcourse.training import History
 
 FILES = {"options.toml", "checkpoint.pt", "metrics.jsonl", "student.safetensors", "result.json"}
-KD = ["--student", "plain2", "--teacher", "res16", "--loss", "ce + 4*kd(temperature=4)"]
+LOSS = "CrossEntropy() + 4 * LogitKD(temperature=4)"
+KD = ["--student", "plain2", "--teacher", "res16", "--loss", LOSS]
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +109,9 @@ def test_every_option_reaches_the_training(tmp_path, monkeypatch):
         return History([{"seconds": 0.0}])
 
     monkeypatch.setattr(command, "fit", fitted)
-    arguments = "--augment flip --batch-size 25 --learning-rate 0.2 --weight-decay 0.01 --seed 3"
+    arguments = "--augment Flip() --batch-size 25 --learning-rate 0.2 --weight-decay 0.01 --seed 3"
     arguments += " --momentum 0.8 --no-nesterov --autocast --compile --channels-last"
-    arguments += " --accumulate 2 --schedule steps([2],factor=0.5)"
+    arguments += " --accumulate 2 --schedule at_epochs([2],factor=0.5)"
     train(tmp_path, *arguments.split(), epochs=4)
     expected = {
         "epochs": 4,
@@ -151,15 +152,16 @@ def rates(scheduler, optimizer, steps):
     [
         ("constant", [1, 1, 1, 1]),
         ("cosine", [1, 0.853553, 0.5, 0.146447]),
-        ("steps([1, 3])", [1, 0.1, 0.1, 0.01]),
-        ("one-cycle", None),
+        ("at_epochs([1, 3])", [1, 0.1, 0.1, 0.01]),
+        ("one_cycle", None),
     ],
 )
 def test_schedules(text, expected):
     made = plan.prepare(plan.Options("plain1", schedule=text, epochs=4, learning_rate=1.0))
-    found = rates(made.scheduler, made.optimizer(made.student.parameters()), 4)
+    optimizer = made.knobs["optimizer"]
+    found = rates(made.knobs["scheduler"], optimizer(made.student.parameters()), 4)
     if expected is None:  # that of fit, without a scheduler
-        other = made.optimizer(made.student.parameters())
+        other = optimizer(made.student.parameters())
         own = torch.optim.lr_scheduler.OneCycleLR(other, 1.0, total_steps=4)
         expected = rates(lambda *_: own, other, 4)
     assert found == pytest.approx(expected, rel=1e-5)
@@ -172,12 +174,14 @@ def test_schedules(text, expected):
         "--accumulate 2",
         "--channels-last",
         "--autocast bfloat16",
-        "--views independent --augment pad-crop-flip",
-        "--views function-matching --augment crop-flip --cache 2 --loss kd",
-        "--teacher ensemble(res16,closed(res16-augmented,top-k=3))",
-        "--teacher momentum(mean-teacher)",
-        "--teacher momentum(0.9) --views crossed --augment resized-crop --loss self-distillation",
-        "--loss ce+hint(stage2)+attention([stage1,stage3])+rkd-distance+rkd-angle+seed+saliency",
+        "--views Independent(pad_crop_flip())",
+        "--views FunctionMatching(crop_flip()) --cache 2 --loss LogitKD()",
+        "--teacher Ensemble(pretrained('res16'),ClosedTeacher(pretrained('res16'),top_k=3))",
+        "--teacher MomentumTeacher(momentum=mean_teacher_momentum())",
+        "--teacher MomentumTeacher(momentum=0.9) --views CrossedViews(ResizedCrop()) "
+        "--loss SelfDistillation()",
+        "--loss CrossEntropy()+FeatureHint('stage2')+AttentionTransfer(['stage1','stage3'])"
+        "+RKDDistance()+RKDAngle()+SEED()+Saliency()",
         "--validation 0",
         "--momentum 0 --no-nesterov",
     ],
@@ -202,7 +206,7 @@ def test_colour_images_of_a_set_that_is_not_known_before_it_is_read(tmp_path, mo
 
     parts = (splits.train, splits.validation, splits.test)
     monkeypatch.setattr(command, "from_torchvision", lambda *_, **__: Splits(*map(coloured, parts)))
-    given = ["--student", "plain2", "--data", "GTSRB", "--augment", "pad-crop-flip"]
+    given = ["--student", "plain2", "--data", "GTSRB", "--augment", "pad_crop_flip()"]
     given = [*given, "--epochs", "1", "--batch-size", "50", "--device", "cpu"]
     assert main(["train", *given, "--out", str(tmp_path)]) == 0
     assert load_file(tmp_path / "student.safetensors")["stem.0.weight"].shape[1] == 3
@@ -210,7 +214,7 @@ def test_colour_images_of_a_set_that_is_not_known_before_it_is_read(tmp_path, mo
 
 @pytest.mark.usefixtures("few")
 def test_kept_answers_change_nothing(tmp_path):
-    view = ["--views", "consistent", "--augment", "pad-crop-flip"]
+    view = ["--views", "Consistent(pad_crop_flip())"]
     train(tmp_path / "asked", *view, epochs=2)
     train(tmp_path / "kept", *view, "--cache", "2", epochs=2)
     assert weights(tmp_path / "asked") == weights(tmp_path / "kept")
@@ -227,7 +231,7 @@ def test_the_answers_that_are_kept_are_those_of_the_view(tmp_path, monkeypatch):
             super().__init__(*arguments, **options)
 
     monkeypatch.setattr(command, "CachedLessons", Seen)
-    train(tmp_path, "--augment", "flip", "--cache", "2", "--seed", "5", epochs=1)
+    train(tmp_path, "--augment", "Flip()", "--cache", "2", "--seed", "5", epochs=1)
     (options,) = seen
     assert isinstance(options["views"], Consistent)  # by default
     assert (options["seed"], options["epochs"], options["batch_size"]) == (5, 2, 50)

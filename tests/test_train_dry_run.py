@@ -52,7 +52,9 @@ def test_kept_for_backward_by_hand():
 
 
 def test_the_report(capsys):
-    shown = report(capsys, "--student", "plain2", "--teacher", "res16", "--loss", "ce+kd")
+    shown = report(
+        capsys, "--student", "plain2", "--teacher", "res16", "--loss", "CrossEntropy()+LogitKD()"
+    )
     student, teacher = (models.by_name(name) for name in ("plain2", "res16"))
     for name, net in (("student", student), ("teacher", teacher)):
         count = sum(p.numel() for p in net.parameters())
@@ -75,7 +77,7 @@ def sizes(shown):
 def test_memory(capsys):
     net = models.by_name("res8")
     weights = 4 * sum(p.numel() for p in net.parameters())
-    given = ["--student", "res8", "--teacher", "res16", "--loss", "kd", "--batch-size", "64"]
+    given = ["--student", "res8", "--teacher", "res16", "--loss", "LogitKD()", "--batch-size", "64"]
     found = sizes(report(capsys, *given, "--cache", "2"))
     assert found["gradients"] == pytest.approx(weights, rel=0.01)
     assert found["optimiser state"] == pytest.approx(weights, rel=0.01)
@@ -91,15 +93,24 @@ def test_memory(capsys):
 
 
 def test_kept_answers_make_later_epochs_faster(capsys):
-    given = ["--student", "plain2", "--teacher", "res16", "--loss", "kd", "--batch-size", "64"]
+    given = [
+        "--student",
+        "plain2",
+        "--teacher",
+        "res16",
+        "--loss",
+        "LogitKD()",
+        "--batch-size",
+        "64",
+    ]
     assert "once the teacher's answers are kept" not in report(capsys, *given)
-    shown = report(capsys, *given, "--cache", "3", "--views", "function-matching")
+    shown = report(capsys, *given, "--cache", "3", "--views", "FunctionMatching(Flip())")
     assert "once the teacher's answers are kept" in shown
 
 
 @pytest.mark.parametrize("name", ["cifar100", "GTSRB"])
 def test_data_that_are_not_there(name, capsys):
-    shown = report(capsys, "--student", "plain2", "--data", name, "--augment", "pad-crop-flip")
+    shown = report(capsys, "--student", "plain2", "--data", name, "--augment", "pad_crop_flip()")
     assert ("guessed" in shown) == (name == "GTSRB")
     assert ("45,000 images of 3 x 32 x 32" in shown) == (name == "cifar100")
 

@@ -29,33 +29,51 @@ def unread(monkeypatch):
 TAUGHT = ["--teacher", "res16", "--loss"]
 
 
+LAYER = "AttentionTransfer(['stage1'])"
+CACHED = ["--loss", "LogitKD()", "--cache", "3"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--student", "plain"], "--student: unknown model 'plain'"),
         (["--student", "resnet21"], "--student: depth of a CIFAR ResNet"),
-        (["--loss", "kdd"], "--loss: unknown term 'kdd' at character 1; did you mean kd? known:"),
-        ([*TAUGHT, "ce + kd(0)"], "--loss: kd at character 6: temperature must be"),
-        ([*TAUGHT, "ce - kd"], "--loss: 'ce - kd' at character 1 is not understood"),
-        ([*TAUGHT, "attention([stage9])"], "--loss: ConvNet has no layer 'stage9'"),
-        ([*TAUGHT, "hint(embedding)"], "--loss: hint at character 1: layer 'embedding' must"),
-        ([*TAUGHT, "hint(stage1, kernel-size=99)"], "--loss: "),
-        ([*TAUGHT, "hint(stage1, nonlinearity=gelu)"], "unknown nonlinearity 'gelu'"),
-        (["--loss", "ce + kd"], "--teacher: say who teaches"),
-        (["--teacher", "res16"], "--teacher: --loss never asks it"),
+        (["--student", "LogitKD()"], "--student: "),
+        (["--loss", "LogitKDD()"], "--loss: 'LogitKDD' at character 1: there is no such name; did"),
+        (["--loss", "ce + 4*kd"], "--loss: 'ce' at character 1: there is no such name"),
+        (["--loss", "Flip()"], "--loss: 'Flip()' is no sum of terms"),
+        ([*TAUGHT, "CrossEntropy() + LogitKD(0)"], "at character 18: temperature must be"),
+        ([*TAUGHT, "CrossEntropy() - LogitKD()"], "at character 1: understood are calls"),
+        ([*TAUGHT, "LogitKD(temprature=2)"], "argument 'temprature'; did you mean temperature?"),
+        ([*TAUGHT, "AttentionTransfer(['stage9'])"], "--loss: ConvNet has no layer 'stage9'"),
+        ([*TAUGHT, "FeatureHint('embedding')"], "--loss: student_features must have shape (N, C"),
+        ([*TAUGHT, "FeatureHint('stage1', kernel_size=99)"], "--loss: student_features must be at"),
+        ([*TAUGHT, "FeatureHint('stage1', nonlinearity='gelu')"], "nonlinearity must be one of"),
+        (["--loss", "CrossEntropy() + LogitKD()"], "--teacher: the objective"),
+        (["--teacher", "res16"], "--teacher: there is a teacher, but the objective"),
         (["--student", "res8", "--channels-last", "--device", "cpu"], "--channels-last: "),
-        (["--teacher", "nosuch", "--loss", "kd"], "--teacher: unknown model 'nosuch'"),
-        (["--teacher", "res16(3)", "--loss", "kd"], "--teacher: res16 at character 1 takes no"),
-        (["--teacher", "ensemble", "--loss", "kd"], "--teacher: ensemble at character 1: an"),
-        (["--teacher", "ensemble(3)", "--loss", "kd"], "--teacher: 3 is no teacher"),
-        (["--teacher", "closed", "--loss", "kd"], "--teacher: closed at character 1 needs"),
-        (["--teacher", "closed(res16)", "--loss", "hint(stage1)"], "--loss: hint at character 1"),
-        (["--teacher", "momentum(2)", "--loss", "kd"], "--teacher: momentum at character 1: mo"),
-        (["--teacher", "momentum(x)", "--loss", "kd"], "--teacher: unknown momentum 'x'"),
-        (["--teacher", "res16", "--loss", "kd", "--data", "cifar10"], "--teacher: res16 was"),
-        (["--teacher", "resnet8", "--loss", "kd"], "--teacher-weights: needed for resnet8"),
+        (["--teacher", "nosuch", "--loss", "LogitKD()"], "unknown model 'nosuch'"),
+        (["--teacher", "res16(3)", "--loss", "LogitKD()"], "--teacher: 'res16' at character 1"),
+        (["--teacher", "Ensemble()", "--loss", "LogitKD()"], "an ensemble needs at least one"),
+        (["--teacher", "Ensemble(3)", "--loss", "LogitKD()"], "--teacher: 'Ensemble(3)' at char"),
+        (["--teacher", "ClosedTeacher()", "--loss", "LogitKD()"], "missing 1 required positional"),
+        (["--teacher", "CrossEntropy()", "--loss", "LogitKD()"], "--teacher: 'CrossEntropy()' is"),
+        (
+            ["--teacher", "ClosedTeacher(pretrained('res16'))", "--loss", "FeatureHint('stage1')"],
+            "--loss: a closed teacher shows probabilities only, not the layers stage1",
+        ),
+        (
+            ["--teacher", "MomentumTeacher(momentum=2)", "--loss", "LogitKD()"],
+            "at character 1: momentum must be finite",
+        ),
+        (["--teacher", "MomentumTeacher(0.9)", "--loss", "LogitKD()"], "student must be a torch"),
+        (
+            ["--teacher", "res16", "--loss", "LogitKD()", "--data", "cifar10"],
+            "--teacher: res16 was",
+        ),
+        (["--teacher", "resnet8", "--loss", "LogitKD()"], "--teacher-weights: resnet8 makes 1 net"),
         (["--teacher-weights", "x"], "--teacher-weights: there is no --teacher"),
-        ([*TAUGHT, "kd", "--teacher-weights", "x"], "--teacher-weights: x cannot be read"),
+        ([*TAUGHT, "LogitKD()", "--teacher-weights", "x"], "--teacher-weights: x cannot be read"),
         (["--data", "cifar1000"], "--data: unknown data set 'cifar1000'"),
         (["--data", "VisionDataset"], "--data: unknown data set"),
         (["--images", "0"], "--images: the value must"),
@@ -63,35 +81,56 @@ TAUGHT = ["--teacher", "res16", "--loss"]
         (["--validation", "60000"], "--validation: FashionMNIST has 60000"),
         (["--validation", "-1"], "--validation: the value must"),
         (["--image-size", "0"], "--image-size: the value must"),
-        (["--augment", "pad-crop-flop"], "--augment: unknown augmentation 'pad-crop-flop'"),
-        (["--augment", "pad-crop(-3)"], "--augment: "),
-        (["--augment", "2*flip"], "--augment: an augmentation has no factor"),
-        (["--views", "same"], "--views: unknown view 'same'"),
-        (["--views", "consistent"], "--views: there is no --teacher"),
-        ([*TAUGHT, "dkd", "--views", "function-matching"], "--views: mixtures have no label"),
-        ([*TAUGHT, "kd", "--cache", "-1"], "--cache: the value must"),
-        (["--cache", "3"], "--cache: there is no --teacher"),
-        (["--cache", "3", "--teacher", "momentum", "--loss", "kd"], "--cache: this teacher"),
-        (["--cache", "3", "--teacher", "closed(res16)", "--loss", "kd"], "--cache: only logits"),
-        ([*TAUGHT, "attention([stage1])", "--cache", "3"], "--cache: only logits are kept"),
+        (
+            ["--augment", "pad_crop_flop()"],
+            "--augment: 'pad_crop_flop' at character 1:",
+        ),
+        (["--augment", "PadCrop(-3)"], "--augment: "),
+        (["--augment", "2*Flip()"], "--augment: '2*Flip()' at character 1: only numbers"),
+        (["--augment", "3"], "--augment: "),
+        (["--views", "same"], "--views: 'same' at character 1: there is no such name"),
+        (["--views", "Consistent(Flip())"], "--views: there is no teacher"),
+        (
+            [*TAUGHT, "LogitKD()", "--views", "Consistent(Flip())", "--augment", "Flip()"],
+            "--views: augment and views were both given",
+        ),
+        (
+            [*TAUGHT, "DecoupledKD()", "--views", "FunctionMatching(Flip())"],
+            "--views: FunctionMatching(augment=Flip(probability=0.5)) shows no labels, which",
+        ),
+        ([*TAUGHT, "LogitKD()", "--cache", "-1"], "--cache: the value must"),
+        (["--cache", "3"], "--"),
+        (
+            ["--teacher", "MomentumTeacher()", *CACHED],
+            "--cache: a teacher that follows its student says something else every time",
+        ),
+        (
+            ["--teacher", "ClosedTeacher(pretrained('res16'))", *CACHED],
+            "--cache: the teacher shows probabilities only",
+        ),
+        ([*TAUGHT, LAYER, "--cache", "3"], "--loss: only logits were recorded, not the layers"),
         (["--epochs", "0"], "--epochs: the value must"),
         (["--batch-size", "0"], "--batch-size: the value must"),
         (["--accumulate", "0"], "--accumulate: the value must"),
-        (["--accumulate", "99"], "--batch-size: the last batch of an epoch would hold 88"),
+        (["--accumulate", "99"], "--batch-size: the last batch of an epoch holds 88 of 55000"),
         (["--learning-rate", "nan"], "--learning-rate: the value must"),
         (["--weight-decay", "-1"], "--weight-decay: the value must"),
         (["--momentum", "1"], "--momentum: the value must"),
         (["--momentum", "0"], "--nesterov: needs a momentum above 0"),
-        (["--schedule", "stairs"], "--schedule: unknown schedule 'stairs'"),
-        (["--schedule", "steps"], "--schedule: steps at character 1 needs milestones"),
-        (["--schedule", "steps([0])"], "--schedule: steps at character 1: milestones must"),
+        (["--schedule", "stairs"], "--schedule: 'stairs' at character 1: there is no such name"),
+        (["--schedule", "3"], "--schedule: '3' is no schedule"),
+        (
+            ["--schedule", "at_epochs()"],
+            "'at_epochs()' at character 1: at_epochs() mis",
+        ),
+        (["--schedule", "at_epochs([0])"], "at character 1: milestones must"),
         (["--seed", "-1"], "--seed: the value must"),
         (["--device", "nosuch"], "--device: "),
         (["--device", "cuda:77"], "--device: "),
         (["--device", "meta"], "--device: cpu, cuda and mps are possible, not meta"),
         (["--autocast", "int8"], "--autocast: unknown dtype 'int8'"),
         (["--autocast", "float16", "--device", "cpu"], "--autocast: float16 needs a GPU"),
-        ([*TAUGHT, "saliency", "--compile"], "--compile: torch.compile cannot"),
+        ([*TAUGHT, "Saliency()", "--compile"], "--compile: torch.compile cannot"),
         (["--method", "kd"], "--method: there is no recipe"),
         (["nosuch"], "RECIPE: unknown recipe 'nosuch'"),
         (["resnet56-resnet20"], "--method: say which"),
@@ -132,13 +171,18 @@ def test_misuse_exits_with_2_and_names_the_option(arguments, capsys):
 def test_weights_of_another_net_are_refused(tmp_path):
     file = tmp_path / "weights.safetensors"
     save_file(models.by_name("plain2").state_dict(), file)
-    given = {"student": "plain2", "loss": "kd", "device": "cpu", "teacher_weights": (str(file),)}
+    given = {
+        "student": "plain2",
+        "loss": "LogitKD()",
+        "device": "cpu",
+        "teacher_weights": (str(file),),
+    }
     prepare(Options(**given, teacher="plain2"))
     for teacher in ("plain3", "plain1", "res2"):
         with pytest.raises(OptionError, match=r"--teacher-weights: .* of another net: its st"):
             prepare(Options(**given, teacher=teacher))
-    with pytest.raises(OptionError, match="--teacher-weights: needed for plain2"):
-        prepare(Options(**given, teacher="ensemble(plain2, plain2)"))
+    with pytest.raises(OptionError, match=r"--teacher-weights: .* needs as many safe"):
+        prepare(Options(**given, teacher="Ensemble(plain(2), by_name('plain2'))"))
     with pytest.raises(OptionError, match="no net in 'plain2' is left for"):
         prepare(Options(**{**given, "teacher_weights": (str(file),) * 2}, teacher="plain2"))
 
@@ -149,49 +193,53 @@ def test_teachers_by_name(tmp_path):
 
     def teacher(text, *weights):
         return prepare(
-            Options("plain4", teacher=text, teacher_weights=weights, loss="kd", device="cpu")
+            Options("plain4", teacher=text, teacher_weights=weights, loss="LogitKD()", device="cpu")
         ).teacher
 
     net = teacher("plain2", str(file))
     assert isinstance(net, FoldedTeacher)
     assert net.model.stem[0].weight.equal(models.by_name("plain2", seed=7).stem[0].weight)
     assert not net.model.training
-    both = teacher("ensemble(plain2, closed(res16, top-k=3), combine=vote)", str(file))
+    text = "Ensemble(plain(2), ClosedTeacher(pretrained('res16'), top_k=3), combine='vote')"
+    both = teacher(text, str(file))
     assert len(both.members) == 2
     assert both.combine == "vote"
     assert both.members[1].top_k == 3
     assert isinstance(both.members[0], FoldedTeacher)
     assert isinstance(both.members[1].model, FoldedTeacher)
-    assert teacher("momentum(0.9)").momentum == 0.9
-    assert teacher("momentum(mean-teacher(0.99))").momentum(1) == 0.5
+    assert teacher("MomentumTeacher(momentum=0.9)").momentum == 0.9
+    assert teacher("MomentumTeacher(student, 0.9)").momentum == 0.9
+    assert teacher("MomentumTeacher(momentum=mean_teacher_momentum(0.99))").momentum(1) == 0.5
     steps = 15 * 430  # of the default options on all of Fashion-MNIST
-    assert teacher("momentum(cosine(start=0.5))").momentum(steps) == 1
-    assert teacher("momentum(cosine(start=0.5))").momentum(steps // 2) == pytest.approx(0.75)
+    rising = teacher("MomentumTeacher(momentum=cosine_momentum(0.5))").momentum
+    assert rising(steps) == 1
+    assert rising(steps // 2) == pytest.approx(0.75)
 
 
 def test_a_teacher_that_is_looked_into_is_not_folded():
-    options = Options("plain2", teacher="res16", loss="ce + kd", device="cpu")
+    options = Options("plain2", teacher="res16", loss="LogitKD()", device="cpu")
     assert isinstance(prepare(options).teacher, FoldedTeacher)
-    for term in ("attention([stage1])", "saliency"):
-        plan = prepare(replace(options, loss=f"ce + kd + {term}"))
+    for term in (LAYER, "Saliency()"):
+        plan = prepare(replace(options, loss=f"LogitKD() + {term}"))
         assert not isinstance(plan.teacher, FoldedTeacher)
 
 
-def test_a_sum_of_augmentations_and_a_view():
-    plan = prepare(
-        Options(
-            "plain2",
-            teacher="res16",
-            loss="kd",
-            augment="pad-crop(3) + noise(0.2)",
-            views="function-matching",
-            device="cpu",
-        )
-    )
-    assert plan.augment is None
-    assert repr(plan.views) == (
+def test_a_view_holds_its_augmentation():
+    views = "FunctionMatching(Compose(PadCrop(3), Noise(0.2)))"
+    plan = prepare(Options("plain2", teacher="res16", loss="LogitKD()", views=views, device="cpu"))
+    assert plan.knobs["augment"] is None
+    assert repr(plan.knobs["views"]) == (
         "FunctionMatching(augment=Compose(PadCrop(padding=3), Noise(deviation=0.2)))"
     )
+
+
+def test_terms_size_themselves_before_any_work():
+    loss = "CrossEntropy() + FeatureHint('stage2') + SEED() + WarmUp(LogitKD(), epochs=2)"
+    given = Options("plain2", teacher="res16", loss=loss, seed=3, accumulate=2, device="cpu")
+    _, hint, seed, rising = prepare(given).objective.terms
+    assert hint.hint.projection.weight.shape == (32, 4, 1, 1)
+    assert seed.queue.shape == (2048, 64)
+    assert rising.steps == 2 * 430 * 2
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "FashionMNIST", "CIFAR-10", "cifar100", "svhn"])
@@ -205,9 +253,9 @@ def test_data_sets_by_name(name):
 def test_a_file_says_what_the_command_line_says(tmp_path):
     given = Options(
         "resnet20",
-        teacher="ensemble(res16, res16)",
+        teacher="Ensemble(pretrained('res16'), pretrained('res16'))",
         teacher_weights=("a b.safetensors", 'c"\\.safetensors'),
-        loss='ce + 0.9*kd(temperature=4, divergence="reverse")',
+        loss='CrossEntropy() + 0.9 * LogitKD(temperature=4, divergence="reverse")',
         images=100,
         learning_rate=1e-3,
         nesterov=False,
@@ -239,7 +287,10 @@ def test_the_command_line_goes_before_the_file(tmp_path, monkeypatch):
         ("student = 'plain2'\ncompile = 1", "--compile: the value must be true or false"),
         ("student = 'plain2'\nmomentum = '0'", "--momentum: the value must be a number"),
         ("student = 'plain2'\nteacher-weights = [1]", "--teacher-weights: the value must be a li"),
-        ("student = 'plain2'\n[methods.a]\nloss = 'ce'", "--method: say which of mine: a"),
+        (
+            "student = 'plain2'\n[methods.a]\nloss = 'CrossEntropy()'",
+            "--method: say which of mine: a",
+        ),
         ("\xff", "mine.toml: "),
     ],
 )
@@ -269,7 +320,7 @@ def test_help_explains_every_option_and_name(capsys):
         assert f"--{dashed(spec.name)}" in shown
         assert spec.metadata["help"].split()[0] in shown
     assert "python -m kdcourse train --student" in shown
-    assert "kd(temperature=4, divergence=forward, scale=true" in shown
+    assert "LogitKD(temperature=4.0, *, divergence='forward', scale=True" in shown
 
 
 def test_the_parser_leaves_out_what_was_not_said():

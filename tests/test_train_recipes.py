@@ -193,10 +193,10 @@ def test_the_schedule_is_that_of_the_benchmark():
         assert (settings["batch_size"], settings["validation"]) == (64, 0)
         assert (settings["learning_rate"], settings["weight_decay"]) == (0.05, 5e-4)
         assert (settings["momentum"], settings["nesterov"]) == (0.9, False)
-        assert settings["schedule"] == "steps([150, 180, 210], factor=0.1)"
+        assert settings["schedule"] == "at_epochs([150, 180, 210], factor=0.1)"
     made = prepare(Options("plain1", schedule=settings["schedule"], epochs=240, learning_rate=0.05))
-    optimizer = made.optimizer(made.student.parameters())
-    schedule, found = made.scheduler(optimizer, 240), []
+    optimizer = made.knobs["optimizer"](made.student.parameters())
+    schedule, found = made.knobs["scheduler"](optimizer, 240), []
     for _ in range(240):
         found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()

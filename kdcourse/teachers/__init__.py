@@ -20,7 +20,6 @@ from kdcourse.teachers.momentum import MomentumTeacher, cosine_momentum, mean_te
 from kdcourse.teachers.multi_view import PatchNet, TwoViews, learned_views
 from kdcourse.teachers.mutual import mutual_learning
 from kdcourse.teachers.self_supervised import (
-    CrossedViews,
     ProjectionHead,
     SelfDistillation,
     Spread,
@@ -30,4 +29,5 @@ from kdcourse.teachers.self_supervised import (
 )
 from kdcourse.teachers.shipped import pretrained
 from kdcourse.teachers.vote import majority_vote_accuracy, majority_vote_bounds, right_votes
+from kdcourse.tips import CrossedViews
 from kdcourse.training.teacher import FoldedTeacher, FrozenTeacher, Teacher, as_teacher

@@ -41,6 +41,8 @@ class MomentumTeacher(FrozenTeacher):
 
     def __init__(self, student: nn.Module, momentum: Momentum = 0.996):
         Teacher.__init__(self)
+        if not isinstance(student, nn.Module):
+            raise TypeError(f"student must be a torch.nn.Module, got {type(student).__name__}")
         if not callable(momentum):
             check_number("momentum", momentum, 0.0, 1.0)
         self.momentum = momentum

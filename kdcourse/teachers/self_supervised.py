@@ -31,6 +31,7 @@ from kdcourse.models import seeded
 from kdcourse.objective import Lesson, Term
 from kdcourse.processes import all_samples
 from kdcourse.teachers.momentum import MomentumTeacher, cosine_momentum
+from kdcourse.tips import CrossedViews
 from kdcourse.training.fit import fit
 from kdcourse.training.knobs import MakeOptimizer, takes_knobs
 
@@ -131,19 +132,6 @@ def spread(probabilities: Tensor) -> Spread:
     mean = p.mean(dim=0)
     entropy = -torch.xlogy(p, p).sum(dim=1).mean()
     return Spread(float(entropy), float(-torch.xlogy(mean, mean).sum()), p.shape[1])
-
-
-@dataclass(frozen=True)
-class CrossedViews:
-    """Two augmented views of each image: the student sees a and b, the teacher b and a."""
-
-    augment: Augmentation
-
-    def __call__(
-        self, pixels: Tensor, target: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        a, b = self.augment(pixels, generator), self.augment(pixels, generator)
-        return torch.cat([a, b]), torch.cat([b, a]), torch.cat([target, target])
 
 
 class ProjectionHead(nn.Module):

@@ -17,9 +17,10 @@ from kdcourse.train import dry_run, recipes
 from kdcourse.train.options import OptionError, Options, blaming, dashed, from_toml, read_toml
 from kdcourse.train.parser import parser
 from kdcourse.train.plan import Plan, prepare
-from kdcourse.train.record import Record, check_tensorboard, write
+from kdcourse.train.record import Record, check_tensorboard
 from kdcourse.train.shape import data_set
 from kdcourse.training import History, checkpoint, choose_device, fit
+from kdcourse.training.checkpoint import write
 
 OPTIONS, CHECKPOINT, CACHE = "options.toml", "checkpoint.pt", "answers.bin"
 STUDENT, RESULT = "student.safetensors", "result.json"
@@ -150,13 +151,6 @@ def _train(plan: Plan, splits: Splits, device: torch.device, folder: Path) -> di
             **_lessons(plan, splits.train, device, folder / CACHE),
             objective=plan.objective,
             validation=splits.validation if len(splits.validation) else None,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            weight_decay=options.weight_decay,
-            seed=options.seed,
-            device=device,
-            **plan.way,
             checkpoint=folder / CHECKPOINT,
             on_interrupt="raise",
             log=record,
@@ -170,23 +164,21 @@ def _rows(path: Path) -> list[dict[str, float]]:
 
 
 def _lessons(plan: Plan, train: Images, device: torch.device, path: Path) -> dict[str, Any]:
-    """Return what :func:`fit` learns from, and by whom."""
-    options = plan.options
+    """Return what :func:`fit` learns from, by whom, and how."""
+    options, knobs = plan.options, {**plan.knobs, "device": device}
     if not options.cache:
-        seen = {"augment": plan.augment, "views": plan.views}
-        return {"train": train, "teacher": plan.teacher, **seen}
+        return {"train": train, "teacher": plan.teacher, **knobs}
     assert plan.teacher is not None
-    assert plan.views is not None
     lessons = CachedLessons(
         plan.teacher.to(device),
         train.to(device),
-        views=plan.views,
+        views=knobs.pop("views"),
         epochs=options.cache,
         batch_size=options.batch_size,
         seed=options.seed,
         path=path,
     )
-    return {"train": lessons, "teacher": lessons.teacher}
+    return {"train": lessons, "teacher": lessons.teacher, **knobs}
 
 
 def _finish(

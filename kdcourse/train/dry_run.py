@@ -80,9 +80,9 @@ def kept_for_backward(step: Callable[[], Any], weights: Iterable[Tensor]) -> int
 def _memory(plan: Plan, images: Images) -> dict[str, int]:
     """Return bytes by what they are for, after one step on one part of a batch."""
     options, shape = plan.options, plan.shape
-    run = _run(replace(plan, options=replace(options, accumulate=1)), plan.teacher)
+    run = _run(replace(plan, knobs={**plan.knobs, "accumulate": 1}), plan.teacher)
     part = math.ceil(options.batch_size / options.accumulate)
-    batch = next(iter(images.batches(part, augment=plan.augment, views=plan.views)))
+    batch = next(iter(images.batches(part, **_seen(plan))))
     learned = [*run.student.parameters(), *run.objective.parameters()]
     activations = kept_for_backward(lambda: run.step(*batch), learned)
     states = [
@@ -109,15 +109,14 @@ def _seconds_per_step(plan: Plan, images: Images) -> tuple[float, float]:
     """Return the time of a step, and of one that finds the teacher's answers in the cache."""
     options = plan.options
     if not options.cache:
-        batches = images.batches(options.batch_size, augment=plan.augment, views=plan.views)
+        batches = images.batches(options.batch_size, **_seen(plan))
         seconds = _timed(_run(plan, plan.teacher), batches)
         return seconds, seconds
     assert plan.teacher is not None
-    assert plan.views is not None
     lessons = CachedLessons(
         plan.teacher.to(plan.device),
         images,
-        views=plan.views,
+        views=plan.knobs["views"],
         epochs=1,
         batch_size=options.batch_size,
     )
@@ -141,7 +140,13 @@ def _timed(run: Run, batches: Iterable[Batch]) -> float:
 def _run(plan: Plan, teacher: nn.Module | None) -> Run:
     student = plan.student.to(plan.device).train()
     steps = 10**6  # more than are taken
-    return Run(student, plan.objective, teacher, steps=steps, **plan.way)
+    knobs = {k: v for k, v in plan.knobs.items() if k not in ("augment", "views")}
+    return Run(student, plan.objective, teacher, steps=steps, **knobs)
+
+
+def _seen(plan: Plan) -> dict[str, Any]:
+    """Return what is done to the images of a batch."""
+    return {name: plan.knobs[name] for name in ("augment", "views")}
 
 
 def _random_images(plan: Plan) -> Images:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from kdcourse.checks import check_number
-from kdcourse.train.expression import unknown
+from kdcourse.train.language import unknown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -50,11 +50,18 @@ class Options:
     """
 
     student: str = _option("", NET, "net to train: plain8, res16, resnet20, wrn-16-2, …", "NET")
-    teacher: str = _option("none", NET, "who teaches, see below", "TEACHER")
+    teacher: str = _option(
+        "none", NET, "who teaches: res16, resnet56, \"Ensemble(pretrained('res16'), …)\"", "TEACHER"
+    )
     teacher_weights: tuple[str, ...] = _option(
         (), NET, "weights of the teacher's nets, in the order of their names", "FILE"
     )
-    loss: str = _option("ce", NET, "sum of terms, such as 'ce + 0.9*kd(temperature=4)'", "TERMS")
+    loss: str = _option(
+        "CrossEntropy()",
+        NET,
+        "sum of terms: 'CrossEntropy() + 4 * LogitKD(temperature=4)'",
+        "TERMS",
+    )
     data: str = _option("fashion-mnist", DATA, "a classification set of torchvision", "NAME")
     data_root: str | None = _option(
         None, DATA, "folder of the data ($KDCOURSE_DATA, or the course's)", "DIR", free=True
@@ -63,9 +70,9 @@ class Options:
     images: int | None = _option(None, DATA, "train on so many images only", "N")
     validation: int = _option(5000, DATA, "images held out to validate on; 0 for none", "N")
     image_size: int | None = _option(None, DATA, "resize images to this height and width", "PX")
-    augment: str = _option("none", DATA, "augmentation, see below", "AUGMENTATION")
+    augment: str = _option("none", DATA, "augmentation: 'pad_crop_flip(4)'", "AUGMENTATION")
     views: str = _option(
-        "none", DATA, "what student and teacher see; by default both the same", "VIEW"
+        "none", DATA, "what student and teacher see: 'FunctionMatching(crop_flip())'", "VIEW"
     )
     cache: int = _option(
         0, DATA, "replay so many different epochs, for which the teacher is asked once", "EPOCHS"
@@ -74,7 +81,9 @@ class Options:
     batch_size: int = _option(128, LEARN, "images a step, of all processes together", "N")
     accumulate: int = _option(1, LEARN, "make each step in so many parts, to save memory", "N")
     learning_rate: float = _option(0.1, LEARN, "peak of the schedule", "X")
-    schedule: str = _option("one-cycle", LEARN, "of the learning rate, see below", "SCHEDULE")
+    schedule: str = _option(
+        "one_cycle", LEARN, "of the learning rate: 'at_epochs([150, 180])'", "SCHEDULE"
+    )
     weight_decay: float = _option(5e-4, LEARN, "of SGD", "X")
     momentum: float = _option(0.9, LEARN, "of SGD; one-cycle swings by 0.05 around it", "X")
     nesterov: bool = _option(True, LEARN, "Nesterov's form of momentum")

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import Field, fields
 from typing import Any, get_args
 
-from kdcourse.train import vocabulary
+from kdcourse.train import language
 from kdcourse.train.options import Options, dashed
 
 ABOUT = """Train a net, on labels or by a teacher; on a CPU, a GPU, or under torchrun on many.
@@ -16,15 +16,18 @@ is read once, at the end."""
 
 EXAMPLES = """examples:
   python -m kdcourse train --student plain8 --teacher res16 --images 4000 \\
-      --loss "ce + 4*kd(temperature=4)" --augment pad-crop-flip --out runs/kd
+      --loss "CrossEntropy() + 4 * LogitKD(temperature=4)" --augment "pad_crop_flip()" --out runs/kd
   python -m kdcourse train --recipes
   python -m kdcourse train resnet56-resnet20 --method teacher --download --out runs/teacher
   python -m kdcourse train resnet56-resnet20 --method kd --out runs/kd \\
       --teacher-weights runs/teacher/student.safetensors
   torchrun --nproc-per-node 4 -m kdcourse train resnet56-resnet20 --method teacher --out runs/4
 
-Names with their arguments, as --loss, --teacher, … take them. Terms add, and take numbers as
-factors; layers are stem, stage1, stage2, stage3, embedding, or any other module's name.
+--loss, --teacher, --views, --augment and --schedule are written in Python, as in the notebooks,
+with the names below. Terms add, and take numbers as factors; layers are "stem", "stage1", "stage2",
+"stage3", "embedding", or any other module's name. What the command knows (student, channels,
+classes, epochs, steps, seed) need not be said. Nets made by a teacher's expression take their
+weights from --teacher-weights, in order.
 
 """
 
@@ -34,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m kdcourse train",
         description=ABOUT,
-        epilog=EXAMPLES + vocabulary.described(),
+        epilog=EXAMPLES + language.described(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

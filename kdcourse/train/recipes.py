@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcourse.train.expression import unknown
+from kdcourse.train.language import unknown
 from kdcourse.train.options import OptionError, from_toml, read_toml
 
 FOLDER = Path(__file__).parents[1] / "recipes"
@@ -70,7 +70,9 @@ def table() -> str:
         for method, recipe in methods(name).items():
             here = NOT_RUN if recipe.measured is None else f"{recipe.measured:.2f}"
             published = "" if recipe.published is None else f"{recipe.published:.2f}"
-            rows.append((name, method, recipe.settings.get("loss", "ce"), published, here))
+            rows.append(
+                (name, method, recipe.settings.get("loss", "CrossEntropy()"), published, here)
+            )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from kdcourse.training import checkpoint
+from kdcourse.training.checkpoint import write
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -77,9 +77,3 @@ def _summary_writer() -> Any:
             f"TensorBoard is not installed ({error}): pip install 'kdcourse[train]'"
         ) from None
     return SummaryWriter
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file: all of it, or nothing."""
-    with checkpoint.whole(path) as file:
-        file.write(content)

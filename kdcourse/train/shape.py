@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from kdcourse import data
 from kdcourse.data import Images
-from kdcourse.train.expression import unknown
+from kdcourse.train.language import unknown
 from kdcourse.train.options import OptionError, Options
 
 

@@ -178,6 +178,7 @@ def rehearse(
     objective: Objective,
     *,
     teacher: nn.Module | None = None,
+    parts: int | None = None,
     **knobs: Any,
 ) -> None:
     """Find out on a few samples, before any work, whether everything goes together.
@@ -190,6 +191,7 @@ def rehearse(
         train: Images that may be blank.
         objective: A sum of terms.
         teacher: Who teaches, or None.
+        parts: The number of parts into which a batch will be split; by default as many as now.
         knobs: As for :func:`fit`.
 
     Raises:
@@ -201,7 +203,8 @@ def rehearse(
     source = Epochs(train, torch.device("cpu"), chosen)
     asked = None if teacher is None else as_teacher(teacher)
     check_nets(student, objective, asked, chosen, choose_device(chosen.device))
-    check_source(source, [objective], teacher, processes.count() * chosen.accumulate)
+    parts = parts or processes.count() * chosen.accumulate
+    check_source(source, [objective], teacher, parts)
     prepare(objective, student, asked, source)
     lesson = first_lesson(objective, student, asked, *source.sample())
     with torch.no_grad():  # on a copy: some terms change with every batch
