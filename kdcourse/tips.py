@@ -1,75 +1,73 @@
 """Same views: what the teacher and the student see of an image.
 
 A view maps uint8 pixels ``(N, C, H, W)``, the target ``(N,)`` and a generator to the student's
-pixels, the teacher's pixels and the target. :func:`kdcourse.training.fit` takes it as ``views``.
+pixels, the teacher's pixels and the target. Pass it to :func:`kdcourse.training.fit` as ``views``.
 
-The four designs of the paper, from what fails to what works: a fixed teacher, independent noise,
-consistent teaching, function matching.
+The first four are the designs of the paper, from what fails to what works: a fixed teacher,
+independent noise, consistent teaching, function matching. :class:`CrossedViews` serves
+self-distillation.
 
 Source: Beyer et al. 2022 (arXiv 2106.05237), section 3.1.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from kdcourse.data import Augmentation
 
+Seen = tuple[Tensor, Tensor, Tensor]  # what the student sees, what the teacher sees, the target
+
 
 @dataclass(frozen=True)
-class FixedTeacher:
-    """The student sees an augmented image, the teacher always the original."""
+class _View:
+    """A view that augments images.
+
+    Attributes:
+        augment: The augmentation, which maps pixels and a generator to pixels.
+        labelled: Whether the samples that the view makes still have labels.
+    """
 
     augment: Augmentation
+    labelled: ClassVar[bool] = True
 
-    def __call__(
-        self, pixels: Tensor, target: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+
+class FixedTeacher(_View):
+    """The student sees an augmented image, the teacher always the original."""
+
+    def __call__(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
         return self.augment(pixels, generator), pixels, target
 
 
-@dataclass(frozen=True)
-class Independent:
+class Independent(_View):
     """Student and teacher see different augmentations of the image."""
 
-    augment: Augmentation
-
-    def __call__(
-        self, pixels: Tensor, target: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
         return self.augment(pixels, generator), self.augment(pixels, generator), target
 
 
-@dataclass(frozen=True)
-class Consistent:
+class Consistent(_View):
     """Student and teacher see the same augmentation of the image."""
 
-    augment: Augmentation
-
-    def __call__(
-        self, pixels: Tensor, target: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
         seen = self.augment(pixels, generator)
         return seen, seen, target
 
 
-@dataclass(frozen=True)
-class FunctionMatching:
+class FunctionMatching(_View):
     r"""Both see the same augmentation of the same *mixture* of two images.
 
     .. math:: \lambda x_i + (1 - \lambda) x_j, \qquad \lambda \sim U[0, 1]
 
-    drawn for every image (mixup with a wide λ). A mixture has no label: the target becomes −1, and
-    the student learns from the teacher alone.
+    with a λ drawn for every image (mixup with a wide λ). A mixture has no label: the target becomes
+    −1, and the student learns from the teacher alone.
     """
 
-    augment: Augmentation
-    labelled = False  # what is seen has no label any more
+    labelled = False
 
-    def __call__(
-        self, pixels: Tensor, target: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
         seen = self.augment(pixels, generator)
         share = torch.rand(len(seen), 1, 1, 1, generator=generator, device=seen.device)
         other = seen[torch.randperm(len(seen), generator=generator, device=seen.device)]
@@ -77,14 +75,9 @@ class FunctionMatching:
         return mixed, mixed, torch.full_like(target, -1)
 
 
-@dataclass(frozen=True)
-class CrossedViews:
-    """Two augmented views of each image: the student sees a and b, the teacher b and a."""
+class CrossedViews(_View):
+    """Two augmented views a and b of each image: the student sees a and b, the teacher b and a."""
 
-    augment: Augmentation
-
-    def __call__(
-        self, pixels: Tensor, target: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
         a, b = self.augment(pixels, generator), self.augment(pixels, generator)
         return torch.cat([a, b]), torch.cat([b, a]), torch.cat([target, target])

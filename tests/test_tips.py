@@ -71,6 +71,23 @@ def test_a_mixture_lies_between_two_images_of_the_batch():
     assert (labels == -1).all()
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        tips.FixedTeacher,
+        tips.Independent,
+        tips.Consistent,
+        tips.FunctionMatching,
+        tips.CrossedViews,
+    ],
+)
+def test_a_view_says_whether_its_samples_still_have_labels(kind):
+    data, views = images(16), kind(Noise(0.2))
+    own, theirs, target = views(data.pixels, data.target, replay(0))
+    assert len(own) == len(theirs) == len(target)
+    assert views.labelled == bool((target >= 0).all())
+
+
 def test_a_mixture_is_replayed_from_its_seed():
     views = tips.FunctionMatching(Noise(0.2))
     data = images(16)
