@@ -2,13 +2,16 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from kdcourse.course.bench.losses import Cost
-from kdcourse.course.bench.training import CACHED, LIVE, TUTORIAL, Throughput
 from kdcourse.course.plots.style import ALONE, DISTILLED, MARKERS, OTHER, TEACHER, panels
 from kdcourse.training.history import History
+
+if TYPE_CHECKING:
+    from kdcourse.course.bench.losses import Cost
+    from kdcourse.course.bench.training import Throughput
 
 
 def gradient_norms(
@@ -65,7 +68,7 @@ def histories(runs: Mapping[str, History], column: str = "validation_accuracy") 
     return figure
 
 
-def cost_by_samples(costs: Sequence[Cost], width: int) -> Figure:
+def cost_by_samples(costs: Sequence["Cost"], width: int) -> Figure:
     """Seconds against the number of samples, ours and torchdistill's, on log axes.
 
     Args:
@@ -91,7 +94,7 @@ def cost_by_samples(costs: Sequence[Cost], width: int) -> Figure:
     return figure
 
 
-def throughput(results: Sequence[Throughput]) -> Figure:
+def throughput(results: Sequence["Throughput"]) -> Figure:
     """Images per second of a distillation epoch: every way, and what it depends on.
 
     Args:
@@ -102,7 +105,8 @@ def throughput(results: Sequence[Throughput]) -> Figure:
     ratios = [1.6, *(1 for _ in grown)]
     figure, axes = panels(1, len(ratios), width=2.7, height=2.9, width_ratios=ratios)
     ways = [r for r in results if r.panel == "ways"]
-    colours = dict(zip((TUTORIAL, LIVE, CACHED), (ALONE, DISTILLED, TEACHER), strict=True))
+    usual = dict.fromkeys(r.way for r in results if r.panel in grown)  # tutorial, live, cached
+    colours = dict(zip(usual, (ALONE, DISTILLED, TEACHER), strict=True))
     bars = axes[0, 0].barh(
         [textwrap.fill(r.way, 22) for r in ways],
         [r.images_per_second for r in ways],
