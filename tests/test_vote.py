@@ -41,6 +41,11 @@ def test_independent_votes_are_binomial(p, voters):
     np.testing.assert_allclose(right_votes(p, voters), expected, atol=1e-12)
 
 
+@given(p=st.floats(0.01, 0.99), rho=st.floats(0, 1e-12), voters=VOTERS)
+def test_votes_that_hardly_correlate_are_nearly_independent(p, rho, voters):
+    np.testing.assert_allclose(right_votes(p, voters, rho), right_votes(p, voters), atol=1e-8)
+
+
 @given(p=SHARE, rho=SHARE, voters=VOTERS)
 def test_the_vote_lies_between_its_bounds(p, rho, voters):
     low, high = majority_vote_bounds(p, voters)
