@@ -1,4 +1,4 @@
-"""How good is a model, and how close to another?"""
+"""How good is a model, and how close is it to another?"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from kdcourse.models import capture
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, and every part of it back into its old mode afterwards."""
+    """Put a model into eval mode, and afterwards put every part of it back into its old mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -26,62 +26,60 @@ def predict(model: nn.Module, images: Images | Tensor, batch_size: int = 250) ->
     """Return a model's outputs for a whole set, batch by batch, in eval mode.
 
     Args:
-        model: any module; its mode is restored afterwards.
-        images: a set of images, or inputs ``(N, C, H, W)``.
-        batch_size: samples per forward pass.
+        model: Any module; its mode is restored afterwards.
+        images: A set of images, or inputs ``(N, C, H, W)``.
+        batch_size: Number of samples per forward pass.
 
     Returns:
-        ``(N, K)`` on the device of the model.
+        The outputs ``(N, K)``, on the device of the model.
     """
     return _batchwise(model, images, lambda outputs: outputs, batch_size)
 
 
 def accuracy(model: nn.Module, images: Images) -> float:
-    """Share of images that a model names rightly, in [0, 1]."""
-    return correct(predict(model, images), images.target)
+    """Share of images that a model classifies correctly, in [0, 1]."""
+    return share_correct(predict(model, images), images.target)
 
 
-def correct(predictions: Tensor, target: Tensor) -> float:
+def share_correct(predictions: Tensor, target: Tensor) -> float:
     """Share of predictions ``(N, K)`` whose largest entry is the target, in [0, 1]."""
     return agreement(predictions, nn.functional.one_hot(target, predictions.shape[1]))
 
 
 def agreement(predictions: Tensor, others: Tensor) -> float:
-    """Share of samples on which two predictions ``(N, K)`` name the same class, in [0, 1]."""
+    """Share of samples on which two predictions ``(N, K)`` agree on the class, in [0, 1]."""
     same = predictions.argmax(dim=1) == others.argmax(dim=1).to(predictions.device)
     return float(same.float().mean())
 
 
 def recall(predictions: Tensor, target: Tensor, label: int) -> float:
-    """Share of the samples of class ``label`` that are named as such, in [0, 1]."""
+    """Share of the samples of class ``label`` that are classified as such, in [0, 1]."""
     of_class = target == label
     if not bool(of_class.any()):
         raise ValueError(f"no sample of class {label}")
-    named = predictions.argmax(dim=1).to(target.device)[of_class] == label
-    return float(named.float().mean())
+    return share_correct(predictions[of_class.to(predictions.device)], target[of_class])
 
 
 def embed(model: nn.Module, images: Images | Tensor, layer: str = "embedding") -> Tensor:
-    """Return what a layer puts out for a whole set, flattened to ``(N, D)``, in eval mode.
+    """Return the outputs of a layer for a whole set, flattened to ``(N, D)``, in eval mode.
 
     Args:
-        model: any module.
-        images: a set of images, or inputs ``(N, C, H, W)``.
-        layer: name of the layer (:func:`kdcourse.models.capture`).
+        model: Any module.
+        images: A set of images, or inputs ``(N, C, H, W)``.
+        layer: Name of the layer, as for :func:`kdcourse.models.capture`.
     """
-
     with capture(model, [layer]) as shown:
         return _batchwise(model, images, lambda _: shown[layer].flatten(1))
 
 
 def nearest(embeddings: Tensor, count: int) -> Tensor:
-    """Indices ``(N, count)`` of the nearest other samples, the nearest first.
+    """Return the indices ``(N, count)`` of each sample's nearest neighbours, nearest first.
 
     Args:
-        embeddings: ``(N, D)``, N > count.
-        count: neighbours looked for.
+        embeddings: Embeddings ``(N, D)``, N > count.
+        count: Number of neighbours to find; no sample is its own neighbour.
     """
-    from sklearn.neighbors import NearestNeighbors  # takes long to import, and fit needs it not
+    from sklearn.neighbors import NearestNeighbors  # slow to import, and fit does not need it
 
     found = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(embeddings.cpu().numpy())
     return torch.from_numpy(found.kneighbors(return_distance=False))
@@ -90,12 +88,12 @@ def nearest(embeddings: Tensor, count: int) -> Tensor:
 def recall_at(k: int, embeddings: Tensor, target: Tensor) -> float:
     """Share of queries with one of their own class among their k nearest, in [0, 1].
 
-    Every sample is a query once, and all others are searched: image retrieval.
+    This is image retrieval: every sample is the query once, and all others are searched.
 
     Args:
-        k: neighbours looked at.
-        embeddings: ``(N, D)``, N > k.
-        target: ``(N,)``.
+        k: Number of neighbours that are looked at.
+        embeddings: Embeddings ``(N, D)``, N > k.
+        target: Class indices ``(N,)``.
     """
     target = target.cpu()
     same = target[nearest(embeddings, k)] == target[:, None]  # (N, k)
@@ -105,14 +103,14 @@ def recall_at(k: int, embeddings: Tensor, target: Tensor) -> float:
 def knn_accuracy(
     train: Tensor, train_target: Tensor, test: Tensor, test_target: Tensor, k: int = 1
 ) -> float:
-    """Accuracy, in [0, 1], of naming test embeddings by a vote of their k nearest in training.
+    """Accuracy, in [0, 1], of classifying test embeddings by a vote of their k nearest in training.
 
     Args:
-        train: ``(N, D)``.
-        train_target: ``(N,)``.
-        test: ``(M, D)``.
-        test_target: ``(M,)``.
-        k: neighbours that vote.
+        train: Training embeddings ``(N, D)``.
+        train_target: Class indices ``(N,)``.
+        test: Test embeddings ``(M, D)``.
+        test_target: Class indices ``(M,)``.
+        k: Number of neighbours that vote.
     """
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -122,24 +120,23 @@ def knn_accuracy(
 
 
 def neighbour_accuracy(model: nn.Module, known: Images, asked: Images, k: int = 5) -> float:
-    """Accuracy, in [0, 1], of naming images by their nearest known ones in a model's embedding.
+    """Accuracy, in [0, 1], of classifying images by their nearest known ones in an embedding.
 
     Args:
-        model: any module with a layer ``embedding``.
-        known: images whose labels vote.
-        asked: images to be named.
-        k: neighbours that vote.
+        model: Any module with a layer ``embedding``.
+        known: Images whose labels vote.
+        asked: Images to classify.
+        k: Number of neighbours that vote.
     """
-    embeddings = embed(model, known), embed(model, asked)
-    return knn_accuracy(embeddings[0], known.target, embeddings[1], asked.target, k)
+    return knn_accuracy(embed(model, known), known.target, embed(model, asked), asked.target, k)
 
 
 def distance_correlation(embeddings: Tensor, others: Tensor) -> float:
     """Pearson correlation of the distances between samples in two embeddings, in [−1, 1].
 
     Args:
-        embeddings: ``(N, D)``, N ≥ 3.
-        others: ``(N, D')`` of the same samples.
+        embeddings: Embeddings ``(N, D)``, N ≥ 3.
+        others: Embeddings ``(N, D')`` of the same samples.
     """
     pairs = [torch.pdist(e.cpu().double()) for e in (embeddings, others)]
     return float(torch.corrcoef(torch.stack(pairs))[0, 1])
@@ -150,11 +147,11 @@ def linear_cka(embeddings: Tensor, others: Tensor) -> float:
 
     .. math:: \|Y^\top X\|_F^2 \,/\, (\|X^\top X\|_F \, \|Y^\top Y\|_F)
 
-    of centred columns: 1 where they are equal up to rotation, scale and offset.
+    where the columns of X and Y are centred: 1 if they are equal up to rotation, scale and offset.
 
     Args:
-        embeddings: ``(N, D)``, N ≥ 2.
-        others: ``(N, D')`` of the same samples.
+        embeddings: Embeddings X ``(N, D)``, N ≥ 2.
+        others: Embeddings Y ``(N, D')`` of the same samples.
 
     Source: Kornblith et al. 2019 (arXiv 1905.00414), section 3.
     """
@@ -169,7 +166,7 @@ def _batchwise(
     keep: Callable[[Tensor], Tensor],
     batch_size: int = 250,
 ) -> Tensor:
-    """Ask a model batch by batch, in eval mode, and collect what is to be kept of its outputs."""
+    """Run a model batch by batch, in eval mode, and collect what ``keep`` makes of its outputs."""
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     outputs = []

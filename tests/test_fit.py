@@ -110,7 +110,7 @@ def test_history_counts_every_image_once():
     history = train(student, batch_size=40, epochs=1, learning_rate=0.0)
     labels = nn.functional.cross_entropy(logits, data.target).item()
     assert history["loss"][0] == pytest.approx(labels, rel=1e-5)
-    assert history["train_accuracy"][0] == pytest.approx(metrics.correct(logits, data.target))
+    assert history["train_accuracy"][0] == pytest.approx(metrics.share_correct(logits, data.target))
 
 
 @pytest.mark.parametrize("objective", [None, KD], ids=["labels", "teacher"])
@@ -426,7 +426,7 @@ def test_one_step_is_sgd_with_nesterov_momentum(teacher):
     loss = nn.functional.cross_entropy(expected, target)
     loss = loss + 4.0 * logit.kd_loss(expected, teacher.eval()(inputs))
     loss.backward()
-    assert values["train_accuracy"] == metrics.correct(expected, target)
+    assert values["train_accuracy"] == metrics.share_correct(expected, target)
     assert torch.equal(values["loss"], loss)
     for moved, parameter in zip(student.parameters(), twin.parameters(), strict=True):
         # first step: momentum m = g, so the step is g + 0.9 m, g with weight decay in it

@@ -56,7 +56,7 @@ def test_accuracy_agreement_and_recall_equal_a_loop():
     p, q = (torch.randn(23, 4, generator=torch.Generator().manual_seed(s)) for s in (1, 2))
     named, others, target = p.argmax(1).tolist(), q.argmax(1).tolist(), IMAGES.target.tolist()
     right = [a == b for a, b in zip(named, target, strict=True)]
-    assert metrics.correct(p, IMAGES.target) == pytest.approx(sum(right) / 23)
+    assert metrics.share_correct(p, IMAGES.target) == pytest.approx(sum(right) / 23)
     same = [a == b for a, b in zip(named, others, strict=True)]
     assert metrics.agreement(p, q) == pytest.approx(sum(same) / 23)
     of_two = [a == 2 for a, b in zip(named, target, strict=True) if b == 2]
