@@ -50,8 +50,14 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("ids", nargs="*", metavar="ID", help="claims (all by default)")
     reproduce.add_argument("--seeds", type=int, default=10, help="number of seeds (10)")
     reproduce.add_argument("--jobs", type=int, default=1, help="processes side by side (1)")
-    reproduce.add_argument(
+    instead = reproduce.add_mutually_exclusive_group()
+    instead.add_argument(
         "--stored", action="store_true", help="measure nothing, print what is stored"
+    )
+    instead.add_argument(
+        "--check",
+        action="store_true",
+        help="measure nothing, see whether the code still does what it did when it was measured",
     )
     reproduce.set_defaults(run=_reproduce)
 
@@ -157,10 +163,21 @@ def _train(options: argparse.Namespace) -> int:
 def _reproduce(options: argparse.Namespace) -> int:
     from kdcourse.course import claims
 
+    if options.check:
+        return _check(claims.check(options.ids, jobs=options.jobs), claims.TOLERANCE)
     if not options.stored:
         claims.reproduce(options.ids, seeds=options.seeds, jobs=options.jobs)
     print(claims.table(options.ids))
     return 0
+
+
+def _check(deviations: dict[str, float], tolerance: float) -> int:
+    for id, deviation in deviations.items():
+        verdict = "matches the code" if deviation <= tolerance else "DIFFERS from the code"
+        print(f"{id:<20} {verdict:<21}  worst number off by {deviation:.1e}")
+    changed = sum(deviation > tolerance for deviation in deviations.values())
+    print(f"{changed} of {len(deviations)} differ; a number may be off by {tolerance:.0e}")
+    return int(changed > 0)
 
 
 def _teachers(options: argparse.Namespace) -> int:

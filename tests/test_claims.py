@@ -1,12 +1,13 @@
+import ast
 import dataclasses
-import importlib.util
-import itertools
+import inspect
 import json
 import math
 import os
 import re
-import subprocess
 import sys
+import textwrap
+import types
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +17,31 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
+import kdcourse.course.claims as lecture
+from kdcourse import feature, further, logit, relational, teachers, tips
+from kdcourse.__main__ import main
 from kdcourse.course.claims import (
     CLAIMS,
     Bound,
     Claim,
     Effect,
+    Lab,
+    check,
     compressed,
     experiment,
-    further,
     motivation,
-    newer,
-    properties,
     reproduce,
+    results,
     table,
 )
-from kdcourse.course.claims import results as stored_results
 from kdcourse.course.claims.claim import claim, estimate
-from kdcourse.course.claims.results import RESULTS, Result, digest, load, save
+from kdcourse.course.claims.fingerprint import FLIP, NOISE, TOLERANCE, Fingerprint
+from kdcourse.course.claims.results import RESULTS, Result, load, save
+from kdcourse.teachers import compressed as compression
+from kdcourse.teachers import mutual, vote
 from kdcourse.teachers.shipped import card
+from kdcourse.training import FrozenTeacher, epochs, run
+from kdcourse.training.fit import _run_epochs
 
 ROOT = Path(__file__).parents[1]
 EVERY_CLAIM = pytest.mark.parametrize("id", list(CLAIMS))
@@ -51,7 +59,7 @@ def registry():
 
 def invented(*, effects=(), bounds=(), **options):
     """A claim that nobody measures."""
-    return Claim("invented", "It is so.", 1, lambda seed: {}, effects, bounds, **options)
+    return Claim("invented", "It is so.", 1, dict, effects, bounds, **options)
 
 
 # --- effect, interval, verdict
@@ -133,44 +141,21 @@ def test_claim_says_what_it_is(id):
     assert claimed.toy.keys() <= claimed.settings.keys()
     labels = [part.label for part in (*claimed.effects, *claimed.bounds)]
     assert len(set(labels)) == len(labels)
+    assert {effect.unit for effect in claimed.effects} <= {"percentage points", "nats", ""}
 
 
 def test_ids_are_unique(registry):
-    def measure(seed):
-        return {}
-
-    claim("a", statement="", notebook=1)(measure)
+    claim("a", statement="", notebook=1)(dict)
     with pytest.raises(ValueError, match="'a'"):
-        claim("a", statement="", notebook=1)(measure)
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """Experiments judge their students on few images, and generate few."""
-    monkeypatch.setattr(further, "STEPS", 2)
-    splits = experiment.splits()
-    few = dataclasses.replace(splits, validation=splits.validation[:200], test=splits.test[:200])
-    monkeypatch.setattr(experiment, "splits", lambda: few)
-
-
-@EVERY_CLAIM
-@pytest.mark.usefixtures("small")
-def test_claim_runs_at_toy_size(id):
-    claimed = CLAIMS[id]
-    measured = claimed.measure(0, **claimed.toy)
-    assert all(math.isfinite(value) for value in measured.values())
-    needed = {bound.deviation for bound in claimed.bounds}
-    needed |= {name for effect in claimed.effects for name in (effect.more, effect.less) if name}
-    assert needed <= measured.keys()
-    assert claimed.verdict({0: measured, 1: measured})
+        claim("a", statement="", notebook=1)(dict)
 
 
 # The fast ones, with every kind of randomness: data, order, initial weights, scrambled teachers.
 @pytest.mark.parametrize("id", ["temperature", "same-gradient", "dark-knowledge", "existence"])
 def test_same_seed_same_measurements(id):
-    claimed = CLAIMS[id]
-    once, again = (claimed.measure(3, **claimed.toy) for _ in range(2))
-    assert once == again
+    once, again = (Lab(CLAIMS[id], 3, toy=True) for _ in range(2))
+    assert once.measure() == again.measure()
+    assert once.trace == again.trace
 
 
 # --- storing
@@ -178,13 +163,15 @@ def test_same_seed_same_measurements(id):
 
 def result(runs=None):
     runs = runs or {2: {"a": 1.5}, 0: {"a": -0.25}}
-    return Result(CLAIMS["a"], runs, dict.fromkeys(runs, 0.1), "0123", {"python": "3"})
+    fingerprint = Fingerprint({"a": 1.0}, [[0.5, -0.25]])
+    seconds = dict.fromkeys(runs, 0.1)
+    return Result(CLAIMS["a"], runs, seconds, {"python": "3"}, {"images": 4}, "0123", fingerprint)
 
 
 @pytest.fixture
 def a(registry):
     """A registry with one claim, ``a``."""
-    claim("a", statement="", notebook=1, effects=(Effect("", "a"),))(lambda seed: {})
+    claim("a", statement="", notebook=1, effects=(Effect("", "a"),))(dict)
 
 
 @pytest.mark.usefixtures("a")
@@ -217,144 +204,337 @@ def test_missing_results_are_named(tmp_path):
         load("nosuch", tmp_path)
 
 
-# --- the digest that binds results to code
-
-TOY = '''
-"""A claim."""
-
-from kdcourse.course.claims import experiment
-from kdcourse.course.claims.claim import claim
-
-SCALE = 2.0
-UNUSED = 1
+# --- the fingerprint that binds results to what the code does
 
 
-class Doubler:
-    """Doubles."""
-
-    def double(self, value):
-        return 2 * value
-
-
-def helper(seed):
-    """Help."""
-    return SCALE * seed
-
-
-@claim("toy", notebook=1, statement="It is so.", reason="Because.")
-def toy(seed: int, *, images: int = 4) -> dict[str, float]:
-    """Measure."""
-    # a comment
-    return {"a": helper(seed) + images, "b": Doubler().double(experiment.WEIGHT)}
-'''
+@EVERY_CLAIM
+def test_stored_result_matches_the_code(id):
+    stored, claimed = json.loads((RESULTS / f"{id}.json").read_text()), CLAIMS[id]
+    result, now = load(id), Result.of_now(claimed, Fingerprint.of(claimed))
+    assert result.deviation(now) <= TOLERANCE, "the code does something else: measure it again"
+    assert stored["claim"] == id
+    assert stored["verdict"] == result.verdict
+    assert stored["command"] == f"python -m kdcourse reproduce {id} --seeds {len(result.runs)}"
+    measured = now.fingerprint.measured
+    assert all(math.isfinite(value) for value in measured.values())
+    needed = {bound.deviation for bound in claimed.bounds}
+    needed |= {name for effect in claimed.effects for name in (effect.more, effect.less) if name}
+    assert needed <= measured.keys()
+    assert all(measured.keys() <= run.keys() for run in result.runs.values())
+    assert claimed.verdict({0: measured, 1: measured})
 
 
 @pytest.fixture
-def toy_digest(registry, tmp_path, monkeypatch):
-    """Digest of the claim above, after an edit of its source."""
-    number = itertools.count()
-
-    def edited(old="", new=""):
-        assert old in TOY
-        name, path = "kdcourse.course.claims._toy", tmp_path / f"toy{next(number)}.py"
-        path.write_text(TOY.replace(old, new) if old else TOY)
-        spec = importlib.util.spec_from_file_location(name, path)
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, module)
-        spec.loader.exec_module(module)
-        return digest(registry.pop("toy"))
-
-    return edited
+def fresh_teachers():
+    """Teachers as they ship, also for the tests to come."""
+    yield
+    experiment.teacher.cache_clear()
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("images: int = 4", "images: int = 5"),
-        ("+ images", "- images"),
-        ("SCALE * seed", "SCALE + seed"),
-        ("SCALE = 2.0", "SCALE = 3.0"),
-        ("2 * value", "value + value"),
-        ("int = 4)", 'int = 4, teacher: str = "res16")'),
-    ],
-    ids=["setting", "body", "helper", "constant", "class", "new setting"],
-)
-def test_digest_changes_with_the_experiment(toy_digest, old, new):
-    assert toy_digest(old, new) != toy_digest()
+def code_of(source, name):
+    """Compile a function's source, as one of a class; return its code, or None."""
+    indented = "class _:\n" + textwrap.indent(textwrap.dedent(source), "    ")
+    waiting = [compile(indented, "<changed>", "exec")]
+    while waiting:
+        code = waiting.pop()
+        if code.co_name == name:
+            return code
+        waiting += [const for const in code.co_consts if inspect.iscode(const)]
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("# a comment", "# another"),
-        ("Measure.", "Measure it."),
-        ("Doubles.", "Makes it twice as much."),
-        ('    """Help."""\n', ""),
-        ("It is so.", "It may be so."),
-        ("Because.", "Why not."),
-        ("notebook=1", "notebook=2"),
-        ("SCALE * seed", "(\n        SCALE * seed\n    )"),
-        ("UNUSED = 1", "UNUSED = 2"),
-        ("\nclass", "\n\n\n\nclass"),
-    ],
-    ids=[
-        "comment",
-        "docstring",
-        "docstring of a class",
-        "no docstring",
-        "statement",
-        "reason",
-        "notebook",
-        "format",
-        "unused constant",
-        "blank lines",
-    ],
-)
-def test_digest_does_not_change_with_words(toy_digest, old, new):
-    assert toy_digest(old, new) == toy_digest()
+def change(monkeypatch, function, old, new):
+    """Let a function of the library run with one change in its source, wherever it is called."""
+    function = inspect.unwrap(function)
+    source = inspect.getsource(function)
+    assert source.count(old) == 1, f"{old!r} is not once in {function.__qualname__}"
+    code = code_of(source.replace(old, new), function.__name__)
+    monkeypatch.setattr(function, "__code__", code)
 
 
-def test_digest_changes_with_what_another_module_holds(toy_digest, monkeypatch):
-    before = toy_digest()
-    monkeypatch.setattr(experiment, "WEIGHT", 7.0)
-    assert toy_digest() != before
+def deviation(id):
+    return load(id).deviation(Result.of_now(CLAIMS[id], Fingerprint.of(CLAIMS[id])))
 
 
-def test_digest_changes_with_the_weights_of_the_teacher(toy_digest, monkeypatch):
-    taught = ("int = 4)", 'int = 4, teacher: str = "res16")')
-    before, alone = toy_digest(*taught), toy_digest()
-    monkeypatch.setattr(stored_results, "card", lambda name: card(name) | {"sha256": "other"})
-    assert toy_digest(*taught) != before
-    assert toy_digest() == alone
+FAULTS = {
+    "KL has the wrong sign": (
+        "same-gradient",
+        logit.kd_loss,
+        "loss = _kl(log_p_teacher, log_p_student)",
+        "loss = -_kl(log_p_teacher, log_p_student)",
+    ),
+    "τ² is missing": ("same-gradient", logit._scaled, "temperature**2", "1"),
+    "KD sends no gradient to the student": (
+        "existence",
+        logit.kd_loss,
+        "_both_log_softmax(student_logits,",
+        "_both_log_softmax(student_logits.detach(),",
+    ),
+    "α and β of decoupled KD are swapped": (
+        "newer-logit",
+        logit.decoupled_kd_loss,
+        "alpha * _kl(teacher_binary, student_binary) + beta *",
+        "beta * _kl(teacher_binary, student_binary) + alpha *",
+    ),
+    "logits are not centred": (
+        "newer-logit",
+        logit.standardize,
+        "centred = logits - logits.mean(dim=1, keepdim=True)",
+        "centred = logits",
+    ),
+    "attention maps are not normalised": (
+        "attention",
+        feature._attention,
+        "return mean / norm, norm",
+        "return mean, norm",
+    ),
+    "a hint sends no gradient": (
+        "hint",
+        feature.Hint.forward,
+        "self.project(student_features, (height, width))",
+        "self.project(student_features, (height, width)).detach()",
+    ),
+    "saliency sends no gradient": (
+        "saliency",
+        run._Judged.forward,
+        "create_graph=True)",
+        "create_graph=True).detach()",
+    ),
+    "saliency of another class": (
+        "saliency",
+        feature.prediction_gradient,
+        "gather(1, target[:, None])",
+        "gather(1, 9 - target[:, None])",
+    ),
+    "distances are not in units of their mean": (
+        "invariance",
+        relational.rkd_distance_loss,
+        "_in_units_of_mean(distances(student))",
+        "distances(student)",
+    ),
+    "angles have the wrong sign": (
+        "invariance",
+        relational.rkd_angle_loss,
+        "return _AngleLoss",
+        "return -_AngleLoss",
+    ),
+    "similarities of the wrong net": (
+        "invariance",
+        relational.similarity_preserving_loss,
+        "_similarities(teacher)",
+        "_similarities(student)",
+    ),
+    "the teacher is in train mode": (
+        "existence",
+        FrozenTeacher.show,
+        "self._stay_in_eval_mode()",
+        "self.model.train()",
+    ),
+    "one step less": (
+        "existence",
+        run.Run.step,
+        "self.scaler.step(self.optimizer)",
+        "self.taken and self.scaler.step(self.optimizer)",
+    ),
+    "gradients are not forgotten": (
+        "momentum",
+        run.Run.step,
+        "self.optimizer.zero_grad(set_to_none=True)",
+        "pass",
+    ),
+    "the schedule stands still": ("existence", run.Run.step, "self.scheduler.step()", "pass"),
+    "a batch is learned in eval mode": (
+        "existence",
+        _run_epochs,
+        "model.train()",
+        "model.eval()",
+    ),
+    "the order of images is the same in every epoch": (
+        "patience",
+        epochs.Epochs.batches,
+        "epoch=epoch,",
+        "epoch=0,",
+    ),
+    "momentum is inverted": (
+        "momentum",
+        teachers.MomentumTeacher.update,
+        "get_ema_multi_avg_fn(momentum)",
+        "get_ema_multi_avg_fn(1 - momentum)",
+    ),
+    "peers are not asked anew": (
+        "mutual",
+        mutual.Peers.step,
+        'self.updates == "simultaneous"',
+        "True",
+    ),
+    "peers listen in eval mode": (
+        "mutual",
+        mutual.Peer._stay_in_eval_mode,
+        "pass",
+        "self.model.eval()",
+    ),
+    "an ensemble averages what is no probability": (
+        "ensemble",
+        teachers.Ensemble.show,
+        "logits.log_softmax(dim=2).logsumexp(dim=0)",
+        "logits.logsumexp(dim=0)",
+    ),
+    "every generation has the first as its teacher": (
+        "born-again",
+        teachers.born_again,
+        "family[-1],",
+        "family[0],",
+    ),
+    "pruned weights come back": (
+        "pruned",
+        compression.Mask.forward,
+        "weight * self.mask",
+        "weight",
+    ),
+    "a level of the weights is missing": (
+        "quantized",
+        compression._rounded,
+        "0, low, high)",
+        "0, low, high - 1)",
+    ),
+    "teacher and student see other views": (
+        "views",
+        tips.Consistent.__call__,
+        "return seen, seen, target",
+        "return seen, self.augment(pixels, generator), target",
+    ),
+    "the queue stands still": (
+        "seed",
+        further.SEED.loss,
+        "self.queue = torch.cat([seen, self.queue])[: len(self.queue)]",
+        "pass",
+    ),
+    "the generator avoids variety": (
+        "data-free",
+        further.generator_loss,
+        "- balance * entropy",
+        "+ balance * entropy",
+    ),
+    "orders of votes are not counted": (
+        "vote",
+        vote.right_votes,
+        "np.exp(choices + right",
+        "np.exp(right",
+    ),
+}
 
 
-def test_digest_is_the_same_in_another_process():
-    code = (
-        "import json; from kdcourse.course.claims import CLAIMS; "
-        "from kdcourse.course.claims.results import *; "
-        "print(json.dumps({id: digest(claim) for id, claim in CLAIMS.items()}))"
-    )
-    environment = {**os.environ, "PYTHONHASHSEED": "1"}
-    found = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
-    assert json.loads(found) == {id: digest(claimed) for id, claimed in CLAIMS.items()}
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step")  # before the first step of the optimiser
+@pytest.mark.usefixtures("fresh_teachers")
+def test_a_fault_in_the_core_changes_the_fingerprint(monkeypatch, fault):
+    id, function, old, new = FAULTS[fault]
+    change(monkeypatch, function, old, new)
+    assert deviation(id) > 10 * NOISE
 
 
-# --- what is stored is what the code makes
+def as_if_written(monkeypatch, edit, *functions):
+    """Let functions run from another text of their source."""
+    for function in functions:
+        plain = inspect.unwrap(function)
+        code = code_of(edit(textwrap.dedent(inspect.getsource(plain))), plain.__name__)
+        assert code.co_code != plain.__code__.co_code or code.co_names == plain.__code__.co_names
+        monkeypatch.setattr(plain, "__code__", code)
 
-STORED = [
-    path for path in sorted(RESULTS.glob("*.json")) if "claim" in json.loads(path.read_text())
-]
+
+def renamed(source):
+    """Rename every local variable but the arguments."""
+    tree = ast.parse(source)
+    stored = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+    arguments = {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
+    names = {node.id for node in stored} - arguments
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in names:
+            node.id = f"another_{node.id}"
+    return ast.unparse(tree)
 
 
-@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
-def test_stored_result_matches_the_code(path):
-    stored, id = json.loads(path.read_text()), path.stem
-    assert stored["claim"] == id
-    result = load(id)
-    assert stored["digest"] == digest(result.claim), "measure it again"
-    assert stored["settings"] == json.loads(json.dumps(result.claim.settings))
-    assert stored["verdict"] == result.verdict
-    assert stored["command"] == f"python -m kdcourse reproduce {id} --seeds {len(result.runs)}"
+def reformatted(source):
+    """Write the source anew, without comments and docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+@pytest.mark.parametrize("edit", [renamed, reformatted])
+def test_other_words_leave_the_fingerprint_as_it_is(monkeypatch, edit):
+    written = (motivation.existence, Lab.predict, Lab.fit, logit.kd_loss, logit._kl, run.Run.step)
+    before = Fingerprint.of(CLAIMS["existence"])
+    as_if_written(monkeypatch, edit, *written)
+    assert Fingerprint.of(CLAIMS["existence"]) == before
+
+
+def test_a_function_may_move_to_another_module(monkeypatch):
+    before = Fingerprint.of(CLAIMS["existence"])
+    there = types.ModuleType("kdcourse.elsewhere")
+    vars(there).update(vars(logit))
+    there.__name__ = "kdcourse.elsewhere"
+    monkeypatch.setitem(sys.modules, there.__name__, there)
+    exec(inspect.getsource(logit.kd_loss), vars(there))
+    assert there.kd_loss.__module__ == "kdcourse.elsewhere"
+    monkeypatch.setattr(logit, "kd_loss", there.kd_loss)
+    monkeypatch.setattr(motivation.existence, "__module__", "kdcourse.elsewhere")
+    assert Fingerprint.of(CLAIMS["existence"]) == before
+
+
+def test_other_settings_are_noticed(monkeypatch):
+    claimed = CLAIMS["temperature"]
+    same, other = (dict(claimed.settings, samples=n) for n in (64, 65))
+    for settings, expected in ((same, 0.0), (other, math.inf)):
+        monkeypatch.setitem(CLAIMS, "temperature", dataclasses.replace(claimed, settings=settings))
+        now = Result.of_now(CLAIMS["temperature"], load("temperature").fingerprint)
+        assert load("temperature").deviation(now) == expected
+
+
+def test_other_weights_of_the_teacher_are_noticed(monkeypatch):
+    stored = load("kd-gain")
+    assert stored.deviation(Result.of_now(stored.claim, stored.fingerprint)) == 0
+    monkeypatch.setattr(results, "card", lambda name: card(name) | {"sha256": "other"})
+    assert stored.deviation(Result.of_now(stored.claim, stored.fingerprint)) == math.inf
+
+
+def test_numbers_deviate_relative_to_their_size():
+    old = Fingerprint({"a": 50.0}, [[2.0, 0.0]])
+    assert old.deviation(old) == 0
+    assert old.deviation(Fingerprint({"a": 50.0}, [[2.0, 0.001]])) == 0.0005
+    assert old.deviation(Fingerprint({"b": 50.0}, [[2.0, 0.0]])) == math.inf
+    assert old.deviation(Fingerprint({"a": 50.0}, [[2.0, 0.0]] * 2)) == math.inf
+    assert old.deviation(Fingerprint({"a": 50.0}, [[2.0, math.nan]])) == math.inf
+    assert old.deviation(Fingerprint({"a": math.nan}, [[2.0, 0.0]])) == math.inf
+    tiny = Fingerprint({"a": 1e-16}, [])
+    assert tiny.deviation(Fingerprint({"a": 3e-16}, [])) <= NOISE
+
+
+def test_an_image_on_the_edge_may_fall_to_the_other_side():
+    names = [f"arm {n}" for n in range(11)]
+
+    def shares(flipped=0, by=FLIP, trace=((1.0, 1.0),)):
+        return Fingerprint({n: 50.0 + by * (i < flipped) for i, n in enumerate(names)}, trace)
+
+    assert shares().deviation(shares(2)) == 0
+    assert shares().deviation(shares(3)) > TOLERANCE
+    assert shares().deviation(shares(1, by=FLIP + 0.5)) > TOLERANCE
+    assert shares(trace=()).deviation(shares(1, trace=())) > TOLERANCE
+
+
+@pytest.mark.parametrize(("off", "status", "said"), [(2e-6, 0, "matches"), (0.2, 1, "DIFFERS")])
+def test_check_tells_which_claims_differ_from_the_code(monkeypatch, capsys, off, status, said):
+    asked = {"gap": 0.0, "hint": off}
+    monkeypatch.setattr(lecture, "check", lambda ids, jobs: {id: asked[id] for id in ids})
+    assert main(["reproduce", "--check", "gap", "hint"]) == status
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[:2]] == [["gap", "matches"], ["hint", said]]
+    assert lines[1].endswith(f"off by {off:.1e}")
+    assert lines[2].startswith(f"{status} of 2 differ")
+
+
+# --- what is stored
 
 
 @EVERY_CLAIM
@@ -391,7 +571,7 @@ def test_temperature_and_weight_are_among_the_best_of_the_search():
 
 
 def test_the_table_of_compressed_models_has_means_by_model():
-    toy = Claim("toy", "A toy.", 5, lambda seed: {})
+    toy = Claim("toy", "A toy.", 5, dict)
     runs = {
         seed: {"dense": 85.0 + seed, "dense parameters": 12345, "dense kilobytes": 50.0}
         | {"90 % parameters": 1234, "90 % kilobytes": 9.6, "90 % untrained": 10.0}
@@ -411,18 +591,18 @@ def test_mean_teacher_has_a_weight_among_the_best_of_the_search():
     assert is_among_the_best(search, chosen, names)
 
 
-@pytest.mark.parametrize("family", properties.FAMILIES)
+@pytest.mark.parametrize("family", lecture.relational.FAMILIES)
 def test_every_family_has_the_weight_that_was_best_on_validation_data(family):
     search = load("pros-cons-search")
-    means = {weight: search.mean(f"{family} {weight}") for weight in properties.GRID}
-    assert means[properties.WEIGHTS[family]] == max(means.values())
+    means = {weight: search.mean(f"{family} {weight}") for weight in lecture.relational.GRID}
+    assert means[lecture.feature.WEIGHTS[family]] == max(means.values())
 
 
-@pytest.mark.parametrize("method", newer.METHODS)
+@pytest.mark.parametrize("method", lecture.further.METHODS)
 def test_every_newer_method_has_the_weight_that_was_best_on_validation_data(method):
     search = load("newer-logit-search")
-    means = {weight: search.mean(f"{method} {weight}") for weight in newer.GRID}
-    assert means[newer.WEIGHTS[method]] == max(means.values())
+    means = {weight: search.mean(f"{method} {weight}") for weight in lecture.further.GRID}
+    assert means[lecture.further.WEIGHTS[method]] == max(means.values())
 
 
 def test_attention_has_the_layers_and_the_weight_that_were_best_on_validation_data():
@@ -434,7 +614,7 @@ def test_attention_has_the_layers_and_the_weight_that_were_best_on_validation_da
 
 def test_structure_has_the_weight_with_the_best_neighbours_on_validation_data():
     search = load("pros-cons-search")
-    means = {weight: search.mean(f"relational {weight} 1-NN") for weight in properties.GRID}
+    means = {weight: search.mean(f"relational {weight} 1-NN") for weight in lecture.relational.GRID}
     assert means[CLAIMS["structure"].settings["weight"]] == max(means.values())
 
 
@@ -457,22 +637,28 @@ def calls(registry):
     """Two cheap claims, and the list of what was measured of them."""
     calls = []
 
-    def measure(seed, *, offset=0.25):
-        calls.append(("up", seed))
-        return {"value": seed + offset}
+    @claim("up", statement="Up.", notebook=1, effects=(Effect("value", "value"),))
+    def up(lab):
+        noted(calls, lab)
+        yield "value", lab.seed + 0.25
 
-    claim("up", statement="Up.", notebook=1, effects=(Effect("value", "value"),))(measure)
+    @claim("flat", statement="Flat.", notebook=1, bounds=(Bound("zero", "off", 0.0),))
+    def flat(lab):
+        noted(calls, lab)
+        yield "off", 0.0
+        yield "threads", float(torch.get_num_threads())
 
-    def other(seed):
-        calls.append(("flat", seed))
-        return {"off": 0.0, "threads": float(torch.get_num_threads())}
-
-    claim("flat", statement="Flat.", notebook=1, bounds=(Bound("zero", "off", 0.0),))(other)
     return calls
 
 
+def noted(calls, lab):
+    """Note what is measured, and not what is run to see whether the code is the same."""
+    if not lab.toy:
+        calls.append((lab.claim.id, lab.seed))
+
+
 def replace_measure(id, measure):
-    CLAIMS[id] = Claim(id, "Up.", 1, measure, CLAIMS[id].effects, CLAIMS[id].bounds)
+    CLAIMS[id] = dataclasses.replace(CLAIMS[id], measure=measure)
 
 
 def test_only_what_is_missing_is_measured(calls, tmp_path):
@@ -481,7 +667,7 @@ def test_only_what_is_missing_is_measured(calls, tmp_path):
     assert up.runs == {0: {"value": 0.25}, 1: {"value": 1.25}}
     assert (up.verdict, flat.verdict) == ("not seen at this scale", "holds")
     assert up.versions["torch"]
-    assert load("up", tmp_path).digest == digest(CLAIMS["up"])
+    assert load("up", tmp_path).fingerprint == Fingerprint({"value": 0.25}, [])
     calls.clear()
     (up,) = reproduce(["up", "up"], seeds=4, folder=tmp_path, progress=False)
     assert calls == [("up", 2), ("up", 3)]
@@ -496,10 +682,10 @@ def test_only_what_is_missing_is_measured(calls, tmp_path):
 def test_measuring_goes_on_where_it_was_stopped(calls, tmp_path, stop):
     measure = CLAIMS["up"].measure
 
-    def stopped(seed, *, offset=0.25):
-        if seed == 2 and not resumed:
+    def stopped(lab):
+        if lab.seed == 2 and not resumed:
             raise stop
-        return measure(seed, offset=offset)
+        return measure(lab)
 
     resumed = False
     replace_measure("up", stopped)
@@ -516,7 +702,9 @@ def test_measuring_goes_on_where_it_was_stopped(calls, tmp_path, stop):
 
 def test_another_experiment_is_measured_anew(calls, tmp_path, capsys):
     reproduce(["up"], seeds=3, folder=tmp_path, progress=False)
-    replace_measure("up", lambda seed: {"value": 7.0})
+    assert check(folder=tmp_path, progress=False) == {"up": 0.0, "flat": math.inf}  # not stored
+    replace_measure("up", lambda lab: {"value": 7.0})
+    assert check(["up"], folder=tmp_path, progress=False)["up"] > 0.9
     reproduce(["up"], seeds=2, folder=tmp_path, progress=False)
     assert load("up", tmp_path).runs == {0: {"value": 7.0}, 1: {"value": 7.0}}
     assert "changed" in capsys.readouterr().out
@@ -573,9 +761,9 @@ def cells(line):
 def test_table_has_a_row_an_effect(registry, tmp_path):
     both = (Effect("first", "a"), Effect("|second|", "b"))
     exact = (Bound("equal", "zero", 0.0), Bound("nearly", "tiny", 1e-9))
-    claim("both", statement="p(a|b)", notebook=1, effects=both, bounds=exact)(lambda seed: {})
-    claim("plain", statement="Reported.", notebook=1)(lambda seed: {})
-    claim("new", statement="Not | yet.", notebook=1)(lambda seed: {})
+    claim("both", statement="p(a|b)", notebook=1, effects=both, bounds=exact)(dict)
+    claim("plain", statement="Reported.", notebook=1)(dict)
+    claim("new", statement="Not | yet.", notebook=1)(dict)
     runs = {
         seed: {"a": 1.0 + seed, "b": 1.0, "zero": 0.0, "tiny": 2e-12 * seed} for seed in range(2)
     }

@@ -37,7 +37,7 @@ def _shorten(*_):
     replace("kdcourse.data", "fashion_mnist", part)
     replace("kdcourse.motivation", "landscape", in_few_points)
     replace("kdcourse.motivation", "curvature", on_few)
-    replace("kdcourse.course.claims.landscapes", "fitted", in_few_steps)
+    replace("kdcourse.course.claims.motivation", "fitted", in_few_steps)
     replace("kdcourse.training.fit", "fit_learner", in_few_epochs)
     epochs = import_module("kdcourse.training.epochs").Epochs
     images = import_module("kdcourse.data").Images

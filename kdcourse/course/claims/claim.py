@@ -1,17 +1,20 @@
-"""What a claim is: the slide's statement, a function from a seed to measurements, and a verdict."""
+"""What a claim is: the slide's statement, an experiment that measures it, and a verdict."""
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
 Measurements = Mapping[str, float]
+Measured = Iterator[tuple[str, float]]  # names and values
 HOLDS, NOT_SEEN, REVERSED = "holds", "not seen at this scale", "reversed"
 REPORTED = "reported"
+POINTS, NATS = "percentage points", "nats"  # units
+TOY = {"images": 256, "epochs": 1}  # enough to see that an experiment runs
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,13 @@ class Effect:
         label: what is compared, in words.
         more: the measurement that should be larger.
         less: the one that should be smaller; zero if None.
+        unit: of the difference; empty for a number without one.
     """
 
     label: str
     more: str
     less: str | None = None
+    unit: str = POINTS
 
     def of(self, measurements: Measurements) -> float:
         """Return the difference for one seed."""
@@ -71,27 +76,26 @@ class Claim:
         id: short name.
         statement: what the lecture says.
         notebook: number of the notebook that shows it.
-        measure: function from a seed (and settings with defaults) to measurements; accuracies and
-            shares in percent.
+        measure: the experiment: names and values of what is measured in a
+            :class:`kdcourse.course.claims.experiment.Lab`; accuracies and shares in percent.
         effects: what should be above zero, in every seed's paired difference.
         bounds: what should be equal, for an exact claim.
         reason: a sentence on why the verdict is what it is.
+        settings: what a measurement depends on beside the seed.
+        toy: the settings that differ in a small run.
+        search: whether it chooses settings: on validation data, with seeds of its own.
     """
 
     id: str
     statement: str
     notebook: int
-    measure: Callable[..., dict[str, float]]
+    measure: Callable[[Any], Iterable[tuple[str, float]]]
     effects: tuple[Effect, ...] = ()
     bounds: tuple[Bound, ...] = ()
     reason: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
     toy: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The defaults of ``measure``: what a measurement depends on beside the seed."""
-        parameters = inspect.signature(self.measure).parameters.values()
-        return {p.name: p.default for p in parameters if p.default is not p.empty}
+    search: bool = False
 
     def estimates(self, runs: Mapping[int, Measurements]) -> list[Estimate]:
         """Return mean and interval of every effect over the measured seeds."""
@@ -142,13 +146,29 @@ def known(ids: Iterable[str]) -> list[str]:
     return chosen
 
 
-def claim(id: str, *, toy: Mapping[str, Any] | None = None, **attributes: Any) -> Callable:
-    """Register the decorated function as the measurement of a claim."""
+def claim(
+    id: str,
+    *,
+    notebook: int,
+    settings: Mapping[str, Any] | None = None,
+    toy: Mapping[str, Any] | None = None,
+    **attributes: Any,
+) -> Callable:
+    """Register the decorated experiment as the measurement of a claim (:class:`Claim`)."""
+    settings = settings or {}
+    small = {name: TOY[name] for name in TOY.keys() & settings.keys()} | dict(toy or {})
 
-    def register(measure: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:
+    def register(measure: Callable) -> Callable:
         if id in CLAIMS:
             raise ValueError(f"two claims are named {id!r}")
-        CLAIMS[id] = Claim(id, measure=measure, toy=toy or {}, **attributes)
+        CLAIMS[id] = Claim(
+            id, notebook=notebook, measure=measure, settings=settings, toy=small, **attributes
+        )
         return measure
 
     return register
+
+
+def claims_of(notebook: int) -> Callable[..., Callable]:
+    """Return the decorator :func:`claim` for the claims of one notebook."""
+    return partial(claim, notebook=notebook)

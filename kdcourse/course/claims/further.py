@@ -1,4 +1,4 @@
-"""Further readings: students of self-supervised teachers, and of no data at all."""
+"""Claims about further readings: self-supervised teachers, no data at all, newer distances."""
 
 import copy
 from typing import Any
@@ -6,47 +6,38 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdcourse import models
+from kdcourse import CrossEntropy, DecoupledKD, LogitKD, StandardizedKD
 from kdcourse.augmentation import crop_flip
-from kdcourse.course.claims import experiment
-from kdcourse.course.claims.claim import Effect, claim
-from kdcourse.course.claims.experiment import IMAGES, OPTIONS, TEMPERATURE, TOY, accuracy
-from kdcourse.course.claims.self_supervised import neighbours
-from kdcourse.data import Images, replay
+from kdcourse.course.claims.claim import Effect, Measured, claims_of
+from kdcourse.course.claims.experiment import IMAGES, TEMPERATURE, USUAL, Lab
+from kdcourse.data import replay
 from kdcourse.further import SEED, GeneratedImages, Generator
+from kdcourse.objective import Objective
 from kdcourse.teachers import self_distill
 from kdcourse.tips import Consistent
-from kdcourse.training import LogitKD, fit
+
+claim = claims_of(notebook=7)
 
 CROPS = crop_flip()
-STEPS = 50  # batches of generated images that count as an epoch
 BATCH = 128
 
 
-def taught_by_seed(
-    student: nn.Module, teacher: nn.Module, images: Images, seed: int, epochs: int, rate: float
-) -> nn.Module:
+def taught_by_seed(lab: Lab, student: nn.Module) -> nn.Module:
     """Teach a copy of a student by SEED which images a self-supervised teacher finds alike."""
-    taught = copy.deepcopy(student)
-    fit(
-        taught,
-        images.unlabelled(),
-        SEED(32, 64, seed=seed),  # widths of res8's embedding and res16's
-        teacher=teacher,
+    return lab.fit(
+        copy.deepcopy(student),
+        SEED(),
+        lab.images.unlabelled(),
+        teacher=lab.teacher,
         views=Consistent(CROPS),
-        epochs=epochs,
         batch_size=64,
-        learning_rate=rate,
+        learning_rate=lab["rate"],
         optimizer=lambda weights: torch.optim.AdamW(weights, weight_decay=1e-4),
-        seed=seed,
-        **OPTIONS,
     )
-    return taught
 
 
 @claim(
     "seed",
-    notebook=7,
     statement="Distilling self-supervised models: a small model gets better features from a large "
     "self-supervised one than from self-supervised learning of its own.",
     effects=(
@@ -55,46 +46,37 @@ def taught_by_seed(
     ),
     reason="SEED, 4,000 images for 20 epochs. The student comes out as good as its teacher, res16, "
     "which learned from 10,000 images for 60 epochs.",
-    toy=TOY,
+    settings=dict(images=IMAGES, epochs=20, rate=0.003, student="res8", teacher="res16-unlabelled"),
 )
-def seed(
-    seed: int,
-    *,
-    images: int = IMAGES,
-    epochs: int = 20,
-    rate: float = 0.003,
-    student: str = "res8",
-    teacher: str = "res16-unlabelled",
-) -> dict[str, float]:
+def seed(lab: Lab) -> Measured:
     """Neighbours' accuracy of a small model: random, self-supervised, taught; and its teacher's."""
-    data = experiment.splits()
-    few, test = data.train[:images], data.test
-    large, random = experiment.teacher(teacher), models.by_name(student, seed=seed)
-    alone = self_distill(random, few, augment=CROPS, epochs=epochs, seed=seed, **OPTIONS)
-    taught = taught_by_seed(random, large, few, seed, epochs, rate)
-    nets = {"random": random, "self-supervised": alone, "taught": taught, "teacher": large}
-    return {name: neighbours(net, few, test) for name, net in nets.items()}
+    random = lab.net()
+    nets = {
+        "random": random,
+        "self-supervised": self_distill(random, lab.images, augment=CROPS, **lab.options),
+        "taught": taught_by_seed(lab, random),
+        "teacher": lab.teacher,
+    }
+    for name, net in nets.items():
+        yield name, lab.neighbours(net, 5)
 
 
-def generated(
-    teacher: nn.Module, seed: int, statistics: float, layer: str = "embedding"
-) -> GeneratedImages:
+def generated(lab: Lab, statistics: float) -> GeneratedImages:
     """Images that a generator makes while it learns what a teacher is sure of."""
     return GeneratedImages(
-        Generator(seed=seed),
-        teacher,
+        Generator(seed=lab.seed),
+        lab.teacher,
         "embedding",
         batch_size=BATCH,
-        steps=STEPS,
+        steps=lab["steps"],
         learning_rate=0.003,
         statistics=statistics,
-        seed=seed,
+        seed=lab.seed,
     )
 
 
 @claim(
     "data-free",
-    notebook=7,
     statement="Data-free KD: the teacher is enough. A student learns from images that a generator "
     "makes to the teacher's taste.",
     effects=(
@@ -106,33 +88,86 @@ def generated(
     reason="res8 from res16, without a label, as many steps in every arm. Without the statistics "
     "of batch norm generated images are worth half as much; against 4,000 real ones 15 points are "
     "missing.",
-    toy={"images": 256, "epochs": 1},
+    settings=dict(
+        images=IMAGES,
+        epochs=12,
+        steps=50,
+        statistics=30.0,
+        student="res8",
+        teacher="res16-augmented",
+    ),
+    toy=dict(steps=2),
 )
-def data_free(
-    seed: int,
-    *,
-    images: int = IMAGES,
-    epochs: int = 12,
-    statistics: float = 30.0,
-    student: str = "res8",
-    teacher: str = "res16-augmented",
-) -> dict[str, float]:
+def data_free(lab: Lab) -> Measured:
     """Test accuracy of a student taught on noise, on generated and on real images, as long."""
-    data, large = experiment.splits(), experiment.teacher(teacher)
-    few, draw = data.train[:images].unlabelled(), replay(seed)
-    shape = (BATCH, *few.pixels.shape[1:])
-    unknown = torch.full((BATCH,), -1)
+    real, draw, steps = lab.images.unlabelled(), replay(lab.seed), lab["steps"]
+    shape, unknown = (BATCH, *real.pixels.shape[1:]), torch.full((BATCH,), -1)
     arms: dict[str, Any] = {
-        "noise": [(torch.randn(shape, generator=draw), unknown) for _ in range(STEPS)],
-        "plain": generated(large, seed, 0.0),
-        "generated": generated(large, seed, statistics),
-        "real": few,
+        "noise": [(torch.randn(shape, generator=draw), unknown) for _ in range(steps)],
+        "plain": generated(lab, 0.0),
+        "generated": generated(lab, lab["statistics"]),
+        "real": real,
     }
-    measured = {"chance": 100 / len(few.classes)}
+    yield "chance", 100 / len(real.classes)
     for name, lessons in arms.items():
-        net = models.by_name(student, seed=seed)
         # As many steps for each: an epoch of the images has fewer.
-        passes = round(epochs * STEPS / -(-images // BATCH)) if name == "real" else epochs
-        fit(net, lessons, LogitKD(TEMPERATURE), teacher=large, epochs=passes, seed=seed, **OPTIONS)
-        measured[name] = accuracy(net, data.test)
-    return measured
+        whole = -(-len(real) // BATCH) if name == "real" else steps
+        epochs = round(lab["epochs"] * steps / whole)
+        kd = LogitKD(TEMPERATURE)
+        yield name, lab.accuracy(lab.distil(kd, images=lessons, epochs=epochs))
+
+
+METHODS = ("kd", "decoupled", "standardized", "reverse", "jensen-shannon")
+GRID = (0.3, 1, 3, 10)  # of every method's weight, in units of its own: the same budget
+UNITS = {"kd": 1, "decoupled": 0.3, "standardized": 3, "reverse": 1, "jensen-shannon": 4}
+# The best of the search below, by mean validation accuracy.
+WEIGHTS = {"kd": 3, "decoupled": 0.3, "standardized": 3, "reverse": 1, "jensen-shannon": 3}
+
+
+def by_method(lab: Lab, method: str, weight: float) -> nn.Module:
+    """Train a student by ``CE + λ · dist``, with one method's dist at the settings of its paper."""
+    terms: dict[str, Objective] = {
+        "kd": LogitKD(TEMPERATURE),
+        "decoupled": DecoupledKD(alpha=1, beta=8, temperature=TEMPERATURE),
+        "standardized": StandardizedKD(temperature=2),
+        "reverse": LogitKD(TEMPERATURE, divergence="reverse"),
+        "jensen-shannon": LogitKD(TEMPERATURE, divergence="jensen-shannon"),
+    }
+    return lab.distil(CrossEntropy() + weight * (UNITS[method] * terms[method]))
+
+
+@claim(
+    "newer-logit-search",
+    statement="Which weight for each newer distance between predictions? Validation accuracy of "
+    "res8 from res16, four weights each (seeds of their own).",
+    reason="The same budget for every method.",
+    search=True,
+    settings=USUAL | dict(student="res8", teacher="res16"),
+)
+def search(lab: Lab) -> Measured:
+    """Validation accuracy by method and weight."""
+    yield "alone", lab.accuracy(lab.train())
+    for method in METHODS:
+        for weight in GRID:
+            yield f"{method} {weight}", lab.accuracy(by_method(lab, method, weight))
+
+
+@claim(
+    "newer-logit",
+    statement="Newer distances between predictions (decoupled KD, logit standardisation, reverse "
+    "KL, Jensen–Shannon) beat KD.",
+    effects=(
+        Effect("test accuracy, decoupled KD − KD", "decoupled", "kd"),
+        Effect("test accuracy, standardised logits − KD", "standardized", "kd"),
+        Effect("test accuracy, reverse KL − KD", "reverse", "kd"),
+        Effect("test accuracy, Jensen–Shannon − KD", "jensen-shannon", "kd"),
+    ),
+    reason="Each at the best of four weights on validation data, as KD is. On average all are "
+    "within half a point of it, and five seeds cannot tell them apart.",
+    settings=USUAL | dict(student="res8", teacher="res16"),
+)
+def newer_logit(lab: Lab) -> Measured:
+    """Test accuracy by method, each at its weight, and of the student alone."""
+    yield "alone", lab.accuracy(lab.train())
+    for method, weight in WEIGHTS.items():
+        yield method, lab.accuracy(by_method(lab, method, weight))

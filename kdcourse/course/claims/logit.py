@@ -1,21 +1,32 @@
-"""Claims about logit distillation."""
+"""Claims about logit distillation, and about what soft targets say beside the right answer."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
+from scipy.optimize import brentq
+from torch import Tensor, nn
 
-from kdcourse import logit
-from kdcourse.course.claims import experiment
-from kdcourse.course.claims.claim import Bound, Effect, claim
-from kdcourse.course.claims.experiment import IMAGES, TOY, accuracy, distil, taught_arms, train
+from kdcourse import LogitKD, logit
+from kdcourse.course.claims.claim import Bound, Effect, Measured, claims_of
+from kdcourse.course.claims.experiment import (
+    IMAGES,
+    TEMPERATURE,
+    USUAL,
+    Lab,
+    labels_and_kd,
+    taught_arms,
+)
 from kdcourse.data import Images, replay
+from kdcourse.metrics import recall
+from kdcourse.objective import Outputs
 from kdcourse.teachers import ClosedTeacher
-from kdcourse.training import CrossEntropy, LogitKD
+from kdcourse.training import Teacher
+
+claim = claims_of(notebook=2)
 
 
 @claim(
     "temperature",
-    notebook=2,
     statement="High temperature → uniform (low confidence); low temperature → zero/one.",
     bounds=(
         Bound("τ = 10⁶ against the uniform distribution", "hot", 1e-4),
@@ -23,50 +34,49 @@ from kdcourse.training import CrossEntropy, LogitKD
         Bound("entropy never falls as τ rises", "fall of entropy", 1e-12),
     ),
     reason="Analytic: dividing logits by τ shrinks every margin by τ.",
+    settings=dict(samples=64, classes=10),
 )
-def temperature(seed: int, *, samples: int = 64, classes: int = 10) -> dict[str, float]:
+def temperature(lab: Lab) -> Measured:
     """Deviation from the limits of the softened softmax, on logits with distinct entries."""
-    order = torch.rand(samples, classes, generator=replay(seed)).argsort(dim=1).double()
-    logits = order + torch.rand(samples, classes, generator=replay(seed, 1)) / 2
-    one_hot = experiment.one_hot(logits.argmax(dim=1), classes)
-    entropies = []
-    for tau in torch.logspace(-1, 2, 31).tolist():
-        p = logit.softmax(logits, tau)
-        entropies.append(-torch.xlogy(p, p).sum(dim=1))
-    falls = -(torch.stack(entropies).diff(dim=0)).min()
-    return {
-        "hot": float((logit.softmax(logits, 1e6) - 1 / classes).abs().max()),
-        "cold": float((logit.softmax(logits, 1e-3) - one_hot).abs().max()),
-        "fall of entropy": max(float(falls), 0.0),
-    }
+    shape = lab["samples"], lab["classes"]
+    order = torch.rand(shape, generator=replay(lab.seed)).argsort(dim=1).double()
+    logits = order + torch.rand(shape, generator=replay(lab.seed, 1)) / 2
+    one_hot = nn.functional.one_hot(logits.argmax(dim=1), lab["classes"])
+    softened = [logit.softmax(logits, tau) for tau in torch.logspace(-1, 2, 31).tolist()]
+    entropies = lab.note(torch.stack([-torch.xlogy(p, p).sum(dim=1) for p in softened]))
+    yield "hot", float((logit.softmax(logits, 1e6) - 1 / lab["classes"]).abs().max())
+    yield "cold", float((logit.softmax(logits, 1e-3) - one_hot).abs().max())
+    yield "fall of entropy", max(float(-entropies.diff(dim=0).min()), 0.0)
 
 
 @claim(
     "same-gradient",
-    notebook=2,
     statement="The KD term −Σ p_T log p_S, called KL, is a cross-entropy: it has KL's gradient.",
     bounds=(
         Bound("gradient of KL and of cross-entropy", "gradients", 1e-12),
         Bound("cross-entropy − KL against τ² × the teacher's entropy", "values", 1e-9),
     ),
     reason="Analytic: the teacher's entropy does not depend on the student.",
+    settings=dict(samples=64, classes=10, temperature=4.0),
 )
-def same_gradient(
-    seed: int, *, samples: int = 64, classes: int = 10, temperature: float = 4.0
-) -> dict[str, float]:
+def same_gradient(lab: Lab) -> Measured:
     """Deviation between the two forms of the KD term, in float64."""
-    draw = replay(seed)
-    student = torch.randn(samples, classes, generator=draw, dtype=torch.float64, requires_grad=True)
-    teacher = torch.randn(samples, classes, generator=draw, dtype=torch.float64) * 3
-    kl = logit.kd_loss(student, teacher, temperature)
-    cross = logit.kd_cross_entropy(student, teacher, temperature)
+    tau, draw = lab["temperature"], replay(lab.seed)
+    student, teacher = (
+        torch.randn(lab["samples"], lab["classes"], generator=draw, dtype=torch.float64)
+        for _ in range(2)
+    )
+    student.requires_grad_()
+    teacher *= 3
+    kl = logit.kd_loss(student, teacher, tau)
+    cross = logit.kd_cross_entropy(student, teacher, tau)
     (of_kl,), (of_cross,) = (torch.autograd.grad(loss, student) for loss in (kl, cross))
-    p = logit.softmax(teacher, temperature)
-    entropy = -(p * p.log()).sum(dim=1).mean() * temperature**2
-    return {
-        "gradients": float((of_kl - of_cross).abs().max()),
-        "values": float((cross - kl - entropy).detach().abs()),
-    }
+    for seen in (kl, cross, of_kl, of_cross):
+        lab.note(seen)
+    p = logit.softmax(teacher, tau)
+    entropy = -(p * p.log()).sum(dim=1).mean() * tau**2
+    yield "gradients", float((of_kl - of_cross).abs().max())
+    yield "values", float((cross - kl - entropy).detach().abs())
 
 
 MAP_TEMPERATURES = (1, 2, 4, 8, 16)
@@ -75,132 +85,225 @@ MAP_WEIGHTS = (0.1, 0.3, 1, 3, 10)
 
 @claim(
     "temperature-weight",
-    notebook=2,
     statement="Which τ and λ? Validation accuracy over both (seeds of their own).",
     reason="A broad plateau: with the factor τ², λ and τ can be chosen almost independently.",
-    toy=TOY,
+    search=True,
+    settings=USUAL | dict(student="plain8", teacher="res16"),
 )
-def temperature_weight(
-    seed: int,
-    *,
-    images: int = IMAGES,
-    epochs: int = 15,
-    student: str = "plain8",
-    teacher: str = "res16",
-) -> dict[str, float]:
+def temperature_weight(lab: Lab) -> Measured:
     """Validation accuracy of ``CE + λ · KD`` by τ and λ, and of labels alone."""
-    data = experiment.splits()
-    few, seed = data.train[:images], 1000 + seed
-    alone = train(student, few, seed, epochs=epochs)
-    measured = {"alone": accuracy(alone, data.validation)}
+    yield "alone", lab.accuracy(lab.train())
     for tau in MAP_TEMPERATURES:
         for weight in MAP_WEIGHTS:
-            distilled = train(
-                student,
-                few,
-                seed,
-                CrossEntropy() + weight * LogitKD(tau),
-                teacher=experiment.teacher(teacher),
-                epochs=epochs,
-            )
-            measured[f"tau={tau} lambda={weight}"] = accuracy(distilled, data.validation)
-    return measured
+            distilled = lab.distil(labels_and_kd(weight, tau))
+            yield f"tau={tau} lambda={weight}", lab.accuracy(distilled)
+
+
+STUDENTS = ("plain4", "plain8", "res8")
 
 
 @claim(
     "kd-gain",
-    notebook=2,
     statement="A student trained by CE + λ · KD beats the same student trained on labels alone.",
-    effects=(
-        Effect("test accuracy, distilled − alone (plain4)", "plain4 distilled", "plain4 alone"),
-        Effect("test accuracy, distilled − alone (plain8)", "plain8 distilled", "plain8 alone"),
-        Effect("test accuracy, distilled − alone (res8)", "res8 distilled", "res8 alone"),
+    effects=tuple(
+        Effect(f"test accuracy, distilled − alone ({s})", f"{s} distilled", f"{s} alone")
+        for s in STUDENTS
     ),
     reason="Same images, same epochs, same initial weights: only the teacher's voice is added.",
-    toy=TOY,
+    settings=USUAL | dict(teacher="res16", students=STUDENTS),
 )
-def kd_gain(
-    seed: int,
-    *,
-    images: int = IMAGES,
-    epochs: int = 15,
-    teacher: str = "res16",
-    students: tuple[str, ...] = ("plain4", "plain8", "res8"),
-) -> dict[str, float]:
+def kd_gain(lab: Lab) -> Measured:
     """Test accuracy of students trained alone and distilled."""
-    data = experiment.splits()
-    few = data.train[:images]
-    measured = {}
-    for name in students:
-        measured[f"{name} alone"] = accuracy(train(name, few, seed, epochs=epochs), data.test)
-        distilled = distil(name, few, seed, teacher, epochs=epochs)
-        measured[f"{name} distilled"] = accuracy(distilled, data.test)
-    return measured
+    for name in lab["students"]:
+        yield f"{name} alone", lab.accuracy(lab.train(student=name))
+        yield f"{name} distilled", lab.accuracy(lab.distil(student=name))
+
+
+CLOSED = (
+    Effect("test accuracy, probabilities − alone", "probabilities", "alone"),
+    Effect("test accuracy, rounded to 4 decimals − alone", "4 decimals", "alone"),
+    Effect("test accuracy, top 3 only − alone", "top 3", "alone"),
+    Effect("test accuracy, top 3 rounded to 2 decimals − alone", "top 3, 2 decimals", "alone"),
+)
+
+
+def few_of_those_the_teacher_saw(lab: Lab) -> Images:
+    """As many images as the settings say, drawn from those that the teacher saw, class by class."""
+    return lab.pool[:IMAGES].subset(lab["images"], seed=lab.seed, balanced=True)
 
 
 @claim(
     "closed-weight",
-    notebook=2,
     statement="Logit distillation needs no internals: it works on closed-weight models.",
-    effects=(
-        Effect("test accuracy, probabilities − alone", "probabilities", "alone"),
-        Effect("test accuracy, rounded to 4 decimals − alone", "4 decimals", "alone"),
-        Effect("test accuracy, top 3 only − alone", "top 3", "alone"),
-        Effect("test accuracy, top 3 rounded to 2 decimals − alone", "top 3, 2 decimals", "alone"),
-    ),
+    effects=CLOSED,
     reason="500 images. Probabilities are logits up to a constant; even a few rounded ones teach.",
-    toy={"images": 100, "epochs": 1},
+    settings=dict(images=500, epochs=40, batch_size=32, teacher="res16", student="plain8"),
+    toy=dict(images=100),
 )
-def closed_weight(
-    seed: int,
-    *,
-    images: int = 500,
-    epochs: int = 40,
-    batch: int = 32,
-    teacher: str = "res16",
-    student: str = "plain8",
-) -> dict[str, float]:
+def closed_weight(lab: Lab) -> Measured:
     """Test accuracy of students of an open and of ever more closed teachers, few images."""
-    few = experiment.splits().train[:IMAGES].subset(images, seed=seed, balanced=True)
-    return closed_arms(seed, few, teacher, student, epochs=epochs, batch_size=batch)
+    return closed_arms(lab, few_of_those_the_teacher_saw(lab))
 
 
 @claim(
     "closed-weight-many",
-    notebook=2,
     statement="… and it still does when there are 4,000 labelled images.",
-    effects=(
-        Effect("test accuracy, probabilities − alone", "probabilities", "alone"),
-        Effect("test accuracy, rounded to 4 decimals − alone", "4 decimals", "alone"),
-        Effect("test accuracy, top 3 only − alone", "top 3", "alone"),
-        Effect("test accuracy, top 3 rounded to 2 decimals − alone", "top 3, 2 decimals", "alone"),
-    ),
+    effects=CLOSED,
     reason="The less a service shows, the less it adds to many labels.",
-    toy=TOY,
+    settings=USUAL | dict(teacher="res16", student="plain8"),
 )
-def closed_weight_many(
-    seed: int,
-    *,
-    images: int = IMAGES,
-    epochs: int = 15,
-    teacher: str = "res16",
-    student: str = "plain8",
-) -> dict[str, float]:
+def closed_weight_many(lab: Lab) -> Measured:
     """Test accuracy of students of an open and of ever more closed teachers, many images."""
-    few = experiment.splits().train[:images]
-    return closed_arms(seed, few, teacher, student, epochs=epochs)
+    return closed_arms(lab, lab.images)
 
 
-def closed_arms(
-    seed: int, few: Images, teacher: str, student: str, **options: Any
-) -> dict[str, float]:
-    """Test accuracy of a student alone, and by what its teacher shows."""
-    test, model = experiment.splits().test, experiment.teacher(teacher)
+def closed_arms(lab: Lab, images: Images) -> Measured:
+    """Accuracy of a student alone, and by what its teacher shows."""
     teachers = {
-        "logits": model,
-        "probabilities": ClosedTeacher(model),
-        "4 decimals": ClosedTeacher(model, decimals=4),
-        "top 3": ClosedTeacher(model, top_k=3),
-        "top 3, 2 decimals": ClosedTeacher(model, top_k=3, decimals=2),
+        "logits": lab.teacher,
+        "probabilities": ClosedTeacher(lab.teacher),
+        "4 decimals": ClosedTeacher(lab.teacher, decimals=4),
+        "top 3": ClosedTeacher(lab.teacher, top_k=3),
+        "top 3, 2 decimals": ClosedTeacher(lab.teacher, top_k=3, decimals=2),
     }
-    return taught_arms(seed, few, teachers, student, test, **options)
+    return taught_arms(lab, teachers, images)
+
+
+class ScrambledTeacher(Teacher):
+    """A teacher as sure as the real one, that has forgotten which classes are close.
+
+    Its largest logit stays; the others are shuffled anew for every image (``"shuffled"``) or
+    share their softened probability equally (``"uniform"``).
+    """
+
+    def __init__(self, model: nn.Module, how: str, temperature: float, seed: int):
+        super().__init__()
+        self.model = model
+        self.how = how
+        self.temperature = temperature
+        self.draw = replay(seed)
+
+    @torch.no_grad()
+    def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
+        """Show scrambled logits."""
+        logits = self.model(inputs)
+        order = logits.argsort(dim=1, descending=True)
+        others = logits.gather(1, order[:, 1:])  # (N, K-1)
+        if self.how == "shuffled":
+            shuffle = torch.rand(others.shape, generator=self.draw).argsort(dim=1)
+            others = others.gather(1, shuffle)
+        else:
+            mean = (others / self.temperature).exp().mean(dim=1, keepdim=True).log()
+            others = (mean * self.temperature).expand_as(others)
+        return Outputs(logits=logits.scatter(1, order[:, 1:], others))
+
+
+@claim(
+    "dark-knowledge",
+    statement="What is distilled is dark knowledge: which classes are close, beside confidence.",
+    effects=(
+        Effect("test accuracy, true soft targets − labels alone", "true", "alone"),
+        Effect("test accuracy, true − non-target classes shuffled", "true", "shuffled"),
+        Effect("test accuracy, true − non-target classes uniform", "true", "uniform"),
+    ),
+    reason="500 images. Most of the gain is confidence, which the scrambled teachers keep; the "
+    "rest is which classes are close.",
+    settings=dict(
+        images=500, epochs=40, batch_size=32, teacher="res16-augmented", student="plain8"
+    ),
+    toy=dict(images=100),
+)
+def dark_knowledge(lab: Lab) -> Measured:
+    """Test accuracy with true and with scrambled soft targets, when images are few."""
+    return scrambled_arms(lab, few_of_those_the_teacher_saw(lab))
+
+
+@claim(
+    "dark-knowledge-many",
+    statement="… and it still counts when there are 4,000 labelled images.",
+    effects=(
+        Effect("test accuracy, true − non-target classes shuffled", "true", "shuffled"),
+        Effect("test accuracy, true − non-target classes uniform", "true", "uniform"),
+    ),
+    reason="With many labels, and a teacher that is sure of each of them, hardly anything is left "
+    "to be told about close classes: what helps is the softness.",
+    settings=USUAL | dict(teacher="res16", student="plain8"),
+)
+def dark_knowledge_many(lab: Lab) -> Measured:
+    """Test accuracy with true and with scrambled soft targets, on the images the teacher saw."""
+    return scrambled_arms(lab, lab.images)
+
+
+def scrambled_arms(lab: Lab, images: Images) -> Measured:
+    """Accuracy of a student alone, and of a true, a shuffled and a uniform teacher's."""
+    scrambled = {
+        how: ScrambledTeacher(lab.teacher, how, TEMPERATURE, lab.seed)
+        for how in ("shuffled", "uniform")
+    }
+    return taught_arms(lab, {"true": lab.teacher, **scrambled}, images)
+
+
+@claim(
+    "missing-class",
+    statement="A student that never saw a class still names it, from the teacher's doubts alone.",
+    effects=(
+        Effect("recall of Ankle boot, distilled − labels", "boot distilled", "boot labels"),
+        Effect("recall of Bag, distilled − labels", "bag distilled", "bag labels"),
+        Effect("recall of Shirt, distilled − labels", "shirt distilled", "shirt labels"),
+    ),
+    reason="Both arms never see the class; in both, its bias is then raised until the mean "
+    "predicted mass on their training images is 1/K.",
+    settings=USUAL | dict(teacher="res16-augmented", student="plain8"),
+)
+def missing_class(lab: Lab) -> Measured:
+    """Recall of a class that was missing from training: from labels, and from soft targets only."""
+    target = lab.judged.target
+    for label, name in ((9, "boot"), (8, "bag"), (6, "shirt")):
+        few = lab.images[lab.images.target != label]
+        arms = {
+            "labels": lab.train(images=few),
+            "distilled": lab.distil(LogitKD(TEMPERATURE), images=few),
+        }
+        for arm, net in arms.items():
+            logits, bias = lab.predict(net), missing_bias(lab.predict(net, few), label)
+            yield f"{name} {arm}, no bias", 100 * recall(logits, target, label)
+            logits[:, label] += bias
+            yield f"{name} {arm}", 100 * recall(logits, target, label)
+
+
+def missing_bias(logits: Tensor, label: int) -> float:
+    """Find what to add to a class's logit to make its mean predicted mass 1/K."""
+
+    def excess(bias: float) -> float:
+        shifted = logits.double()
+        shifted[:, label] += bias
+        return float(shifted.softmax(dim=1)[:, label].mean()) - 1 / logits.shape[1]
+
+    return float(brentq(excess, -50.0, 50.0))
+
+
+@claim(
+    "few-labels",
+    statement="Soft targets carry more per image than labels: the gain grows as images get few.",
+    effects=(
+        Effect("test accuracy, distilled − alone, 100 images", "100 distilled", "100 alone"),
+        Effect("test accuracy, distilled − alone, 500 images", "500 distilled", "500 alone"),
+        Effect("gain with 100 images − gain with 4,000", "100 gain", "4000 gain"),
+        Effect("gain with 500 images − gain with 4,000", "500 gain", "4000 gain"),
+    ),
+    reason="Both arms see the same few images; the teacher saw 4,000 labels.",
+    settings=dict(
+        sizes=((100, 100, 32), (500, 40, 32), (4000, 15, 128)), teacher="res16", student="plain8"
+    ),
+    toy=dict(sizes=((100, 1, 50), (500, 1, 250), (4000, 1, 2000))),  # two steps of each
+)
+def few_labels(lab: Lab) -> Measured:
+    """Test accuracy by number of images, from sizes of (images, epochs, batch)."""
+    for size, epochs, batch_size in lab["sizes"]:
+        few = lab.pool[:IMAGES].subset(size, seed=lab.seed, balanced=size < IMAGES)
+        options = {"images": few, "epochs": epochs, "batch_size": batch_size}
+        alone = lab.accuracy(lab.train(**options))
+        distilled = lab.accuracy(lab.distil(**options))
+        yield f"{size} alone", alone
+        yield f"{size} distilled", distilled
+        yield f"{size} gain", distilled - alone

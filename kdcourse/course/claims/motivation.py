@@ -1,132 +1,158 @@
-"""Claims of the motivation: small nets lag behind, not for want of a good optimum."""
+"""Claims of the motivation: what small nets could do, and where training leaves them."""
 
-from typing import Any
+import itertools
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
-from kdcourse.course.claims import experiment
-from kdcourse.course.claims.claim import Effect, claim
+from kdcourse import CrossEntropy, metrics, motivation
+from kdcourse.course.claims.claim import NATS, Effect, Measured, claims_of
 from kdcourse.course.claims.experiment import (
-    IMAGES,
-    TEMPERATURE,
-    TOY,
-    accuracy,
+    USUAL,
+    Lab,
+    cross_entropy,
     disagreement,
-    distil,
-    train,
-    training_loss,
+    labels_and_kd,
 )
-from kdcourse.data import Images
-from kdcourse.metrics import predict
-from kdcourse.training import CrossEntropy, LogitKD
+
+claim = claims_of(notebook=1)
+
+
+def waves(points: int) -> tuple[Tensor, Tensor]:
+    """Return a grid on the unit square, ``(N, 2)``, and sin 2πx · sin 2πy there, deviation 1."""
+    steps = torch.linspace(0, 1, points)
+    places = torch.cartesian_prod(steps, steps)
+    height = torch.sin(2 * torch.pi * places).prod(dim=1)
+    return places, height / height.std()
+
+
+def fitted(net: nn.Module, places: Tensor, height: Tensor, steps: int, rate: float) -> float:
+    """Fit a net to a function on a grid; the root mean square error, in % of its deviation."""
+    optimizer = torch.optim.Adam(net.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
+    for _ in range(steps):
+        error = (net(places)[:, 0] - height).square().mean()
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        schedule.step()
+    return 100 * float(error.detach().sqrt())
+
+
+@claim(
+    "width",
+    statement="(A) F_small has no good optimum: false. Nets of width max(d_x + 1, d_y) approximate "
+    "any function.",
+    effects=(
+        Effect("error, width 3: 2 layers − 8 layers", "3 wide, 2 deep", "3 wide, 8 deep"),
+        Effect("error, 32 layers: width 2 − width 3", "2 wide, 32 deep", "3 wide, 32 deep"),
+        Effect("error, 32 layers: random start − carrying", "random", "3 wide, 32 deep"),
+    ),
+    reason="A function of two numbers, so the least width is 3: error in % of its deviation, "
+    "median of five starts. It falls with depth, though from 8 layers to 32 training makes little "
+    "of it; one channel less and depth does not help; and from an ordinary random start training "
+    "finds nothing, although it is there.",
+    settings=dict(depths=(2, 8, 32), starts=5, steps=1000, rate=0.01, points=32),
+    toy=dict(starts=1, steps=2),
+)
+def width(lab: Lab) -> Measured:
+    """Error of narrow nets by depth, of still narrower ones, and of those started at random."""
+    places, height = waves(lab["points"])
+    deepest = lab["depths"][-1]
+    arms = {f"3 wide, {depth} deep": (depth, 3, "carrying") for depth in lab["depths"]}
+    arms |= {f"2 wide, {deepest} deep": (deepest, 2, "carrying"), "random": (deepest, 3, "random")}
+    for name, (depth, wide, start) in arms.items():
+        seeds = range(100 * lab.seed, 100 * lab.seed + lab["starts"])
+        nets = [motivation.NarrowNet(2, 1, depth, width=wide, start=start, seed=s) for s in seeds]
+        errors = [fitted(net, places, height, lab["steps"], lab["rate"]) for net in nets]
+        yield name, float(np.median(errors))
+        yield f"{name}, best", min(errors)
+
+
+WIDTHS = (1, 2, 4, 8)
+
+
+@claim(
+    "minima",
+    statement="(B) The optimum is hard to find: true. Small nets end in minima that differ more "
+    "from seed to seed.",
+    effects=(
+        Effect("deviation of the final training loss, width 1 − width 8", "loss 1", "loss 8", NATS),
+        Effect("deviation of test accuracy, width 1 − width 8", "accuracy 1", "accuracy 8"),
+        Effect("disagreement of two nets, width 1 − width 2", "different 1", "different 2"),
+        Effect("disagreement of two nets, width 2 − width 4", "different 2", "different 4"),
+        Effect("disagreement of two nets, width 4 − width 8", "different 4", "different 8"),
+    ),
+    reason="Plain nets of four seeds each; deviations over these.",
+    settings=USUAL | dict(nets=4),
+    toy=dict(nets=2),
+)
+def minima(lab: Lab) -> Measured:
+    """How much several nets of a width differ in training loss, accuracy and predictions."""
+    seeds = range(lab["nets"] * lab.seed, lab["nets"] * (lab.seed + 1))
+    for wide in WIDTHS:
+        nets = [lab.train(student=f"plain{wide}", seed=seed) for seed in seeds]
+        said = [lab.predict(net) for net in nets]
+        right = [100 * metrics.share_correct(logits, lab.judged.target) for logits in said]
+        same = [metrics.agreement(a, b) for a, b in itertools.combinations(said, 2)]
+        losses = [lab.training_loss(net) for net in nets]
+        yield f"mean loss {wide}", float(np.mean(losses))
+        yield f"loss {wide}", float(np.std(losses, ddof=1))
+        yield f"accuracy {wide}", float(np.std(right, ddof=1))
+        yield f"different {wide}", 100 * (1 - float(np.mean(same)))
+
+
+@claim(
+    "landscape",
+    statement="Small nets have a narrow, rough landscape; it widens with the width (k = 1, 2, 4, "
+    "8).",
+    reason="Negative curvature: |smallest| / largest eigenvalue of the Hessian on 256 training "
+    "images, in %, mean over nine points of a filter-normalised slice. It falls with the width, "
+    "with shortcuts and without; where training ended there is hardly any.",
+    settings=USUAL | dict(widths=WIDTHS, sample=256, extent=0.5),
+    toy=dict(images=64, widths=WIDTHS[:2], sample=8),
+)
+def landscape(lab: Lab) -> Measured:
+    """Roughness of the loss around trained nets by width, without and with shortcuts."""
+    some = lab.images[: lab["sample"]]
+    inputs = some.inputs()
+    for family, wide in itertools.product(("plain", "res"), lab["widths"]):
+        net = lab.train(student=f"{family}{wide}")
+        directions = [
+            motivation.filter_normalized_direction(net, 2 * lab.seed + n) for n in range(2)
+        ]
+        found, losses = [], []
+        for steps in itertools.product((-lab["extent"], 0.0, lab["extent"]), repeat=2):
+            there = motivation.moved(net, directions, steps)
+            found.append(motivation.curvature(there, inputs, some.target).negative)
+            losses.append(cross_entropy(lab.predict(there, some), some))
+        lab.note(found)
+        yield f"{family}{wide} negative", 100 * float(np.mean(found))
+        yield f"{family}{wide} negative, end", 100 * found[4]  # where training ended
+        yield f"{family}{wide} rise", float(np.mean(losses)) - losses[4]
 
 
 @claim(
     "gap",
-    notebook=1,
     statement="Small f is poorer than large f, though both are trained alike.",
-    effects=(
-        Effect("test accuracy, width 2 − width 1", "plain2", "plain1"),
-        Effect("test accuracy, width 4 − width 2", "plain4", "plain2"),
-        Effect("test accuracy, width 8 − width 4", "plain8", "plain4"),
-        Effect("test accuracy, width 16 − width 8", "plain16", "plain8"),
+    effects=tuple(
+        Effect(f"test accuracy, width {wide} − width {narrow}", f"plain{wide}", f"plain{narrow}")
+        for narrow, wide in ((1, 2), (2, 4), (4, 8), (8, 16))
     ),
     reason="Every doubling of the width buys accuracy, and each buys less than the one before.",
-    toy=TOY,
+    settings=USUAL,
 )
-def gap(seed: int, *, images: int = IMAGES, epochs: int = 15) -> dict[str, float]:
+def gap(lab: Lab) -> Measured:
     """Test accuracy of plain nets by width, trained alike on labels."""
-    data = experiment.splits()
-    widths = (1, 2, 4, 8, 16)
-    students = {
-        f"plain{w}": train(f"plain{w}", data.train[:images], seed, epochs=epochs) for w in widths
-    }
-    return {name: accuracy(student, data.test) for name, student in students.items()}
+    for width in (1, 2, 4, 8, 16):
+        yield f"plain{width}", lab.accuracy(lab.train(student=f"plain{width}"))
 
 
-EXISTENCE_STUDENTS = ("plain4", "plain8")
+STUDENTS = ("plain4", "plain8")
 SEARCHED_ARMS = ("plain4 alone", "plain4 distilled", "plain8 alone", "plain8 distilled")
 SEARCHED_RATES = (0.05, 0.1, 0.2, 0.4)
 SEARCHED_WEIGHTS = (1, 2, 4)
-
-
-@claim(
-    "existence",
-    notebook=1,
-    statement=(
-        "F_small has a good optimum after all: the distilled student, which lies in F_small, has a "
-        "lower *training* loss than training on labels found, in the very loss that it minimised."
-    ),
-    effects=(
-        Effect("training loss, alone − distilled (plain4)", "plain4 alone", "plain4 distilled"),
-        Effect("training loss, alone − distilled (plain8)", "plain8 alone", "plain8 distilled"),
-    ),
-    reason="At the same learning rate the teacher leads to a better minimum of the labels' own "
-    "loss. Whether only a teacher can do so is the next claim.",
-    toy=TOY,
-)
-def existence(
-    seed: int,
-    *,
-    images: int = IMAGES,
-    epochs: int = 15,
-    teacher: str = "res16",
-    weight: float = 1.0,
-) -> dict[str, float]:
-    """Final cross-entropy with the training labels: trained alone, and distilled."""
-    data = experiment.splits().train[:images]
-    measured = {}
-    for name in EXISTENCE_STUDENTS:
-        alone = train(name, data, seed, epochs=epochs)
-        distilled = distil(name, data, seed, teacher, weight=weight, epochs=epochs)
-        measured[f"{name} alone"] = training_loss(alone, data)
-        measured[f"{name} distilled"] = training_loss(distilled, data)
-    return measured
-
-
-@claim(
-    "existence-search",
-    notebook=1,
-    statement=(
-        "Search behind the next claim: labels alone at 4 learning rates × 3 loss weights, "
-        "distilled at 4 learning rates × 3 values of λ (training loss, seeds of their own)."
-    ),
-    reason="Both arms get the best of twelve settings, chosen on the very loss they are judged by.",
-    toy=TOY,
-)
-def existence_search(
-    seed: int, *, images: int = IMAGES, epochs: int = 15, teacher: str = "res16"
-) -> dict[str, float]:
-    """Training loss by learning rate and weight, alone and distilled."""
-    data = experiment.splits().train[:images]
-    return {
-        f"{student} rate={rate} weight={weight}": training_loss(
-            existence_arm(student, 1000 + seed, rate, weight, data, teacher, epochs), data
-        )
-        for student in SEARCHED_ARMS
-        for rate in SEARCHED_RATES
-        for weight in SEARCHED_WEIGHTS
-    }
-
-
-def existence_arm(
-    student: str,
-    seed: int,
-    rate: float,
-    weight: float,
-    data: Images,
-    teacher: str,
-    epochs: int,
-) -> nn.Module:
-    """Train ``"plain4 alone"``, say: the weight is that of the labels alone, or the teacher's λ."""
-    name, arm = student.split()
-    options: dict[str, Any] = {"epochs": epochs, "learning_rate": rate}
-    if arm == "alone":
-        return train(name, data, seed, weight * CrossEntropy(), **options)
-    objective = CrossEntropy() + weight * LogitKD(TEMPERATURE)
-    return train(name, data, seed, objective, teacher=experiment.teacher(teacher), **options)
-
-
 # The best settings of the search, by the mean over its seeds: (learning rate, weight).
 BEST = {
     "plain4 alone": (0.1, 4),
@@ -137,93 +163,96 @@ BEST = {
 
 
 @claim(
-    "existence-control",
-    notebook=1,
-    statement=(
-        "… and only with a teacher is it found: the distilled student has the lower training loss "
-        "even when both arms may choose the best of twelve settings."
+    "existence",
+    statement="F_small has a good optimum after all: the distilled student, which lies in "
+    "F_small, has a lower *training* loss than training on labels found, in the very loss that it "
+    "minimised.",
+    effects=tuple(
+        Effect(f"training loss, alone − distilled ({s})", f"{s} alone", f"{s} distilled", NATS)
+        for s in STUDENTS
     ),
-    effects=(
+    reason="At the same learning rate the teacher leads to a better minimum of the labels' own "
+    "loss. Whether only a teacher can do so is the next claim.",
+    settings=USUAL | dict(teacher="res16", weight=1.0),
+)
+def existence(lab: Lab) -> Measured:
+    """Final cross-entropy with the training labels: trained alone, and distilled."""
+    for name in STUDENTS:
+        yield f"{name} alone", lab.training_loss(lab.train(student=name))
+        distilled = lab.distil(labels_and_kd(lab["weight"]), student=name)
+        yield f"{name} distilled", lab.training_loss(distilled)
+
+
+@claim(
+    "existence-search",
+    statement="Search behind the next claim: labels alone at 4 learning rates × 3 loss weights, "
+    "distilled at 4 learning rates × 3 values of λ (training loss, seeds of their own).",
+    reason="Both arms get the best of twelve settings, chosen on the very loss they are judged by.",
+    search=True,
+    settings=USUAL | dict(teacher="res16"),
+)
+def existence_search(lab: Lab) -> Measured:
+    """Training loss by learning rate and weight, alone and distilled."""
+    for arm, rate, weight in itertools.product(SEARCHED_ARMS, SEARCHED_RATES, SEARCHED_WEIGHTS):
+        yield f"{arm} rate={rate} weight={weight}", tuned_loss(lab, arm, rate, weight)
+
+
+def tuned_loss(lab: Lab, arm: str, rate: float, weight: float) -> float:
+    """Training loss of ``"plain4 alone"``, say, at a weight of the labels or of the teacher."""
+    student, how = arm.split()
+    if how == "alone":
+        net = lab.train(weight * CrossEntropy(), student=student, learning_rate=rate)
+    else:
+        net = lab.distil(labels_and_kd(weight), student=student, learning_rate=rate)
+    return lab.training_loss(net)
+
+
+@claim(
+    "existence-control",
+    statement="… and only with a teacher is it found: the distilled student has the lower training "
+    "loss even when both arms may choose the best of twelve settings.",
+    effects=tuple(
         Effect(
-            "training loss, alone − distilled, both tuned (plain4)",
-            "plain4 alone",
-            "plain4 distilled",
-        ),
-        Effect(
-            "training loss, alone − distilled, both tuned (plain8)",
-            "plain8 alone",
-            "plain8 distilled",
-        ),
+            f"training loss, alone − distilled, both tuned ({s})",
+            f"{s} alone",
+            f"{s} distilled",
+            NATS,
+        )
+        for s in STUDENTS
     ),
     reason="Given a search of their own, labels alone find optima as low: F_small has them, and a "
     "teacher is not the only way there.",
-    toy=TOY,
+    settings=USUAL | dict(teacher="res16"),
 )
-def existence_control(
-    seed: int, *, images: int = IMAGES, epochs: int = 15, teacher: str = "res16"
-) -> dict[str, float]:
+def existence_control(lab: Lab) -> Measured:
     """Final training loss of both arms at their best settings."""
-    data = experiment.splits().train[:images]
-    return {
-        student: training_loss(
-            existence_arm(student, seed, rate, weight, data, teacher, epochs), data
-        )
-        for student, (rate, weight) in BEST.items()
-    }
+    for arm, (rate, weight) in BEST.items():
+        yield arm, tuned_loss(lab, arm, rate, weight)
 
 
 @claim(
     "regulariser",
-    notebook=1,
-    statement=(
-        "The student is constrained to mimic the teacher: distilled students come closer to the "
-        "teacher, and to each other, than students trained alone."
-    ),
-    effects=(
+    statement="The student is constrained to mimic the teacher: distilled students come closer to "
+    "the teacher, and to each other, than students trained alone.",
+    effects=tuple(
         Effect(
-            "disagreement of two seeds, alone − distilled (plain4)",
-            "plain4 seeds alone",
-            "plain4 seeds distilled",
-        ),
-        Effect(
-            "disagreement with the teacher, alone − distilled (plain4)",
-            "plain4 teacher alone",
-            "plain4 teacher distilled",
-        ),
-        Effect(
-            "disagreement of two seeds, alone − distilled (plain8)",
-            "plain8 seeds alone",
-            "plain8 seeds distilled",
-        ),
-        Effect(
-            "disagreement with the teacher, alone − distilled (plain8)",
-            "plain8 teacher alone",
-            "plain8 teacher distilled",
-        ),
+            f"disagreement {words}, alone − distilled ({s})",
+            f"{s} {what} alone",
+            f"{s} {what} distilled",
+        )
+        for s in STUDENTS
+        for words, what in (("of two seeds", "seeds"), ("with the teacher", "teacher"))
     ),
     reason="dist(f, f_large) leaves fewer functions to converge to.",
-    toy=TOY,
+    settings=USUAL | dict(teacher="res16", students=STUDENTS),
 )
-def regulariser(
-    seed: int,
-    *,
-    images: int = IMAGES,
-    epochs: int = 15,
-    teacher: str = "res16",
-    students: tuple[str, ...] = ("plain4", "plain8"),
-) -> dict[str, float]:
+def regulariser(lab: Lab) -> Measured:
     """Share of test images, in percent, on which two seeds, or student and teacher, differ."""
-    data = experiment.splits()
-    few = data.train[:images]
-    taught = predict(experiment.teacher(teacher), data.test)
-    measured = {}
-    for name in students:
-        arms = {
-            "alone": [train(name, few, s, epochs=epochs) for s in (seed, 500 + seed)],
-            "distilled": [distil(name, few, s, teacher, epochs=epochs) for s in (seed, 500 + seed)],
-        }
-        for arm, pair in arms.items():
-            first, second = (predict(student, data.test) for student in pair)
-            measured[f"{name} seeds {arm}"] = disagreement(first, second)
-            measured[f"{name} teacher {arm}"] = disagreement(first, taught)
-    return measured
+    taught = lab.predict(lab.teacher)
+    for name in lab["students"]:
+        for arm, train in (("alone", lab.train), ("distilled", lab.distil)):
+            first, second = (
+                lab.predict(train(student=name, seed=seed)) for seed in (lab.seed, 500 + lab.seed)
+            )
+            yield f"{name} seeds {arm}", disagreement(first, second)
+            yield f"{name} teacher {arm}", disagreement(first, taught)

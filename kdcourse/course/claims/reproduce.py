@@ -1,22 +1,27 @@
 """Measure claims: seed by seed, resumable, one process or several side by side."""
 
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm.auto import tqdm
 
 from kdcourse.course.claims import results
 from kdcourse.course.claims.claim import CLAIMS, known
+from kdcourse.course.claims.experiment import Lab
+from kdcourse.course.claims.fingerprint import TOLERANCE, Fingerprint
 from kdcourse.course.claims.results import RESULTS, Result
 from kdcourse.training.device import one_thread
 
-Measured = tuple[str, int, dict[str, float], float]
+Done = TypeVar("Done")
 
 
 def reproduce(
@@ -29,8 +34,8 @@ def reproduce(
 ) -> list[Result]:
     """Measure claims over seeds and store every seed as soon as it is measured.
 
-    Seeds that are stored already, by the same experiment, are not measured again: a run that was
-    stopped goes on where it was.
+    Seeds that are stored already are not measured again, if the code still does what it did then
+    (:func:`check`): a run that was stopped goes on where it was.
 
     Args:
         ids: claims to measure; all of them by default.
@@ -45,43 +50,82 @@ def reproduce(
     ids = known(ids)
     if seeds < 1 or jobs < 1:
         raise ValueError(f"seeds and jobs must be at least 1, got {seeds} and {jobs}")
-    wanted = {id: _stored(id, folder) for id in ids}
-    missing = [(id, s) for s in range(seeds) for id in ids if s not in wanted[id].runs]
-    bar = tqdm(total=len(missing), disable=not progress or not missing, unit="run")
-    with bar:
-        for id, seed, measurements, seconds in _measure_all(missing, jobs):
+    with _workers(jobs) as pool:
+        wanted = {}
+        for id, now, stored, deviation in _compared(ids, folder, pool, progress):
+            changed = deviation > TOLERANCE
+            wanted[id] = now if stored is None or changed else stored
+            if stored is not None and changed:
+                print(f"{id}: the code has changed since it was stored; measuring it anew")
+        missing = [(id, s) for s in range(seeds) for id in ids if s not in wanted[id].runs]
+        for id, seed, measured, seconds in _each(_measure, missing, pool, progress, "run"):
             result = wanted[id]
-            result.runs[seed], result.seconds[seed] = measurements, seconds
+            result.runs[seed], result.seconds[seed] = measured, seconds
             result.versions = results.current_versions()
             results.save(result, folder)
-            bar.set_postfix_str(f"{id}, seed {seed}")
+    return [wanted[id] for id in ids]
+
+
+def check(
+    ids: Iterable[str] = (), *, jobs: int = 1, folder: Path = RESULTS, progress: bool = True
+) -> dict[str, float]:
+    """Find out whether the code still does what it did when claims were measured.
+
+    Args:
+        ids: claims that are stored; all of them by default.
+        jobs: processes side by side, each with one thread.
+        folder: where results are stored.
+        progress: show a progress bar.
+
+    Returns:
+        By how much the worst number of each claim's fingerprint deviates, relative to its size; the
+        claim has to be measured anew if that is above
+        :data:`kdcourse.course.claims.fingerprint.TOLERANCE`.
+    """
+    with _workers(jobs) as pool:
+        compared = _compared(known(ids), folder, pool, progress)
+        return {id: deviation for id, _, _, deviation in compared}
+
+
+def _compared(
+    ids: list[str], folder: Path, pool: Executor | None, progress: bool
+) -> Iterator[tuple[str, Result, Result | None, float]]:
+    """Compare what is stored of each claim with what the code does now."""
+    for id, fingerprint in _each(_fingerprint, [(id,) for id in ids], pool, progress, "claim"):
+        now = Result.of_now(CLAIMS[id], fingerprint)
+        try:
+            stored = results.load(id, folder)
+        except FileNotFoundError:
+            yield id, now, None, math.inf
+        else:
+            yield id, now, stored, stored.deviation(now)
+
+
+def _each(
+    task: Callable[..., Done], works: list[tuple], pool: Executor | None, progress: bool, unit: str
+) -> Iterator[Done]:
+    """Do the same with each, in this process or in those of a pool."""
+    with tqdm(total=len(works), disable=not progress or not works, unit=unit) as bar:
+        if pool is None:
+            everything = (task(*work) for work in works)
+        else:
+            futures = [pool.submit(task, *work) for work in works]
+            everything = (future.result() for future in as_completed(futures))
+        for done in everything:
+            yield done
             bar.update()
-    return list(wanted.values())
 
 
-def _stored(id: str, folder: Path) -> Result:
-    """Return what is stored of a claim, or nothing if another experiment made it."""
-    now = results.digest(CLAIMS[id])
-    try:
-        result = results.load(id, folder)
-    except FileNotFoundError:
-        return Result(CLAIMS[id], digest=now)
-    if result.digest != now:
-        print(f"{id}: the experiment has changed since it was stored; measuring it anew")
-        return Result(CLAIMS[id], digest=now)
-    return result
-
-
-def _measure_all(missing: list[tuple[str, int]], jobs: int) -> Iterator[Measured]:
+@contextmanager
+def _workers(jobs: int) -> Iterator[Executor | None]:
+    """Start processes that work side by side; none for a single job."""
     if jobs == 1:
-        yield from (_measure(id, seed) for id, seed in missing)
+        yield None
         return
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_end_with_parent) as pool:
-        futures: list[Future[Measured]] = [pool.submit(_measure, *work) for work in missing]
         try:
-            for future in as_completed(futures):
-                yield future.result()
+            yield pool
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -98,10 +142,16 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _measure(id: str, seed: int) -> Measured:
+def _fingerprint(id: str) -> tuple[str, Fingerprint]:
     import kdcourse.course.claims  # registers the claims in a fresh process  # noqa: F401
+
+    return id, Fingerprint.of(CLAIMS[id])
+
+
+def _measure(id: str, seed: int) -> tuple[str, int, dict[str, float], float]:
+    import kdcourse.course.claims  # noqa: F401
 
     with one_thread():  # as fast as two for these nets, and the same bit by bit
         start = time.perf_counter()
-        measurements = CLAIMS[id].measure(seed)
-        return id, seed, measurements, time.perf_counter() - start
+        measured = Lab(CLAIMS[id], seed).measure()
+        return id, seed, measured, time.perf_counter() - start

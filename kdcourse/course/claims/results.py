@@ -1,21 +1,21 @@
-"""Stored measurements: one JSON file a claim, bound to the code that made it by a digest."""
+"""Stored measurements: one JSON file a claim, bound to the code by the claim's fingerprint."""
 
-import ast
-import hashlib
-import inspect
 import json
-import os
+import math
 import platform
+import re
 import textwrap
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from kdcourse.course.claims.claim import CLAIMS, Claim, Estimate
+from kdcourse.course.claims.fingerprint import Fingerprint
 from kdcourse.data import COURSE_DATA
 from kdcourse.teachers.shipped import card
+from kdcourse.training import checkpoint
 
 RESULTS = COURSE_DATA / "results"
 
@@ -25,18 +25,30 @@ class Result:
     """What was measured of a claim.
 
     Attributes:
-        claim: the claim.
-        runs: measurements by seed.
-        seconds: time each seed took.
-        digest: of settings and source at the time.
-        versions: of Python and the packages that matter.
+        claim: The claim.
+        runs: Measurements by seed.
+        seconds: The time that each seed took.
+        versions: Of Python and the packages that matter.
+        settings: Of the claim when it was measured.
+        teacher: The sha256 of the teacher's weights, where there was a trained one.
+        fingerprint: What the code did.
     """
 
     claim: Claim
     runs: dict[int, dict[str, float]] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
-    digest: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    teacher: str | None = None
+    fingerprint: Fingerprint | None = None
+
+    @classmethod
+    def of_now(cls, claim: Claim, fingerprint: Fingerprint) -> "Result":
+        """Return a result without runs yet, by the code and the teacher as they are."""
+        name = claim.settings.get("teacher")
+        weights = card(name)["sha256"] if name else None
+        settings = json.loads(json.dumps(claim.settings))  # as they are read again
+        return cls(claim, settings=settings, teacher=weights, fingerprint=fingerprint)
 
     @property
     def verdict(self) -> str:
@@ -64,13 +76,23 @@ class Result:
         values = self.values(name)
         return sum(values) / len(values)
 
+    def deviation(self, now: "Result") -> float:
+        """Return by how much the worst number of the fingerprint deviates from another's.
+
+        Infinite with other settings, or other weights of the teacher.
+        """
+        same = self.settings == now.settings and self.teacher == now.teacher
+        if not same or self.fingerprint is None or now.fingerprint is None:
+            return math.inf
+        return self.fingerprint.deviation(now.fingerprint)
+
 
 def load(id: str, folder: Path = RESULTS) -> Result:
     """Read the stored measurements of a claim.
 
     Raises:
-        KeyError: no such claim.
-        FileNotFoundError: it was not measured yet.
+        KeyError: There is no such claim.
+        FileNotFoundError: It was not measured yet.
     """
     if id not in CLAIMS:
         raise KeyError(f"no claim {id!r}; there are {', '.join(CLAIMS)}")
@@ -78,35 +100,35 @@ def load(id: str, folder: Path = RESULTS) -> Result:
     if not path.is_file():
         raise FileNotFoundError(f"{id} was not measured yet: python -m kdcourse reproduce {id}")
     stored = json.loads(path.read_text())
+    numbers = stored.get("fingerprint")
     return Result(
         CLAIMS[id],
         {int(seed): values for seed, values in stored["runs"].items()},
         {int(seed): value for seed, value in stored["seconds"].items()},
-        stored["digest"],
         stored["versions"],
+        stored["settings"],
+        stored.get("teacher"),
+        numbers and Fingerprint(**numbers),
     )
 
 
 def save(result: Result, folder: Path = RESULTS) -> None:
     """Write the measurements of a claim, all of them or nothing."""
-    folder.mkdir(parents=True, exist_ok=True)
     order = sorted(result.runs)
     content = {
         "claim": result.claim.id,
         "command": f"python -m kdcourse reproduce {result.claim.id} --seeds {len(order)}",
         "verdict": result.verdict,
-        "digest": result.digest,
-        "settings": result.claim.settings,
+        "settings": result.settings,
+        "teacher": result.teacher,
         "versions": result.versions,
         "seconds": {seed: round(result.seconds[seed], 1) for seed in order},
-        "runs": {
-            seed: {k: float(f"{v:.6g}") for k, v in result.runs[seed].items()} for seed in order
-        },
+        "runs": {seed: _rounded(result.runs[seed]) for seed in order},
+        "fingerprint": result.fingerprint and _rounded(asdict(result.fingerprint)),
     }
-    path = folder / f"{result.claim.id}.json"
-    aside = path.with_suffix(".json.partial")
-    aside.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(aside, path)
+    pair = r"\[\s+(-?[\d.e+-]+),\s+(-?[\d.e+-]+)\s+\]"  # of numbers, on one line
+    text = re.sub(pair, r"[\1, \2]", json.dumps(content, indent=1))
+    checkpoint.write(folder / f"{result.claim.id}.json", text + "\n")
 
 
 def current_versions() -> dict[str, str]:
@@ -115,80 +137,9 @@ def current_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **packages}
 
 
-def digest(claim: Claim) -> str:
-    """Digest a claim's settings, its teacher's weights and the source of its experiment.
-
-    The source is that of the measuring function and of everything in the claims that it
-    calls, without comments and docstrings; so the digest changes when the experiment does.
-    """
-    sources = {name: _bare_source(f) for name, f in sorted(_experiment(claim.measure).items())}
-    teacher = claim.settings.get("teacher")
-    weights = None if teacher is None else card(teacher)["sha256"]
-    content = json.dumps([claim.settings, weights, sources], sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def _experiment(function: Callable) -> dict[str, Any]:
-    """Collect the functions, classes and constants of the claims that a function uses."""
-    found: dict[str, Any] = {}
-    waiting = [function]
-    while waiting:
-        function = inspect.unwrap(waiting.pop())
-        found[function.__qualname__] = function
-        for name, used in _globals_used(function):
-            if inspect.isfunction(used) or inspect.isclass(used):
-                if (
-                    used.__module__.startswith("kdcourse.course.claims")
-                    and used.__qualname__ not in found
-                ):
-                    waiting.append(used)
-            elif name.isupper():
-                found[name] = used
-    return found
-
-
-def _globals_used(function: Callable) -> Iterator[tuple[str, Any]]:
-    """Yield what a function names: globals of its module, and attributes of modules among them."""
-    module = inspect.getmodule(function)
-    nodes = list(ast.walk(_tree(function)))
-    local = {node.arg for node in nodes if isinstance(node, ast.arg)}
-    local |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    for node in nodes:
-        if isinstance(node, ast.Name) and node.id not in local:
-            yield node.id, _unwrapped(module, node.id)
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            owner = getattr(module, node.value.id, None)
-            if inspect.ismodule(owner):
-                yield node.attr, _unwrapped(owner, node.attr)
-
-
-def _unwrapped(module: Any, name: str) -> Any:
-    used = getattr(module, name, None)
-    return inspect.unwrap(used) if callable(used) else used
-
-
-def _tree(function: Any) -> ast.Module:
-    """Parse a source without what may be reworded: comments, docstrings, statement and reason."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            node.decorator_list = []
-            if ast.get_docstring(node) is not None:
-                node.body = node.body[1:]
-    return tree
-
-
-def _bare_source(used: Any) -> Any:
-    if inspect.isfunction(used) or inspect.isclass(used):
-        return _canonical(_tree(used))
-    return repr(used)
-
-
-def _canonical(node: Any) -> Any:
-    """Write a syntax tree as lists, the same for every version of Python."""
-    if isinstance(node, list):
-        return [_canonical(part) for part in node]
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = ((name, part) for name, part in ast.iter_fields(node) if part not in (None, []))
-    return [type(node).__name__, *([name, _canonical(part)] for name, part in fields)]
+def _rounded(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {name: _rounded(value) for name, value in values.items()}
+    if isinstance(values, Sequence):
+        return [_rounded(value) for value in values]
+    return float(f"{values:.6g}")

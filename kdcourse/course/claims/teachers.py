@@ -1,0 +1,709 @@
+"""Claims about the question of which teacher: size, ensembles, averages, peers, dense models."""
+
+import copy
+import itertools
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from kdcourse import CrossEntropy, LogitKD, fit, logit, metrics, models
+from kdcourse.augmentation import Compose, Flip, Noise, PadCrop, crop_flip
+from kdcourse.course.claims.claim import CLAIMS, Bound, Effect, Measured, claims_of
+from kdcourse.course.claims.experiment import (
+    IMAGES,
+    OPTIONS,
+    TEMPERATURE,
+    USUAL,
+    Lab,
+    disagreement,
+    labels_and_kd,
+    taught_arms,
+)
+from kdcourse.data import Images, replay
+from kdcourse.objective import Objective
+from kdcourse.teachers import (
+    Ensemble,
+    MomentumTeacher,
+    PatchNet,
+    SelfDistillation,
+    TwoViews,
+    born_again,
+    correct,
+    correct_online,
+    count_nonzero,
+    distill_through,
+    learned_views,
+    majority_vote_accuracy,
+    majority_vote_bounds,
+    mutual_learning,
+    prune,
+    prune_width,
+    quantize,
+    right_votes,
+    self_distill,
+    size_on_disk,
+    spread,
+)
+from kdcourse.teachers.multi_view import batches
+from kdcourse.teachers.mutual import UPDATES
+from kdcourse.tips import Independent
+from kdcourse.training import constant
+
+claim = claims_of(notebook=5)
+
+# --- dense models as teachers of compressed ones, and teachers that are corrected
+
+
+def retrained(lab: Lab, dense: nn.Module, compressed: Mapping[str, nn.Module]) -> Measured:
+    """Accuracy of compressed models as they are, retrained on labels, and taught by the dense one.
+
+    With the non-zero parameters and the size of each, and of the dense model.
+    """
+    options = {"epochs": lab["retraining"], "learning_rate": 0.02}
+    yield "dense", lab.accuracy(dense)
+    yield from cost("dense", dense)
+    for name, model in compressed.items():
+        labels, taught = copy.deepcopy(model), copy.deepcopy(model)
+        yield f"{name} untrained", lab.accuracy(model)
+        yield f"{name} labels", lab.accuracy(lab.fit(labels, **options))
+        lab.fit(taught, labels_and_kd(), teacher=dense, **options)
+        yield f"{name} taught", lab.accuracy(taught)
+        yield from cost(name, taught)
+
+
+def cost(name: str, model: nn.Module) -> Measured:
+    """Non-zero parameters and kilobytes on disk."""
+    yield f"{name} parameters", count_nonzero(model)
+    yield f"{name} kilobytes", size_on_disk(model) / 1000
+
+
+@claim(
+    "pruned",
+    statement="Use dense models as teachers to retrain pruned models.",
+    effects=(
+        Effect("test accuracy at 90 % sparsity, taught − labels", "90 % taught", "90 % labels"),
+        Effect("test accuracy at 97 % sparsity, taught − labels", "97 % taught", "97 % labels"),
+        Effect("test accuracy at half the width, taught − labels", "width taught", "width labels"),
+    ),
+    reason="res16, trained anew for every seed, pruned by magnitude and retrained for 5 epochs at "
+    "a fifth of the learning rate.",
+    settings=USUAL | dict(retraining=5, student="res16"),
+    toy=dict(retraining=1, student="res4"),
+)
+def pruned(lab: Lab) -> Measured:
+    """Test accuracy of pruned models, untrained, retrained on labels, retrained with KD."""
+    dense = lab.train()
+    small = {
+        "90 %": prune(dense, 0.9),
+        "97 %": prune(dense, 0.97),
+        "width": prune_width(dense, lab.images[:2].inputs(), 0.5),
+    }
+    return retrained(lab, dense, small)
+
+
+@claim(
+    "quantized",
+    statement="… and quantised ones.",
+    effects=(
+        Effect("test accuracy at 2-bit weights, taught − labels", "2 bits taught", "2 bits labels"),
+    ),
+    reason="Weights of 2 bits take three values. At 8 and 4 bits hardly anything is lost, so "
+    "there is hardly anything for a teacher to bring back.",
+    settings=USUAL | dict(retraining=5, student="res16"),
+    toy=dict(retraining=1, student="res4"),
+)
+def quantized(lab: Lab) -> Measured:
+    """Test accuracy of quantised models, untrained, retrained on labels, retrained with KD."""
+    dense = lab.train()
+    small = {f"{bits} bits": quantize(dense, bits) for bits in (8, 4, 2)}
+    small["90 % and 4 bits"] = quantize(prune(dense, 0.9), 4)
+    return retrained(lab, dense, small)
+
+
+def shifted(images: Images, contrast: float, noise: float, seed: int) -> Images:
+    """Return images as another camera might see them: less contrast, more noise."""
+    dull = (images.pixels.float() * contrast).round().to(torch.uint8)
+    return replace(images, pixels=Noise(noise)(dull, replay(seed)))
+
+
+@claim(
+    "correction",
+    statement="Teacher correction: if the original training data is unavailable, fine-tuning the "
+    "teacher on the distillation data is desirable.",
+    effects=(
+        Effect("test accuracy, KD from corrected − from original teacher", "corrected", "original"),
+        Effect("test accuracy, KD while the teacher is corrected − original", "online", "original"),
+        Effect("test accuracy, KD from corrected teacher − labels alone", "corrected", "labels"),
+    ),
+    reason="The distillation data are other images, at half the contrast and with noise. No label "
+    "but through the teacher, as in the report.",
+    settings=dict(
+        images=IMAGES,
+        epochs=15,
+        correction=5,
+        contrast=0.5,
+        noise=0.1,
+        teacher="res16",
+        student="res8",
+    ),
+    toy=dict(correction=1),
+)
+def correction(lab: Lab) -> Measured:
+    """Test accuracy on shifted data: teacher, corrected teacher, and their students."""
+    shift, original = (lab["contrast"], lab["noise"]), lab.teacher
+    others = shifted(lab.pool[IMAGES : IMAGES + lab["images"]], *shift, 2 * lab.seed)
+    test = shifted(lab.judged, *shift, 2 * lab.seed + 1)
+    corrected = correct(original, others, **lab.options | {"epochs": lab["correction"]})
+    online, kd = lab.net(), LogitKD(TEMPERATURE)
+    learning, _ = correct_online(original, online, others, kd, **lab.options)
+    nets = {
+        "teacher": original,
+        "corrected teacher": corrected,
+        "online teacher": learning,
+        "labels": lab.train(images=others),
+        "original": lab.distil(kd, images=others),
+        "corrected": lab.distil(kd, corrected, images=others),
+        "original, labels": lab.distil(images=others),
+        "corrected, labels": lab.distil(teacher=corrected, images=others),
+        "online": online,
+    }
+    for name, net in nets.items():
+        yield name, lab.accuracy(net, test)
+
+
+# --- ensembles: the brain teaser, and averaging real nets
+
+
+def urn(votes: tuple[bool, ...], accuracy: float, correlation: float) -> float:
+    """Probability of a sequence of right and wrong votes from Pólya's urn, vote by vote."""
+    probability = 1.0
+    for m, vote in enumerate(votes):
+        copies = m * correlation / (1 - correlation + m * correlation) if m else 0.0
+        share = votes[:m].count(vote) / m if m else 0.0
+        own = accuracy if vote else 1 - accuracy
+        probability *= copies * share + (1 - copies) * own
+    return probability
+
+
+@claim(
+    "vote",
+    statement="Brain teaser: three binary classifiers with 70 % accuracy; their majority vote has "
+    "78.4 % (B) if they are independent, and may have all of 55, 70, 78.4 and 100 % (E).",
+    bounds=(
+        Bound("three voters of 0.7: formula and 0.784", "three", 1e-12),
+        Bound("formula and the sum over all votes, 1 to 8 voters", "enumeration", 1e-12),
+        Bound("correlation of two voters and ρ", "correlation", 1e-9),
+        Bound("identical voters: formula and one voter", "identical", 1e-12),
+        Bound("three voters of 0.7: bounds and 0.55, 1", "bounds", 1e-12),
+    ),
+    reason="Analytic. The question does not say how the errors hang together, and that decides.",
+)
+def vote(lab: Lab) -> Measured:
+    """Deviations of the formula from enumeration, for an accuracy and a correlation drawn."""
+    draw = np.random.default_rng(lab.seed)
+    p, rho = float(draw.uniform(0.05, 0.95)), float(draw.uniform(0.05, 0.95))
+    cases = list(itertools.product(range(1, 9), (0.0, rho)))
+    formula = lab.note([majority_vote_accuracy(p, voters, r) for voters, r in cases])
+    summed = []
+    for voters, r in cases:
+        won = 0.0
+        for ballot in itertools.product((False, True), repeat=voters):
+            worth = 1.0 if 2 * sum(ballot) > voters else 0.5 * (2 * sum(ballot) == voters)
+            won += worth * urn(ballot, p, r)
+        summed.append(won)
+    both_right = right_votes(p, 2, rho)[2]
+    low, high = majority_vote_bounds(0.7, 3)
+    yield "three", abs(majority_vote_accuracy(0.7, 3) - 0.784)
+    yield "enumeration", max(abs(a - b) for a, b in zip(summed, formula, strict=True))
+    yield "correlation", float(abs((both_right - p**2) / (p * (1 - p)) - rho))
+    yield "identical", abs(majority_vote_accuracy(p, 7, 1.0) - p)
+    yield "bounds", max(abs(low - 0.55), abs(high - 1))
+
+
+def two_classes(images: Images, first: str = "T-shirt/top", second: str = "Shirt") -> Images:
+    """Keep two classes, as 0 and 1."""
+    labels = [images.classes.index(name) for name in (first, second)]
+    kept = images[(images.target == labels[0]) | (images.target == labels[1])]
+    return replace(kept, target=(kept.target == labels[1]).long(), classes=(first, second))
+
+
+def ballots(seed: int, own: bool, **settings: Any) -> np.ndarray:
+    """Who is right on which test image? ``(voters, N)``, of nets that tell two classes apart.
+
+    Args:
+        seed: The seed of the nets and of their images.
+        own: Whether every net learns from images of its own.
+        settings: Those of the claim ``vote-nets`` that are to be others.
+    """
+    nets = CLAIMS["vote-nets"]
+    return cast(Lab(replace(nets, settings={**nets.settings, **settings}), seed), own)
+
+
+def cast(lab: Lab, own: bool) -> np.ndarray:
+    """Cast the ballots in a lab of the claim ``vote-nets``."""
+    pool, test = two_classes(lab.pool), two_classes(lab.judged)
+    rows = []
+    for voter in range(lab["voters"]):
+        seed = 100 * lab.seed + voter
+        few = pool.subset(lab["images"], seed=seed if own else 100 * lab.seed, balanced=True)
+        net = models.by_name(lab["student"], classes=2, seed=seed)
+        lab.fit(net, images=few, seed=seed)
+        rows.append((lab.predict(net, test).argmax(dim=1) == test.target).numpy())
+    return np.array(rows)
+
+
+@claim(
+    "vote-nets",
+    statement="… and nets of about 70 % accuracy do gain by a vote, but not what independent "
+    "voters would.",
+    effects=(
+        Effect("accuracy, vote of three − one net", "three", "one"),
+        Effect("accuracy, three independent voters − vote of three nets", "independent", "three"),
+        Effect("accuracy of nine votes, each its own images − all the same", "own nine", "nine"),
+        Effect("correlation of two nets, same images − own images", "correlation", "own corr.", ""),
+    ),
+    reason="T-shirt or shirt, learned from 40 images. Nets find the same images hard, so their "
+    "errors are correlated, less so if each learned from images of its own. Pólya's urn with the "
+    "correlation measured predicts the vote within about a point.",
+    settings=dict(
+        images=40, epochs=20, batch_size=10, learning_rate=0.05, voters=9, student="plain2"
+    ),
+    toy=dict(images=10),
+)
+def vote_nets(lab: Lab) -> Measured:
+    """Accuracy of nets, of their votes by three and nine, and what the formula says of them."""
+    voters = lab["voters"]
+    for start, own in (("", False), ("own ", True)):
+        right = cast(lab, own)
+        p = float(right.mean())
+        pairs = np.cov(right, bias=True)[np.triu_indices(voters, 1)].mean()
+        deviation = (right.mean(axis=1) * (1 - right.mean(axis=1))).mean()
+        rho = max(0.0, float(pairs / deviation)) if deviation else 1.0
+        triples = [right[i : i + 3].sum(axis=0) >= 2 for i in range(0, voters, 3)]
+        shares = {
+            "one": p,
+            "three": float(np.mean(triples)),
+            "nine": float((2 * right.sum(axis=0) > voters).mean()),
+            "independent": majority_vote_accuracy(p, 3),
+            "independent nine": majority_vote_accuracy(p, voters),
+            "urn": majority_vote_accuracy(p, 3, rho),
+            "urn nine": majority_vote_accuracy(p, voters, rho),
+        }
+        for name, share in shares.items():
+            yield f"{start}{name}", 100 * share
+        yield f"{start}corr." if own else "correlation", rho
+
+
+def several(lab: Lab) -> list[nn.Module]:
+    """Train nets that differ in their seeds."""
+    return [lab.train(seed=1000 * (m + 1) + lab.seed) for m in range(lab["members"])]
+
+
+@claim(
+    "ensemble",
+    statement="Predictions of several weak models, averaged or voted on, make a better model, and "
+    "a teacher.",
+    effects=(
+        Effect("test accuracy, averaged probabilities − one member", "probabilities", "member"),
+        Effect("test accuracy, averaged logits − one member", "logits", "member"),
+        Effect("test accuracy, majority vote − one member", "vote", "member"),
+        Effect("test accuracy of res8, from averaged probabilities − alone", "taught", "alone"),
+    ),
+    reason="Three res8, trained on the same images from different seeds, teach a fourth.",
+    settings=USUAL | dict(student="res8", members=3),
+)
+def ensemble(lab: Lab) -> Measured:
+    """Test accuracy of members, of their ensembles, and of students of these."""
+    nets = several(lab)
+    yield "member", sum(lab.accuracy(net) for net in nets) / len(nets)
+    for combine in ("probabilities", "logits", "vote"):
+        yield combine, lab.accuracy(Ensemble(nets, combine))
+    yield from taught_arms(lab, {"taught": Ensemble(nets), "taught by one": nets[0]}, lab.images)
+
+
+@claim(
+    "vote-teacher",
+    statement="… and even one that shows nothing but its votes.",
+    effects=(
+        Effect("test accuracy of res8, from the votes − alone", "votes", "alone"),
+        Effect("test accuracy of res8, from averages − from the votes", "averages", "votes"),
+    ),
+    reason="The members are of one mind about nearly all images they were trained on: there their "
+    "votes are little more than labels, and what is dark in their knowledge is lost.",
+    settings=USUAL | dict(student="res8", members=3),
+)
+def vote_teacher(lab: Lab) -> Measured:
+    """Test accuracy of students of the votes, and of the averages, of one ensemble."""
+    nets = several(lab)
+    teachers = {"votes": Ensemble(nets, "vote"), "averages": Ensemble(nets)}
+    return taught_arms(lab, teachers, lab.images)
+
+
+# --- the momentum teacher where there are no labels
+
+
+@claim(
+    "self-supervised",
+    statement="The momentum teacher is applied together with noise for self-supervised learning.",
+    effects=(
+        Effect("5-NN accuracy, self-supervised − random weights", "self-supervised", "random"),
+        Effect("what a prediction tells, % of log K, both − no centring", "told", "uncentred told"),
+        Effect(
+            "what a prediction tells, % of log K, both − no sharpening", "told", "unsharpened told"
+        ),
+    ),
+    reason="res8, 4,000 images without labels, in the style of DINO. Without centring it collapses "
+    "to one output, without sharpening to all outputs alike. Features learned from labels remain "
+    "far ahead.",
+    settings=dict(images=IMAGES, epochs=20, student="res8"),
+)
+def self_supervised(lab: Lab) -> Measured:
+    """Neighbours' accuracy of features by DINO, also without its safeguards, random, supervised."""
+    yield "random", lab.neighbours(lab.net(), 5)
+    yield "supervised", lab.neighbours(lab.train(), 5)
+    arms: dict[str, dict[str, Any]] = {
+        "": {"centre_momentum": 0.5},
+        "uncentred ": {"centre_momentum": 1.0},
+        "unsharpened ": {"centre_momentum": 0.5, "teacher_temperature": 0.1},
+    }
+    for name, settings in arms.items():
+        dist = SelfDistillation(**settings)
+        net = self_distill(lab.net(), lab.images, augment=crop_flip(), dist=dist, **lab.options)
+        said = spread(dist.sharpened(lab.predict(net)))
+        yield f"{name}self-supervised", lab.neighbours(net, 5)
+        yield f"{name}told", 100 * said.share
+
+
+# --- size: too large a teacher, and the assistant
+
+
+SIZES = ("res4", "res8", "res16", "res32", "res48")
+
+
+@claim(
+    "too-large",
+    statement="If the teacher is too large, KD does not work well: the regulariser is too strong "
+    "for the small model to fit.",
+    effects=(
+        Effect("student's test accuracy, from res16 − from res48", "res16", "res48"),
+        Effect(
+            "student's disagreement with its teacher, res48 − res16",
+            "res48 disagreement",
+            "res16 disagreement",
+        ),
+    ),
+    reason="A plain2 student (536 parameters), teachers trained alike on labels, fresh ones for "
+    "every seed. From res16 on, larger teachers no longer help, but they do no harm: the student "
+    "saturates. A teacher that was stopped early is no better.",
+    settings=USUAL | dict(early=5, student="plain2", sizes=SIZES),
+    toy=dict(sizes=("res16", "res48"), early=1),
+)
+def too_large(lab: Lab) -> Measured:
+    """Accuracy of teachers by size, of their students, and how far these are from them."""
+    yield "alone", lab.accuracy(lab.train())
+    arms = {size: (size, lab["epochs"]) for size in lab["sizes"]}
+    largest = lab["sizes"][-1]
+    arms[f"{largest} early"] = largest, lab["early"]  # stopped early: the rival explanation
+    target = lab.judged.target
+    for name, (size, epochs) in arms.items():
+        teacher = lab.train(student=size, seed=100 + lab.seed, epochs=epochs)
+        taught = lab.distil(teacher=teacher)
+        theirs, own = lab.predict(teacher), lab.predict(taught)
+        yield name, 100 * metrics.share_correct(own, target)
+        yield f"{name} teacher", 100 * metrics.share_correct(theirs, target)
+        yield f"{name} disagreement", disagreement(own, theirs)
+        yield f"{name} distance", float(logit.kd_loss(own, theirs, TEMPERATURE, scale=False))
+
+
+@claim(
+    "assistant",
+    statement="A teacher assistant of intermediate size bridges the gap: teacher → TA → student.",
+    effects=(
+        Effect("test accuracy, res32 → res8 → plain2 − res32 → plain2", "one", "direct"),
+        Effect("test accuracy, res32 → res16 → res8 → plain2 − direct", "two", "direct"),
+        Effect("test accuracy, taught assistant − untaught res8, as teachers", "one", "untaught"),
+    ),
+    reason="The gain through one assistant is within the noise of seeds. But the assistant that "
+    "res32 taught is the better teacher than the same net trained on labels: it passes on what it "
+    "was taught.",
+    settings=dict(
+        images=IMAGES, epochs=15, student="plain2", teacher_name="res32", chain=("res16", "res8")
+    ),
+    toy=dict(teacher_name="res8", chain=("res4", "plain4")),
+)
+def assistant(lab: Lab) -> Measured:
+    """Test accuracy of a student taught directly, through one assistant and through two."""
+    chain = lab["chain"]
+    teacher = lab.train(student=lab["teacher_name"], seed=100 + lab.seed)
+    yield "alone", lab.accuracy(lab.train())
+    yield "teacher", lab.accuracy(teacher)
+    for name, sizes in (("direct", ()), ("one", chain[1:]), ("two", chain)):
+        assistants = [lab.net(size, 200 + lab.seed) for size in sizes]
+        student = lab.net()
+        distill_through(teacher, assistants, student, lab.images, labels_and_kd(), **lab.options)
+        yield name, lab.accuracy(student)
+        if assistants:
+            yield f"{name} assistant", lab.accuracy(assistants[-1])
+    untaught = lab.train(student=chain[1], seed=200 + lab.seed)
+    yield "untaught", lab.accuracy(lab.distil(teacher=untaught))
+
+
+# --- the momentum teacher with noise, where labels are few
+
+
+NOISE = Compose(PadCrop(2), Flip(), Noise(0.1))
+LABELS = 100
+
+
+def labelled(lab: Lab) -> Images:
+    """The few images with labels."""
+    return lab.pool.subset(lab["labels"], seed=lab.seed, balanced=True)
+
+
+def by_labels(lab: Lab, epochs: int) -> nn.Module:
+    """Train a student on the labelled images alone."""
+    return lab.train(images=labelled(lab), augment=NOISE, epochs=epochs, batch_size=32)
+
+
+def consistent(lab: Lab, start: nn.Module, weight: float) -> nn.Module:
+    """Go on from a student: agree with one's average on other images, under other noise.
+
+    A fifth of every batch, on average, has labels. Returns the average.
+    """
+    few, mixed = labelled(lab), lab.images.unlabelled()
+    for _ in range(len(lab.images) // (4 * len(few))):
+        mixed = mixed + few
+    student = copy.deepcopy(start)
+    average = MomentumTeacher(student, 0.99)
+    objective = CrossEntropy() + weight * LogitKD(1.0)
+    views = Independent(NOISE)
+    lab.fit(student, objective, mixed, teacher=average, views=views, learning_rate=0.03)
+    return average.model
+
+
+@claim(
+    "mean-teacher-search",
+    statement="How long on labels alone, and which λ for Mean Teacher? Validation accuracy of res8 "
+    "with 100 labels (seeds of their own).",
+    reason="The search behind the next claim.",
+    search=True,
+    settings=USUAL | dict(longest=600, labels=LABELS, student="res8"),
+    toy=dict(images=128, labels=10, longest=1),
+)
+def mean_teacher_search(lab: Lab) -> Measured:
+    """Validation accuracy by epochs of labels alone, and by weight of the consistency after 300."""
+    alone = {n: by_labels(lab, min(n, lab["longest"])) for n in (150, 300, 450, 600)}
+    for epochs, net in alone.items():
+        yield f"labels epochs={epochs}", lab.accuracy(net)
+    for weight in (1, 3, 10):
+        yield f"average lambda={weight}", lab.accuracy(consistent(lab, alone[300], weight))
+
+
+@claim(
+    "mean-teacher",
+    statement="… applied together with noise: where labels are few, agreeing with one's average "
+    "under other noise makes use of images without labels (Mean Teacher).",
+    effects=(
+        Effect("test accuracy with 100 labels, average − labels alone", "average", "labels"),
+        Effect("test accuracy with 100 labels, average − labels as long", "average", "longer"),
+    ),
+    reason="It beats the student that it starts from. Against one that went on learning from the "
+    "labels for as many steps, these seeds do not tell.",
+    settings=dict(
+        images=IMAGES, before=300, epochs=15, longer=450, weight=3, labels=LABELS, student="res8"
+    ),
+    toy=dict(images=128, labels=10, before=1, longer=1),
+)
+def mean_teacher(lab: Lab) -> Measured:
+    """Test accuracy with few labels: these alone, as many steps of them, and with consistency."""
+    start = by_labels(lab, lab["before"])
+    yield "labels", lab.accuracy(start)
+    yield "longer", lab.accuracy(by_labels(lab, lab["longer"]))
+    yield "average", lab.accuracy(consistent(lab, start, lab["weight"]))
+
+
+# --- online: mutual learning, and the momentum teacher
+
+
+@claim(
+    "mutual-search",
+    statement="How much do updates, τ and λ matter in mutual learning? Mean validation accuracy of "
+    "two res8 (seeds of their own).",
+    reason="The next claim keeps the paper's τ = 1 and λ = 1 all the same.",
+    search=True,
+    settings=USUAL | dict(student="res8"),
+)
+def mutual_search(lab: Lab) -> Measured:
+    """Mean validation accuracy of two loners, and of two peers by updates, τ and λ."""
+    yield "alone", loners(lab)
+    for updates in UPDATES:
+        for temperature, weight in ((1, 1), (1, 3), (4, 1), (4, 3)):
+            mean = peers(lab, labels_and_kd(weight, temperature), updates)
+            yield f"{updates} tau={temperature} lambda={weight}", mean
+
+
+def two(lab: Lab) -> list[nn.Module]:
+    """Make two students."""
+    return [lab.net(seed=10 * lab.seed + n) for n in range(2)]
+
+
+def loners(lab: Lab) -> float:
+    """Mean accuracy of two students that learn alone, from the same batches."""
+    return sum(lab.accuracy(lab.fit(student, seed=10 * lab.seed)) for student in two(lab)) / 2
+
+
+def peers(lab: Lab, objective: Objective, updates: str) -> float:
+    """Mean accuracy of two students that learn from each other, and from the loners' batches."""
+    students, options = two(lab), lab.options | {"seed": 10 * lab.seed, "updates": updates}
+    mutual_learning(students, lab.images, objective, **options)
+    return sum(lab.accuracy(peer) for peer in students) / 2
+
+
+@claim(
+    "mutual",
+    statement="Two students that distil from each other beat two that learn alone; no pretrained "
+    "teacher is required.",
+    effects=(
+        Effect("test accuracy of two res8, mutual − alone", "alternating", "alone"),
+        Effect("test accuracy of two res8, updated at once − alone", "simultaneous", "alone"),
+    ),
+    reason="The paper's τ = 1 and λ = 1; same initial weights and the same batches in both arms. "
+    "Other settings may do as well or ruin it: see the search.",
+    settings=USUAL | dict(student="res8"),
+)
+def mutual(lab: Lab) -> Measured:
+    """Mean test accuracy of loners and of peers, updated in turn and at once."""
+    yield "alone", loners(lab)
+    for updates in UPDATES:
+        yield updates, peers(lab, CrossEntropy() + LogitKD(1.0), updates)
+
+
+@claim(
+    "momentum",
+    statement="The exponential moving average of the student generalises better than the student.",
+    effects=(
+        Effect("test accuracy at constant learning rate, average − student", "average", "student"),
+    ),
+    reason="At a constant rate the student never settles; the average does. A falling rate has "
+    "the same effect, and then there is nothing left to average out.",
+    settings=dict(images=IMAGES, epochs=10, student="res8", learning_rate=0.05, decay=0.98),
+)
+def momentum(lab: Lab) -> Measured:
+    """Test accuracy of a student and of its average, at a constant and at a falling rate."""
+    for suffix, schedule in (("", constant), (" falling", None)):
+        student = lab.net()
+        average = MomentumTeacher(student, lab["decay"])
+        lab.fit(student, teacher=average, scheduler=schedule)
+        yield f"student{suffix}", lab.accuracy(student)
+        yield f"average{suffix}", lab.accuracy(average)
+
+
+# --- teachers of the student's own size: two views, born again
+
+
+def patch_net(
+    seed: int,
+    samples: DataLoader,
+    epochs: int,
+    objective: Objective | None = None,
+    teacher: nn.Module | None = None,
+) -> PatchNet:
+    """Train a net on two-view samples by plain SGD."""
+    net = PatchNet(seed=seed)
+    fit(
+        net,
+        samples,
+        objective,
+        teacher=teacher,
+        epochs=epochs,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, 0.2),
+        scheduler=constant,
+        seed=seed,
+        **OPTIONS,
+    )
+    return net
+
+
+@claim(
+    "multi-view",
+    statement="Different seeds capture different views of the data (headlight, window); after "
+    "distillation, the student sees both.",
+    effects=(
+        Effect("accuracy on one view, self-distilled − alone", "self", "alone"),
+        Effect("accuracy on one view, from the ensemble − self-distilled", "from ensemble", "self"),
+        Effect("accuracy on one view, ensemble − alone", "ensemble", "alone"),
+        Effect(
+            "classes with both views learned, self-distilled − alone",
+            "self both views",
+            "alone both views",
+        ),
+        Effect(
+            "classes with both views learned, from the ensemble − alone",
+            "from ensemble both views",
+            "alone both views",
+        ),
+    ),
+    reason="Synthetic data with two features a class: a net that knows one view is right on every "
+    "training sample and stops learning; the soft predictions of others still tell of the second.",
+    settings=dict(samples=500, epochs=600, members=10),
+    toy=dict(samples=100, epochs=2, members=2),
+)
+def multi_view(lab: Lab) -> Measured:
+    """Accuracy on single views of nets alone, distilled from one net, and from an ensemble."""
+    data = TwoViews(seed=lab.seed)
+    inputs, target = data.draw(lab["samples"])
+    samples, epochs, members = batches(inputs, target), lab["epochs"], lab["members"]
+    first = 100 * lab.seed
+    alone: list[nn.Module] = [
+        patch_net(100 * lab.seed + m, samples, epochs) for m in range(lab["members"])
+    ]
+    together = Ensemble(alone, combine="logits")
+    kd = CrossEntropy() + LogitKD(TEMPERATURE)
+    arms: dict[str, list[nn.Module]] = {
+        "alone": alone,
+        "self": [patch_net(first + members, samples, epochs, kd, alone[0])],
+        "from ensemble": [patch_net(first + members, samples, epochs, kd, together)],
+        "ensemble": [together],
+    }
+    for name, nets in arms.items():
+        for net in nets:
+            lab.predict(net, inputs)
+        learned = [learned_views(net, data) for net in nets]
+        both = [(views > 0.5).all(dim=1).float().mean() for views in learned]
+        yield name, sum(100 * float(views.mean()) for views in learned) / len(nets)
+        yield f"{name} both views", sum(100 * float(share) for share in both) / len(nets)
+
+
+@claim(
+    "born-again",
+    statement="Self-distillation: f₁ → f₂ → … → f_k improves on f₁, and the ensemble of f₁, …, f_k "
+    "improves on both.",
+    effects=(
+        Effect("test accuracy, f₂ − f₁", "f2", "f1"),
+        Effect("test accuracy, f₄ − f₁", "f4", "f1"),
+        Effect("test accuracy, ensemble of f₁, …, f₄ − f₄", "ensemble", "f4"),
+    ),
+    reason="res8, the teacher's outputs only (τ = 1): no label is seen after the first generation.",
+    settings=USUAL | dict(student="res8", generations=4),
+)
+def born_again_generations(lab: Lab) -> Measured:
+    """Test accuracy of every generation, of their ensemble, and of as many independent nets."""
+    start, count = 10 * lab.seed, lab["generations"]
+
+    def make(seed: int) -> nn.Module:
+        return lab.net(seed=seed)
+
+    options = lab.options | {"seed": start}
+    family = born_again(make, lab.images, generations=count, **options)
+    for number, net in enumerate(family, start=1):
+        yield f"f{number}", lab.accuracy(net)
+    yield "ensemble", lab.accuracy(Ensemble(family))
+    others = [lab.train(seed=start + n) for n in range(1, count)]
+    yield "independent ensemble", lab.accuracy(Ensemble([family[0], *others]))
+    labels = lab.distil(CrossEntropy() + LogitKD(1.0), family[0], seed=start + 1)
+    yield "f2 with labels", lab.accuracy(labels)
