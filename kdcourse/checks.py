@@ -1,12 +1,12 @@
-"""The checks that every loss shares: bad input gets an error that names it, before any arithmetic.
+"""The checks that all losses share: bad input raises an error that names it, before any arithmetic.
 
 Checks of shapes, types and plain numbers always run. A check that has to read a tensor's values
-runs for CPU tensors only: on a GPU it would stall the device, and inside ``torch.compile``,
-``vmap`` or on the ``meta`` device there are no values to read.
+runs for CPU tensors only: on a GPU it would stall the device, and inside ``torch.compile`` or
+``vmap``, or on the ``meta`` device, there are no values to read.
 """
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 
 class ArgumentError(ValueError):
-    """An argument that cannot work, by itself or together with the others.
+    """An argument that cannot work, by itself or in combination with others.
 
     Attributes:
         argument: The name of the argument.
@@ -45,7 +45,7 @@ def check_floating(name: str, tensor: Tensor) -> None:
 
 
 def check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    """Require two tensors of one shape (same batch size, same number of classes)."""
+    """Require two tensors of the same shape (same batch size, same number of classes)."""
     if tensor.shape != other.shape:
         raise ValueError(
             f"{name} and {other_name} must have the same shape (same batch, same classes), "
@@ -54,7 +54,7 @@ def check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) 
 
 
 def check_same_samples(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    """Require two tensors of one batch size, whatever their other dimensions."""
+    """Require two tensors of the same batch size, whatever their other dimensions."""
     if len(tensor) != len(other):
         raise ValueError(
             f"{name} and {other_name} must hold the same samples, "
@@ -86,7 +86,7 @@ def check_number(
     open_low: bool = False,
     open_high: bool = False,
 ) -> None:
-    """Require a finite real number in the interval from ``low`` to ``high``."""
+    """Require a finite real number between ``low`` and ``high``, which are included unless open."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, got {type(value).__name__}")
     above = value > low if open_low else value >= low
@@ -105,33 +105,33 @@ def check_temperature(temperature: float) -> None:
 
 
 def check_positive(**values: int) -> None:
-    """Require integers of at least 1, given by their names."""
+    """Require every named value to be an integer of at least 1."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ArgumentError(name, f"{name} must be a positive integer, got {value!r}")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Require one of a few words."""
+    """Require ``value`` to be one of ``choices``."""
     if value not in choices:
         words = ", ".join(map(repr, choices))
         raise ArgumentError(name, f"{name} must be one of {words}, got {value!r}")
 
 
 def check_probabilities(name: str, probabilities: Tensor) -> None:
-    """Require rows ≥ 0 that sum to one (within 1e-3, or what the dtype can hold)."""
+    """Require rows ≥ 0 that sum to one, within 1e-3 or the precision of the dtype."""
     if not readable(probabilities):
         return
     if not bool((probabilities >= 0).all()):  # also false for NaN
-        raise ValueError(f"{name} must not be negative or NaN, smallest is {probabilities.min()}")
+        raise ValueError(f"{name} must not be negative or NaN; smallest: {probabilities.min()}")
     sums = probabilities.detach().double().sum(dim=1)
     off = float((sums - 1).abs().max())
     if not off <= max(1e-3, 4 * torch.finfo(probabilities.dtype).eps):
-        raise ValueError(f"each row of {name} must sum to one, the worst is off by {off:.4g}")
+        raise ValueError(f"each row of {name} must sum to one; the worst is off by {off:.4g}")
 
 
 def readable(tensor: Tensor) -> bool:
-    """Whether looking at the values of ``tensor`` is possible and free of a device stall."""
+    """Whether the values of ``tensor`` can be read without stalling a device."""
     return (
         tensor.device.type == "cpu"
         and not torch.compiler.is_compiling()
@@ -141,7 +141,7 @@ def readable(tensor: Tensor) -> bool:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Upcast half precision to float32; float32 and float64 stay as they are."""
+    """Convert half precision to float32; leave float32 and float64 as they are."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
