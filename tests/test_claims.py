@@ -414,11 +414,11 @@ FAULTS = {
         "- balance * entropy",
         "+ balance * entropy",
     ),
-    "orders of votes are not counted": (
+    "a tie is always won": (
         "vote",
-        vote.right_votes,
-        "np.exp(choices + right",
-        "np.exp(right",
+        vote.majority_vote_accuracy,
+        "right[2 * count == voters].sum() / 2",
+        "right[2 * count == voters].sum()",
     ),
 }
 

@@ -16,7 +16,7 @@ measurement in ten may be off by up to ``FLIP`` points, where there is a trace b
 one thread and two. No share moved, and in all claims but three no number of a trace by more than
 3e-5. The largest deviations were 1e-3 in ``quantized``, where a weight may be rounded the other
 way, and 8e-4 in ``hint-stages`` and ``saliency``, whose gradients have kinks: ``NOISE``. Faults in
-the library (``tests/test_claims.py`` has thirty of them) move a number by ten times that and more.
+the library (``tests/test_claims.py`` has many of them) move a number by ten times that and more.
 """
 
 import math
