@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 # Each module is compiled when it is first imported, instead of all of them while installing.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install lab test lint notebooks readme site clean
+.PHONY: help install lab test lint notebooks docs site clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -36,8 +36,8 @@ lint: install ## check style and types
 notebooks: install ## run all notebooks, store their outputs, map them
 	$(BIN)/python -m kdcourse notebooks
 
-readme: install ## write the measured claims into the README
-	$(BIN)/python -m kdcourse readme
+docs: install ## write what was measured into README and docs
+	$(BIN)/python -m kdcourse docs
 
 site: install ## build the course as a web site in build/site
 	$(BIN)/python -m kdcourse site

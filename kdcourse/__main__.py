@@ -80,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     site.set_defaults(run=_site)
 
-    readme = commands.add_parser("readme", help="write the stored measurements into the README")
-    readme.set_defaults(run=_readme)
+    docs = commands.add_parser("docs", help="write the stored measurements into README and docs")
+    docs.set_defaults(run=_docs)
     return parser
 
 
@@ -243,10 +243,10 @@ def _site(options: argparse.Namespace) -> int:
     return site.build(options.folder)
 
 
-def _readme(options: argparse.Namespace) -> int:
-    from kdcourse.course import readme
+def _docs(options: argparse.Namespace) -> int:
+    from kdcourse.course import docs
 
-    readme.write()
+    docs.write()
     return 0
 
 

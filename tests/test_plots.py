@@ -80,6 +80,36 @@ def test_effects_show_mean_interval_and_every_seed(result):
     assert "4 seeds" in axis.get_xlabel()
 
 
+def test_a_forest_draws_every_effect_once_in_the_panel_of_its_unit():
+    effects = (
+        Effect("more points", "a"),
+        Effect("no points", "b"),
+        Effect("fewer points", "c"),
+        Effect("a loss, in words that are too long for one line of the figure", "a", unit="nats"),
+        Effect("a cosine", "a", unit=""),
+    )
+    runs = {
+        seed: {"a": 2.0 + 0.1 * seed, "b": seed - 1.5, "c": -2.0 - 0.1 * seed} for seed in range(4)
+    }
+    result = Result(Claim("toy", "A toy.", 1, lambda lab: (), effects), runs)
+    figure = plots.forest(result, Result(Claim("none", "None.", 1, lambda lab: ()), runs))
+    points, nats, cosine = figure.axes
+    rows = [[text.get_text() for text in axis.get_yticklabels()] for axis in figure.axes]
+    assert rows[0] == ["toy: more points", "toy: no points", "toy: fewer points"]
+    assert ["\n" in row for (row,) in rows[1:]] == [True, False]
+    assert points.get_xlabel() == "difference, percentage points; logarithmic beyond ±1"
+    assert (nats.get_xlabel(), cosine.get_xlabel()) == ("difference, nats", "difference")
+    for place, (e, marker) in enumerate(zip(result.estimates[:3], "oDX", strict=True)):
+        interval, mean = points.lines[2 * place : 2 * place + 2]
+        assert list(interval.get_xdata()) == [e.low, e.high]
+        assert (list(mean.get_xdata()), mean.get_marker()) == ([e.mean], marker)
+        assert list(mean.get_ydata()) == [place]
+    (legend,) = figure.legends
+    assert [text.get_text().split(":")[1] for text in legend.get_texts()] == [
+        *(" holds", " not seen at this scale", " reversed")
+    ]
+
+
 def test_arms_show_means(result):
     axis = plots.arms(result, ["alone", "taught"]).axes[0]
     centres = [line.get_ydata()[0] for line in axis.lines if line.get_marker() in "o^"]

@@ -1,26 +1,46 @@
-"""The README's programs run as they are printed there, on toys."""
+"""README and docs: programs and commands run as they are printed; tables are those stored."""
 
 import re
+import shlex
 from pathlib import Path
 
+import pytest
+from safetensors.torch import save_file
 from toys import images, net
 
 from kdcourse import data, models
+from kdcourse.__main__ import main
+from kdcourse.course.docs import PAGES, ROOT, render
 
-TEXT = (Path(__file__).parents[1] / "README.md").read_text()
-PROGRAMS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
+README, GUIDE = (ROOT / name for name in ("README.md", "docs/guide.md"))
+COMMANDS = [
+    command
+    for page in (README, GUIDE)
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    for command in block.replace("\\\n", " ").splitlines()
+    if "kdcourse train" in command
+]
+
+
+def programs(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+def test_the_readme_is_short():
+    assert len(README.read_bytes()) <= 9 * 1024
 
 
 def test_there_are_programs():
-    assert len(PROGRAMS) == 4
+    assert [len(programs(page)) for page in (README, GUIDE)] == [1, 3]
+    assert len(COMMANDS) == 6
 
 
-def test_they_run_one_after_the_other(tmp_path, monkeypatch):
+def test_programs_run_one_after_the_other(tmp_path, monkeypatch):
     def cifar100(download):
         colours = images(40, channels=3)
         return data.Splits(colours, colours, colours)
 
-    monkeypatch.chdir(tmp_path)  # one of them saves a checkpoint
+    monkeypatch.chdir(tmp_path)  # two of them save a checkpoint
     monkeypatch.setattr(data, "cifar100", cifar100)
     monkeypatch.setattr(models, "resnet", lambda depth: models.residual(2, channels=3, classes=4))
     names = {
@@ -35,9 +55,56 @@ def test_they_run_one_after_the_other(tmp_path, monkeypatch):
         "net_b": net(seed=4),
         "make_net": lambda seed: net(seed=seed),
     }
-    for program in PROGRAMS:
-        exec(program.replace("epochs=1000", "epochs=60"), names)
+    for page in (README, GUIDE):
+        for program in programs(page):
+            exec(program.replace("epochs=1000", "epochs=60"), names)
     assert len(names["history"]) == 30
     assert (tmp_path / "run.pt").is_file()
+    assert repr(names["hinted"]).count("FeatureHint") == 1
     assert len(names["generations"]) == 3
     assert (tmp_path / "long.pt").is_file()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_understood(command, tmp_path, monkeypatch, capsys):
+    """Each is tried with --dry-run, which takes a few steps on random images."""
+    monkeypatch.chdir(tmp_path)
+    weights = tmp_path / "runs/teacher/student.safetensors"
+    weights.parent.mkdir(parents=True)
+    teacher = models.by_name("resnet56", channels=3, classes=100)
+    save_file(teacher.state_dict(), weights)
+    words = shlex.split(command, comments=True)
+    given = words[words.index("train") :]
+    quick = [] if "--recipes" in given else ["--dry-run", "--batch-size", "8", "--device", "cpu"]
+    quick += ["--no-compile"] if "--compile" in given else []
+    assert main([*given, *quick]) == 0
+    shown = capsys.readouterr().out
+    assert ("published, %" in shown) if "--recipes" in given else ("epochs, validation" in shown)
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_those_that_are_stored(page):
+    text = page.read_text(encoding="utf-8")
+    assert "<!--" in text
+    assert render(text) == text
+
+
+@pytest.mark.parametrize("page", [*PAGES, GUIDE, ROOT / "CONTRIBUTING.md"], ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+    for name in re.findall(
+        r"`((?:kdcourse|tests|notebooks|training|teachers)/[\w/.]+\.\w+)`", text
+    ):
+        assert any((ROOT / start / name).exists() for start in ("", "kdcourse")) or "NAME" in name.upper()
+
+
+def test_every_figure_is_described():
+    for page in PAGES:
+        for about, path in re.findall(
+            r"!\[([^\]]*)\]\(([^)]+)\)", page.read_text(encoding="utf-8")
+        ):
+            assert len(about) > 40, path
+            assert (Path(page).parent / path).is_file()

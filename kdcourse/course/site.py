@@ -1,6 +1,5 @@
 """The course as a static site: executed notebooks, claims and API reference (``make site``)."""
 
-import importlib
 import pkgutil
 import re
 import shutil
@@ -9,21 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import kdcourse
-from kdcourse.course import claims, notebooks
+from kdcourse.course import notebooks
 
 DOCS = Path(__file__).parents[2] / "docs"
-# What runs the course, not what a practitioner imports.
-TOOLS = {
-    "__main__",
-    "checks",
-    "homework",
-    "notebooks",
-    "readme",
-    "saved_widgets",
-    "selftest",
-    "site",
-    "train",
-}
 
 
 def build(folder: Path) -> int:
@@ -40,7 +27,7 @@ def build(folder: Path) -> int:
 
 
 def assemble(folder: Path) -> Path:
-    """Gather what the pages are made from: ``docs/``, notebooks, claims, names of the modules."""
+    """Gather what the pages are made from: ``docs/``, notebooks, names of the library's modules."""
     import nbformat
 
     shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -50,10 +37,9 @@ def assemble(folder: Path) -> Path:
         describe_figures(notebook)
         nbformat.write(notebook, folder / "notebooks" / path.name)
     (folder / "map.txt").write_text(notebooks.course_map("notebooks/"), encoding="utf-8")
-    (folder / "claims.txt").write_text(claims.table(), encoding="utf-8")
     (folder / "api").mkdir()
     for module in pkgutil.iter_modules(kdcourse.__path__):
-        if module.name not in TOOLS:
+        if module.name not in (*kdcourse.APPARATUS, "__main__"):
             page = _reference(f"kdcourse.{module.name}", package=module.ispkg)
             (folder / "api" / f"{module.name}.md").write_text(page, encoding="utf-8")
     return folder
@@ -69,10 +55,9 @@ def describe_figures(notebook: Any) -> None:
 
 
 def _reference(module: str, *, package: bool) -> str:
-    """Return a page with everything that a module offers; a package, what it lists as its own."""
+    """Return a page with everything that a module offers, or all modules of a package."""
     members = ""
     if package:
-        listed = importlib.import_module(module)
-        homes = {name: getattr(getattr(listed, name), "__module__", "") for name in listed.__all__}
-        members = " " + ", ".join(name for name, home in homes.items() if home.startswith(module))
+        names = kdcourse.public_names()
+        members = " " + ", ".join(n for n, home in names.items() if home.startswith(f"{module}."))
     return f"# {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:{members}\n```\n"

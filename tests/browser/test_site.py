@@ -19,7 +19,17 @@ WINDOWS = {
 }
 NOTEBOOKS = [f"notebooks/{path.stem}" for path in course_notebooks()]
 # Notebooks first, as in their own test: pytest then runs all tests of a page one after the other.
-PAGES = [*NOTEBOOKS, "index", "notebooks", "claims", "api", "api/logit", "api/training"]
+PAGES = [
+    *NOTEBOOKS,
+    "index",
+    "notebooks",
+    "guide",
+    "claims",
+    "benchmarks",
+    "api",
+    "api/logit",
+    "api/training",
+]
 SERIOUS = ("serious", "critical")
 # What a scheme or a small window can change; on the desk every rule is tried.
 OF_THE_WINDOW = {"runOnly": ["color-contrast", "scrollable-region-focusable"]}

@@ -1,5 +1,3 @@
 """What the package costs, as ratios measured side by side: ``python -m kdcourse bench``."""
 
 from kdcourse.course.bench import chunks, losses, overhead, training
-
-__all__ = ["chunks", "losses", "overhead", "training"]

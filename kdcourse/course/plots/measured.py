@@ -1,11 +1,13 @@
 """Figures of measured claims; error bars are 95 % intervals over seeds unless they say else."""
 
+import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from kdcourse.course.claims.claim import estimate
+from kdcourse.course.claims.claim import POINTS, Estimate, estimate
 from kdcourse.course.claims.results import Result
 from kdcourse.course.plots.structure import heat
 from kdcourse.course.plots.style import ALONE, DISTILLED, MARKERS, OTHER, STYLES, TEACHER, panels
@@ -172,4 +174,54 @@ def teacher_sizes(
     axes[0, 1].annotate(
         alone, (1, result.mean(alone)), xycoords=("axes fraction", "data"), va="bottom", ha="right"
     )
+    return figure
+
+
+MEETS = {  # what an interval does with zero: marker, colour and face
+    "above zero: holds": ("o", DISTILLED, DISTILLED),
+    "holds zero: not seen at this scale": ("D", ALONE, "white"),
+    "below zero: reversed": ("X", "#000000", "#000000"),
+}
+
+
+def forest(*results: Result) -> Figure:
+    """Forest plot: every effect of several claims with its 95 % interval, a panel for each unit.
+
+    Percentage points are drawn on an axis that is linear up to one point and logarithmic beyond, so
+    that small and large effects can both be read.
+
+    Args:
+        results: What was measured of the claims; those without an effect are left out.
+    """
+    rows: dict[str, list[tuple[str, Estimate]]] = {}
+    for result in results:
+        for effect, found in zip(result.claim.effects, result.estimates, strict=True):
+            rows.setdefault(effect.unit, []).append((result.claim.id, found))
+    ratios = [len(drawn) + 1.2 for drawn in rows.values()]
+    figure, axes = panels(len(rows), 1, width=6.4, height=0.38, height_ratios=ratios)
+    for axis, (unit, drawn) in zip(axes[:, 0], rows.items(), strict=True):
+        for place, (_, e) in enumerate(drawn):
+            meets = list(MEETS)[0 if e.low > 0 else 2 if e.high < 0 else 1]
+            marker, colour, face = MEETS[meets]
+            axis.plot([e.low, e.high], [place, place], color=colour, linewidth=1.6)
+            axis.plot(e.mean, place, marker, color=colour, markerfacecolor=face, label=meets)
+        axis.axvline(0, color="black", linewidth=0.8)
+        names = [textwrap.fill(f"{id}: {e.label}", 46) for id, e in drawn]
+        axis.set_yticks(range(len(drawn)), names, fontsize=7.5)
+        axis.set(ylim=(len(drawn) - 0.4, -0.6), xlabel=f"difference, {unit}".rstrip(", "))
+        axis.grid(axis="x", linewidth=0.3)
+        if unit == POINTS:
+            axis.set_xscale("symlog", linthresh=1)
+            axis.set_xlabel(f"difference, {unit}; logarithmic beyond ±1")
+            low, high = (1.3 * end for end in axis.get_xlim())  # room for the outermost marker
+            ticks = [t for t in (-10, -3, -1, 0, 1, 3, 10, 30, 100) if low <= t <= high]
+            axis.set_xticks(ticks, [f"{tick:+d}" if tick else "0" for tick in ticks], minor=False)
+            axis.minorticks_off()
+            axis.set_xlim(low, high)
+    shown: dict[str, Any] = {}
+    for axis in axes[:, 0]:
+        handles, labels = axis.get_legend_handles_labels()
+        shown |= dict(zip(labels, handles, strict=True))
+    named = {label: shown[label] for label in MEETS if label in shown}
+    figure.legend(list(named.values()), list(named), loc="outside upper center", fontsize=8)
     return figure

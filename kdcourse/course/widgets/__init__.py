@@ -10,23 +10,3 @@ from kdcourse.course.widgets.samples import bars, maps, neighbours, snapshots, t
 from kdcourse.course.widgets.screen import bar, captioned, heat, html_widget, picture
 from kdcourse.course.widgets.teachers import teacher_size, vote, vote_curves
 from kdcourse.course.widgets.tips import patience, views
-
-__all__ = [
-    "bar",
-    "bars",
-    "captioned",
-    "heat",
-    "html_widget",
-    "landscapes",
-    "maps",
-    "neighbours",
-    "patience",
-    "picture",
-    "snapshots",
-    "surface",
-    "teacher_size",
-    "temperature",
-    "views",
-    "vote",
-    "vote_curves",
-]
