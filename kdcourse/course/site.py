@@ -1,5 +1,6 @@
 """The course as a static site: executed notebooks, claims and API reference (``make site``)."""
 
+import importlib
 import pkgutil
 import re
 import shutil
@@ -55,9 +56,10 @@ def describe_figures(notebook: Any) -> None:
 
 
 def _reference(module: str, *, package: bool) -> str:
-    """Return a page with everything that a module offers, or all modules of a package."""
+    """Return a page with everything that a module offers; of a package, what it has of its own."""
     members = ""
     if package:
-        names = kdcourse.public_names()
-        members = " " + ", ".join(n for n, home in names.items() if home.startswith(f"{module}."))
+        offered, homes = vars(importlib.import_module(module)), kdcourse.public_names()
+        own = [n for n, home in homes.items() if home.startswith(f"{module}.") and n in offered]
+        members = f" {', '.join(own)}"
     return f"# {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:{members}\n```\n"
