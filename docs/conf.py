@@ -18,7 +18,8 @@ autodoc_typehints = "signature"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "Knowledge distillation, taught and measured"
-html_sidebars = {"claims": [], "benchmarks": [], "notebooks/*": []}  # room for wide tables and lines of code
+# Room for wide tables and lines of code.
+html_sidebars = {"claims": [], "benchmarks": [], "notebooks/*": []}
 html_static_path = ["static"]
 html_css_files = ["course.css"]
 html_show_sourcelink = False

@@ -1,9 +1,9 @@
 """Augmentations that work on whole batches, on the device the batch is on.
 
 Each maps uint8 pixels ``(N, C, H, W)`` and a ``torch.Generator`` on their device to pixels of the
-same shape, with a draw of its own for every image. Any callable with these two arguments can be
-used beside them. (The transforms of ``torchvision.transforms.v2`` draw once per call, so that all
-images of a batch would share one crop.)
+same shape, and draws anew for every image. Any callable that takes these two arguments will do as
+well. (The transforms of ``torchvision.transforms.v2`` draw once per call, so that all images of a
+batch would share one crop.)
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdcourse.data import Augmentation
+
 
 @dataclass(frozen=True)
 class PadCrop:
-    """Pad by ``padding`` pixels on every side and crop at random to the old size."""
+    """Pad by ``padding`` pixels on every side, then crop at random to the original size."""
 
     padding: int = 2
 
@@ -32,7 +34,7 @@ class PadCrop:
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirror each image left to right with ``probability``."""
+    """Mirror each image left to right, with the given probability."""
 
     probability: float = 0.5
 
@@ -44,14 +46,18 @@ class Flip:
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """Cut out a square of a random share of the image's area and enlarge it to the old size."""
+    """Cut out a part that covers a random share of the image's area, and enlarge it to full size.
+
+    Args:
+        scale: Smallest and largest share of the area.
+    """
 
     scale: tuple[float, float] = (0.3, 1.0)
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         low, high = self.scale
         draw = torch.rand(3, len(pixels), generator=generator, device=pixels.device)
-        side = (low + (high - low) * draw[0]).sqrt()  # of the image's, which is 2 long in the grid
+        side = (low + (high - low) * draw[0]).sqrt()  # of 2 in the grid
         shift = (2 * draw[1:] - 1) * (1 - side)
         zero = torch.zeros_like(side)
         transform = torch.stack([side, zero, shift[0], zero, side, shift[1]], dim=1)
@@ -62,7 +68,7 @@ class ResizedCrop:
 
 @dataclass(frozen=True)
 class Noise:
-    """Add Gaussian noise of standard deviation ``deviation`` (in units of the full range)."""
+    """Add Gaussian noise whose standard deviation is given as a share of the range of pixels."""
 
     deviation: float = 0.1
 
@@ -74,7 +80,7 @@ class Noise:
 class Compose:
     """Apply several augmentations one after the other."""
 
-    def __init__(self, *steps):
+    def __init__(self, *steps: Augmentation):
         self.steps = steps
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -87,10 +93,10 @@ class Compose:
 
 
 def pad_crop_flip(padding: int = 2) -> Compose:
-    """Return the usual augmentation of small images: a random crop and a random mirror image."""
+    """Return the usual augmentation of small images: pad, crop at random, mirror at random."""
     return Compose(PadCrop(padding), Flip())
 
 
 def crop_flip(scale: tuple[float, float] = (0.3, 1.0)) -> Compose:
-    """Return a strong augmentation: an enlarged part of the image, and a random mirror image."""
+    """Return a strong augmentation: enlarge a random part of the image, mirror at random."""
     return Compose(ResizedCrop(scale), Flip())

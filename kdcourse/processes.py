@@ -1,10 +1,10 @@
-"""Many processes that train together under ``torchrun``: who is there, and what all of them need.
+"""Processes that train together under ``torchrun``: who is there, and what they all need.
 
 >>> with joined() as device:                    # torchrun --nproc-per-node 2 train.py
 ...     fit(student, train, objective, teacher=teacher, device=device)
 
-:func:`kdcourse.training.fit` gives every process its share of each batch. Everything here does
-nothing, or the obvious, where there is one process only.
+:func:`kdcourse.training.fit` gives every process its share of each batch. With a single process,
+everything here does nothing, or the obvious thing.
 """
 
 import os
@@ -26,17 +26,17 @@ class LostProcessError(RuntimeError):
 
 
 def count() -> int:
-    """Number of processes that train together; 1 without ``torchrun``."""
+    """Return the number of processes that train together, which is 1 without ``torchrun``."""
     return distributed.get_world_size() if _together() else 1
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Return the number of this process, counted from 0."""
     return distributed.get_rank() if _together() else 0
 
 
 def part() -> tuple[int, int]:
-    """This process's number and how many there are: its part of every batch."""
+    """Return this process's part of every batch: its number, and how many processes there are."""
     return rank(), count()
 
 
@@ -50,11 +50,12 @@ def joined(device: torch.device | str | None = None) -> Iterator[torch.device | 
     """Join the processes that ``torchrun`` has started, and leave them at the end.
 
     Args:
-        device: of every process; without one, a GPU of its own where there is one for each
-            process of this machine (they talk by NCCL), else the CPU (gloo).
+        device: Device of every process. By default, each process gets a GPU of its own where the
+            machine has enough of them (the processes then talk through NCCL), otherwise the CPU
+            (through gloo).
 
     Yields:
-        The device of this process; ``device`` itself where ``torchrun`` has started nothing.
+        The device of this process; ``device`` itself where ``torchrun`` has not started it.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield device
@@ -67,9 +68,9 @@ def joined(device: torch.device | str | None = None) -> Iterator[torch.device | 
         place = torch.device("cuda", local)
         torch.cuda.set_device(place)
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
-    # About the weights of a convolution on a single channel, which have two equal layouts.
+    # The warning concerns convolutions on a single channel, whose weights have two equal layouts.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-    # torchrun ends the others when one has failed.
+    # When a process fails, torchrun ends the others by this signal.
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
         yield place
@@ -81,15 +82,15 @@ def joined(device: torch.device | str | None = None) -> Iterator[torch.device | 
 def all_samples(embeddings: Tensor) -> Tensor:
     """Gather the samples of all processes, in the order of their ranks.
 
-    Gradients reach this process's own samples only, multiplied by the number of processes: after
-    ``DistributedDataParallel`` has averaged them, they are those of one process with the whole
-    batch. That needs no communication backward, since every process has the same loss.
+    Gradients reach this process's own samples only, multiplied by the number of processes: once
+    ``DistributedDataParallel`` has averaged them, they equal those of one process with the whole
+    batch. The backward pass needs no communication for it, since all processes have the same loss.
 
     Args:
-        embeddings: ``(N, …)``; N may differ between the processes.
+        embeddings: This process's samples ``(N, …)``; N may differ between processes.
 
     Returns:
-        All of them; the same tensor where there is one process only.
+        The samples of all processes; with a single process, the same tensor.
     """
     processes = count()
     if processes == 1:
@@ -109,14 +110,14 @@ def all_samples(embeddings: Tensor) -> Tensor:
 
 
 def total_samples(samples: Tensor) -> int:
-    """Number of samples of all processes, from each one's ``(N, …)``."""
+    """Return the number of samples of all processes together, given this one's ``(N, …)``."""
     if count() == 1:
         return len(samples)
     return int(total(torch.tensor(len(samples), device=samples.device)))
 
 
 def total(values: Tensor) -> Tensor:
-    """Sum over all processes."""
+    """Return the sum of a tensor over all processes."""
     if count() == 1:
         return values
     summed = values.detach().clone()
@@ -125,7 +126,7 @@ def total(values: Tensor) -> Tensor:
 
 
 def means(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Mean of every scalar over all processes."""
+    """Return the mean of every scalar over all processes."""
     if count() == 1:
         return values
     summed = total(torch.stack([value.float() for value in values.values()]))
@@ -133,7 +134,7 @@ def means(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_main(function: Callable[[], Value]) -> Value:
-    """Let the main process call a function, and return its result, or its error, in all."""
+    """Let the main process call a function; return its result, or raise its error, in all."""
     if count() == 1:
         return function()
     answer: list[Any] = [None, None]
@@ -149,17 +150,17 @@ def from_main(function: Callable[[], Value]) -> Value:
 
 
 def same_buffers(module: nn.Module) -> None:
-    """Take over the main process's buffers: each has seen other samples in its batch norms."""
-    _from_main(module.buffers())
+    """Copy the main process's buffers: batch norm has seen different samples in every process."""
+    _broadcast(module.buffers())
 
 
 def same_weights(module: nn.Module) -> None:
-    """Take over the main process's weights and buffers."""
-    _from_main([*module.parameters(), *module.buffers()])
+    """Copy the main process's weights and buffers."""
+    _broadcast([*module.parameters(), *module.buffers()])
 
 
 def wait() -> None:
-    """Wait until all processes have come here."""
+    """Wait until all processes have reached this point."""
     if count() > 1:
         distributed.barrier()
 
@@ -168,8 +169,11 @@ def wait() -> None:
 def losses_told(advice: str) -> Iterator[None]:
     """Turn the errors of a broken connection into one that says what has happened.
 
+    Args:
+        advice: How to go on, for the message.
+
     Raises:
-        LostProcessError: with ``advice`` on how to go on.
+        LostProcessError: Another process has ended.
     """
     try:
         yield
@@ -182,7 +186,7 @@ def losses_told(advice: str) -> Iterator[None]:
         raise _lost(advice) from error
 
 
-def _from_main(tensors: Iterable[Tensor]) -> None:
+def _broadcast(tensors: Iterable[Tensor]) -> None:
     if count() > 1:
         for tensor in tensors:
             distributed.broadcast(tensor.detach(), 0)
@@ -190,7 +194,7 @@ def _from_main(tensors: Iterable[Tensor]) -> None:
 
 def _lost(advice: str) -> LostProcessError:
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so that there is time to say it
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # leave time for the message
     return LostProcessError(f"another process has ended; {advice}")
 
 

@@ -111,7 +111,7 @@ def test_every_option_reaches_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "fit", fitted)
     arguments = "--augment Flip() --batch-size 25 --learning-rate 0.2 --weight-decay 0.01 --seed 3"
     arguments += " --momentum 0.8 --no-nesterov --autocast --compile --channels-last"
-    arguments += " --accumulate 2 --schedule at_epochs([2],factor=0.5)"
+    arguments += " --accumulate 2 --clip 3 --schedule at_epochs([2],factor=0.5)"
     train(tmp_path, *arguments.split(), epochs=4)
     expected = {
         "epochs": 4,
@@ -123,6 +123,7 @@ def test_every_option_reaches_the_training(tmp_path, monkeypatch):
         "compile": True,
         "channels_last": True,
         "accumulate": 2,
+        "clip": 3.0,
         "device": torch.device("cpu"),
         "on_interrupt": "raise",
     }
@@ -176,7 +177,8 @@ def test_schedules(text, expected):
         "--autocast bfloat16",
         "--views Independent(pad_crop_flip())",
         "--views FunctionMatching(crop_flip()) --cache 2 --loss LogitKD()",
-        "--teacher Ensemble(pretrained('res16'),ClosedTeacher(pretrained('res16'),top_k=3))",
+        "--teacher Ensemble(pretrained('res16'),"
+        "ClosedTeacher(pretrained('res16-augmented'),top_k=3))",
         "--teacher MomentumTeacher(momentum=mean_teacher_momentum())",
         "--teacher MomentumTeacher(momentum=0.9) --views CrossedViews(ResizedCrop()) "
         "--loss SelfDistillation()",

@@ -38,10 +38,10 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
     [
         (["--student", "plain"], "--student: unknown model 'plain'"),
         (["--student", "resnet21"], "--student: depth of a CIFAR ResNet"),
-        (["--student", "LogitKD()"], "--student: "),
+        (["--student", "LogitKD()"], "--student: 'LogitKD()' makes none of the nets that --help"),
         (["--loss", "LogitKDD()"], "--loss: 'LogitKDD' at character 1: there is no such name; did"),
         (["--loss", "ce + 4*kd"], "--loss: 'ce' at character 1: there is no such name"),
-        (["--loss", "Flip()"], "--loss: 'Flip()' is no sum of terms"),
+        (["--loss", "Flip()"], "--loss: 'Flip()' makes none of the terms that --help lists"),
         ([*TAUGHT, "CrossEntropy() + LogitKD(0)"], "at character 18: temperature must be"),
         ([*TAUGHT, "CrossEntropy() - LogitKD()"], "at character 1: understood are calls"),
         ([*TAUGHT, "LogitKD(temprature=2)"], "argument 'temprature'; did you mean temperature?"),
@@ -57,7 +57,7 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
         (["--teacher", "Ensemble()", "--loss", "LogitKD()"], "an ensemble needs at least one"),
         (["--teacher", "Ensemble(3)", "--loss", "LogitKD()"], "--teacher: 'Ensemble(3)' at char"),
         (["--teacher", "ClosedTeacher()", "--loss", "LogitKD()"], "missing 1 required positional"),
-        (["--teacher", "CrossEntropy()", "--loss", "LogitKD()"], "--teacher: 'CrossEntropy()' is"),
+        (["--teacher", "CrossEntropy()", "--loss", "LogitKD()"], "--teacher: 'CrossEntropy()' ma"),
         (
             ["--teacher", "ClosedTeacher(pretrained('res16'))", "--loss", "FeatureHint('stage1')"],
             "--loss: a closed teacher shows probabilities only, not the layers stage1",
@@ -71,7 +71,7 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
             ["--teacher", "res16", "--loss", "LogitKD()", "--data", "cifar10"],
             "--teacher: res16 was",
         ),
-        (["--teacher", "resnet8", "--loss", "LogitKD()"], "--teacher-weights: resnet8 makes 1 net"),
+        (["--teacher", "resnet8", "--loss", "LogitKD()"], "--teacher-weights: 'resnet8' makes 1 n"),
         (["--teacher-weights", "x"], "--teacher-weights: there is no --teacher"),
         ([*TAUGHT, "LogitKD()", "--teacher-weights", "x"], "--teacher-weights: x cannot be read"),
         (["--data", "cifar1000"], "--data: unknown data set 'cifar1000'"),
@@ -87,7 +87,9 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
         ),
         (["--augment", "PadCrop(-3)"], "--augment: "),
         (["--augment", "2*Flip()"], "--augment: '2*Flip()' at character 1: only numbers"),
-        (["--augment", "3"], "--augment: "),
+        (["--augment", "3"], "--augment: '3' makes none of the augmentations that --help lists"),
+        (["--augment", "Consistent(Flip())"], "--augment: 'Consistent(Flip())' makes none of the"),
+        (["--augment", "one_cycle"], "--augment: 'one_cycle' makes none of the augmentations"),
         (["--views", "same"], "--views: 'same' at character 1: there is no such name"),
         (["--views", "Consistent(Flip())"], "--views: there is no teacher"),
         (
@@ -99,7 +101,7 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
             "--views: FunctionMatching(augment=Flip(probability=0.5)) shows no labels, which",
         ),
         ([*TAUGHT, "LogitKD()", "--cache", "-1"], "--cache: the value must"),
-        (["--cache", "3"], "--"),
+        (["--cache", "3"], "--cache: there is no --teacher whose answers could be kept"),
         (
             ["--teacher", "MomentumTeacher()", *CACHED],
             "--cache: a teacher that follows its student says something else every time",
@@ -118,7 +120,11 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
         (["--momentum", "1"], "--momentum: the value must"),
         (["--momentum", "0"], "--nesterov: needs a momentum above 0"),
         (["--schedule", "stairs"], "--schedule: 'stairs' at character 1: there is no such name"),
-        (["--schedule", "3"], "--schedule: '3' is no schedule"),
+        (["--schedule", "3"], "--schedule: '3' makes none of the schedules that --help lists"),
+        (["--schedule", "Flip()"], "--schedule: 'Flip()' makes none of the schedules"),
+        (["--schedule", "at_epochs"], "--schedule: 'at_epochs' at character 1: write at_epochs()"),
+        (["--schedule", "one-cycle"], "--help lists the names; did you mean one_cycle?"),
+        (["--clip", "0"], "--clip: clip must be finite and lie in (0.0, inf), got 0.0"),
         (
             ["--schedule", "at_epochs()"],
             "'at_epochs()' at character 1: at_epochs() mis",
@@ -179,11 +185,13 @@ def test_weights_of_another_net_are_refused(tmp_path):
     }
     prepare(Options(**given, teacher="plain2"))
     for teacher in ("plain3", "plain1", "res2"):
-        with pytest.raises(OptionError, match=r"--teacher-weights: .* of another net: its st"):
+        with pytest.raises(OptionError, match=r"--teacher-weights: .* another net: .*\bst\w+\.0"):
             prepare(Options(**given, teacher=teacher))
-    with pytest.raises(OptionError, match=r"--teacher-weights: .* needs as many safe"):
+    with pytest.raises(
+        OptionError, match=r"--teacher-weights: .* 2 net\(s\) and takes as many .* got 1"
+    ):
         prepare(Options(**given, teacher="Ensemble(plain(2), by_name('plain2'))"))
-    with pytest.raises(OptionError, match="no net in 'plain2' is left for"):
+    with pytest.raises(OptionError, match=r"--teacher-weights: 'plain2' makes 1 .* got 2"):
         prepare(Options(**{**given, "teacher_weights": (str(file),) * 2}, teacher="plain2"))
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save
 
 from kdcourse import metrics, models, processes
-from kdcourse.data import Images, Splits, from_torchvision
+from kdcourse.data import Splits, from_torchvision
 from kdcourse.teachers import CachedLessons
 from kdcourse.train import dry_run, recipes
 from kdcourse.train.options import OptionError, Options, blaming, dashed, from_toml, read_toml
 from kdcourse.train.parser import parser
 from kdcourse.train.plan import Plan, prepare
-from kdcourse.train.record import Record, check_tensorboard
+from kdcourse.train.record import Record, summary_writer
 from kdcourse.train.shape import data_set
 from kdcourse.training import History, checkpoint, choose_device, fit
 from kdcourse.training.checkpoint import write
@@ -55,27 +55,27 @@ def run(options: Options) -> dict[str, Any] | None:
     """Train by options, or go on where such a training was stopped.
 
     Args:
-        options: of the training; ``out`` is the folder to write to.
+        options: The options of the training; ``out`` is the folder to write to.
 
     Returns:
         What stands in ``result.json``; None in all processes but the main one.
 
     Raises:
-        OptionError: naming the option that cannot work, before any work is begun.
-        LostProcessError: another process has ended.
+        OptionError: The message names the option that cannot work, before any work is begun.
+        LostProcessError: Another process has ended.
     """
     if not options.out:
         raise OptionError("--out: say which folder to write to")
     if options.tensorboard:
         with blaming("tensorboard"):
-            check_tensorboard()
+            summary_writer()
     plan, folder = prepare(options), Path(options.out)
     advice = f"the same command resumes from {folder / CHECKPOINT}"
     with processes.joined(options.device) as device, processes.losses_told(advice):
         result = processes.from_main(lambda: _open(folder, options))
         if result is None:
             splits = _load(options)
-            if not plan.shape.known:
+            if plan.guessed:
                 plan = prepare(options, splits.train)
             processes.from_main(lambda: write(folder / OPTIONS, options.toml().encode()))
             result = _train(plan, splits, choose_device(device), folder)
@@ -87,7 +87,7 @@ def _open(folder: Path, options: Options) -> dict[str, Any] | None:
     """Make the folder, and return the result that is there already, if any.
 
     Raises:
-        OptionError: a run was begun there with other settings.
+        OptionError: A run was begun there with other settings.
     """
     path = folder / OPTIONS
     try:
@@ -144,13 +144,14 @@ def _train(plan: Plan, splits: Splits, device: torch.device, folder: Path) -> di
     with ExitStack() as stack:
         record = None
         if processes.is_main():
-            rows = _rows(folder / CHECKPOINT)
-            record = stack.enter_context(Record(folder, rows, tensorboard=options.tensorboard))
+            path = folder / CHECKPOINT
+            rows = checkpoint.load(path)["rows"] if path.is_file() else []
+            record = Record(folder, rows, tensorboard=options.tensorboard)
+            stack.enter_context(closing(record))
         history = fit(
             plan.student,
-            **_lessons(plan, splits.train, device, folder / CACHE),
+            **_lessons(plan, splits, device, folder / CACHE),
             objective=plan.objective,
-            validation=splits.validation if len(splits.validation) else None,
             checkpoint=folder / CHECKPOINT,
             on_interrupt="raise",
             log=record,
@@ -158,20 +159,16 @@ def _train(plan: Plan, splits: Splits, device: torch.device, folder: Path) -> di
     return processes.from_main(lambda: _finish(plan, splits, history, device, folder))
 
 
-def _rows(path: Path) -> list[dict[str, float]]:
-    """Return the rows of the epochs that a checkpoint holds."""
-    return checkpoint.load(path)["rows"] if path.is_file() else []
-
-
-def _lessons(plan: Plan, train: Images, device: torch.device, path: Path) -> dict[str, Any]:
+def _lessons(plan: Plan, splits: Splits, device: torch.device, path: Path) -> dict[str, Any]:
     """Return what :func:`fit` learns from, by whom, and how."""
     options, knobs = plan.options, {**plan.knobs, "device": device}
+    knobs["validation"] = splits.validation if len(splits.validation) else None
     if not options.cache:
-        return {"train": train, "teacher": plan.teacher, **knobs}
+        return {"train": splits.train, "teacher": plan.teacher, **knobs}
     assert plan.teacher is not None
     lessons = CachedLessons(
         plan.teacher.to(device),
-        train.to(device),
+        splits.train.to(device),
         views=knobs.pop("views"),
         epochs=options.cache,
         batch_size=options.batch_size,

@@ -15,8 +15,8 @@ from kdcourse.data import Images, replay
 from kdcourse.metrics import evaluation_mode
 from kdcourse.teachers import CachedLessons
 from kdcourse.train.plan import Plan
-from kdcourse.training.learner import Batch
-from kdcourse.training.run import Run
+from kdcourse.training import Knobs, Run
+from kdcourse.training.epochs import Batch, Epochs
 
 WARM_UP, TIMED = 2, 5  # steps
 
@@ -26,23 +26,23 @@ def report(plan: Plan) -> str:
 
     These steps change the student. Nothing is read or written.
     """
-    options, shape = plan.options, plan.shape
-    image = torch.zeros(1, shape.channels, shape.size, shape.size)
+    options, (count, channels, *size) = plan.options, plan.images.pixels.shape
+    image = plan.images[:1].inputs()
     lines = [f"{'':10}{'parameters':>14}{'multiply-adds per image':>26}"]
     for name, model in (("student", plan.student), ("teacher", plan.teacher)):
         if model is not None:
             adds = multiply_adds(model, image)
-            count = sum(p.numel() for p in _own(model))
-            lines.append(f"{name:10}{count:>14,}{adds:>26,}")
+            parameters = sum(p.numel() for p in _own(model))
+            lines.append(f"{name:10}{parameters:>14,}{adds:>26,}")
     images = _random_images(plan)
     memory = _memory(plan, images)
     first, later = _seconds_per_step(plan, images)
     steps = plan.steps_an_epoch
-    known = "" if shape.known else " (guessed: this set is not known before it is read)"
-    lines += ["", *(f"{name:32}{_size(size):>12}" for name, size in memory.items()), ""]
+    known = " (guessed: this set is not known before it is read)" if plan.guessed else ""
+    lines += ["", *(f"{name:32}{_size(bytes):>12}" for name, bytes in memory.items()), ""]
     lines += [
-        f"{shape.images:,} images of {shape.channels} x {shape.size} x {shape.size}{known}",
-        f"{steps:,} steps of {options.batch_size} images an epoch, on {plan.device}",
+        f"{count:,} images of {channels} x {size[0]} x {size[1]}{known}",
+        f"{steps:,} steps of {options.batch_size} images an epoch, on {plan.knobs['device']}",
         f"about {_duration(steps * first)} an epoch ({1000 * first:.1f} ms a step)",
     ]
     different = options.epochs
@@ -79,28 +79,22 @@ def kept_for_backward(step: Callable[[], Any], weights: Iterable[Tensor]) -> int
 
 def _memory(plan: Plan, images: Images) -> dict[str, int]:
     """Return bytes by what they are for, after one step on one part of a batch."""
-    options, shape = plan.options, plan.shape
+    options, known = plan.options, plan.images
     run = _run(replace(plan, knobs={**plan.knobs, "accumulate": 1}), plan.teacher)
     part = math.ceil(options.batch_size / options.accumulate)
-    batch = next(iter(images.batches(part, **_seen(plan))))
+    batch = next(iter(_batches(plan, images, part)))
     learned = [*run.student.parameters(), *run.objective.parameters()]
     activations = kept_for_backward(lambda: run.step(*batch), learned)
-    states = [
-        value
-        for state in run.optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, Tensor)
-    ]
+    states = [value for state in run.optimizer.state.values() for value in state.values()]
+    counted = "batch" if part == options.batch_size else "part"
     sizes = {
         "weights": _bytes([*learned, *run.student.buffers()]),
         "gradients": _bytes(p.grad for p in learned if p.grad is not None),
-        "optimiser state": _bytes(states),
-        "activations of one batch" if part == options.batch_size else "activations of one part": (
-            activations
-        ),
+        "optimiser state": _bytes(value for value in states if isinstance(value, Tensor)),
+        f"activations of one {counted}": activations,
         "teacher": _bytes(plan.teacher.parameters()) if plan.teacher is not None else 0,
-        "training images": shape.images * (shape.channels * shape.size**2 + 8),
-        "kept answers of the teacher": 4 * options.cache * shape.images * shape.classes,
+        "training images": known.pixels.numel() + 8 * len(known),
+        "kept answers of the teacher": 4 * options.cache * len(known) * len(known.classes),
     }
     return {name: size for name, size in sizes.items() if size}
 
@@ -109,12 +103,12 @@ def _seconds_per_step(plan: Plan, images: Images) -> tuple[float, float]:
     """Return the time of a step, and of one that finds the teacher's answers in the cache."""
     options = plan.options
     if not options.cache:
-        batches = images.batches(options.batch_size, **_seen(plan))
+        batches = _batches(plan, images, options.batch_size)
         seconds = _timed(_run(plan, plan.teacher), batches)
         return seconds, seconds
     assert plan.teacher is not None
     lessons = CachedLessons(
-        plan.teacher.to(plan.device),
+        plan.teacher.to(images.device),
         images,
         views=plan.knobs["views"],
         epochs=1,
@@ -138,27 +132,23 @@ def _timed(run: Run, batches: Iterable[Batch]) -> float:
 
 
 def _run(plan: Plan, teacher: nn.Module | None) -> Run:
-    student = plan.student.to(plan.device).train()
+    student = plan.student.to(plan.knobs["device"]).train()
     steps = 10**6  # more than are taken
-    knobs = {k: v for k, v in plan.knobs.items() if k not in ("augment", "views")}
-    return Run(student, plan.objective, teacher, steps=steps, **knobs)
+    return Run(student, plan.objective, teacher, steps=steps, **plan.knobs)
 
 
-def _seen(plan: Plan) -> dict[str, Any]:
-    """Return what is done to the images of a batch."""
-    return {name: plan.knobs[name] for name in ("augment", "views")}
+def _batches(plan: Plan, images: Images, size: int) -> Iterable[Batch]:
+    """Return the batches of an epoch of these images, as the student and the teacher see them."""
+    return Epochs(images, images.device, Knobs(**{**plan.knobs, "batch_size": size})).batches(0)
 
 
 def _random_images(plan: Plan) -> Images:
     """Make as many images as the timed steps need, on the device."""
-    shape, draw = plan.shape, replay(0)
-    number = plan.options.batch_size * (WARM_UP + TIMED)
-    size = (number, shape.channels, shape.size, shape.size)
-    pixels = torch.randint(256, size, generator=draw, dtype=torch.uint8)
-    target = torch.randint(shape.classes, (number,), generator=draw)
-    half = (0.5,) * shape.channels
-    names = tuple(str(label) for label in range(shape.classes))
-    return Images(pixels, target, names, half, half).to(plan.device)
+    known, draw = plan.images, replay(0)
+    count = plan.options.batch_size * (WARM_UP + TIMED)
+    pixels = torch.randint(256, (count, *known.pixels.shape[1:]), generator=draw, dtype=torch.uint8)
+    target = torch.randint(len(known.classes), (count,), generator=draw)
+    return replace(known, pixels=pixels, target=target).to(plan.knobs["device"])
 
 
 def _own(model: nn.Module) -> list[Tensor]:

@@ -6,98 +6,108 @@ augmentations, views, schedules. What they are given is bound by Python itself.
 """
 
 import ast
-import collections.abc
-import difflib
 import inspect
 import operator
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
-from typing import Any, NoReturn, get_origin, get_type_hints
+from typing import Any, NoReturn
 
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 import kdcourse
 from kdcourse import models
 from kdcourse.objective import Objective, Term
+from kdcourse.train.options import meant
 from kdcourse.training.teacher import Teacher
 
+Maker = Callable[..., Any]
 # Files whose public names only make things.
 ROOMS = {"augmentation": "augmentations", "tips": "views", "training.schedules": "schedules"}
-ALWAYS = ("channels", "classes", "seed")  # bound also where a default stands
-OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
+ALWAYS = ("channels", "classes", "seed")  # filled in also where a default stands
+OPERATORS: dict[type, Maker] = {
     ast.Add: operator.add,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
+UNDERSTOOD = (
+    "understood are calls of public names, literals, sums and products, such as "
+    "CrossEntropy() + 4 * LogitKD(temperature=4); --help lists the names"
+)
 
 
 @cache
-def words() -> dict[str, dict[str, Callable[..., Any]]]:
-    """Return the public names that an option may say, by what they make."""
-    found: dict[str, dict[str, Callable[..., Any]]] = {}
+def words() -> dict[str, tuple[str, Maker]]:
+    """Return what each public name that an option may say makes, and the class or function."""
+    found = {}
     for name, module in sorted(kdcourse.public_names().items()):
-        value = getattr(import_module(module), name)
-        kind = ROOMS.get(module.removeprefix("kdcourse.")) or _makes(value)
+        maker = getattr(import_module(module), name)
+        kind = ROOMS.get(module.removeprefix("kdcourse.")) or _makes(maker)
         if kind is not None:
-            found.setdefault(kind, {})[name] = value
+            found[name] = kind, maker
     return found
 
 
-def _makes(value: Any) -> str | None:
-    """Say what a class or function makes; None if it does anything else, such as training."""
-    made = value if isinstance(value, type) else get_type_hints(value).get("return")
-    if get_origin(made) is collections.abc.Callable:
-        return "schedules"
+def _makes(maker: Maker) -> str | None:
+    """Say what a class or function makes; None if it may do anything else, such as training."""
+    made: Any = maker
+    if not isinstance(maker, type):
+        signature = inspect.signature(maker)
+        made = None if "checkpoint" in signature.parameters else signature.return_annotation
+    if made == Callable[[int], float]:
+        return "momenta"
     if not isinstance(made, type) or not issubclass(made, nn.Module):
-        return None
-    if "checkpoint" in inspect.signature(value).parameters:
         return None
     if issubclass(made, Objective):
         return "terms" if issubclass(made, Term) and made.loss is not Term.loss else None
-    if issubclass(made, Teacher) or value.__name__ == "pretrained":
-        return "teachers" if made is not Teacher or value is not Teacher else None
+    if issubclass(made, Teacher):
+        return "teachers" if made.show is not Teacher.show else None
     return "nets"
 
 
-def read(text: str, given: Mapping[str, Any] | None = None) -> Any:
-    """Return what an expression makes.
-
-    Args:
-        text: The expression.
-        given: What the command knows, by the names of parameters (``student``, ``classes``): it is
-            bound to them where the text leaves them out, and may be named in it.
-
-    Raises:
-        ValueError: The text cannot be read, or Python refuses what it says; the message says where.
-    """
-    return Reader(text, given or {}).made
+def is_schedule(maker: Maker) -> bool:
+    """Whether ``fit`` calls a function itself, so that an option says its bare name."""
+    return inspect.signature(maker).return_annotation is LRScheduler
 
 
 class Reader:
     """Reads one expression.
 
+    Args:
+        text: The expression.
+        given: What the command knows, by the names of parameters (``student``, ``classes``): it is
+            bound to them where the text leaves them out, and may be named in it.
+        kinds: What the expression may make (:func:`words`); anything if nothing is said.
+
     Attributes:
         made: What it makes.
         nets: The nets that were made on the way, in the order of their names, with fresh weights.
+
+    Raises:
+        ValueError: The text cannot be read, or Python refuses what it says; the message says where.
     """
 
-    def __init__(self, text: str, given: Mapping[str, Any]):
+    def __init__(self, text: str, given: Mapping[str, Any], *kinds: str):
         self.given, self.nets = given, list[nn.Module]()
-        self.words = {name: w for kind in words().values() for name, w in kind.items()}
-        self.line = " ".join(text.split("\n")).strip()
+        self.line = " ".join(text.split("\n")).lstrip()
+        self.blanks = len(text) - len(self.line)  # which Python would refuse
         try:
             with warnings.catch_warnings():  # Python's, about odd literals
                 warnings.simplefilter("ignore")
-                tree = ast.parse(self.line, mode="eval")
-            self.made = self.value(tree.body)
+                body = ast.parse(self.line, mode="eval").body
+            self.made = self.value(body)
         except SyntaxError as error:
-            place = f" near character {error.offset}" if error.offset else ""
-            raise ValueError(f"{text!r} cannot be read{place}") from None
+            near = f" near character {self.blanks + error.offset}" if error.offset else ""
+            raise ValueError(f"{text!r} cannot be read{near}") from None
         except (RecursionError, MemoryError):
             raise ValueError("it is nested too deeply") from None
+        name = getattr(body.func if isinstance(body, ast.Call) else body, "id", "")
+        kind = "terms" if isinstance(self.made, Objective) else words().get(name, (None,))[0]
+        if kinds and kind not in kinds:
+            raise ValueError(f"{text!r} makes none of the {' or '.join(kinds)} that --help lists")
 
     def value(self, node: ast.expr) -> Any:
         """Return what a part of the expression stands for."""
@@ -108,96 +118,58 @@ class Reader:
                 return [self.value(part) for part in node.elts]
             case ast.Tuple():
                 return tuple(self.value(part) for part in node.elts)
-            case ast.UnaryOp(op=ast.USub()) if self.is_number(number := self.value(node.operand)):
+            case ast.UnaryOp(op=ast.USub()) if is_number(number := self.value(node.operand)):
                 return -number
             case ast.BinOp() if type(node.op) in OPERATORS:
-                return self.computed(node, self.value(node.left), self.value(node.right))
-            case ast.Call(func=ast.Name(id=name)):
-                return self.called(node, name)
+                pair = [self.value(node.left), self.value(node.right)]
+                if not all(is_number(part) or isinstance(part, Objective) for part in pair):
+                    self.fail(node, "only numbers and objectives can be added and multiplied")
+                return self.attempt(node, OPERATORS[type(node.op)], pair, {})
+            case ast.Call(func=ast.Name(id=name)) if name in words():
+                return self.called(node, words()[name][1])
             case ast.Name(id=name) if name in self.given:
                 return self.given[name]
-            case ast.Name(id=name) if name in words()["schedules"]:  # as fit takes it
-                return self.words[name]
-            case ast.Name(id=name):
-                self.fail(node, f"write {name}()" if name in self.words else self.unknown(name))
-        self.fail(node, "understood are calls of public names, literals, sums and products")
+            case ast.Name(id=name) if name in words():
+                maker = words()[name][1]
+                return maker if is_schedule(maker) else self.fail(node, f"write {name}()")
+            case ast.Call(func=ast.Name() as name) | (ast.Name() as name):
+                self.fail(name, f"there is no such name{meant(name.id, words())}; {UNDERSTOOD}")
+        self.fail(node, UNDERSTOOD)
 
-    def computed(self, node: ast.BinOp, left: Any, right: Any) -> Any:
-        """Return a sum, product or quotient of numbers and objectives, and of nothing else."""
-        if not all(self.is_number(part) or isinstance(part, Objective) for part in (left, right)):
-            self.fail(node, "only numbers and objectives can be added and multiplied")
-        try:
-            return OPERATORS[type(node.op)](left, right)
-        except (TypeError, ValueError, ArithmeticError) as error:
-            self.fail(node, str(error))
-
-    def called(self, node: ast.Call, name: str) -> Any:
-        """Return what a call of a public name makes."""
-        if name not in self.words:
-            self.fail(node.func, self.unknown(name))
+    def called(self, node: ast.Call, maker: Maker) -> Any:
+        """Return what a call makes, its arguments completed by what the command knows."""
         positional = [self.value(argument) for argument in node.args]
-        named = {}
-        for keyword in node.keywords:
-            if keyword.arg is None:  # **
-                self.fail(node, "understood are arguments one by one")
-            named[keyword.arg] = self.value(keyword.value)
-        maker = self.words[name]
+        named = {keyword.arg: self.value(keyword.value) for keyword in node.keywords}
+        if len(named) < len(node.keywords):
+            self.fail(node, "an argument stands there twice")
         known = inspect.signature(maker).parameters
-        try:
-            said = inspect.signature(maker).bind_partial(*positional, **named).arguments
-            needed = {n for n, p in known.items() if p.default is p.empty or n in ALWAYS}
-            rest = {n: v for n, v in self.given.items() if n in needed and n not in said}
-            made = maker(*positional, **named, **rest)
-        except Exception as error:  # a class may refuse in any way what it is given
-            close = [_meant(wrong, known) for wrong in named if wrong not in known]
-            self.fail(node, f"{error}{''.join(close)}")
+        first = [name for name, p in known.items() if p.kind is not p.KEYWORD_ONLY]
+        for name in known.keys() & self.given.keys() - {*named, *first[: len(positional)]}:
+            if name in ALWAYS or known[name].default is inspect.Parameter.empty:
+                named[name] = self.given[name]
+        made = self.attempt(node, maker, positional, named)
         if maker.__module__ == models.__name__:
             self.nets.append(made)
         return made
 
-    def unknown(self, name: str) -> str:
-        """Say that there is no such name, and which is closest."""
-        return f"there is no such name{_meant(name, self.words)}; --help lists those there are"
+    def attempt(self, node: ast.expr, maker: Maker, positional: Sequence, named: dict) -> Any:
+        """Return what a class or function makes, or say where that failed."""
+        try:
+            return maker(*positional, **named)
+        except Exception as error:  # it may refuse in any way what it is given
+            known = inspect.signature(maker).parameters
+            close = [meant(name, known) for name in named if name and name not in known]
+            self.fail(node, f"{error}{''.join(close)}")
 
     def fail(self, node: ast.expr, reason: str) -> NoReturn:
         """Refuse a part of the expression, and say where it stands."""
-        place = len(self.line.encode()[: node.col_offset].decode()) + 1
+        place = self.blanks + len(self.line.encode()[: node.col_offset].decode()) + 1
         found = textwrap.shorten(ast.get_source_segment(self.line, node) or "", 60)
-        raise ValueError(f"{found!r} at character {place}: {reason}")
-
-    @staticmethod
-    def is_number(value: Any) -> bool:
-        """Whether a value is an int or a float."""
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        close = meant(found.replace("-", "_"), words(), 0.8)  # pad-crop-flip is a difference
+        hint = close if reason == UNDERSTOOD else ""
+        raise ValueError(f"{found!r} at character {place}: {reason}{hint}")
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:
-    """Make the error for a name that does not exist, with the closest one that does."""
-    known = list(known)
-    return ValueError(
-        f"unknown {kind} {name!r}{_meant(name, known) or ';'} known: {', '.join(known)}"
-    )
-
-
-def described() -> str:
-    """List every name that an option may say, with its arguments, for ``--help``."""
-    lines = []
-    for kind, makers in words().items():
-        lines += [
-            f"{kind}:",
-            *(f"  {name}{_signature(maker)}" for name, maker in makers.items()),
-            "",
-        ]
-    return "\n".join(lines)
-
-
-def _signature(maker: Callable[..., Any]) -> str:
-    """Write the arguments of a class or function, without types."""
-    signature = inspect.signature(maker)
-    bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
-    return str(signature.replace(parameters=bare, return_annotation=signature.empty))
+def is_number(value: Any) -> bool:
+    """Whether a value is an int or a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,21 +1,24 @@
 """All options of a training: from the command line, from a TOML file, and to one."""
 
+import difflib
 import json
+import math
 import sys
-import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
-from kdcourse.checks import check_number
-from kdcourse.train.language import unknown
+from kdcourse.checks import ArgumentError, check_number
+from kdcourse.training.knobs import Knobs
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+OPTION = {"objective": "loss", "train": "data", "scheduler": "schedule"}  # by fit's argument
 
 
 class OptionError(ValueError):
@@ -24,22 +27,39 @@ class OptionError(ValueError):
 
 @contextmanager
 def blaming(option: str) -> Iterator[None]:
-    """Name an option in the errors that its value causes."""
+    """Name an option in the errors that its value causes: this one, unless the error names another.
+
+    The library's errors name an argument of :func:`kdcourse.training.fit`.
+    """
     try:
         yield
     except OptionError:
         raise
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise OptionError(f"--{option}: {error}") from error
+    except Exception as error:  # what an option makes may fail in any way
+        argument = error.argument if isinstance(error, ArgumentError) else option
+        found = OPTION.get(argument, argument)
+        raise OptionError(f"--{dashed(found) if found in NAMES else option}: {error}") from error
 
 
-def _option(default: Any, group: str, help: str, metavar: str = "", **rest: Any) -> Any:
-    return field(
-        default=default, metadata={"group": group, "help": help, "metavar": metavar, **rest}
-    )
+def meant(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """Return a question with the closest name that exists, if any is close."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=likeness)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
-NET, DATA, LEARN, RUN = "nets and objective", "data", "learning", "running"
+def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:
+    """Make the error for a name that does not exist, with those that do."""
+    known = list(known)
+    question = meant(name, known) or ";"
+    return ValueError(f"unknown {kind} {name!r}{question} known: {', '.join(known)}")
+
+
+def _option(default: Any, help: str, metavar: str = "", **rest: Any) -> Any:
+    return field(default=default, metadata={"help": help, "metavar": metavar, **rest})
+
+
+# In --help, by their first options.
+GROUPS = {"student": "nets and loss", "data": "data", "epochs": "learning", "device": "running"}
 
 
 @dataclass(frozen=True)
@@ -49,81 +69,71 @@ class Options:
     Options marked ``free`` may change between a run and its continuation.
     """
 
-    student: str = _option("", NET, "net to train: plain8, res16, resnet20, wrn-16-2, …", "NET")
+    student: str = _option("", "net to train: plain8, res16, resnet20, wrn-16-2, …", "NET")
     teacher: str = _option(
-        "none", NET, "who teaches: res16, resnet56, \"Ensemble(pretrained('res16'), …)\"", "TEACHER"
+        "none", "who teaches: res16, resnet56, \"Ensemble(pretrained('res16'), …)\"", "TEACHER"
     )
     teacher_weights: tuple[str, ...] = _option(
-        (), NET, "weights of the teacher's nets, in the order of their names", "FILE"
+        (), "weights of the teacher's nets, in the order of their names", "FILE"
     )
     loss: str = _option(
-        "CrossEntropy()",
-        NET,
-        "sum of terms: 'CrossEntropy() + 4 * LogitKD(temperature=4)'",
-        "TERMS",
+        "CrossEntropy()", "terms: 'CrossEntropy() + 4 * LogitKD(temperature=4)'", "TERMS"
     )
-    data: str = _option("fashion-mnist", DATA, "a classification set of torchvision", "NAME")
+    data: str = _option("fashion-mnist", "a classification set of torchvision", "NAME")
     data_root: str | None = _option(
-        None, DATA, "folder of the data ($KDCOURSE_DATA, or the course's)", "DIR", free=True
+        None, "folder of the data ($KDCOURSE_DATA, or the course's)", "DIR", free=True
     )
-    download: bool = _option(False, DATA, "fetch data that are missing", free=True)
-    images: int | None = _option(None, DATA, "train on so many images only", "N")
-    validation: int = _option(5000, DATA, "images held out to validate on; 0 for none", "N")
-    image_size: int | None = _option(None, DATA, "resize images to this height and width", "PX")
-    augment: str = _option("none", DATA, "augmentation: 'pad_crop_flip(4)'", "AUGMENTATION")
+    download: bool = _option(False, "fetch data that are missing", free=True)
+    images: int | None = _option(None, "train on so many images only", low=1)
+    validation: int = _option(5000, "images held out to validate on; 0 for none", low=0)
+    image_size: int | None = _option(None, "resize images to this height and width", "PX", low=1)
+    augment: str = _option("none", "augmentation: 'pad_crop_flip(4)'", "AUGMENTATION")
     views: str = _option(
-        "none", DATA, "what student and teacher see: 'FunctionMatching(crop_flip())'", "VIEW"
+        "none", "what student and teacher see: 'FunctionMatching(crop_flip())'", "VIEW"
     )
     cache: int = _option(
-        0, DATA, "replay so many different epochs, for which the teacher is asked once", "EPOCHS"
+        0, "replay so many epochs, for which the teacher is asked once", "EPOCHS", low=0
     )
-    epochs: int = _option(15, LEARN, "passes through the images", "N")
-    batch_size: int = _option(128, LEARN, "images a step, of all processes together", "N")
-    accumulate: int = _option(1, LEARN, "make each step in so many parts, to save memory", "N")
-    learning_rate: float = _option(0.1, LEARN, "peak of the schedule", "X")
+    epochs: int = _option(Knobs.epochs, "passes through the images", low=1)
+    batch_size: int = _option(Knobs.batch_size, "images a step, of all processes together", low=1)
+    accumulate: int = _option(
+        Knobs.accumulate, "make each step in so many parts, to save memory", low=1
+    )
+    learning_rate: float = _option(Knobs.learning_rate, "peak of the schedule", low=0, high=1e6)
     schedule: str = _option(
-        "one_cycle", LEARN, "of the learning rate: 'at_epochs([150, 180])'", "SCHEDULE"
+        "one_cycle", "of the learning rate: 'at_epochs([150, 180])'", "SCHEDULE"
     )
-    weight_decay: float = _option(5e-4, LEARN, "of SGD", "X")
-    momentum: float = _option(0.9, LEARN, "of SGD; one-cycle swings by 0.05 around it", "X")
-    nesterov: bool = _option(True, LEARN, "Nesterov's form of momentum")
-    seed: int = _option(0, LEARN, "of initial weights, order, augmentation", "N")
+    weight_decay: float = _option(Knobs.weight_decay, "of SGD", low=0, high=1e6)
+    momentum: float = _option(0.9, "of SGD; one_cycle swings by 0.05 around it", low=0, high=1)
+    nesterov: bool = _option(True, "Nesterov's form of momentum")
+    clip: float | None = _option(Knobs.clip, "largest norm of the gradient")
+    seed: int = _option(Knobs.seed, "of initial weights, order, augmentation", low=0)
     device: str | None = _option(
-        None, RUN, "cpu, cuda, cuda:1 or mps; the best there is by default", "NAME", free=True
+        Knobs.device, "cpu, cuda, cuda:1 or mps; the best by default", "NAME", free=True
     )
     autocast: str = _option(
-        "none", RUN, "mixed precision: none, auto, bfloat16 or float16", "DTYPE", bare="auto"
+        "none", "mixed precision: none, auto, bfloat16 or float16", "DTYPE", bare="auto"
     )
-    compile: bool = _option(False, RUN, "run the student through torch.compile", free=True)
-    channels_last: bool = _option(False, RUN, "keep images and weights channels last", free=True)
-    tensorboard: bool = _option(False, RUN, "write TensorBoard's files, too", free=True)
+    compile: bool = _option(Knobs.compile, "run the student through torch.compile", free=True)
+    channels_last: bool = _option(
+        Knobs.channels_last, "keep images and weights channels last", free=True
+    )
+    tensorboard: bool = _option(False, "write TensorBoard's files, too", free=True)
     out: str = _option(
-        "",
-        RUN,
-        "folder to write to, seen by all machines; the same command resumes there",
-        "DIR",
-        free=True,
+        "", "folder to write to, on all machines; the same command resumes", "DIR", free=True
     )
 
     def __post_init__(self) -> None:
         """Check what can be checked without making anything."""
         for spec in fields(self):
             with blaming(dashed(spec.name)):
-                _check_type(spec, getattr(self, spec.name))
-        least = {"validation": 0, "cache": 0, "seed": 0} | dict.fromkeys(
-            ("images", "image_size", "epochs", "batch_size", "accumulate"), 1
-        )
-        for name, low in least.items():
-            if (value := getattr(self, name)) is not None:
-                with blaming(dashed(name)):
-                    check_number("the value", value, low)
-        for name, high in (("learning_rate", 1e6), ("weight_decay", 1e6), ("momentum", 1.0)):
-            with blaming(dashed(name)):
-                check_number("the value", getattr(self, name), 0.0, high, open_high=True)
+                _check(spec, getattr(self, spec.name))
         if self.nesterov and self.momentum == 0:
             raise OptionError("--nesterov: needs a momentum above 0; say --no-nesterov")
         if not self.student:
             raise OptionError("--student: say which net to train")
+        if self.cache and self.teacher == "none":
+            raise OptionError("--cache: there is no --teacher whose answers could be kept")
         with blaming("autocast"):
             if self.autocast not in (choices := ("none", "auto", "bfloat16", "float16")):
                 raise unknown("dtype", self.autocast, choices)
@@ -156,7 +166,7 @@ def from_toml(table: dict[str, Any], source: str) -> dict[str, Any]:
     """Turn a table of a TOML file into fields of :class:`Options`.
 
     Raises:
-        OptionError: a key that is no option, naming the file.
+        OptionError: A key is no option; the message names the file.
     """
     known = [dashed(name) for name in NAMES]
     for key in table:
@@ -172,7 +182,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises:
-        OptionError: it cannot be read, naming the file and the place.
+        OptionError: It cannot be read; the message names the file and the place.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -180,16 +190,17 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise OptionError(f"{path}: {error}") from None
 
 
-def _check_type(spec: Field, value: Any) -> None:
-    """Require a value of a field's type; from a file, anything might come."""
-    kinds = get_args(spec.type) if isinstance(spec.type, types.UnionType) else (spec.type,)
-    if get_origin(spec.type) is tuple:
-        fits = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
-    elif spec.type is float:
-        fits = type(value) in (int, float)
-    else:
-        fits = type(value) in kinds
-    if not fits:
-        names = {"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false"}
-        wanted = next((names[k.__name__] for k in kinds if k.__name__ in names), "a list of texts")
-        raise ValueError(f"the value must be {wanted}, got {value!r}")
+KINDS = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
+
+
+def _check(spec: Field, value: Any) -> None:
+    """Require a value of a field's type and range; from a file, anything might come."""
+    kinds = get_args(spec.type) or (spec.type,)  # of int | None, or of tuple[str, ...]
+    if isinstance(spec.default, tuple):
+        if not (isinstance(value, tuple) and all(type(part) is str for part in value)):
+            raise ValueError(f"the value must be a list of texts, got {value!r}")
+    elif type(value) not in kinds and not (type(value) is int and float in kinds):
+        raise ValueError(f"the value must be {KINDS[kinds[0]]}, got {value!r}")
+    if "low" in spec.metadata and value is not None:
+        high = spec.metadata.get("high", math.inf)
+        check_number("the value", value, spec.metadata["low"], high, open_high=True)

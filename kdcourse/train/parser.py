@@ -1,11 +1,13 @@
 """The command line of ``python -m kdcourse train``, derived from :class:`Options`."""
 
 import argparse
+import inspect
 from dataclasses import Field, fields
+from pathlib import Path
 from typing import Any, get_args
 
-from kdcourse.train import language
-from kdcourse.train.options import Options, dashed
+from kdcourse.train.language import Maker, is_schedule, words
+from kdcourse.train.options import GROUPS, Options, dashed
 
 ABOUT = """Train a net, on labels or by a teacher; on a CPU, a GPU, or under torchrun on many.
 
@@ -37,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m kdcourse train",
         description=ABOUT,
-        epilog=EXAMPLES + language.described(),
+        epilog=EXAMPLES + described(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -54,12 +56,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print parameters, multiply-adds, memory and time, and write nothing",
     )
-    groups: dict[str, Any] = {}
+    group: Any = made
     for spec in fields(Options):
-        name = spec.metadata["group"]
-        if name not in groups:
-            groups[name] = made.add_argument_group(name)
-        _add(groups[name], spec)
+        if spec.name in GROUPS:
+            group = made.add_argument_group(GROUPS[spec.name])
+        _add(group, spec)
     return made
 
 
@@ -73,12 +74,34 @@ def _add(group: Any, spec: Field) -> None:
     if spec.type is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
         return
-    common["metavar"] = spec.metadata["metavar"]
-    kinds = [kind for kind in get_args(spec.type) or (spec.type,) if kind in (int, float)]
-    if kinds:
-        common["type"] = kinds[0]
+    for number, metavar in ((int, "N"), (float, "X")):
+        if number in (get_args(spec.type) or (spec.type,)):
+            common |= {"type": number, "metavar": metavar}
+    if spec.metadata["metavar"]:
+        common["metavar"] = spec.metadata["metavar"]
     if isinstance(spec.default, tuple):
         common["nargs"] = "+"
     if "bare" in spec.metadata:
         common |= {"nargs": "?", "const": spec.metadata["bare"]}
     group.add_argument(flag, **common)
+
+
+def described() -> str:
+    """List every name that an option may say, with its arguments, by what it makes."""
+    kinds: dict[str, list[str]] = {}
+    for name, (kind, maker) in words().items():
+        kinds.setdefault(kind, [f"{kind}:"]).append(f"  {name}{_arguments(maker)}")
+    return "\n\n".join("\n".join(lines) for lines in kinds.values())
+
+
+def _arguments(maker: Maker) -> str:
+    """Write the arguments of a class or function, without types."""
+    signature = inspect.signature(maker)
+    if is_schedule(maker):
+        return ""
+    shown = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in signature.parameters.values()
+        if not isinstance(parameter.default, Path)  # which is this machine's
+    ]
+    return str(signature.replace(parameters=shown, return_annotation=signature.empty))

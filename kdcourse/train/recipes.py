@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcourse.train.language import unknown
-from kdcourse.train.options import OptionError, from_toml, read_toml
+from kdcourse.train.options import OptionError, from_toml, read_toml, unknown
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 NOT_RUN = "not yet run here"

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from kdcourse.training.checkpoint import write
@@ -21,16 +20,14 @@ class Record:
     written anew from the checkpoint's rows, and no epoch is missing or there twice.
 
     Args:
-        folder: to write into.
-        rows: of the epochs that are finished.
-        tensorboard: write its files, too.
+        folder: The folder to write into.
+        rows: The rows of the epochs that are finished.
+        tensorboard: Whether to write TensorBoard's files, too.
     """
 
     def __init__(self, folder: Path, rows: Sequence[Row] = (), *, tensorboard: bool = False):
-        self.writer = _summary_writer() if tensorboard else None
         shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
-        if self.writer is not None:
-            self.writer = self.writer(str(folder / TENSORBOARD))
+        self.writer = summary_writer()(str(folder / TENSORBOARD)) if tensorboard else None
         write(folder / METRICS, b"")
         self.lines = open(folder / METRICS, "a", encoding="utf-8")  # noqa: SIM115 (closed below)
         for row in rows:
@@ -46,30 +43,19 @@ class Record:
                     self.writer.add_scalar(name, value, int(row["epoch"]))
             self.writer.flush()
 
-    def __enter__(self) -> "Record":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close all files."""
         self.lines.close()
         if self.writer is not None:
             self.writer.close()
 
 
-def check_tensorboard() -> None:
-    """Require that TensorBoard is installed.
+def summary_writer() -> Any:
+    """Return TensorBoard's writer.
 
     Raises:
-        ValueError: naming the extra that brings it.
+        ValueError: TensorBoard is not installed; the message names the extra that brings it.
     """
-    _summary_writer()
-
-
-def _summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

@@ -1,44 +1,23 @@
-"""Data sets by name, and what they hold."""
+"""Data sets by name, and what is known of them before they are read."""
 
-from dataclasses import dataclass, replace
+import torch
 
 from kdcourse import data
 from kdcourse.data import Images
-from kdcourse.train.language import unknown
-from kdcourse.train.options import OptionError, Options
+from kdcourse.train.options import OptionError, Options, unknown
 
-
-@dataclass(frozen=True)
-class Shape:
-    """What a data set holds.
-
-    Attributes:
-        images: in its training part, N.
-        channels: C.
-        size: height and width, pixels.
-        classes: K.
-        known: whether this is so; else it is a guess, until the data have been read.
-    """
-
-    images: int
-    channels: int
-    size: int
-    classes: int
-    known: bool = True
-
-
-SHAPES = {
-    "MNIST": Shape(60000, 1, 28, 10),
-    "FashionMNIST": Shape(60000, 1, 28, 10),
-    "KMNIST": Shape(60000, 1, 28, 10),
-    "QMNIST": Shape(60000, 1, 28, 10),
-    "USPS": Shape(7291, 1, 16, 10),
-    "CIFAR10": Shape(50000, 3, 32, 10),
-    "CIFAR100": Shape(50000, 3, 32, 100),
-    "SVHN": Shape(73257, 3, 32, 10),
-    "STL10": Shape(5000, 3, 96, 10),
+SHAPES = {  # training images, channels, height and width, classes
+    "MNIST": (60000, 1, 28, 10),
+    "FashionMNIST": (60000, 1, 28, 10),
+    "KMNIST": (60000, 1, 28, 10),
+    "QMNIST": (60000, 1, 28, 10),
+    "USPS": (7291, 1, 16, 10),
+    "CIFAR10": (50000, 3, 32, 10),
+    "CIFAR100": (50000, 3, 32, 100),
+    "SVHN": (73257, 3, 32, 10),
+    "STL10": (5000, 3, 96, 10),
 }
-GUESS = Shape(10000, 3, 32, 10, known=False)
+GUESS = (10000, 3, 32, 10)
 
 
 def data_set(name: str) -> str:
@@ -61,19 +40,28 @@ def _has_two_parts(name: str) -> bool:
     return True
 
 
-def shape_of(options: Options, name: str) -> Shape:
-    """Return what the data will hold, as far as is known before they are read."""
-    shape = SHAPES.get(name, GUESS)
-    size = shape.size if options.image_size is None else options.image_size
-    left = shape.images - options.validation
-    if shape.known and left < 1:
-        raise OptionError(f"--validation: {name} has {shape.images} images to train on")
-    if shape.known and options.images is not None and options.images > left:
+def blank(options: Options) -> tuple[Images, bool]:
+    """Return a training set with nothing on its images, which take no memory.
+
+    Args:
+        options: The options of the training.
+
+    Returns:
+        The images, and whether their shape is a guess, until the data have been read.
+    """
+    name = data_set(options.data)
+    count, channels, size, classes = SHAPES.get(name, GUESS)
+    guessed, left = name not in SHAPES, count - options.validation
+    if left < 1 and not guessed:
+        raise OptionError(f"--validation: {name} has {count} images to train on")
+    if options.images is not None and options.images > left and not guessed:
         raise OptionError(f"--images: there are {left} to train on")
-    return replace(shape, size=size, images=options.images or max(left, 1))
-
-
-def shape_of_images(images: Images) -> Shape:
-    """Return what a data set holds."""
-    _, channels, size, _ = images.pixels.shape
-    return Shape(len(images), channels, size, len(images.classes))
+    count, size = options.images or max(left, 1), options.image_size or size
+    images = Images(
+        torch.zeros((), dtype=torch.uint8).expand(count, channels, size, size),
+        torch.zeros((), dtype=torch.int64).expand(count),
+        tuple(map(str, range(classes))),
+        mean=(0.5,) * channels,
+        std=(0.5,) * channels,
+    )
+    return images, guessed
