@@ -359,13 +359,13 @@ class LogitKD(Term):
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the divergence between teacher and student."""
-        if lesson.taught.probabilities is None or lesson.taught.logits is not None:
-            taught = lesson.teacher_logits
-            loss: Callable[..., Tensor] = partial(kd_loss, divergence=self.divergence)
-        elif self.needs_logits:
-            raise ValueError(f"a teacher without logits cannot teach by {self!r}")
-        else:
-            taught, loss = lesson.taught.probabilities, kd_loss_from_probabilities
+        shown = lesson.taught
+        loss: Callable[..., Tensor] = partial(kd_loss, divergence=self.divergence)
+        taught = shown.logits
+        if taught is None:
+            taught, loss = shown.probabilities, kd_loss_from_probabilities
+            if taught is None or self.needs_logits:
+                raise ValueError(f"a teacher without logits cannot teach by {self!r}")
         if self.rows is not None:
             loss = partial(in_chunks, loss, rows=self.rows)
         return loss(lesson.student_logits, taught, temperature=self.temperature, scale=self.scale)

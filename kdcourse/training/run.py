@@ -113,7 +113,8 @@ class Run(Learner):
         whole = self._whole(target)
         self.optimizer.zero_grad(set_to_none=True)
         values: dict[str, Tensor] = {}
-        parts = zip(self._split(own), self._split(target), shown, strict=True)
+        split = (tensor.tensor_split(self.accumulate) for tensor in (own, target))
+        parts = zip(*split, shown, strict=True)
         for number, (seen, labels, taught) in enumerate(parts, 1):
             with self._gathered(number == self.accumulate):
                 with self._precision():
@@ -138,14 +139,12 @@ class Run(Learner):
         self, teachers: Sequence[Teacher], inputs: Tensor, target: Tensor
     ) -> Iterator[list[Outputs]]:
         """Yield what teachers show of every part of a batch, as far as the objective looks."""
-        for seen, labels in zip(self._split(inputs), self._split(target), strict=True):
+        split = (tensor.tensor_split(self.accumulate) for tensor in (inputs, target))
+        for seen, labels in zip(*split, strict=True):
             seen = self._formatted(seen)
             with self._precision():
                 shown = [show(teacher, seen, labels, self.objective) for teacher in teachers]
             yield shown
-
-    def _split(self, samples: Tensor) -> tuple[Tensor, ...]:
-        return samples.tensor_split(self.accumulate)
 
     def _whole(self, target: Tensor) -> Tensor | None:
         """Count samples and labels of a batch in all processes; None if this is all of it."""
