@@ -61,7 +61,8 @@ def test_a_loss_loads_no_training():
     assert not loaded & {"matplotlib", "torchvision", "sklearn", "torch_pruning"}
 
 
-def test_figures_load_no_benchmark():
+def test_figures_load_neither_claims_nor_benchmarks():
     loaded = loaded_by("from kdcourse import plots")
     assert "kdcourse.course.plots" in loaded
-    assert not [name for name in loaded if name.startswith("kdcourse.course.bench")]
+    others = ("kdcourse.course.bench", "kdcourse.course.claims", "kdcourse.training")
+    assert not [name for name in loaded if name.startswith(others)]

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from matplotlib.figure import Figure
 from kdcourse import logit
 from kdcourse.course import plots
 from kdcourse.course.bench.losses import Cost
-from kdcourse.course.claims import Claim, Effect, Result
+from kdcourse.course.claims import CLAIMS, Claim, Effect, Result, load
 from kdcourse.data import Images
 from kdcourse.motivation import Landscape
 from kdcourse.training import History
@@ -70,44 +72,89 @@ def test_the_map_shows_gains_over_labels_alone():
     assert [text.get_text() for text in figure.axes[0].texts] == ["1.00", "3.50"]
 
 
+def words(figure):
+    return [[text.get_text() for text in axis.texts] for axis in figure.axes]
+
+
 def test_effects_show_mean_interval_and_every_seed(result):
-    axis = plots.effects(result).axes[0]
+    figure = plots.effects(result)
     (estimate,) = result.estimates
-    assert sorted(axis.lines[0].get_xdata()) == [2.0, 3.0, 4.0, 5.0]
-    (segment,) = axis.collections[0].get_segments()
-    assert segment[:, 0] == pytest.approx([estimate.low, estimate.high])
-    assert "gain" in labels(axis)
-    assert "4 seeds" in axis.get_xlabel()
+    seeds, interval, mean, zero = figure.axes[0].lines
+    assert sorted(seeds.get_xdata()) == [2.0, 3.0, 4.0, 5.0]
+    assert list(interval.get_xdata()) == [estimate.low, estimate.high]
+    assert list(mean.get_xdata()) == [estimate.mean]
+    assert list(zero.get_xdata()) == [0, 0]
+    assert words(figure) == [["toy", "holds", "gain"]]
 
 
-def test_a_forest_draws_every_effect_once_in_the_panel_of_its_unit():
+@pytest.fixture
+def measured():
     effects = (
         Effect("more points", "a"),
         Effect("no points", "b"),
         Effect("fewer points", "c"),
-        Effect("a loss, in words that are too long for one line of the figure", "a", unit="nats"),
+        Effect("a loss", "a", unit="nats"),
         Effect("a cosine", "a", unit=""),
     )
     runs = {
         seed: {"a": 2.0 + 0.1 * seed, "b": seed - 1.5, "c": -2.0 - 0.1 * seed} for seed in range(4)
     }
-    result = Result(Claim("toy", "A toy.", 1, lambda lab: (), effects), runs)
-    figure = plots.forest(result, Result(Claim("none", "None.", 1, lambda lab: ()), runs))
+    return Result(Claim("toy", "A toy.", 1, lambda lab: (), effects), runs)
+
+
+def test_a_forest_draws_every_effect_once_in_the_panel_of_its_unit(measured):
+    figure = plots.forest(measured, Result(Claim("none", "None.", 1, lambda lab: ()), {}))
+    assert words(figure) == [
+        ["toy", "reversed", "more points", "no points", "fewer points"],
+        ["toy", "reversed", "a loss"],
+        ["toy", "reversed", "a cosine"],
+    ]
     points, nats, cosine = figure.axes
-    rows = [[text.get_text() for text in axis.get_yticklabels()] for axis in figure.axes]
-    assert rows[0] == ["toy: more points", "toy: no points", "toy: fewer points"]
-    assert ["\n" in row for (row,) in rows[1:]] == [True, False]
-    assert points.get_xlabel() == "difference, percentage points; logarithmic beyond ±1"
-    assert (nats.get_xlabel(), cosine.get_xlabel()) == ("difference, nats", "difference")
-    for place, (e, marker) in enumerate(zip(result.estimates[:3], "oDX", strict=True)):
+    assert [axis.get_xlabel() for axis in figure.axes] == [
+        "difference, percentage points",
+        "difference, nats",
+        "difference",
+    ]
+    heights = [text.get_position()[1] for text in points.texts[2:]]
+    for place, (e, marker) in enumerate(zip(measured.estimates[:3], "oDX", strict=True)):
         interval, mean = points.lines[2 * place : 2 * place + 2]
         assert list(interval.get_xdata()) == [e.low, e.high]
         assert (list(mean.get_xdata()), mean.get_marker()) == ([e.mean], marker)
-        assert list(mean.get_ydata()) == [place]
+        above = mean.get_ydata()[0] - heights[place]
+        assert 0 < above < 0.5  # of the row: the label is this interval's
+    for axis, e in zip((nats, cosine), measured.estimates[3:], strict=True):
+        assert list(axis.lines[0].get_xdata()) == [e.low, e.high]
+        assert axis.get_xscale() == "linear"
     (legend,) = figure.legends
     assert [text.get_text().split(":")[1] for text in legend.get_texts()] == [
-        *(" holds", " not seen at this scale", " reversed")
+        *(" holds", " not seen", " reversed")
     ]
+    assert len({handle.get_marker() for handle in legend.legend_handles}) == 3
+
+
+def test_in_a_forest_small_and_large_effects_can_both_be_read(measured):
+    effects = (Effect("small", "b"), Effect("large", "large"))
+    runs = {seed: {**run, "large": 50.0 + seed} for seed, run in measured.runs.items()}
+    (axis,) = plots.forest(Result(Claim("toy", "", 1, lambda lab: (), effects), runs)).axes
+    assert axis.get_xscale() == "symlog"
+    assert axis.get_xlabel().endswith("; logarithmic beyond ±1")
+    low, high = axis.get_xlim()
+    drawn = [x for line in axis.lines for x in line.get_xdata()]
+    assert low < min(drawn) < max(drawn) < high
+    assert {"-1", "0", "+1", "+10", "+30"} <= set(labels(axis))
+
+
+@pytest.mark.parametrize("notebook", range(1, 8))
+def test_no_text_of_a_forest_overlaps_another_or_is_cut(notebook):
+    ids = [id for id, claim in CLAIMS.items() if claim.notebook == notebook]
+    figure = plots.forest(*map(load, ids))
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        boxes = [text.get_window_extent() for text in axis.texts]
+        assert not [a for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+        whole = axis.get_tightbbox()
+        assert whole.x0 >= 0
+        assert whole.x1 <= figure.bbox.width
 
 
 def test_arms_show_means(result):

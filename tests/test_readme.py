@@ -5,12 +5,13 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from safetensors.torch import save_file
 from toys import images, net
 
 from kdcourse import data, models
 from kdcourse.__main__ import main
-from kdcourse.course.docs import PAGES, ROOT, render
+from kdcourse.course.docs import PAGES, ROOT, digest, figures, render
 
 README, GUIDE = (ROOT / name for name in ("README.md", "docs/guide.md"))
 COMMANDS = [
@@ -100,6 +101,12 @@ def test_links_lead_somewhere(page):
     ):
         places = [(ROOT / start / name).exists() for start in ("", "kdcourse")]
         assert any(places) or "NAME" in name.upper()
+
+
+def test_figures_show_what_is_stored():
+    for name, figure in figures().items():
+        with Image.open(ROOT / name) as picture:
+            assert picture.text["Description"] == digest(figure), f"{name}: make docs"
 
 
 def test_every_figure_is_described():

@@ -1,13 +1,16 @@
-"""The measured parts of README and docs, from stored results: tables between markers, and figures.
+"""What README and docs show of the stored results: tables between markers, and figures.
 
-What stands between ``<!-- name -->`` and ``<!-- /name -->`` is written anew by
-``python -m kdcourse docs``.
+``python -m kdcourse docs`` writes anew what stands between ``<!-- name -->`` and
+``<!-- /name -->``. A figure carries a digest of what it shows, so that a stale one is noticed.
 """
 
+import hashlib
 import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from kdcourse.course import claims, plots
@@ -18,6 +21,23 @@ from kdcourse.course.notebooks import course_notebooks
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs/claims.md", ROOT / "docs/benchmarks.md"]
+
+
+def render(text: str) -> str:
+    """Return the text of a page with what is stored now between its markers."""
+    parts = {
+        "verdicts": verdicts,
+        "claims": of_notebooks,
+        "bench": lambda: overhead.table(overhead.load()),
+        "bench-losses": lambda: losses.table(losses.load()),
+        "bench-training": lambda: training.table(training.load()),
+        "bench-chunks": lambda: chunks.table(chunks.load()),
+    }
+
+    def written(found: re.Match[str]) -> str:
+        return f"{found[1]}\n{parts[found[2]]()}\n<!-- /{found[2]} -->"
+
+    return re.sub(r"(<!-- ([\w-]+) -->)\n.*?<!-- /\2 -->", written, text, flags=re.DOTALL)
 
 
 def verdicts() -> str:
@@ -34,48 +54,37 @@ def verdicts() -> str:
 def of_notebooks() -> str:
     """Return the claims by notebook: a picture of all effects, then the table."""
     parts = []
-    for path in course_notebooks():
-        number, name = path.stem.split("_", 1)
-        ids = [id for id, claim in CLAIMS.items() if claim.notebook == int(number)]
-        about = f"Forest plot of the claims of notebook {number}: {forest_text(ids)}"
-        parts += [f"## {number} {name}", f"![{about}](claims-{number}.png)", claims.table(ids)]
+    for name, ids in _by_notebook().items():
+        drawn = [f"{id} {claims.load(id).verdict}" for id in ids if CLAIMS[id].effects]
+        about = f"Forest plot of the claims of notebook {name[0]}: {'; '.join(drawn)}"
+        picture = f"![{about}](claims-{name[0]}.png)"
+        parts += [f"## {name.replace('_', ' ')}", picture, claims.table(ids)]
     return "\n\n".join(parts)
 
 
-def forest_text(ids: list[str]) -> str:
-    """Say in words what a forest plot shows: the verdict on every claim that has effects."""
-    said = [f"{id} {claims.load(id).verdict}" for id in ids if CLAIMS[id].effects]
-    return "; ".join(said)
-
-
 def figures() -> dict[str, Figure]:
-    """Return the figures of the docs, by their paths."""
-    drawn = {
+    """Return the figures of the docs by their paths."""
+    forests = {
+        f"docs/claims-{name[0]}.png": plots.forest(*map(claims.load, ids))
+        for name, ids in _by_notebook().items()
+    }
+    return {
         "docs/cost-of-losses.png": plots.cost_by_samples(losses.load(), losses.WIDTH),
         "docs/throughput.png": plots.throughput(training.load()),
-    }
-    for path in course_notebooks():
-        number = int(path.stem[0])
-        results = [claims.load(id) for id, claim in CLAIMS.items() if claim.notebook == number]
-        drawn[f"docs/claims-{number}.png"] = plots.forest(*results)
-    return drawn
-
-
-def render(text: str) -> str:
-    """Return a page's text with what stands between its markers as it is stored now."""
-    parts = {
-        "verdicts": verdicts,
-        "claims": of_notebooks,
-        "bench": lambda: overhead.table(overhead.load()),
-        "bench-losses": lambda: losses.table(losses.load()),
-        "bench-training": lambda: training.table(training.load()),
-        "bench-chunks": lambda: chunks.table(chunks.load()),
+        **forests,
     }
 
-    def written(found: re.Match[str]) -> str:
-        return f"{found[1]}\n{parts[found[2]]()}\n<!-- /{found[2]} -->"
 
-    return re.sub(r"(<!-- ([\w-]+) -->)\n.*?<!-- /\2 -->", written, text, flags=re.DOTALL)
+def digest(figure: Figure) -> str:
+    """Return a digest of the words, lines and bars of a figure."""
+    shown = []
+    for axis in figure.axes:
+        words = [text.get_text() for text in (axis.xaxis.label, *axis.texts)]
+        lines = [np.asarray(line.get_xydata()).ravel() for line in axis.lines]
+        boxes = [box for box in axis.containers if isinstance(box, BarContainer)]
+        bars = [np.array([bar.get_width() for bar in box.patches]) for box in boxes]
+        shown.append((words, [[f"{x:.5g}" for x in places] for places in (*lines, *bars)]))
+    return hashlib.sha256(repr(shown).encode()).hexdigest()
 
 
 def write() -> None:
@@ -83,4 +92,11 @@ def write() -> None:
     for page in PAGES:
         page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
     for name, figure in figures().items():
-        figure.savefig(ROOT / name, dpi=110, metadata={"Software": None})
+        about = {"Description": digest(figure), "Software": None}
+        figure.savefig(ROOT / name, dpi=150, metadata=about)
+
+
+def _by_notebook() -> dict[str, list[str]]:
+    """Return the ids of the claims of every notebook, by the notebook's name."""
+    names = [path.stem for path in course_notebooks()]
+    return {name: [id for id, c in CLAIMS.items() if c.notebook == int(name[0])] for name in names}

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kdcourse.course.claims.claim import CLAIMS, Claim, Estimate
+from kdcourse.course.claims.claim import CLAIMS, Claim, Estimate, estimate
 from kdcourse.course.claims.fingerprint import Fingerprint
 from kdcourse.data import COURSE_DATA
 from kdcourse.teachers.shipped import card
@@ -75,6 +75,10 @@ class Result:
         """Return the mean of one measurement over the seeds."""
         values = self.values(name)
         return sum(values) / len(values)
+
+    def estimate(self, name: str) -> Estimate:
+        """Return mean and interval of one measurement over the seeds."""
+        return estimate(name, self.values(name))
 
     def deviation(self, now: "Result") -> float:
         """Return by how much the worst number of the fingerprint deviates from another's.

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from kdcourse.course.plots.style import ALONE, DISTILLED, MARKERS, OTHER, TEACHER, panels
-from kdcourse.training.history import History
 
 if TYPE_CHECKING:
     from kdcourse.course.bench.losses import Cost
     from kdcourse.course.bench.training import Throughput
+    from kdcourse.training import History
 
 
 def gradient_norms(
@@ -53,7 +53,7 @@ def curves(
     return figure
 
 
-def histories(runs: Mapping[str, History], column: str = "validation_accuracy") -> Figure:
+def histories(runs: Mapping[str, "History"], column: str = "validation_accuracy") -> Figure:
     """One column of several training histories against the epoch; accuracies in percent."""
     scale = 100 if column.endswith("accuracy") else 1
     figure, axes = panels(1, 1, width=5.5, height=3.4)

@@ -1,17 +1,20 @@
 """Figures of loss landscapes."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from kdcourse.course.plots.style import ALONE, DISTILLED, MARKERS, OTHER, TEACHER, panels
-from kdcourse.motivation import Landscape
+
+if TYPE_CHECKING:
+    from kdcourse.motivation import Landscape
 
 
 def contours(
-    slices: Mapping[str, Landscape],
+    slices: Mapping[str, "Landscape"],
     *,
     ways: Mapping[str, Tensor] | None = None,
     most: float = 5.0,
@@ -46,7 +49,7 @@ def contours(
     return figure
 
 
-def surfaces(slices: Mapping[str, Landscape], *, most: float = 5.0, size: float = 2.8) -> Figure:
+def surfaces(slices: Mapping[str, "Landscape"], *, most: float = 5.0, size: float = 2.8) -> Figure:
     """Loss landscapes as surfaces, one panel a net; the height is cut off at ``most``."""
     figure, axes = panels(1, len(slices), width=size, height=size, subplot_kw={"projection": "3d"})
     for axis, (name, found) in zip(axes[0], slices.items(), strict=True):

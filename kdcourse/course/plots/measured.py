@@ -1,20 +1,26 @@
-"""Figures of measured claims; error bars are 95 % intervals over seeds unless they say else."""
+"""Figures of measured claims; error bars are 95 % intervals over seeds unless they say otherwise.
 
-import textwrap
+What is measured comes as :class:`kdcourse.course.claims.Result`; nothing of the claims is loaded.
+"""
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from kdcourse.course.claims.claim import POINTS, Estimate, estimate
-from kdcourse.course.claims.results import Result
 from kdcourse.course.plots.structure import heat
 from kdcourse.course.plots.style import ALONE, DISTILLED, MARKERS, OTHER, STYLES, TEACHER, panels
 
+if TYPE_CHECKING:
+    from kdcourse.course.claims import Result
+    from kdcourse.course.claims.claim import Effect, Estimate
+
 
 def temperature_weight_map(
-    result: Result, temperatures: Sequence[float], weights: Sequence[float]
+    result: "Result", temperatures: Sequence[float], weights: Sequence[float]
 ) -> Figure:
     """Mean gain in validation accuracy over labels alone, by τ and λ, from stored runs."""
     alone = result.mean("alone")
@@ -32,59 +38,134 @@ def temperature_weight_map(
     )
 
 
-def effects(*results: Result) -> Figure:
-    """Paired differences with their 95 % intervals over seeds, a row each; zero is no effect."""
-    rows = [(e, r) for r in results for e in r.estimates]
-    figure, axes = panels(1, 1, width=7, height=0.9 + 0.36 * len(rows))
-    axis = axes[0, 0]
-    for place, (e, result) in enumerate(rows):
-        values = [
-            effect.of(run)
-            for effect in result.claim.effects
-            if effect.label == e.label
-            for run in result.runs.values()
-        ]
-        axis.plot(values, [place] * len(values), ".", color=ALONE, alpha=0.5)
-        axis.errorbar(
-            e.mean,
-            place,
-            xerr=[[e.mean - e.low], [e.high - e.mean]],
-            fmt="o",
-            color=DISTILLED,
-            capsize=4,
-        )
-    axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(rows)), [e.label for e, _ in rows])
-    axis.set(
-        xlabel=f"difference; grey: each of {rows[0][0].seeds} seeds", ylim=(-0.6, len(rows) - 0.4)
+MARKS: dict[str, dict[str, Any]] = {  # how an interval is drawn, by what it says
+    "above zero: holds": {"marker": "o", "color": DISTILLED},
+    "across zero: not seen": {"marker": "D", "color": ALONE, "markerfacecolor": "white"},
+    "below zero: reversed": {"marker": "X", "color": "#000000"},
+}
+ROW, HEAD, AXIS = 0.38, 1.1, 1.8  # height of a row in inches; of a claim's head and an axis in rows
+
+
+def forest(*results: "Result", seeds: bool = False) -> Figure:
+    """Forest plot: every effect of several claims with its 95 % interval, a panel for each unit.
+
+    Labels stand above their intervals, so that the figure can be read on a phone. Where effects lie
+    beyond ten, the axis is linear up to one and logarithmic from there, for the small ones' sake.
+
+    Args:
+        results: What was measured of the claims; those without an effect are left out.
+        seeds: Whether to draw the difference of every seed, too.
+    """
+    units = list(dict.fromkeys(e.unit for result in results for e in result.claim.effects))
+    rows = {unit: [(r, of) for r in results if (of := _effects(r, unit))] for unit in units}
+    heights = [sum(HEAD + len(of) for _, of in rows[unit]) for unit in units]
+    height = ROW * (1 + AXIS * len(units) / sum(heights))
+    figure, axes = panels(len(units), 1, width=3.8, height=height, height_ratios=heights)
+    for axis, unit in zip(axes[:, 0], units, strict=True):
+        place = 0.0
+        for result, found in rows[unit]:
+            _head(axis, place, result)
+            place += HEAD
+            for effect, estimate in found:
+                if seeds:
+                    values = [effect.of(run) for run in result.runs.values()]
+                    axis.plot(values, [place] * len(values), ".", color=ALONE, alpha=0.5)
+                _interval(axis, place, estimate)
+                place += 1
+        axis.set(ylim=(place - HEAD / 2, -HEAD / 2), yticks=[])
+        axis.spines["left"].set_visible(False)
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.grid(axis="x", linewidth=0.3)
+        _scale(axis, unit)
+    said = {_says(e) for unit in units for _, found in rows[unit] for _, e in found}
+    handles = [Line2D([], [], ls="", label=says, **MARKS[says]) for says in MARKS if says in said]
+    figure.legend(
+        handles=handles,
+        loc="outside upper center",
+        ncols=len(handles),
+        fontsize=7.5,
+        handletextpad=0,
+        columnspacing=1,
+        frameon=False,
     )
-    axis.invert_yaxis()
     return figure
 
 
-def arms(result: Result, names: Sequence[str], *, value_label: str = "test accuracy, %") -> Figure:
+def effects(*results: "Result") -> Figure:
+    """Forest plot with the difference of every seed as a grey dot."""
+    return forest(*results, seeds=True)
+
+
+def _effects(result: "Result", unit: str) -> list[tuple["Effect", "Estimate"]]:
+    """Return a claim's effects in one unit, each with its mean and interval."""
+    both = zip(result.claim.effects, result.estimates, strict=True)
+    return [(effect, estimate) for effect, estimate in both if effect.unit == unit]
+
+
+def _says(estimate: "Estimate") -> str:
+    above, across, below = MARKS
+    return above if estimate.low > 0 else below if estimate.high < 0 else across
+
+
+def _head(axis: Axes, place: float, result: "Result") -> None:
+    """Write a claim's name and its verdict into a band."""
+    axis.axhspan(place - 0.3, place + 0.3, color="#eeeeee", zorder=2.5)
+    across: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "va": "center", "zorder": 3}
+    axis.text(0.01, place, result.claim.id, weight="bold", size=9, **across)
+    axis.text(0.99, place, result.verdict, ha="right", size=8, **across)
+
+
+def _interval(axis: Axes, place: float, estimate: "Estimate") -> None:
+    """Draw an interval under its label, which interrupts the lines of the grid."""
+    mark = MARKS[_says(estimate)]
+    axis.plot([estimate.low, estimate.high], [place, place], color=mark["color"], linewidth=1.6)
+    axis.plot(estimate.mean, place, linestyle="", **mark)
+    axis.text(
+        0.01,
+        place - 0.43,
+        estimate.label,
+        size=8.5,
+        va="center",
+        transform=axis.get_yaxis_transform(),
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+    )
+
+
+def _scale(axis: Axes, unit: str) -> None:
+    """Scale and label the axis of the differences."""
+    axis.set_xlabel(f"difference, {unit}".rstrip(", "), size=9)
+    axis.tick_params(labelsize=8)
+    if abs(axis.dataLim.intervalx).max() > 10:
+        axis.set_xlabel(f"{axis.get_xlabel()}; logarithmic beyond ±1")
+        axis.set_xscale("symlog", linthresh=1)
+        axis.autoscale(axis="x")
+        low, high = axis.get_xlim()
+        ticks = [t for t in (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100) if low <= t <= high]
+        axis.set_xticks(ticks, [f"{tick:+d}" if tick else "0" for tick in ticks], minor=False)
+        axis.minorticks_off()
+
+
+def arms(
+    result: "Result", names: Sequence[str], *, value_label: str = "test accuracy, %"
+) -> Figure:
     """Means of several arms of a claim with 95 % intervals over seeds, and every seed's value."""
     figure, axes = panels(1, 1, width=1.2 + 1.0 * len(names), height=3.4)
     axis = axes[0, 0]
     for place, name in enumerate(names):
-        e = estimate(name, result.values(name))
         colour = ALONE if name.split()[0] in ("alone", "labels", "member") else DISTILLED
-        axis.plot([place] * e.seeds, result.values(name), ".", color=colour, alpha=0.4)
-        axis.errorbar(
-            place, e.mean, yerr=e.mean - e.low, fmt=MARKERS[colour], color=colour, capsize=5
-        )
+        values = result.values(name)
+        axis.plot([place] * len(values), values, ".", color=colour, alpha=0.4)
+        _means(axis, [place], result, [name], color=colour, marker=MARKERS[colour], capsize=5)
     axis.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
     axis.set(ylabel=value_label, xlim=(-0.6, len(names) - 0.4))
     return figure
 
 
-def sweep(result: Result, families: Sequence[str], weights: Sequence[float]) -> Figure:
+def sweep(result: "Result", families: Sequence[str], weights: Sequence[float]) -> Figure:
     """Validation accuracy by family and weight, beside the student alone, with deviations."""
     figure, axes = panels(1, 1, width=6.5, height=3.6)
     axis = axes[0, 0]
-    alone = result.mean("alone")
-    axis.axhline(alone, color=ALONE, linestyle="--", linewidth=1)
-    axis.annotate("alone", (1, alone), xycoords=("axes fraction", "data"), color=ALONE, fontsize=9)
+    _level(axis, result, "alone", va="center", ha="left")
     for place, (family, (colour, marker)) in enumerate(zip(families, STYLES[1:], strict=False)):
         values = np.array([result.values(f"{family} {w:g}") for w in weights])
         shift = 1.04 ** (place - len(families) / 2)  # side by side, so that no bar hides another
@@ -105,28 +186,21 @@ def sweep(result: Result, families: Sequence[str], weights: Sequence[float]) -> 
     return figure
 
 
-def by_epochs(result: Result, designs: Sequence[str], epochs: Sequence[int]) -> Figure:
-    """Test accuracy against the epochs of training on a log axis, a line a design.
+def by_epochs(result: "Result", designs: Sequence[str], epochs: Sequence[int]) -> Figure:
+    """Test accuracy against the epochs of training on a log axis, a line for each design.
 
     Args:
-        result: with measurements ``design epochs``.
-        designs: the first is training on labels.
-        epochs: lengths of training.
+        result: A result with the measurements ``design epochs``.
+        designs: Names of the designs; the first is training on labels.
+        epochs: Lengths of training.
     """
     figure, axes = panels(1, 1, width=6, height=3.8)
     axis = axes[0, 0]
     for place, (design, (colour, marker)) in enumerate(zip(designs, STYLES, strict=False)):
-        drawn = [estimate(design, result.values(f"{design} {n}")) for n in epochs]
-        axis.errorbar(
-            np.array(epochs) * 1.03 ** (place - len(designs) / 2),
-            [e.mean for e in drawn],
-            yerr=[e.mean - e.low for e in drawn],
-            color=colour,
-            marker=marker,
-            linestyle="--" if place == 0 else "-",
-            capsize=3,
-            label=design,
-        )
+        places = np.array(epochs) * 1.03 ** (place - len(designs) / 2)
+        style = {"color": colour, "marker": marker, "linestyle": "-" if place else "--"}
+        names = [f"{design} {n}" for n in epochs]
+        _means(axis, places, result, names, label=design, capsize=3, **style)
     axis.set(xscale="log", xlabel="epochs", ylabel="test accuracy, %")
     axis.set_xticks(epochs, [str(n) for n in epochs], minor=False)
     axis.minorticks_off()
@@ -135,93 +209,49 @@ def by_epochs(result: Result, designs: Sequence[str], epochs: Sequence[int]) -> 
 
 
 def teacher_sizes(
-    result: Result, sizes: Sequence[str], early: str | None = None, alone: str = "alone"
+    result: "Result", sizes: Sequence[str], early: str | None = None, alone: str = "alone"
 ) -> Figure:
     """Accuracy of teachers, accuracy of their students, and how far these are from their teachers.
 
     Args:
-        result: with measurements ``size``, ``size teacher`` and ``size distance`` of every size.
-        sizes: the teachers, from small to large.
-        early: one that was stopped early, drawn apart.
-        alone: the student without a teacher, a dashed line.
+        result: A result with the measurements ``size``, ``size teacher`` and ``size distance`` for
+            every size.
+        sizes: Names of the teachers, from small to large.
+        early: Name of one that was stopped early, drawn apart.
+        alone: Name of the student without a teacher, a dashed line.
     """
     figure, axes = panels(1, 3, width=3.1, height=3.0)
     names = [*sizes, early] if early else list(sizes)
+    places = range(len(names))
     for axis, suffix, title, unit, colour in (
         (axes[0, 0], " teacher", "teacher", "test accuracy, %", TEACHER),
         (axes[0, 1], "", "its student", "test accuracy, %", DISTILLED),
         (axes[0, 2], " distance", "student to teacher", "KL divergence, nats", OTHER),
     ):
-        drawn = [estimate(name, result.values(f"{name}{suffix}")) for name in names]
-        for first, group, line, face in (
-            (0, drawn[: len(sizes)], "-", colour),
-            (len(sizes), drawn[len(sizes) :], "", "white"),
-        ):
-            axis.errorbar(
-                range(first, first + len(group)),
-                [e.mean for e in group],
-                yerr=[e.mean - e.low for e in group],
-                marker=MARKERS[colour],
-                linestyle=line,
-                color=colour,
-                markerfacecolor=face,
-                capsize=4,
-            )
-        axis.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
+        measured = [f"{name}{suffix}" for name in names]
+        style = {"color": colour, "marker": MARKERS[colour], "capsize": 4}
+        grown = len(sizes)
+        _means(axis, places[:grown], result, measured[:grown], **style)
+        if early:
+            _means(axis, places[grown:], result, measured[grown:], **style, markerfacecolor="white")
+        axis.set_xticks(places, [name.replace(" ", "\n") for name in names])
         axis.tick_params(axis="x", labelsize=8)
         axis.set(title=title, ylabel=unit, xlabel="teacher")
-    axes[0, 1].axhline(result.mean(alone), color=ALONE, linestyle="--", linewidth=1)
-    axes[0, 1].annotate(
-        alone, (1, result.mean(alone)), xycoords=("axes fraction", "data"), va="bottom", ha="right"
-    )
+    _level(axes[0, 1], result, alone, va="bottom", ha="right")
     return figure
 
 
-MEETS = {  # what an interval does with zero: marker, colour and face
-    "above zero: holds": ("o", DISTILLED, DISTILLED),
-    "holds zero: not seen at this scale": ("D", ALONE, "white"),
-    "below zero: reversed": ("X", "#000000", "#000000"),
-}
+def _means(
+    axis: Axes, places: Sequence[float], result: "Result", names: Sequence[str], **style: Any
+) -> None:
+    """Draw the means of measurements with their 95 % intervals, from left to right."""
+    found = [result.estimate(name) for name in names]
+    axis.errorbar(places, [e.mean for e in found], yerr=[e.mean - e.low for e in found], **style)
 
 
-def forest(*results: Result) -> Figure:
-    """Forest plot: every effect of several claims with its 95 % interval, a panel for each unit.
-
-    Percentage points are drawn on an axis that is linear up to one point and logarithmic beyond, so
-    that small and large effects can both be read.
-
-    Args:
-        results: What was measured of the claims; those without an effect are left out.
-    """
-    rows: dict[str, list[tuple[str, Estimate]]] = {}
-    for result in results:
-        for effect, found in zip(result.claim.effects, result.estimates, strict=True):
-            rows.setdefault(effect.unit, []).append((result.claim.id, found))
-    ratios = [len(drawn) + 1.2 for drawn in rows.values()]
-    figure, axes = panels(len(rows), 1, width=6.4, height=0.38, height_ratios=ratios)
-    for axis, (unit, drawn) in zip(axes[:, 0], rows.items(), strict=True):
-        for place, (_, e) in enumerate(drawn):
-            meets = list(MEETS)[0 if e.low > 0 else 2 if e.high < 0 else 1]
-            marker, colour, face = MEETS[meets]
-            axis.plot([e.low, e.high], [place, place], color=colour, linewidth=1.6)
-            axis.plot(e.mean, place, marker, color=colour, markerfacecolor=face, label=meets)
-        axis.axvline(0, color="black", linewidth=0.8)
-        names = [textwrap.fill(f"{id}: {e.label}", 46) for id, e in drawn]
-        axis.set_yticks(range(len(drawn)), names, fontsize=7.5)
-        axis.set(ylim=(len(drawn) - 0.4, -0.6), xlabel=f"difference, {unit}".rstrip(", "))
-        axis.grid(axis="x", linewidth=0.3)
-        if unit == POINTS:
-            axis.set_xscale("symlog", linthresh=1)
-            axis.set_xlabel(f"difference, {unit}; logarithmic beyond ±1")
-            low, high = (1.3 * end for end in axis.get_xlim())  # room for the outermost marker
-            ticks = [t for t in (-10, -3, -1, 0, 1, 3, 10, 30, 100) if low <= t <= high]
-            axis.set_xticks(ticks, [f"{tick:+d}" if tick else "0" for tick in ticks], minor=False)
-            axis.minorticks_off()
-            axis.set_xlim(low, high)
-    shown: dict[str, Any] = {}
-    for axis in axes[:, 0]:
-        handles, labels = axis.get_legend_handles_labels()
-        shown |= dict(zip(labels, handles, strict=True))
-    named = {label: shown[label] for label in MEETS if label in shown}
-    figure.legend(list(named.values()), list(named), loc="outside upper center", fontsize=8)
-    return figure
+def _level(axis: Axes, result: "Result", name: str, **aligned: Any) -> None:
+    """Draw the mean of a measurement as a dashed line, with its name at the right end."""
+    mean = result.mean(name)
+    axis.axhline(mean, color=ALONE, linestyle="--", linewidth=1)
+    place: dict[str, Any] = {"xy": (1, mean), "xycoords": ("axes fraction", "data"), **aligned}
+    axis.annotate(name, **place, color=ALONE, fontsize=9)

@@ -1,6 +1,7 @@
 """Figures of single images: what models predict for them, look at, and find near them."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,7 +10,9 @@ from torch import Tensor
 
 from kdcourse import logit
 from kdcourse.course.plots.style import DISTILLED, TEACHER, panels
-from kdcourse.data import Images
+
+if TYPE_CHECKING:
+    from kdcourse.data import Images
 
 
 def softened(
@@ -165,7 +168,7 @@ def maps(
     return figure
 
 
-def neighbours(images: Images, queries: Sequence[int], found: Mapping[str, Tensor]) -> Figure:
+def neighbours(images: "Images", queries: Sequence[int], found: Mapping[str, Tensor]) -> Figure:
     """Queries with their nearest neighbours in the embeddings of several models, a row each.
 
     Args:
