@@ -57,7 +57,7 @@ class ResizedCrop:
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         low, high = self.scale
         draw = torch.rand(3, len(pixels), generator=generator, device=pixels.device)
-        side = (low + (high - low) * draw[0]).sqrt()  # of 2 in the grid
+        side = (low + (high - low) * draw[0]).sqrt()  # of the image's, which is 2 long in the grid
         shift = (2 * draw[1:] - 1) * (1 - side)
         zero = torch.zeros_like(side)
         transform = torch.stack([side, zero, shift[0], zero, side, shift[1]], dim=1)

@@ -1,13 +1,15 @@
 """Students and teachers: the small nets of the course and the CIFAR nets of the literature.
 
 Nothing in the package needs these classes: any ``nn.Module`` that maps a batch to logits works
-wherever one of ours does. What a model shows beside its logits is captured by layer name
-(:func:`capture`), for our models and for anyone else's.
+wherever one of ours does. What a model computes besides its logits is captured by the name of a
+layer (:func:`capture`), in our models as in anyone else's.
 """
 
 import difflib
+import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +19,9 @@ from kdcourse.checks import check_positive
 
 
 class ConvNet(nn.Module):
-    """Stem, three stages, global mean pooling and a linear classifier.
+    """A stem, three stages, global mean pooling and a linear classifier.
 
-    Layer names to capture: ``stem``, ``stage1`` … ``stage3`` (features, ``(N, C, H, W)``),
+    Layers to capture: ``stem``, ``stage1`` … ``stage3`` (features, ``(N, C, H, W)``),
     ``embedding`` (``(N, D)``) and ``classifier`` (logits, ``(N, K)``).
     """
 
@@ -51,7 +53,7 @@ def _conv_norm_relu(channels_in: int, channels_out: int, stride: int = 1) -> nn.
 
 
 class PadShortcut(nn.Module):
-    """The parameter-free shortcut of the CIFAR ResNets: subsample and pad channels with zeros."""
+    """The parameter-free shortcut of the CIFAR ResNets: subsample, and pad channels with zeros."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int):
         super().__init__()
@@ -100,7 +102,7 @@ class ResidualBlock(nn.Module):
 
 
 class WideBlock(nn.Module):
-    """Pre-activation block of the wide residual nets: norm and ReLU before each convolution."""
+    """Pre-activation block of the wide ResNets: batch norm and ReLU before each convolution."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int = 1, dropout: float = 0.0):
         super().__init__()
@@ -125,16 +127,17 @@ class WideBlock(nn.Module):
 Block = Callable[[int, int, int], nn.Module]
 
 
-def _stages(
-    block: Block, width: int, widths: Sequence[int], blocks: int, strides: Sequence[int]
-) -> list[nn.Module]:
-    """Stages of ``blocks`` blocks each; only the first of a stage changes width and size."""
-    stages: list[nn.Module] = []
-    for wide, stride in zip(widths, strides, strict=True):
-        layers = [block(width, wide, stride)]
+def _stages(block: Block, before: int, width: int, blocks: int) -> list[nn.Sequential]:
+    """Build three stages of ``blocks`` blocks, as wide as ``width`` times 1, 2 and 4.
+
+    Only the first block of a stage changes the number of channels and the size of the image.
+    """
+    stages = []
+    for wide, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
+        layers = [block(before, wide, stride)]
         layers += [block(wide, wide, 1) for _ in range(blocks - 1)]
         stages.append(nn.Sequential(*layers))
-        width = wide
+        before = wide
     return stages
 
 
@@ -145,7 +148,7 @@ def _course_net(
     with seeded(seed):
         return ConvNet(
             stem=_conv_norm_relu(channels, width, stride=2),
-            stages=_stages(block, width, (width, 2 * width, 4 * width), depth, (1, 2, 2)),
+            stages=_stages(block, width, width, depth),
             head=nn.Linear(4 * width, classes),
             classes=classes,
         )
@@ -157,11 +160,11 @@ def plain(
     """Build a plain convolutional net without shortcuts, the course's small student.
 
     Args:
-        width: channels of the first stage; the others have twice and four times as many.
-        depth: 3×3 convolutions per stage.
-        channels: channels of the images.
-        classes: number of classes K.
-        seed: seed of the initial weights; without one, torch's global generator draws them.
+        width: Number of channels of the first stage; the others have twice and four times as many.
+        depth: Number of 3×3 convolutions per stage.
+        channels: Number of channels of the images.
+        classes: Number of classes K.
+        seed: Seed of the initial weights; without one, torch's global generator draws them.
     """
     return _course_net(_conv_norm_relu, width, depth, channels, classes, seed)
 
@@ -169,9 +172,9 @@ def plain(
 def residual(
     width: int, depth: int = 1, *, channels: int = 1, classes: int = 10, seed: int | None = None
 ) -> ConvNet:
-    """Build the same net with residual blocks (two convolutions each), ``depth`` per stage.
+    """Build the same net from residual blocks of two convolutions each, ``depth`` per stage.
 
-    Arguments as in :func:`plain`.
+    The arguments are those of :func:`plain`.
     """
     return _course_net(ResidualBlock, width, depth, channels, classes, seed)
 
@@ -187,12 +190,12 @@ def resnet(
     """Build a CIFAR ResNet of depth 6n + 2 (8, 14, 20, 32, 44, 56, 110).
 
     Args:
-        depth: number of weighted layers.
-        channels: channels of the images.
-        classes: number of classes K.
-        shortcut: ``"projection"``, as the distillation literature trains them, or ``"pad"``, the
+        depth: Number of layers with weights.
+        channels: Number of channels of the images.
+        classes: Number of classes K.
+        shortcut: ``"projection"``, as in the distillation literature, or ``"pad"``, the
             parameter-free shortcut of the original paper.
-        seed: seed of the initial weights.
+        seed: Seed of the initial weights.
 
     Source: He et al. 2015 (arXiv 1512.03385), section 4.2.
     """
@@ -202,13 +205,10 @@ def resnet(
     if shortcut not in SHORTCUTS:
         raise ValueError(f"shortcut must be one of {', '.join(SHORTCUTS)}, got {shortcut!r}")
 
-    def block(channels_in: int, channels_out: int, stride: int) -> nn.Module:
-        return ResidualBlock(channels_in, channels_out, stride, shortcut)
-
     with seeded(seed):
         return ConvNet(
             stem=_conv_norm_relu(channels, 16),
-            stages=_stages(block, 16, (16, 32, 64), (depth - 2) // 6, (1, 2, 2)),
+            stages=_stages(partial(ResidualBlock, shortcut=shortcut), 16, 16, (depth - 2) // 6),
             head=nn.Linear(64, classes),
             classes=classes,
         )
@@ -226,12 +226,12 @@ def wide_resnet(
     """Build WRN-``depth``-``widen``, a wide residual net of depth 6n + 4 (16, 22, 28, 40).
 
     Args:
-        depth: number of convolutions.
-        widen: factor on the widths 16, 32, 64.
-        channels: channels of the images.
-        classes: number of classes K.
-        dropout: probability of dropping an activation inside each block.
-        seed: seed of the initial weights.
+        depth: Number of convolutions.
+        widen: Factor by which the widths 16, 32, 64 are multiplied.
+        channels: Number of channels of the images.
+        classes: Number of classes K.
+        dropout: Probability of dropping an activation inside each block.
+        seed: Seed of the initial weights.
 
     Source: Zagoruyko, Komodakis 2016 (arXiv 1605.07146).
     """
@@ -239,41 +239,40 @@ def wide_resnet(
     if not isinstance(depth, int) or depth < 10 or (depth - 4) % 6:
         raise ValueError(f"depth of a wide ResNet must be 6n + 4 (16, 22, 28, …), got {depth}")
 
-    def block(channels_in: int, channels_out: int, stride: int) -> nn.Module:
-        return WideBlock(channels_in, channels_out, stride, dropout)
-
-    widths = (16 * widen, 32 * widen, 64 * widen)
+    width = 16 * widen
     with seeded(seed):
-        stages = _stages(block, 16, widths, (depth - 4) // 6, (1, 2, 2))
-        stages[-1].extend([nn.BatchNorm2d(widths[-1]), nn.ReLU()])  # type: ignore[operator]
+        stages = _stages(partial(WideBlock, dropout=dropout), 16, width, (depth - 4) // 6)
+        stages[-1].extend([nn.BatchNorm2d(4 * width), nn.ReLU()])
         return ConvNet(
             stem=_conv3(channels, 16),
             stages=stages,
-            head=nn.Linear(widths[-1], classes),
+            head=nn.Linear(4 * width, classes),
             classes=classes,
         )
 
 
-_FAMILIES: dict[str, Callable[..., ConvNet]] = {"plain": plain, "res": residual, "resnet": resnet}
+_FAMILIES: dict[str, Callable[..., ConvNet]] = {
+    r"plain(\d+)": plain,
+    r"res(\d+)": residual,
+    r"resnet(\d+)": resnet,
+    r"wrn-(\d+)-(\d+)": wide_resnet,
+}
 
 
 def by_name(name: str, *, channels: int = 1, classes: int = 10, seed: int | None = None) -> ConvNet:
     """Build a model from its short name: ``plain8``, ``res16``, ``resnet20`` or ``wrn-16-2``.
 
     Args:
-        name: family and size: width of ``plain`` and ``res``, depth of ``resnet``, depth and
-            widening of ``wrn``.
-        channels: channels of the images.
-        classes: number of classes K.
-        seed: seed of the initial weights.
+        name: Family and size: the width of ``plain`` and ``res``, the depth of ``resnet``, the
+            depth and the widening of ``wrn``.
+        channels: Number of channels of the images.
+        classes: Number of classes K.
+        seed: Seed of the initial weights.
     """
-    family, size = name.rstrip("0123456789"), name[len(name.rstrip("0123456789")) :]
-    if family in _FAMILIES and size:
-        return _FAMILIES[family](int(size), channels=channels, classes=classes, seed=seed)
-    parts = name.split("-")
-    if parts[0] == "wrn" and len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit():
-        depth, widen = int(parts[1]), int(parts[2])
-        return wide_resnet(depth, widen, channels=channels, classes=classes, seed=seed)
+    for pattern, build in _FAMILIES.items():
+        if found := re.fullmatch(pattern, name, re.ASCII):
+            sizes = map(int, found.groups())
+            return build(*sizes, channels=channels, classes=classes, seed=seed)
     raise ValueError(
         f"unknown model {name!r}; names are plain<width>, res<width>, resnet<depth>, "
         "wrn-<depth>-<widen>, such as plain8, res16, resnet20, wrn-16-2"
@@ -287,27 +286,26 @@ def count_parameters(model: nn.Module) -> int:
 
 @contextmanager
 def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Record what the named layers of any model put out while it runs.
+    """Record the outputs of the named layers of any model while it runs.
 
     >>> with capture(net, ["layer1", "avgpool"]) as shown:   # torchvision's ResNet-18, say
     ...     logits = net(images)
     >>> shown["layer1"].shape                                # (N, C, H, W)
 
     Args:
-        model: any module.
-        layers: names as in ``model.named_modules()``.
+        model: Any module.
+        layers: Names of layers, as in ``model.named_modules()``.
 
     Yields:
-        A dictionary that holds, after each forward pass, every named layer's output.
+        A dictionary that holds, after each forward pass, the output of every named layer.
 
     Raises:
-        ValueError: a layer that the model does not have, with the closest names it has.
-        TypeError: a layer whose output is not a tensor.
+        ValueError: The model has no such layer; the message names the closest ones it has.
+        TypeError: The output of a layer is not a tensor.
     """
     shown: dict[str, Tensor] = {}
     modules = dict(model.named_modules()) if layers else {}
-    handles = []
-    try:
+    with ExitStack() as hooks:
         for name in layers:
             if name not in modules:
                 raise ValueError(_no_such_layer(model, name, list(modules)))
@@ -315,14 +313,11 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
             def record(module: nn.Module, inputs: object, output: object, name: str = name) -> None:
                 if not isinstance(output, Tensor):
                     kind = type(output).__name__
-                    raise TypeError(f"layer {name!r} puts out a {kind}, not a tensor")
+                    raise TypeError(f"layer {name!r} returns a {kind}, not a tensor")
                 shown[name] = output
 
-            handles.append(modules[name].register_forward_hook(record))
+            hooks.enter_context(modules[name].register_forward_hook(record))
         yield shown
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _no_such_layer(model: nn.Module, name: str, names: list[str]) -> str:

@@ -175,7 +175,7 @@ def test_a_misspelt_layer_gets_a_hint():
 def test_a_layer_without_a_tensor_is_a_type_error():
     model = nn.Sequential(nn.LSTM(3, 4))
     with (
-        pytest.raises(TypeError, match="layer '0' puts out a tuple"),
+        pytest.raises(TypeError, match="layer '0' returns a tuple"),
         models.capture(model, ["0"]),
     ):
         model(torch.randn(2, 5, 3))
