@@ -5,7 +5,7 @@
 >>> for inputs, target in train.batches(128, seed=0, epoch=3):
 ...     ...                                       # float32 (N, C, H, W), int64 (N,)
 
-A small image set fits in memory, on the CPU or on the GPU. Drawing a batch is then one index
+A small image set fits in memory, on the CPU or on the GPU. Drawing a batch is then one indexing
 operation instead of one Python call per image, and an epoch can be replayed from its seed.
 """
 
@@ -43,12 +43,12 @@ class Images:
     """A labelled set of images in memory.
 
     Attributes:
-        pixels: ``(N, C, H, W)``, uint8.
-        target: ``(N,)``, int64 class indices; −1 where the label is not known.
-        classes: the K class names.
-        mean: per channel, of pixels scaled to [0, 1], over the whole training set.
-        std: per channel, likewise.
-        name: name of the set.
+        pixels: The images ``(N, C, H, W)``, uint8.
+        target: Class indices ``(N,)``, int64; −1 where the label is not known.
+        classes: The names of the K classes.
+        mean: Mean of each channel over the whole training set, of pixels scaled to [0, 1].
+        std: Standard deviation of each channel, likewise.
+        name: Name of the data set.
     """
 
     pixels: Tensor
@@ -75,11 +75,11 @@ class Images:
 
     @property
     def device(self) -> torch.device:
-        """Where the images are."""
+        """The device on which the images are stored."""
         return self.pixels.device
 
     def to(self, device: torch.device | str) -> "Images":
-        """Move the images to a device, where batches are then drawn."""
+        """Move the images to a device, on which batches are then drawn."""
         return replace(self, pixels=self.pixels.to(device), target=self.target.to(device))
 
     def subset(self, size: int, *, seed: int = 0, balanced: bool = False) -> "Images":
@@ -102,11 +102,11 @@ class Images:
         return self[order[:size]]
 
     def unlabelled(self) -> "Images":
-        """Return the same images with their labels taken away."""
+        """Return the same images without their labels."""
         return replace(self, target=torch.full_like(self.target, -1))
 
     def __add__(self, other: "Images") -> "Images":
-        """Put two sets with the same classes together; statistics and name of the first."""
+        """Join two sets with the same classes; statistics and name are those of the first."""
         if not isinstance(other, Images):
             return NotImplemented
         if self.classes != other.classes:
@@ -120,12 +120,12 @@ class Images:
         return in_order(pixels).float().div_(255 * std).sub_(mean / std)
 
     def denormalize(self, inputs: Tensor) -> Tensor:
-        """Turn inputs of a network back into uint8 pixels; what they cannot hold is cut off."""
+        """Turn inputs of a network back into uint8 pixels, clipped to their range."""
         mean, std = self._mean_and_std(inputs.device)
         return (255 * (inputs.detach() * std + mean)).round_().clamp_(0, 255).to(torch.uint8)
 
     def _mean_and_std(self, device: torch.device) -> tuple[Tensor, ...]:
-        """Return both as ``(C, 1, 1)``, to be used with images."""
+        """Return both as ``(C, 1, 1)``, to broadcast over images."""
         return tuple(torch.tensor(v, device=device).view(-1, 1, 1) for v in (self.mean, self.std))
 
     def inputs(self) -> Tensor:
@@ -149,14 +149,14 @@ class Images:
         be replayed, and so that the parts of many processes add up to the batches of one.
 
         Args:
-            batch_size: images per batch; the last batch may be smaller.
-            seed: seed of the run.
-            epoch: number of the epoch.
-            shuffle: draw a new order for this epoch.
-            augment: maps uint8 pixels ``(N, C, H, W)`` and a generator to pixels.
-            views: in its place, maps pixels, target and a generator to what the student sees, what
-                the teacher sees, and the target; the inputs are then a pair.
-            part: ``(i, P)`` to yield only the i-th of P runs of samples of every batch, i from 0.
+            batch_size: Number of images per batch; the last batch may be smaller.
+            seed: Seed of the run.
+            epoch: Number of the epoch.
+            shuffle: Whether to draw a new order for this epoch.
+            augment: Maps uint8 pixels ``(N, C, H, W)`` and a generator to pixels.
+            views: Used instead of ``augment``: maps pixels, target and a generator to what the
+                student sees, what the teacher sees, and the target; the inputs are then a pair.
+            part: ``(i, P)`` to yield only the i-th of P consecutive parts of each batch, i from 0.
         """
         check_number("batch_size", batch_size, 1)
         own = partial(share, part=part)
@@ -176,18 +176,21 @@ class Images:
 
 
 def share(samples: Tensor, part: tuple[int, int]) -> Tensor:
-    """Return the i-th of P runs of samples ``(N, …)``, as equal as can be, for ``(i, P)``."""
+    """Return, for ``(i, P)``, the i-th of P consecutive parts of samples ``(N, …)``.
+
+    The parts are as equal in size as possible.
+    """
     number, of = part
     return samples.tensor_split(of)[number]
 
 
 def in_order(images: Tensor) -> Tensor:
-    """Return images ``(N, C, H, W)`` that lie so in memory, channel by channel.
+    """Return images ``(N, C, H, W)`` that are stored in this order, channel by channel.
 
-    Those that came from a crop or a file often lie channels last, and tell it by their strides even
-    where there is one channel only. Networks would follow, and oneDNN's gradient of a strided 1×1
-    convolution of fewer than 16 channels then writes past its memory (oneDNN issue 6035, versions
-    to 3.12 at least): a crash in the narrow nets of a course.
+    Images from a crop or a file are often stored channels-last, and have the strides of that format
+    even if they have a single channel. A network would take the format over, and oneDNN's gradient
+    of a strided 1×1 convolution of fewer than 16 channels then writes past its memory (oneDNN issue
+    6035, up to version 3.12 at least), which crashes the narrow nets of this course.
     """
     return images.flatten().view(images.shape)
 
@@ -202,31 +205,31 @@ class Splits:
 
 
 def replay(seed: int, epoch: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
-    """Make a generator that depends on ``(seed, epoch)`` alone: an epoch can be replayed."""
+    """Make a generator that depends on ``(seed, epoch)`` alone, so that epochs can be replayed."""
     return torch.Generator(device).manual_seed(replay_seed(seed, epoch))
 
 
 def replay_seed(seed: int, epoch: int) -> int:
-    """Mix a run's seed with the number of an epoch."""
+    """Combine a run's seed with the number of an epoch."""
     return (seed * 1_000_003 + epoch) % 2**63
 
 
 def fashion_mnist(root: str | Path | None = None, **options: Any) -> Splits:
     """Load Fashion-MNIST: 60,000 + 10,000 grey images of 28×28, ten kinds of clothing.
 
-    The four original files ship with the course, so no network is needed. Options as in
+    The four original files ship with the course, so no network is needed. The options are those of
     :func:`from_torchvision`. Source: Xiao et al. 2017 (arXiv 1708.07747), MIT licence.
     """
     return from_torchvision("FashionMNIST", root, **options)
 
 
 def cifar10(root: str | Path | None = None, **options: Any) -> Splits:
-    """Load CIFAR-10: 50,000 + 10,000 colour images of 32×32. Options: :func:`from_torchvision`."""
+    """Load CIFAR-10: 50,000 + 10,000 colour images of 32×32; see :func:`from_torchvision`."""
     return from_torchvision("CIFAR10", root, **options)
 
 
 def cifar100(root: str | Path | None = None, **options: Any) -> Splits:
-    """Load CIFAR-100: 50,000 + 10,000 colour images of 32×32. Options: :func:`from_torchvision`."""
+    """Load CIFAR-100: 50,000 + 10,000 colour images of 32×32; see :func:`from_torchvision`."""
     return from_torchvision("CIFAR100", root, **options)
 
 
@@ -242,17 +245,18 @@ def from_torchvision(
     """Load any classification set of torchvision that has a training and a test part.
 
     Args:
-        dataset: name of a class in ``torchvision.datasets``, or such a class.
-        root: folder that holds the data; ``$KDCOURSE_DATA`` or the course's ``data/`` by default.
-        validation: images held out of the training set to choose settings on.
-        seed: seed of the split into training and validation.
-        download: fetch what is missing. Files appear in ``root`` only when they are complete.
-        image_size: resize images to this height and width (needed where sizes differ).
+        dataset: Name of a class in ``torchvision.datasets``, or such a class.
+        root: Folder that holds the data; ``$KDCOURSE_DATA`` or the course's ``data/`` by default.
+        validation: Number of images held out of the training set, on which to choose settings.
+        seed: Seed of the split into training and validation.
+        download: Whether to fetch missing files. They appear in ``root`` only once complete.
+        image_size: Height and width to which images are resized; required where their sizes differ.
 
     Raises:
-        FileNotFoundError: a file is missing.
-        CorruptedFileError: a file's checksum is not the published one.
-        ValueError: not such a data set, or images of several sizes and no ``image_size``.
+        FileNotFoundError: A file is missing.
+        CorruptedFileError: The checksum of a file is not the published one.
+        ValueError: This is not such a data set, or its images differ in size and no ``image_size``
+            is given.
     """
     kind = dataset_class(dataset)
     folder = data_root(root)
@@ -274,18 +278,21 @@ def from_torchvision(
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """Return the folder that holds the data: ``root``, ``$KDCOURSE_DATA`` or the course's own."""
+    """Return the folder that holds the data: ``root``, ``$KDCOURSE_DATA``, or the course's own."""
     return Path(root or os.environ.get("KDCOURSE_DATA") or COURSE_DATA)
 
 
 def dataset_class(dataset: str | type) -> type:
-    """Return a class of torchvision, by its name, that has a training and a test part.
+    """Return the class of a torchvision data set that has a training and a test part.
+
+    Args:
+        dataset: Name of a class in ``torchvision.datasets``, or such a class.
 
     Raises:
-        ValueError: there is no such class.
+        ValueError: There is no such class.
     """
     if isinstance(dataset, str):
-        from torchvision import datasets  # takes nearly as long to import as torch itself
+        from torchvision import datasets  # nearly as slow to import as torch itself
 
         kind = getattr(datasets, dataset, None)
     else:
@@ -297,7 +304,7 @@ def dataset_class(dataset: str | type) -> type:
 
 
 def _published_files(kind: type) -> list[tuple[str, str]]:
-    """Paths below the root and md5 sums, for the MNIST and the CIFAR family."""
+    """Return paths below the root and md5 sums, for the MNIST and the CIFAR family."""
     resources = getattr(kind, "resources", None)
     if isinstance(resources, list):
         return [(f"{kind.__name__}/raw/{name}", md5) for name, md5 in resources]
@@ -306,7 +313,7 @@ def _published_files(kind: type) -> list[tuple[str, str]]:
 
 
 def _problem(kind: type, folder: Path) -> Exception | None:
-    """Say what is wrong with the files of a set, if anything."""
+    """Return what is wrong with the files of a set, or None."""
     advice = (
         "Restore it (`git checkout -- data` in the course's folder), or call the loader with "
         "download=True where there is a network."
@@ -330,7 +337,7 @@ def _problem(kind: type, folder: Path) -> Exception | None:
 
 
 def _download(kind: type, folder: Path) -> None:
-    """Let torchvision download into a folder aside, then move complete files into place."""
+    """Let torchvision download into a temporary folder, then move complete files into place."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, suffix=".partial") as aside:
         for train in (True, False):
@@ -359,10 +366,10 @@ def _packed(kind: type) -> bool:
 
 @contextmanager
 def _unpacked(kind: type, folder: Path) -> Iterator[Path]:
-    """Give a folder from which parts can be read.
+    """Yield a folder from which the parts of a set can be read.
 
-    torchvision unpacks the MNIST family beside the archives; it does so in a copy here, so that the
-    data folder can be read-only and never holds a half-written file.
+    torchvision unpacks the MNIST family beside the archives. Here it does so in a copy, so that the
+    data folder may be read-only and never holds a half-written file.
     """
     if not _packed(kind):
         yield folder
@@ -375,7 +382,7 @@ def _unpacked(kind: type, folder: Path) -> Iterator[Path]:
 def _read(
     kind: type, folder: Path, train: bool, image_size: int | None
 ) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """Read one part into ``pixels``, ``target`` and class names."""
+    """Read one part of a set: pixels, target and class names."""
     part = _construct(kind, folder, train, download=_packed(kind))
     pixels = getattr(part, "data", None)
     if isinstance(pixels, (Tensor, np.ndarray)) and pixels.ndim in (3, 4):
@@ -418,7 +425,7 @@ def _resized(pixels: Tensor, size: int) -> Tensor:
 
 
 def _statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel on the scale [0, 1], exact, from a histogram."""
+    """Return each channel's mean and deviation on the scale [0, 1], exactly, from a histogram."""
     levels = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
     for channel in range(pixels.shape[1]):
