@@ -1,12 +1,12 @@
-r"""Why do small nets get stuck? They could do better: what is hard is to find out how.
+r"""Why do small nets get stuck? Better weights exist: what is hard is to find them.
 
-:class:`NarrowNet` is as narrow as a net can be that approximates any function. The rest of this
-module looks at the loss around the weights that training found:
+:class:`NarrowNet` is as narrow as a net that approximates any function can be. The rest of this
+module looks at the loss around the weights that training has found:
 
 .. math:: L(\theta + x\, d_1 + y\, d_2)
 
-The directions are random, and *filter-normalised*: every filter of a direction is as long as the
-filter of the net that it moves. Otherwise a net with large weights would look flat.
+The directions are random and *filter-normalised*: every filter of a direction has the norm of the
+filter that it moves. Otherwise a net with large weights would look flat.
 
 >>> found = landscape(model, inputs, target, points=31)
 >>> plots.contours({"my net": found})
@@ -15,7 +15,7 @@ Source: Li et al. 2018 (arXiv 1712.09913), sections 4 and 6.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -27,7 +27,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from kdcourse.checks import check_choice, check_number
+from kdcourse.checks import check_choice, check_number, check_positive
 from kdcourse.metrics import evaluation_mode
 
 Direction = dict[str, Tensor]
@@ -35,20 +35,20 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class NarrowNet(nn.Module):
-    r"""A ReLU net of the least width that suffices, :math:`\max(d_x + 1, d_y)`, and of any depth.
+    r"""A ReLU net of the smallest width that suffices, :math:`\max(d_x + 1, d_y)`, and any depth.
 
-    The theorem says that nets of this width come as close to any function (in :math:`L^p`, on a
-    bounded set) as one likes, *if they may be as deep as it takes*, and that narrower ones do not.
-    It bounds the width, not the number of weights, and does not say that training finds them.
+    The theorem says that nets of this width come arbitrarily close to any function (in :math:`L^p`,
+    on a bounded set) *if they may be as deep as it takes*, and that narrower ones do not. It bounds
+    the width, not the number of weights, and does not say that training finds them.
 
     Args:
-        inputs: d_x. Inputs should not be negative: the net carries them through its ReLUs.
-        outputs: d_y.
-        depth: hidden layers.
-        width: of these, if it is to be another.
-        start: initial weights. ``"carrying"``: the first d_x channels hand the inputs on, the
-            others add a random bend in every layer. ``"random"``: as He et al. 2015 draw them.
-        seed: of the initial weights.
+        inputs: Number of inputs d_x. None should be negative, since they pass through ReLUs.
+        outputs: Number of outputs d_y.
+        depth: Number of hidden layers.
+        width: Width of the hidden layers; by default the smallest that suffices.
+        start: How weights are initialised. ``"carrying"``: the first d_x channels pass the inputs
+            on, the others add a random bend in every layer. ``"random"``: as in He et al. 2015.
+        seed: Seed of the initial weights.
 
     Source: Park et al. 2021 (arXiv 2006.08859), theorem 1.
     """
@@ -64,9 +64,7 @@ class NarrowNet(nn.Module):
         seed: int = 0,
     ):
         super().__init__()
-        check_number("inputs", inputs, 1)
-        check_number("outputs", outputs, 1)
-        check_number("depth", depth, 1)
+        check_positive(inputs=inputs, outputs=outputs, depth=depth)
         check_choice("start", start, ("carrying", "random"))
         width = max(inputs + 1, outputs) if width is None else width
         check_number("width", width, inputs if start == "carrying" else 1)
@@ -86,14 +84,14 @@ class NarrowNet(nn.Module):
 
     @staticmethod
     def _carry(layer: nn.Linear, inputs: int, generator: torch.Generator) -> None:
-        """Let the others add a random slope, which is zero at a random place of the unit cube."""
+        """Pass the inputs on, and bend the other channels at random points of the unit cube."""
         bends = layer.out_features - inputs
         slopes = torch.randn(bends, inputs, generator=generator)
         places = torch.rand(bends, inputs, generator=generator)
         layer.weight.copy_(torch.eye(layer.out_features, layer.in_features))
         layer.weight[inputs:, :inputs] = slopes
         layer.bias[inputs:] = -(slopes * places).sum(dim=1)
-        if layer.in_features == layer.out_features:  # what was bent before comes in up or down
+        if layer.in_features == layer.out_features:  # earlier bends are added or subtracted
             up = torch.rand(bends, generator=generator) < 0.5
             layer.weight[inputs:, inputs:] *= torch.where(up, 1.0, -1.0)[:, None]
 
@@ -109,9 +107,9 @@ class Landscape:
     """The loss over a plane through a net's weights.
 
     Attributes:
-        x: steps along the first direction, ``(P,)``; 1 is as long as the filters themselves.
-        y: steps along the second, ``(P,)``.
-        loss: ``(P, P)``; ``loss[i, j]`` at ``x[i]``, ``y[j]``.
+        x: Steps along the first direction, ``(P,)``, in units of the norm of the filters.
+        y: Steps along the second direction, ``(P,)``.
+        loss: The loss ``(P, P)``: ``loss[i, j]`` is that at ``x[i]``, ``y[j]``.
     """
 
     x: Tensor
@@ -120,14 +118,14 @@ class Landscape:
 
 
 def filter_normalized_direction(model: nn.Module, seed: int = 0) -> Direction:
-    """Draw a random direction in which every filter has the length of the model's own filter.
+    """Draw a random direction in which every filter has the norm of the model's own filter.
 
-    A filter is what makes one output channel of a convolution, or one neuron of a linear layer.
-    Biases and the weights of normalisation do not move.
+    A filter is what computes one output channel of a convolution or one neuron of a linear layer.
+    Biases and the weights of normalisation layers do not move.
 
     Args:
-        model: any module.
-        seed: of the draw.
+        model: Any module.
+        seed: Seed of the direction.
 
     Returns:
         One tensor for each of ``model.named_parameters()``.
@@ -146,7 +144,7 @@ def filter_normalized_direction(model: nn.Module, seed: int = 0) -> Direction:
 
 
 def moved(model: nn.Module, directions: Sequence[Direction], steps: Sequence[float]) -> nn.Module:
-    """Return a copy of a model whose weights went so many steps along each direction."""
+    """Return a copy of a model whose weights are moved along each direction by its step."""
     other = copy.deepcopy(model)
     with torch.no_grad():
         for direction, step in zip(directions, steps, strict=True):
@@ -156,22 +154,23 @@ def moved(model: nn.Module, directions: Sequence[Direction], steps: Sequence[flo
 
 
 def main_directions(trajectory: Sequence[Mapping[str, Tensor]]) -> tuple[list[Direction], Tensor]:
-    """Return the two main directions of a training, and its way along them.
+    """Return the two main directions of a training, and its path along them.
 
     Args:
-        trajectory: T ≥ 3 states of the weights (``dict(model.named_parameters())``, copied), the
-            last of which is the end.
+        trajectory: T ≥ 3 states of the weights (copies of ``dict(model.named_parameters())``), from
+            the start of training to its end.
 
     Returns:
-        Two directions, and coordinates ``(T, 2)`` from the end, in units of their length.
+        Two directions of length 1, and the coordinates ``(T, 2)`` of the states, relative to the
+        end.
     """
     if len(trajectory) < 3:
         raise ValueError(f"trajectory needs at least three states, got {len(trajectory)}")
-    end = trajectory[-1]
-    moves = torch.stack([_flat(state) - _flat(end) for state in trajectory[:-1]])
-    axes = torch.linalg.svd(moves, full_matrices=False).Vh[:2]
-    places = torch.cat([moves @ axes.T, moves.new_zeros(1, 2)])
-    return [_like(end, axis) for axis in axes], places
+    *before, end = (_flat(state.values()) for state in trajectory)
+    away = torch.stack(before) - end
+    axes = torch.linalg.svd(away, full_matrices=False).Vh[:2]
+    places = torch.cat([away @ axes.T, away.new_zeros(1, 2)])
+    return [_like(trajectory[-1], axis) for axis in axes], places
 
 
 def landscape(
@@ -189,21 +188,21 @@ def landscape(
 ) -> Landscape:
     """Compute the loss on a square grid around a model's weights, in eval mode.
 
-    The model itself is not touched: the grid's weights are handed to it
-    (:func:`torch.func.functional_call`), several at a time where that pays.
+    The model itself does not change: it is called with the weights of the grid
+    (:func:`torch.func.functional_call`), of several grid points at a time where that is faster.
 
     Args:
-        model: any module from inputs to predictions.
-        inputs: ``(N, …)``.
-        target: ``(N,)``, or whatever the loss takes.
-        directions: two directions; filter-normalised random ones by default.
-        extent: the grid runs from −extent to extent along both.
-        points: grid points P along each.
-        loss: maps predictions and target to a scalar.
-        seed: of the default directions.
-        together: grid points that are computed at once; by default one on a CPU, where more only
-            cost time, and eight elsewhere.
-        progress: show a progress bar.
+        model: Any module that maps inputs to predictions.
+        inputs: Inputs ``(N, …)``.
+        target: Class indices ``(N,)``, or whatever the loss takes.
+        directions: Two directions; by default random filter-normalised ones.
+        extent: The grid extends from −extent to extent along both directions.
+        points: Number of grid points P along each direction.
+        loss: Maps predictions and target to a scalar.
+        seed: Seed of the default directions.
+        together: Number of grid points that are computed at once; by default one on a CPU, where
+            more would be slower, and eight elsewhere.
+        progress: Whether to show a progress bar.
 
     Source: Li et al. 2018 (arXiv 1712.09913), section 4.
     """
@@ -215,7 +214,7 @@ def landscape(
     if directions is None:
         directions = [filter_normalized_direction(model, 2 * seed + n) for n in range(2)]
     if len(directions) != 2:
-        raise ValueError(f"directions must be two, got {len(directions)}")
+        raise ValueError(f"there must be two directions, got {len(directions)}")
     first, second = directions
     weights = {name: weight.detach() for name, weight in model.named_parameters()}
     if any(d.keys() != weights.keys() for d in directions):
@@ -244,8 +243,8 @@ class Curvature:
     """The extreme eigenvalues of the loss's Hessian in the weights.
 
     Attributes:
-        smallest: below zero where the loss curves downwards in some direction.
-        largest: of the steepest direction.
+        smallest: The smallest one; below zero if the loss curves downwards in some direction.
+        largest: The largest one.
     """
 
     smallest: float
@@ -253,7 +252,7 @@ class Curvature:
 
     @property
     def negative(self) -> float:
-        """How strong the strongest downward curvature is beside the upward one: 0 if convex."""
+        """The strongest downward curvature relative to the strongest upward one; 0 if convex."""
         return max(0.0, -self.smallest) / max(abs(self.largest), 1e-12)
 
 
@@ -269,12 +268,12 @@ def curvature(
     """Find the extreme eigenvalues of the Hessian from products with vectors (Lanczos).
 
     Args:
-        model: any module that can be differentiated twice; in eval mode meanwhile.
-        inputs: ``(N, …)``.
-        target: ``(N,)``, or whatever the loss takes.
-        loss: maps predictions and target to a scalar.
-        tolerance: relative accuracy of the eigenvalues.
-        seed: of the first vector.
+        model: Any module that can be differentiated twice; it is in eval mode meanwhile.
+        inputs: Inputs ``(N, …)``.
+        target: Class indices ``(N,)``, or whatever the loss takes.
+        loss: Maps predictions and target to a scalar.
+        tolerance: Relative accuracy of the eigenvalues.
+        seed: Seed of the first vector.
 
     Source: Li et al. 2018 (arXiv 1712.09913), section 6.
     """
@@ -283,12 +282,12 @@ def curvature(
     with evaluation_mode(model), torch.enable_grad():
         value = loss(model(inputs), target)
         gradient = torch.autograd.grad(value, parameters, create_graph=True)
-        flat = torch.cat([g.flatten() for g in gradient])
+        flat = _flat(gradient)
 
         def product(vector: np.ndarray) -> np.ndarray:
             v = torch.from_numpy(np.asarray(vector).ravel()).to(flat)
             rows = torch.autograd.grad(flat, parameters, v, retain_graph=True)
-            return torch.cat([row.flatten() for row in rows]).double().cpu().numpy()
+            return _flat(rows).double().cpu().numpy()
 
         hessian = LinearOperator((count, count), matvec=product, dtype=np.float64)
         start = np.random.default_rng(seed).standard_normal(count)
@@ -296,12 +295,11 @@ def curvature(
     return Curvature(float(ends.min()), float(ends.max()))
 
 
-def _flat(state: Mapping[str, Tensor]) -> Tensor:
-    return torch.cat([value.flatten() for value in state.values()])
+def _flat(values: Iterable[Tensor]) -> Tensor:
+    return torch.cat([value.flatten() for value in values])
 
 
 def _like(state: Mapping[str, Tensor], flat: Tensor) -> Direction:
-    """Cut a vector into tensors of the shapes of a state."""
-    sizes = [value.numel() for value in state.values()]
-    parts = flat.split(sizes)
+    """Cut a vector into tensors with the shapes of a state."""
+    parts = flat.split([value.numel() for value in state.values()])
     return {name: part.view_as(state[name]) for name, part in zip(state, parts, strict=True)}
