@@ -1,11 +1,11 @@
-r"""Why does a teacher of the student's own size help? A set on which the answer can be seen.
+r"""Why does a teacher of the student's own size help? A data set on which the answer can be seen.
 
 Every class has two features, its *views* (the lecture's headlight and window). A training sample
-shows both, so a net that has learned one of them is right already and stops learning: which one,
-its seed decides. A test sample that shows one view only asks whether the net knows it.
+shows both, so a net that has learned one of them is right already and stops learning; its seed
+decides which one that is. A test sample that shows a single view asks whether the net knows it.
 
 Weaker features of other classes leak into every sample (headlights that look like a cat's eyes).
-A net that knows such a feature says so in its soft predictions; that is how one net can teach
+A net that knows such a feature shows it in its soft predictions; that is how one net can teach
 another a view.
 
 Source: Allen-Zhu, Li 2020 (arXiv 2012.09816), section 2.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from kdcourse.checks import check_number
+from kdcourse.checks import check_number, check_positive
 from kdcourse.data import replay
 from kdcourse.metrics import predict
 
@@ -26,17 +26,17 @@ VIEWS = 2
 
 @dataclass(frozen=True)
 class TwoViews:
-    """Samples of P patches, in which the two features of a class appear, or one of them.
+    """Samples of P patches, in which both features of a class appear, or one of them.
 
     Attributes:
-        classes: number of classes K.
-        width: length D of a patch; at least 2K, since the features are orthonormal.
-        patches: patches P of a sample.
-        strength: range of a feature's size in a sample of its class, spread over two patches.
-        leakage: range of the size of another class's feature, where it leaks in.
-        leaks: probability that it does.
-        noise: standard deviation of every number.
-        seed: of the features themselves.
+        classes: Number of classes K.
+        width: Length D of a patch; at least 2K, since the features are orthonormal.
+        patches: Number of patches P of a sample.
+        strength: Range of a feature's size in a sample of its class, spread over two patches.
+        leakage: Range of the size of another class's feature where it leaks in.
+        leaks: Probability that it leaks in.
+        noise: Standard deviation of the noise on every number.
+        seed: Seed of the features.
     """
 
     classes: int = 10
@@ -50,7 +50,7 @@ class TwoViews:
 
     def __post_init__(self) -> None:
         check_number("classes", self.classes, 2)
-        check_number("patches", self.patches, 1)
+        check_positive(patches=self.patches)
         check_number("leaks", self.leaks, 0.0, 1.0)
         check_number("noise", self.noise, 0.0)
         if self.width < VIEWS * self.classes:
@@ -61,7 +61,7 @@ class TwoViews:
 
     @property
     def features(self) -> Tensor:
-        """The features, orthonormal: ``(K, 2, D)``."""
+        """The orthonormal features, ``(K, 2, D)``."""
         square = torch.randn(self.width, VIEWS * self.classes, generator=replay(self.seed))
         return torch.linalg.qr(square).Q.T.reshape(self.classes, VIEWS, self.width)
 
@@ -69,14 +69,14 @@ class TwoViews:
         """Draw samples of all classes in turn.
 
         Args:
-            samples: how many, N.
-            seed: of the draw.
-            view: the only view that they show, 0 or 1; both by default.
+            samples: Number of samples N.
+            seed: Seed of the samples.
+            view: The only view that the samples show, 0 or 1; by default they show both.
 
         Returns:
             Inputs ``(N, P, D)`` and target ``(N,)``.
         """
-        check_number("samples", samples, 1)
+        check_positive(samples=samples)
         if view not in (None, *range(VIEWS)):
             raise ValueError(f"view must be 0, 1 or None for both, got {view!r}")
         draw, everyone = replay(self.seed, 1 + seed), torch.arange(samples)
@@ -88,13 +88,11 @@ class TwoViews:
             own[:, 1 - view] = 0
         size[everyone, target] = own
         inputs = self.noise * torch.randn(samples, self.patches, self.width, generator=draw)
-        features = self.features
-        for k in range(self.classes):
-            for v in range(VIEWS):
-                half = size[:, k, v, None] / 2 * features[k, v]  # (N, D)
-                for _ in range(2):
-                    where = torch.randint(self.patches, (samples,), generator=draw)
-                    inputs[everyone, where] += half
+        for sizes, feature in zip(size.flatten(1).T, self.features.flatten(0, 1), strict=True):
+            half = sizes[:, None] / 2 * feature  # (N, D)
+            for _ in range(2):
+                where = torch.randint(self.patches, (samples,), generator=draw)
+                inputs[everyone, where] += half
         return inputs, target
 
     @staticmethod
@@ -106,15 +104,15 @@ class PatchNet(nn.Module):
     r"""The net of the paper: :math:`f_k(x) = \sum_r \sum_p \sigma(\langle w_{kr}, x_p \rangle)`.
 
     :math:`\sigma` is a smoothed ReLU: :math:`z^3 / 3 b^2` up to b, then a line of slope 1. Since a
-    small response grows slowly, whichever view is ahead by chance at the start wins.
+    small response grows slowly, the view that happens to be ahead at the start wins.
 
     Args:
-        classes: number of classes K.
-        width: length D of a patch.
-        neurons: per class.
-        bend: b.
-        deviation: standard deviation of the initial weights.
-        seed: of the initial weights.
+        classes: Number of classes K.
+        width: Length D of a patch.
+        neurons: Number of neurons r per class.
+        bend: The size b of a response at which σ becomes a line.
+        deviation: Standard deviation of the initial weights.
+        seed: Seed of the initial weights.
     """
 
     def __init__(
@@ -128,9 +126,8 @@ class PatchNet(nn.Module):
         seed: int = 0,
     ):
         super().__init__()
-        draw = replay(seed)
-        weight = deviation * torch.randn(width, classes * neurons, generator=draw)
-        self.weight = nn.Parameter(weight)
+        weight = torch.randn(width, classes * neurons, generator=replay(seed))
+        self.weight = nn.Parameter(deviation * weight)
         self.neurons = neurons
         self.bend = bend
 
@@ -148,16 +145,16 @@ def batches(inputs: Tensor, target: Tensor, batch_size: int = 50) -> DataLoader:
 
 
 def learned_views(model: nn.Module, data: TwoViews, samples: int = 4000, seed: int = 1) -> Tensor:
-    """Which views has a net learned? Its accuracy on samples that show one view only.
+    """Which views has a net learned? Return its accuracy on samples that show a single view.
 
     Args:
-        model: any module that maps ``(N, P, D)`` to ``(N, K)``.
-        data: where the samples come from.
-        samples: of each view, all classes together.
-        seed: of the draw.
+        model: Any module that maps samples ``(N, P, D)`` to logits ``(N, K)``.
+        data: The data set from which samples are drawn.
+        samples: Number of samples of each view, all classes together.
+        seed: Seed of the samples.
 
     Returns:
-        ``(K, 2)``, in [0, 1]: by class and view.
+        The accuracy in [0, 1] by class and view, ``(K, 2)``.
     """
     shares = []
     for view in range(VIEWS):
