@@ -31,8 +31,9 @@ def _shorten(*_):
     def in_few_steps(whole, *arguments, **options):
         return whole(*arguments, **{**options, "steps": 20})
 
-    def in_few_epochs(whole, *arguments, epochs=15, **options):
-        return whole(*arguments, epochs=min(epochs, 20), **options)
+    def in_few_epochs(whole, make, models, train, knobs, **options):
+        fewer = dataclasses.replace(knobs, epochs=min(knobs.epochs, 20))
+        return whole(make, models, train, fewer, **options)
 
     replace("kdcourse.data", "fashion_mnist", part)
     replace("kdcourse.motivation", "landscape", in_few_points)
