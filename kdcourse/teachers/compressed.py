@@ -1,16 +1,17 @@
-"""Uncompressed → compressed: pruned and quantised copies of a model, to be taught by the model.
+"""Uncompressed → compressed: pruned and quantised copies of a model, which the model then teaches.
 
 >>> small = prune(model, sparsity=0.9)
 >>> fit(small, train, CrossEntropy() + LogitKD(4), teacher=model, learning_rate=0.02)
 
-Compression is written as a parametrisation of the weights (``torch.nn.utils.parametrize``): the
-optimiser moves dense weights, the layer sees them masked or rounded. So zeros stay zeros in
-training, and masks and scales are part of ``state_dict()``. (``torch.nn.utils.prune`` can do the
-same, but its models cannot be copied after a forward pass.)
+Compression is a parametrisation of the weights (``torch.nn.utils.parametrize``): the optimiser
+updates dense weights, and the layer sees them masked or rounded. So zeros stay zero in training,
+and masks and scales are part of ``state_dict()``. (``torch.nn.utils.prune`` can do the same, but
+its models cannot be copied after a forward pass.)
 """
 
 import copy
 import io
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -35,15 +36,19 @@ class Mask(nn.Module):
         self.mask: Tensor
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the weights that are kept, and zeros."""
+        """Return the weights, with zeros where the mask has them."""
         return weight * self.mask
 
 
 class FakeQuantize(nn.Module):
     r"""Rounds weights to integers times a scale, :math:`s_c \cdot \{-q, …, q\}`, q = 2^{b−1} − 1.
 
-    Every output channel has a scale, the one with the least squared error when this is made.
-    Gradients pass as if there were no rounding, and not where a weight is cut off.
+    Each output channel c has a scale, chosen once for the smallest squared error of the initial
+    weights. Gradients pass as if weights were not rounded, except where a weight is clipped.
+
+    Args:
+        weight: The initial weights ``(C, …)``.
+        bits: Number of bits b.
     """
 
     def __init__(self, weight: Tensor, bits: int):
@@ -57,14 +62,13 @@ class FakeQuantize(nn.Module):
         return _rounded(weight, self.scale, -self.most, self.most)
 
     def codes(self, weight: Tensor) -> Tensor:
-        """Return the integers that stand for already rounded weights."""
-        scale = self.scale.view(-1, *(1,) * (weight.dim() - 1))
-        return (weight / scale).round().to(torch.int8)
+        """Return the integers that stand for weights that are already rounded."""
+        return (weight / _by_channel(self.scale, weight)).round().to(torch.int8)
 
     def _best_scale(self, weight: Tensor) -> Tensor:
         rows = weight.flatten(1)
         largest = rows.abs().amax(dim=1) / self.most
-        largest = torch.where(largest > 0, largest, 1.0)  # a channel that was pruned as a whole
+        largest = torch.where(largest > 0, largest, 1.0)  # where a whole channel is pruned
         best, least = largest, torch.full_like(largest, torch.inf)
         for share in torch.linspace(0.2, 1.0, 33).tolist():
             scale = share * largest
@@ -75,7 +79,7 @@ class FakeQuantize(nn.Module):
 
 
 class QuantizeInput:
-    """Rounds a layer's input to 2^b levels between the smallest and the largest of each sample."""
+    """Rounds a layer's input to 2^b levels between the least and largest value of each sample."""
 
     def __init__(self, bits: int):
         self.bits = bits
@@ -94,12 +98,12 @@ class QuantizeInput:
 def prune(model: nn.Module, sparsity: float) -> nn.Module:
     """Return a pruned copy: the smallest weights of all layers together are zero, and stay zero.
 
-    Weights of linear and convolutional layers count, all in one ranking by magnitude; biases and
-    normalisation stay. A pruned model can be pruned further; a quantised one cannot be pruned.
+    The weights of linear and convolutional layers are ranked together by magnitude; biases and
+    normalisation layers stay. A pruned model can be pruned further; a quantised one cannot.
 
     Args:
-        model: any module; stays as it is.
-        sparsity: share of the weights to set to zero, in [0, 1).
+        model: Any module, which stays as it is.
+        sparsity: Share of the weights to set to zero, in [0, 1).
 
     Raises:
         ValueError: ``sparsity`` is out of range, or there is nothing to prune.
@@ -107,9 +111,9 @@ def prune(model: nn.Module, sparsity: float) -> nn.Module:
     Source: Han et al. 2015 (arXiv 1506.02626).
     """
     check_number("sparsity", sparsity, 0.0, 1.0, open_high=True)
-    if any(isinstance(module, FakeQuantize) for module in model.modules()):
+    if _is_quantized(model):
         raise ValueError("the model is quantised: prune first, then quantise")
-    pruned = fold(model).to(memory_format=torch.contiguous_format)  # what the ranking can flatten
+    pruned = fold(model).to(memory_format=torch.contiguous_format)  # the ranking flattens by view
     layers = _layers(pruned)
     pruning.global_unstructured(
         [(layer, "weight") for layer in layers], pruning.L1Unstructured, amount=float(sparsity)
@@ -122,30 +126,28 @@ def prune(model: nn.Module, sparsity: float) -> nn.Module:
 
 
 def prune_width(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
-    """Return a narrower copy: whole channels are gone, those with the smallest weights.
+    """Return a narrower copy, from which the channels with the smallest weights are removed.
 
-    The copy is an ordinary dense model, faster and smaller without any special kernel. Channels
-    that depend on each other (shortcuts, batch norm, the next layer) go together, which
-    torch-pruning works out from a run of the model.
+    The copy is an ordinary dense model, smaller and faster without any special kernel. Channels
+    that depend on each other (shortcuts, batch norm, the next layer) are removed together;
+    torch-pruning finds them by a run of the model.
 
     Args:
-        model: any module; stays as it is.
-        inputs: an example, ``(N, C, H, W)``.
-        share: of the channels of every layer to remove, in [0, 1). The outputs stay.
+        model: Any module, which stays as it is.
+        inputs: Example inputs ``(N, C, H, W)``.
+        share: Share of the channels of every layer to remove, in [0, 1). The outputs of the model
+            all stay.
 
     Source: Li et al. 2017 (arXiv 1608.08710); Fang et al. 2023 (arXiv 2301.12900).
     """
     check_number("share", share, 0.0, 1.0, open_high=True)
     narrow = fold(model)
     called: list[nn.Module] = []
-    handles = [
-        layer.register_forward_hook(lambda layer, *_: called.append(layer))
-        for layer in _layers(narrow)
-    ]
     with evaluation_mode(narrow):
-        narrow(inputs)
-        for handle in handles:
-            handle.remove()
+        with ExitStack() as hooks:
+            for layer in _layers(narrow):
+                hooks.enter_context(layer.register_forward_hook(lambda one, *_: called.append(one)))
+            narrow(inputs)
         torch_pruning.pruner.BasePruner(
             narrow,
             inputs,
@@ -157,24 +159,24 @@ def prune_width(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
 
 
 def quantize(model: nn.Module, bits: int = 8, activation_bits: int | None = 8) -> nn.Module:
-    """Return a copy that computes with rounded weights and inputs, and can be trained on.
+    """Return a copy that computes with rounded weights and inputs, and can be trained further.
 
-    Weights of linear and convolutional layers are rounded by channel (:class:`FakeQuantize`), what
-    goes into these layers by sample (:class:`QuantizeInput`). The arithmetic remains in floating
-    point ("fake quantisation"): it shows what an integer kernel would compute. A pruned model may
-    be quantised; zeros stay zeros.
+    The weights of linear and convolutional layers are rounded by channel (:class:`FakeQuantize`),
+    their inputs by sample (:class:`QuantizeInput`). The arithmetic remains in floating point ("fake
+    quantisation"), and shows what an integer kernel would compute. A pruned model may be quantised;
+    zeros stay zero.
 
     Args:
-        model: any module; stays as it is.
-        bits: of the weights, 2 to 8.
-        activation_bits: of the inputs, 2 to 8; None leaves them as they are.
+        model: Any module, which stays as it is.
+        bits: Number of bits of the weights, 2 to 8.
+        activation_bits: Number of bits of the inputs, 2 to 8; None leaves them as they are.
 
     Source: Jacob et al. 2018 (arXiv 1712.05877).
     """
     for name, value in (("bits", bits), ("activation_bits", activation_bits)):
         if value is not None and (type(value) is not int or not 2 <= value <= 8):
             raise ValueError(f"{name} must be an integer from 2 to 8, got {value!r}")
-    if any(isinstance(module, FakeQuantize) for module in model.modules()):
+    if _is_quantized(model):
         raise ValueError("the model is quantised already")
     quantized = copy.deepcopy(model)
     for layer in _layers(quantized):
@@ -188,17 +190,17 @@ def quantize(model: nn.Module, bits: int = 8, activation_bits: int | None = 8) -
 def fold(model: nn.Module) -> nn.Module:
     """Return a copy with ordinary weights, into which masks and rounding are folded.
 
-    It computes the same. What rounds the inputs of a quantised model's layers stays in place.
+    It computes the same: the inputs of a quantised model's layers are still rounded.
     """
     plain = copy.deepcopy(model)
     module: Any
     for module in list(plain.modules()):
         if parametrize.is_parametrized(module, "weight"):
-            # parametrize.remove_parametrizations would change the class, which the copied module
-            # shares with the original one.
+            # parametrize.remove_parametrizations would change the class, which the copy shares with
+            # the original.
             weight = nn.Parameter(module.weight.detach().clone())
+            module.__class__ = parametrize.type_before_parametrizations(module)
             del module.parametrizations
-            module.__class__ = type(module).__bases__[0]
             module._parameters = {"weight": weight, **module._parameters}
     return plain
 
@@ -209,9 +211,9 @@ def count_nonzero(model: nn.Module) -> int:
 
 
 def pack(model: nn.Module) -> dict[str, np.ndarray]:
-    """Return weights and buffers as arrays to be stored: rounded weights as integers and scales.
+    """Return weights and buffers as arrays to store, rounded weights as integers and scales.
 
-    ``np.savez_compressed(path, **pack(model))`` writes them; :func:`unpack` reads them again.
+    ``np.savez_compressed(path, **pack(model))`` writes them; :func:`unpack` restores them.
     """
     arrays = {name: value.cpu().numpy() for name, value in fold(model).state_dict().items()}
     module: Any
@@ -228,24 +230,28 @@ def pack(model: nn.Module) -> dict[str, np.ndarray]:
 
 
 def unpack(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    """Return the ``state_dict()`` of the plain model whose :func:`pack` this is."""
-    state = {}
-    for name, array in arrays.items():
-        if name.endswith(":scale"):
-            continue
-        tensor = torch.from_numpy(np.array(array))
-        if f"{name}:scale" in arrays:
-            scale = torch.from_numpy(np.array(arrays[f"{name}:scale"]))
-            tensor = tensor.to(scale.dtype) * scale.view(-1, *(1,) * (tensor.dim() - 1))
-        state[name] = tensor
+    """Return the ``state_dict()`` of the plain model that :func:`pack` has turned into arrays."""
+    state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    for name in [name for name in state if name.endswith(":scale")]:
+        scale, weight = state.pop(name), state[name.removesuffix(":scale")]
+        state[name.removesuffix(":scale")] = weight.to(scale.dtype) * _by_channel(scale, weight)
     return state
 
 
 def size_on_disk(model: nn.Module) -> int:
-    """Return the bytes of the file that holds :func:`pack` of a model, compressed (npz)."""
+    """Return the size, in bytes, of the compressed file (npz) of a model's :func:`pack`."""
     file = io.BytesIO()
     np.savez_compressed(file, **pack(model))  # type: ignore[arg-type]
     return file.tell()
+
+
+def _is_quantized(model: nn.Module) -> bool:
+    return any(isinstance(module, FakeQuantize) for module in model.modules())
+
+
+def _by_channel(scale: Tensor, weight: Tensor) -> Tensor:
+    """Reshape a scale per channel ``(C,)`` so that it broadcasts over weights ``(C, …)``."""
+    return scale.view(-1, *(1,) * (weight.dim() - 1))
 
 
 def _rounded(weight: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
