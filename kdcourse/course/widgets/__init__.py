@@ -1,8 +1,8 @@
-"""Widgets for the notebooks: state → what is shown, and nothing else.
+"""Widgets for the notebooks: functions from a state to what is shown, and nothing else.
 
-A static figure stands beside each in the notebook, for readers without a running kernel. What
-follows a slider is drawn by the browser from a few lines of HTML: a matplotlib figure would take
-longer than the tenth of a second within which a slider should answer.
+In the notebook, a static figure accompanies each of them for readers without a running kernel.
+What follows a slider is a few lines of HTML, drawn by the browser: a matplotlib figure would take
+longer than the tenth of a second within which a slider should respond.
 """
 
 from kdcourse.course.widgets.landscapes import landscapes, surface

@@ -14,16 +14,14 @@ def landscapes(slices: Mapping[str, Landscape], most: float = 5.0) -> ipywidgets
     """Turn and zoom into two loss landscapes side by side.
 
     Args:
-        slices: by the net's name.
-        most: height at which they are cut off.
+        slices: The landscapes, by the name of the net.
+        most: Height at which they are cut off.
     """
     names = list(slices)
 
     def render(left: str, right: str, turn: int, tilt: int, zoom: float) -> str:
-        shown = [
-            captioned(surface(slices[name], turn, tilt, zoom, most), name) for name in (left, right)
-        ]
-        return row(shown) + f"<p>Training loss in nats, cut off at {most:g}.</p>"
+        parts = [captioned(surface(slices[n], turn, tilt, zoom, most), n) for n in (left, right)]
+        return row(parts) + f"<p>Training loss in nats, cut off at {most:g}.</p>"
 
     return html_widget(
         render,
@@ -41,12 +39,12 @@ def surface(
     """Return a landscape, seen from the side, as a drawing in HTML.
 
     Args:
-        found: the landscape.
-        turn: degrees around the vertical axis.
-        tilt: degrees above the horizon; 90 looks straight down.
-        zoom: 1 shows all of it, 2 the inner half of either axis.
-        most: height at which it is cut off.
-        size: width in pixels.
+        found: The landscape.
+        turn: Rotation around the vertical axis, in degrees.
+        tilt: Height of the viewer above the horizon, in degrees; 90 looks straight down.
+        zoom: 1 shows the whole landscape, 2 the inner half of both axes.
+        most: Height at which it is cut off.
+        size: Width of the drawing in pixels.
     """
     x, y, loss = (values.cpu().numpy() for values in (found.x, found.y, found.loss))
     inner = abs(x) <= abs(x).max() / zoom * 1.0001
@@ -63,9 +61,7 @@ def surface(
     far = np.mean([back[c].ravel() for c in corners], axis=0)
     levels = (255 * middle).round().astype(int).tolist()
     shape = "<polygon points='%.1f,%.1f %.1f,%.1f %.1f,%.1f %.1f,%.1f' fill='%s'/>"
-    shapes = [
-        shape % (*cells[cell], COLOURS[levels[cell]])
-        for cell in np.argsort(-far)  # what is behind is drawn first
-    ]
+    order = np.argsort(-far)  # the farthest cells first, so that nearer ones cover them
+    shapes = [shape % (*cells[cell], COLOURS[levels[cell]]) for cell in order]
     group = f"<g stroke='#0003'>{''.join(shapes)}</g>"
     return drawing(group, "Training loss as a surface", size, round(0.9 * size))

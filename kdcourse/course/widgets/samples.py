@@ -8,7 +8,16 @@ from torch import Tensor
 
 from kdcourse import logit
 from kdcourse.course import plots
-from kdcourse.course.widgets.screen import captioned, heat, html_widget, picture, row
+from kdcourse.course.widgets.screen import (
+    captioned,
+    exhibit,
+    heat,
+    html_widget,
+    image_slider,
+    picture,
+    row,
+    title,
+)
 from kdcourse.data import Images
 from kdcourse.metrics import nearest
 
@@ -18,8 +27,8 @@ def temperature(images: Images, teacher_logits: Tensor, student_logits: Tensor) 
 
     Args:
         images: N images with their labels.
-        teacher_logits: ``(N, K)``.
-        student_logits: ``(N, K)``.
+        teacher_logits: The teacher's logits ``(N, K)``.
+        student_logits: The student's logits ``(N, K)``.
     """
 
     def render(image: int, tau: float) -> str:
@@ -28,19 +37,18 @@ def temperature(images: Images, teacher_logits: Tensor, student_logits: Tensor) 
             "teacher": logit.softmax(teacher_logits[one], tau)[0].tolist(),
             "student": logit.softmax(student_logits[one], tau)[0].tolist(),
         }
-        label = int(images.target[image])
-        name = f"Image {image} ({images.classes[label]})"
+        name = title(images, image)
         caption = f"{name} at temperature {tau:.3g}; ★ the true class"
         return (
             "<div style='display: flex; align-items: center; gap: 24px'>"
             + picture(images.pixels[image], name)
-            + bars(p, images.classes, label)
+            + bars(p, images.classes, int(images.target[image]))
             + f"</div><p>{html.escape(caption)}</p>"
         )
 
     return html_widget(
         render,
-        image=ipywidgets.IntSlider(description="image", min=0, max=len(images) - 1),
+        image=image_slider(images),
         tau=ipywidgets.FloatLogSlider(description="temperature", value=1, min=-1, max=2, step=0.05),
     )
 
@@ -49,9 +57,9 @@ def bars(probabilities: Mapping[str, list[float]], classes: tuple[str, ...], lab
     """Return a table of bars: a row for each class, a column for each of two models.
 
     Args:
-        probabilities: K probabilities by the model's name, the teacher's first.
-        classes: K class names.
-        label: the true class, which is starred.
+        probabilities: K probabilities by the name of the model, the teacher's first.
+        classes: The names of the K classes.
+        label: Index of the true class, which gets a star.
     """
     stripes = f"repeating-linear-gradient(45deg, {plots.DISTILLED} 0 4px, #f0b48c 4px 6px)"
     fills = (plots.TEACHER, stripes)
@@ -75,19 +83,18 @@ def maps(images: Images, layers: Mapping[str, Mapping[str, Tensor]]) -> ipywidge
 
     Args:
         images: N images with their labels.
-        layers: maps ``(N, H, W)`` ≥ 0 by the model's name, by the layer's name.
+        layers: For the name of each layer, maps ``(N, H, W)`` ≥ 0 by the name of the model.
     """
 
     def render(image: int, layer: str) -> str:
-        name = f"Image {image} ({images.classes[int(images.target[image])]})"
-        shown = [captioned(picture(images.pixels[image], name), name)]
+        shown = [exhibit(images.pixels[image], title(images, image))]
         for model, values in layers[layer].items():
             shown.append(captioned(heat(values[image], f"{layer}, {model}"), model))
         return row(shown)
 
     return html_widget(
         render,
-        image=ipywidgets.IntSlider(description="image", min=0, max=len(images) - 1),
+        image=image_slider(images),
         layer=ipywidgets.ToggleButtons(description="layer", options=list(layers)),
     )
 
@@ -97,35 +104,32 @@ def neighbours(images: Images, embeddings: Mapping[str, Tensor], count: int = 6)
 
     Args:
         images: N images with their labels.
-        embeddings: ``(N, D)`` by the model's name.
-        count: neighbours shown.
+        embeddings: Embeddings ``(N, D)`` by the name of the model.
+        count: Number of neighbours to show.
     """
     found = {name: nearest(e, count) for name, e in embeddings.items()}
-    kinds = [images.classes[int(label)] for label in images.target]
 
     def render(query: int) -> str:
-        name = f"Query {query} ({kinds[query]})"
-        rows = [row([captioned(picture(images.pixels[query], name, 80), name)])]
+        rows = [row([exhibit(images.pixels[query], title(images, query, "Query"), 80)])]
         for model, indices in found.items():
             shown = []
             for index in indices[query].tolist():
                 mark = "✓" if images.target[index] == images.target[query] else "✗"
-                label = f"{mark} {kinds[index]}"
-                shown.append(captioned(picture(images.pixels[index], label, 64), label))
+                label = f"{mark} {images.classes[int(images.target[index])]}"
+                shown.append(exhibit(images.pixels[index], label, 64))
             rows.append(f"<b>{html.escape(model)}</b>" + row(shown))
         return "".join(rows)
 
-    slider = ipywidgets.IntSlider(description="query", min=0, max=len(images) - 1)
-    return html_widget(render, query=slider)
+    return html_widget(render, query=image_slider(images, "query"))
 
 
 def snapshots(
     taken: Mapping[int, Tensor], captions: Mapping[int, Sequence[str]]
 ) -> ipywidgets.VBox:
-    """Move through a training, and see the images of its steps.
+    """Move through a training, and see its images after so many steps.
 
     Args:
-        taken: ``(N, C, H, W)``, uint8, by the number of steps.
+        taken: Images ``(N, C, H, W)``, uint8, by the number of steps.
         captions: N captions, by the number of steps.
     """
 

@@ -1,4 +1,4 @@
-"""What all widgets share: controls above a screen, and pictures as HTML."""
+"""What widgets share: controls above a screen, and pictures as HTML."""
 
 import base64
 import html
@@ -11,6 +11,8 @@ import matplotlib
 from PIL import Image
 from torch import Tensor
 
+from kdcourse.data import Images
+
 # From the lowest value to the highest.
 COLOURS = [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["cividis"](range(256))]
 
@@ -18,11 +20,11 @@ COLOURS = [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["cividis"](
 def html_widget(render: Callable[..., str], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
     """Show HTML that follows its controls.
 
-    Args:
-        render: maps the controls' values, by name, to HTML.
-        controls: sliders and the like.
+    The HTML is replaced as a whole: nothing flickers, and no output piles up.
 
-    What is shown is replaced as a whole: nothing flickers and no output piles up.
+    Args:
+        render: Maps the values of the controls, by their names, to HTML.
+        controls: Sliders, buttons and the like.
     """
     screen = ipywidgets.HTML(layout={"margin": "10px 0 0"})
 
@@ -33,7 +35,7 @@ def html_widget(render: Callable[..., str], **controls: ipywidgets.Widget) -> ip
         control.observe(redraw, names="value")
         control.style.description_width = "90px"
         if isinstance(control, ipywidgets.ToggleButtons):
-            control.layout.display, control.layout.width = "flex", "auto"  # beside its name
+            control.layout.display, control.layout.width = "flex", "auto"  # beside their name
             control.style.button_width = "auto"
         else:  # a slider: long enough for steps of a hundredth
             control.layout.width = "min(460px, 100%)"
@@ -41,8 +43,18 @@ def html_widget(render: Callable[..., str], **controls: ipywidgets.Widget) -> ip
     return ipywidgets.VBox([*controls.values(), screen])
 
 
+def image_slider(images: Images, name: str = "image") -> ipywidgets.IntSlider:
+    """Return a slider that picks one of the images."""
+    return ipywidgets.IntSlider(description=name, min=0, max=len(images) - 1)
+
+
+def title(images: Images, index: int, name: str = "Image") -> str:
+    """Return the number and the class of an image."""
+    return f"{name} {index} ({images.classes[int(images.target[index])]})"
+
+
 def drawing(shapes: str, description: str, width: int, height: int) -> str:
-    """Return shapes as a drawing with a description."""
+    """Return a drawing (SVG) of the given shapes, with a description for screen readers."""
     return (
         f"<svg role='img' aria-label='{html.escape(description)}' width='{width}' "
         f"height='{height}' style='font-size: 12px; fill: currentColor'>{shapes}</svg>"
@@ -55,10 +67,15 @@ def row(parts: list[str]) -> str:
 
 
 def captioned(shown: str, caption: str) -> str:
-    """Return HTML with a line of text below it."""
+    """Return a piece of HTML with a caption below it."""
     style = "margin: 0; text-align: center; line-height: 16px"
     text = f"<figcaption>{html.escape(caption)}</figcaption>"
     return f"<figure style='{style}'>{shown}{text}</figure>"
+
+
+def exhibit(pixels: Tensor, caption: str, size: int = 140) -> str:
+    """Return an image as :func:`picture` does, with a caption that also describes it."""
+    return captioned(picture(pixels, caption, size), caption)
 
 
 def bar(
@@ -71,7 +88,7 @@ def bar(
     scale: float = 2.0,
     start: float = 0.0,
 ) -> str:
-    """Return a named bar with its value: ``scale`` pixels for each unit above ``start``."""
+    """Return a bar with its name and value, ``scale`` pixels long for each unit above ``start``."""
     pixels = scale * max(0.0, value - start)
     length = f"display: inline-block; height: 12px; width: {pixels:.0f}px"
     return (
@@ -82,7 +99,7 @@ def bar(
 
 
 def heat(values: Tensor, description: str, size: int = 140) -> str:
-    """Return a map ``(H, W)`` ≥ 0 as HTML, its largest value brightest."""
+    """Return a map ``(H, W)`` ≥ 0 as HTML, with its largest value the brightest."""
     largest = float(values.max()) or 1.0
     image = Image.fromarray((255 * values / largest).round().byte().cpu().numpy())
     image.putpalette(bytes.fromhex("".join(colour[1:] for colour in COLOURS)))
@@ -90,7 +107,7 @@ def heat(values: Tensor, description: str, size: int = 140) -> str:
 
 
 def picture(pixels: Tensor, description: str, size: int = 140) -> str:
-    """Return an image ``(C, H, W)``, uint8, as HTML, dark on light if it is grey."""
+    """Return an image ``(C, H, W)``, uint8, as HTML; grey images appear dark on light."""
     channels = pixels.movedim(0, -1).cpu().numpy()
     grey = channels.shape[-1] == 1
     return _shown(Image.fromarray(255 - channels[..., 0] if grey else channels), description, size)
@@ -98,7 +115,7 @@ def picture(pixels: Tensor, description: str, size: int = 140) -> str:
 
 def _shown(image: Image.Image, description: str, size: int) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, "png")  # thirty times as fast as through matplotlib
+    image.save(buffer, "png")  # thirty times as fast as matplotlib
     data = base64.b64encode(buffer.getvalue()).decode()
     return (
         f'<img src="data:image/png;base64,{data}" alt="{html.escape(description)}" '

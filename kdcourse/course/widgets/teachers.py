@@ -13,10 +13,10 @@ from kdcourse.teachers import majority_vote_accuracy, majority_vote_bounds
 
 
 def vote(most: int = 25) -> ipywidgets.VBox:
-    """Move voters, their accuracy and their correlation, and see the exact accuracy of their vote.
+    """Set voters, their accuracy and their correlation, and see the exact accuracy of their vote.
 
     Args:
-        most: voters.
+        most: Largest number of voters.
     """
     counts = range(1, most + 1)
 
@@ -35,8 +35,8 @@ def vote(most: int = 25) -> ipywidgets.VBox:
         text = (
             f"<b>{voters} voters of {accuracy:.2f}, correlation {correlation:.2f}: "
             f"the majority is right with probability {won:.3f}</b><br>"
-            f"(whatever their errors have to do with each other: {low:.3f} to {high:.3f})<br>"
-            "Accuracy of the majority over the number of voters; dashed: independent voters"
+            f"(however their errors are related: {low:.3f} to {high:.3f})<br>"
+            "Accuracy of the majority against the number of voters; dashed: independent voters"
         )
         return vote_curves(counts, curves, voters) + f"<p>{text}</p>"
 
@@ -53,12 +53,12 @@ def vote(most: int = 25) -> ipywidgets.VBox:
 
 
 def vote_curves(voters: Sequence[int], curves: Mapping[str, Sequence[float]], marked: int) -> str:
-    """Return accuracies in [0, 1] over the number of voters as a drawing in HTML.
+    """Return a drawing in HTML of accuracies in [0, 1] against the number of voters.
 
     Args:
-        voters: numbers of voters.
-        curves: accuracies by name; the first is dashed, the last has a mark.
-        marked: number of voters that is marked.
+        voters: The numbers of voters.
+        curves: Accuracies by name; the last curve is solid and carries the mark.
+        marked: The number of voters to mark.
     """
     width, height, left, bottom = 460, 200, 40, 24
 
@@ -88,16 +88,17 @@ def vote_curves(voters: Sequence[int], curves: Mapping[str, Sequence[float]], ma
     for number in (voters[0], marked, voters[-1]):
         x, _ = place(number, 0)
         parts.append(f"<text x='{x:.1f}' y='{height - 8}' text-anchor='middle'>{number}</text>")
-    description = "Accuracy of the majority over the number of voters"
+    description = "Accuracy of the majority against the number of voters"
     return drawing("".join(parts), description, width, height)
 
 
 def teacher_size(result: Result, sizes: Sequence[str]) -> ipywidgets.VBox:
-    """Move the size of the teacher, and see its accuracy, its student's, and their distance.
+    """Change the size of the teacher, and see its accuracy, its student's, and their distance.
 
     Args:
-        result: with measurements ``alone``, ``size``, ``size teacher`` and ``size distance``.
-        sizes: the teachers, from small to large.
+        result: A result with the measurements ``alone`` and, for every size, ``size``,
+            ``size teacher`` and ``size distance``.
+        sizes: Names of the teachers, from small to large.
     """
 
     def render(teacher: str) -> str:

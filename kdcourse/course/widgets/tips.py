@@ -6,7 +6,7 @@ import ipywidgets
 
 from kdcourse.course import plots
 from kdcourse.course.claims.results import Result
-from kdcourse.course.widgets.screen import bar, captioned, html_widget, picture, row
+from kdcourse.course.widgets.screen import bar, exhibit, html_widget, image_slider, row, title
 from kdcourse.data import Images, Views, replay
 
 
@@ -14,23 +14,23 @@ def views(images: Images, designs: Mapping[str, Views]) -> ipywidgets.VBox:
     """Pick an image and a design, draw again and again: what do teacher and student see?
 
     Args:
-        images: N images; a mixture takes its other half from them.
-        designs: views by the design's name (:mod:`kdcourse.tips`).
+        images: N images; mixtures are made from them.
+        designs: Views (:mod:`kdcourse.tips`) by the name of the design.
     """
 
     def render(image: int, design: str, draw: int) -> str:
         student, teacher, _ = designs[design](images.pixels, images.target, replay(draw))
-        name = f"Image {image} ({images.classes[int(images.target[image])]})"
-        shown = [
-            captioned(picture(images.pixels[image], name), name),
-            captioned(picture(teacher[image], "what the teacher sees"), "what the teacher sees"),
-            captioned(picture(student[image], "what the student sees"), "what the student sees"),
-        ]
-        return row(shown)
+        return row(
+            [
+                exhibit(images.pixels[image], title(images, image)),
+                exhibit(teacher[image], "what the teacher sees"),
+                exhibit(student[image], "what the student sees"),
+            ]
+        )
 
     return html_widget(
         render,
-        image=ipywidgets.IntSlider(description="image", min=0, max=len(images) - 1),
+        image=image_slider(images),
         design=ipywidgets.ToggleButtons(description="design", options=list(designs)),
         draw=ipywidgets.IntSlider(description="draw", min=0, max=100),
     )
@@ -39,13 +39,13 @@ def views(images: Images, designs: Mapping[str, Views]) -> ipywidgets.VBox:
 def patience(
     result: Result, designs: Sequence[str], epochs: Sequence[int], least: float = 40.0
 ) -> ipywidgets.VBox:
-    """Move the epochs, and see how far students come under each design.
+    """Change the number of epochs, and see how far students get with each design.
 
     Args:
-        result: with measurements ``design epochs``.
-        designs: the first is training on labels.
-        epochs: lengths of training.
-        least: accuracy in percent at which the bars start.
+        result: A result with a measurement ``design epochs`` for every design and length.
+        designs: Names of the designs, the first of which is training on labels.
+        epochs: Lengths of training, in epochs.
+        least: Accuracy at which the bars start, in percent.
     """
 
     def render(epochs: int) -> str:
