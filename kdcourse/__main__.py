@@ -96,6 +96,11 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
         action="store_true",
         help="memory of KD with 128,000 classes instead (needs about 17 GB)",
     )
+    bench.add_argument(
+        "--startup",
+        action="store_true",
+        help="seconds that importing the package takes instead",
+    )
     bench.add_argument("--rounds", type=int, default=9, help="rounds of each comparison (9)")
     bench.set_defaults(run=_bench)
 
@@ -190,13 +195,15 @@ def _teachers(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from kdcourse.course.bench import chunks, losses, overhead, training
+    from kdcourse.course.bench import chunks, losses, overhead, startup, training
 
     if options.training:
         print(training.table(training.measure(rounds=options.rounds)))
     if options.chunks:
         print(chunks.table(chunks.measure()))
-    if options.training or options.chunks:
+    if options.startup:
+        print(startup.table(startup.measure(rounds=options.rounds)))
+    if options.training or options.chunks or options.startup:
         return 0
     print(overhead.table(overhead.measure(rounds=options.rounds)))
     print(losses.table(losses.measure(rounds=options.rounds)))

@@ -1,12 +1,14 @@
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from kdcourse.course import plots
-from kdcourse.course.bench import chunks, compare, losses, overhead, training
+from kdcourse.course.bench import chunks, compare, losses, overhead, startup, training
 from kdcourse.data import fashion_mnist
+from kdcourse.teachers import pretrained
 from kdcourse.training.device import one_thread
 
 
@@ -56,30 +58,52 @@ def rectangular(table, rows):
 
 
 def test_overhead_is_stored_as_it_is_printed(tmp_path):
-    path = tmp_path / "bench.json"
-    comparisons = overhead.measure(images=256, points=3, rounds=1, path=path)
-    assert overhead.load(path) == comparisons
-    assert "torch" in json.loads(path.read_text())["versions"]
+    store = replace(overhead.STORE, path=tmp_path / "bench.json")
+    comparisons = overhead.measure(images=256, points=3, rounds=1, store=store)
+    assert store.load() == comparisons
+    assert "torch" in json.loads(store.path.read_text())["versions"]
     rectangular(overhead.table(comparisons), 4)
+
+
+def test_what_was_not_measured_says_how_to(tmp_path):
+    for bench in (chunks, losses, overhead, startup, training):
+        store = replace(bench.STORE, path=tmp_path / "none.json")
+        with pytest.raises(FileNotFoundError, match=f"measure: {store.command}"):
+            store.load()
+
+
+def test_startup_is_stored_as_it_is_printed(tmp_path):
+    store = replace(startup.STORE, path=tmp_path / "startup.json")
+    comparisons = startup.measure(rounds=1, store=store)
+    assert store.load() == comparisons
+    assert all(c.other > 0 for c in comparisons)
+    rectangular(startup.table(comparisons), 2)
+
+
+def test_the_package_is_imported_in_no_time():
+    """The stored measurement holds what is asked of it."""
+    bare, losses_beside_torch = startup.load()
+    assert bare.ours - bare.other < 0.1
+    assert losses_beside_torch.ratio < 1.2
 
 
 def test_both_sides_train_the_same_student():
     train = fashion_mnist().train[:256]
-    ours, by_hand = overhead._epoch_of_fit(train), overhead._epoch_by_hand(train)
+    ours, by_hand = overhead._epoch(train, pretrained("res16")), overhead._epoch_by_hand(train)
     for a, b in zip(ours.parameters(), by_hand.parameters(), strict=True):
         assert a.detach().numpy() == pytest.approx(b.detach().numpy(), abs=1e-6)
 
 
 def test_costs_of_losses_are_stored_as_they_are_printed(tmp_path):
-    path = tmp_path / "losses.json"
+    store = replace(losses.STORE, path=tmp_path / "losses.json")
     costs = losses.measure(
-        rounds=1, embeddings=[(8, 16)], features=[(4, 3, 5, 5)], path=path, progress=False
+        rounds=1, embeddings=[(8, 16)], features=[(4, 3, 5, 5)], store=store, progress=False
     )
     assert {c.loss for c in costs} == {"distance", "angle", "similarity", "attention"}
-    loaded = losses.load(path)
+    loaded = store.load()
     assert [(c.loss, list(c.shape)) for c in costs] == [(c.loss, list(c.shape)) for c in loaded]
     assert all(c.ours > 0 and c.other > 0 and c.our_memory > 0 for c in loaded)
-    assert "torchdistill" in json.loads(path.read_text())["versions"]
+    assert "torchdistill" in json.loads(store.path.read_text())["versions"]
     rectangular(losses.table(loaded), 4)
 
 
@@ -128,11 +152,11 @@ def test_a_landscape_takes_less_than_a_minute():
 def test_throughput_is_stored_as_it_is_printed(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model: model)  # takes a minute, and is torch's
     monkeypatch.setattr(training, "_under_torchrun", lambda count, *pair, **_: 2.0 / count)
-    path = tmp_path / "training.json"
+    store = replace(training.STORE, path=tmp_path / "training.json")
     sizes = {"batch_sizes": (32,), "widths": (4,), "samples": (64, 128)}
-    results = training.measure(images=128, rounds=1, path=path, progress=False, **sizes)
-    assert training.load(path) == results
-    assert json.loads(path.read_text())["processor"]
+    results = training.measure(images=128, rounds=1, store=store, progress=False, **sizes)
+    assert store.load() == results
+    assert json.loads(store.path.read_text())["processor"]
     assert all(row.images_per_second > 0 for row in results)
     processes = [row for row in results if row.panel == "processes"]
     expected = [(64, 1), (128, 2), (128, 2), (16, 1), (32, 2), (32, 2)]
@@ -171,9 +195,9 @@ def test_an_epoch_is_as_fast_as_the_readme_says():
 
 
 def test_chunks_are_stored_as_they_are_printed(tmp_path):
-    path = tmp_path / "chunks.json"
-    cost = chunks.measure(samples=64, classes=500, rows=2, path=path)
-    assert chunks.load(path) == cost
+    store = replace(chunks.STORE, path=tmp_path / "chunks.json")
+    cost = chunks.measure(samples=64, classes=500, rows=2, store=store)
+    assert store.load() == [cost]
     assert cost.difference < 1e-6
     assert 0 < cost.chunked_memory < cost.memory / 10
     rectangular(chunks.table(cost), 2)

@@ -14,7 +14,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from kdcourse.course import claims, plots
-from kdcourse.course.bench import chunks, losses, overhead, training
+from kdcourse.course.bench import chunks, losses, overhead, startup, training
 from kdcourse.course.claims import CLAIMS
 from kdcourse.course.claims.claim import HOLDS, NOT_SEEN, REPORTED, REVERSED
 from kdcourse.course.notebooks import course_notebooks
@@ -29,6 +29,7 @@ def render(text: str) -> str:
         "verdicts": verdicts,
         "claims": of_notebooks,
         "bench": lambda: overhead.table(overhead.load()),
+        "bench-startup": lambda: startup.table(startup.load()),
         "bench-losses": lambda: losses.table(losses.load()),
         "bench-training": lambda: training.table(training.load()),
         "bench-chunks": lambda: chunks.table(chunks.load()),

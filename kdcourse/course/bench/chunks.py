@@ -1,22 +1,18 @@
 """What KD costs with very many classes: all samples at once, and a few at a time."""
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kdcourse.course.bench.compare import peak_memory, store
-from kdcourse.course.claims.results import RESULTS, current_versions
+from kdcourse.course.bench.compare import Store, markdown, peak_memory
+from kdcourse.course.claims.results import RESULTS
 from kdcourse.data import replay
 from kdcourse.logit import in_chunks, kd_loss
 from kdcourse.training.device import one_thread
-
-PATH = RESULTS / "bench-chunks.json"
 
 
 @dataclass
@@ -24,15 +20,15 @@ class ChunkCost:
     """KD at once and in chunks, forward and backward.
 
     Attributes:
-        samples: N.
-        classes: K.
-        rows: samples in a chunk.
-        memory: bytes of living tensors at the peak, beside the inputs and the student's gradient,
-            which every form has; of the form at once.
-        chunked_memory: likewise, in chunks.
-        seconds: of the form at once.
-        chunked_seconds: in chunks.
-        difference: relative, of the two losses.
+        samples: Number of samples, N.
+        classes: Number of classes, K.
+        rows: Number of samples in a chunk.
+        memory: Bytes of living tensors at the peak when all samples are taken at once, without the
+            inputs and the student's gradient, which both forms have.
+        chunked_memory: Likewise, in chunks.
+        seconds: Seconds of all samples at once.
+        chunked_seconds: Seconds in chunks.
+        difference: Relative difference of the two losses.
     """
 
     samples: int
@@ -45,8 +41,11 @@ class ChunkCost:
     difference: float
 
 
+STORE = Store(RESULTS / "bench-chunks.json", "python -m kdcourse bench --chunks", "cost", ChunkCost)
+
+
 def measure(
-    *, samples: int = 4096, classes: int = 128_000, rows: int = 64, path: Path = PATH
+    *, samples: int = 4096, classes: int = 128_000, rows: int = 64, store: Store[ChunkCost] = STORE
 ) -> ChunkCost:
     """Compare both forms in float32 on one thread, store the cost with the versions, return it."""
     student, teacher = (torch.randn(samples, classes, generator=replay(seed)) for seed in (0, 1))
@@ -80,27 +79,25 @@ def measure(
         chunked_seconds,
         abs(chunked_loss - loss) / loss,
     )
-    store(path, "python -m kdcourse bench --chunks", current_versions(), cost=asdict(cost))
+    store.save([cost])
     return cost
 
 
-def load(path: Path = PATH) -> ChunkCost:
+def load() -> ChunkCost:
     """Return the stored cost."""
-    return ChunkCost(**json.loads(path.read_text())["cost"])
+    (cost,) = STORE.load()
+    return cost
 
 
 def table(cost: ChunkCost) -> str:
-    """Return the cost as a Markdown table."""
-    rows = (
+    """Return the cost as a table in Markdown."""
+    forms = (
         ("at once", cost.memory, cost.seconds),
         (f"in chunks of {cost.rows}", cost.chunked_memory, cost.chunked_seconds),
     )
-    lines = [
-        f"| KD, {cost.samples} × {cost.classes:,} logits | memory, MB | part | seconds |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {name} | {memory / 1e6:,.0f} | {memory / cost.memory:.3f} | {seconds:.1f} |"
-        for name, memory, seconds in rows
-    ]
-    return "\n".join(lines)
+    head = (f"KD, {cost.samples} × {cost.classes:,} logits", "memory, MB", "part", "seconds")
+    rows = (
+        (name, f"{memory / 1e6:,.0f}", f"{memory / cost.memory:.3f}", f"{seconds:.1f}")
+        for name, memory, seconds in forms
+    )
+    return markdown(head, rows)

@@ -1,7 +1,7 @@
-"""Two ways to do the same thing, side by side: time and memory.
+"""What all benchmarks share: two ways to do the same thing take turns, and what they cost is kept.
 
-Absolute times depend on the machine and on who else uses it; so the two sides of every ratio take
-turns, and the median of the rounds counts.
+Absolute times depend on the machine and on who else uses it. So the two sides of every ratio take
+turns, and the median over the rounds counts.
 """
 
 import json
@@ -10,15 +10,21 @@ import re
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from kdcourse.course.claims.results import current_versions
+from kdcourse.training import checkpoint
+
+Row = TypeVar("Row")
 
 
 @dataclass
@@ -26,11 +32,11 @@ class Comparison:
     """Two ways to do the same thing.
 
     Attributes:
-        name: what is compared.
-        ours: median seconds of our way.
-        other: median seconds of the other way.
-        ratio: median over the rounds of ours ÷ other, taken round by round.
-        rounds: so many rounds.
+        name: What is compared.
+        ours: Median seconds of our way.
+        other: Median seconds of the other way.
+        ratio: Median over the rounds of ours ÷ other, taken round by round.
+        rounds: Number of rounds.
     """
 
     name: str
@@ -61,11 +67,55 @@ def median_ratio(ours: Sequence[float], other: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, other, strict=True))
 
 
-def store(path: Path, command: str, versions: Mapping[str, str], **content: Any) -> None:
-    """Store what a command has measured as JSON, with the versions by which it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stored = {"command": command, "versions": versions, **content}
-    path.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+@dataclass(frozen=True)
+class Store(Generic[Row]):
+    """The JSON file of a benchmark: what was measured, and by which versions.
+
+    Attributes:
+        path: The file.
+        command: The command that measures anew.
+        key: Name of the rows in the file.
+        row: Class of a row.
+    """
+
+    path: Path
+    command: str
+    key: str
+    row: Callable[..., Row]
+
+    def save(self, rows: Sequence[Any], packages: Iterable[str] = (), **more: Any) -> None:
+        """Write what was measured, versions of these packages, too, and more about it."""
+        versions = current_versions() | {name: version(name) for name in packages}
+        content = {"command": self.command, "versions": versions, **more}
+        content[self.key] = [asdict(row) for row in rows]
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        checkpoint.write(self.path, text + "\n")
+
+    def load(self) -> list[Row]:
+        """Return what was measured.
+
+        Raises:
+            FileNotFoundError: Nothing was measured yet.
+        """
+        if not self.path.is_file():
+            raise FileNotFoundError(f"{self.path} is missing; measure: {self.command}")
+        rows = json.loads(self.path.read_text(encoding="utf-8"))[self.key]
+        return [self.row(**row) for row in (rows if isinstance(rows, list) else [rows])]
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    first, *others = (f"| {' | '.join(cells)} |" for cells in (head, *rows))
+    return "\n".join([first, "|" + "---|" * len(head), *others])
+
+
+def comparison_table(comparisons: Iterable[Comparison]) -> str:
+    """Return comparisons as a table in Markdown."""
+    rows = (
+        (c.name, f"{c.ours:.3f}", f"{c.other:.3f}", f"**{c.ratio:.3f}**", f"{c.rounds}")
+        for c in comparisons
+    )
+    return markdown(("ours ÷ other", "ours, s", "other, s", "ratio", "rounds"), rows)
 
 
 def processor() -> str:
@@ -77,7 +127,7 @@ def processor() -> str:
 
 
 def peak_memory(function: Callable[[], object]) -> int:
-    """Bytes of all tensors that a function makes and that live at the same time, at most."""
+    """Return the bytes of the tensors that a function makes and that live at once, at most."""
     with _LiveMemory() as memory:
         function()
     return memory.peak

@@ -1,32 +1,24 @@
 """What the losses cost, forward and backward, against those of torchdistill.
 
-torchdistill is the distillation library that is best looked after; its losses are what a course
-or a paper would otherwise use. It is needed for this benchmark only (the extra ``test``).
+torchdistill is the best-maintained distillation library; its losses are what a course or a paper
+would otherwise use. Only this benchmark needs it (it is in the extra ``test``).
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from kdcourse.course.bench.compare import compare, peak_memory, store
-from kdcourse.course.claims.results import RESULTS, current_versions
+from kdcourse.course.bench.compare import Store, compare, markdown, peak_memory
+from kdcourse.course.claims.results import RESULTS
 from kdcourse.data import replay
 from kdcourse.feature import attention_transfer_loss
-from kdcourse.relational import (
-    rkd_angle_loss,
-    rkd_distance_loss,
-    similarity_preserving_loss,
-)
+from kdcourse.relational import rkd_angle_loss, rkd_distance_loss, similarity_preserving_loss
 from kdcourse.training.device import one_thread
 
-PATH = RESULTS / "bench-losses.json"
 Loss = Callable[[Tensor, Tensor], Tensor]
 WIDTH = 512  # D, where the cost is drawn against N
 SAMPLES = (16, 32, 64, 128, 256)
@@ -39,13 +31,13 @@ class Cost:
     """Cost of one loss on inputs of one shape.
 
     Attributes:
-        loss: its name.
-        shape: of student's and teacher's inputs.
-        ours: median seconds, forward and backward.
-        other: of torchdistill.
-        ratio: median over the rounds of ours ÷ other, taken round by round.
-        our_memory: peak bytes of living tensors.
-        other_memory: of torchdistill.
+        loss: Name of the loss.
+        shape: Shape of the student's and of the teacher's input.
+        ours: Median seconds of ours, forward and backward.
+        other: Median seconds of torchdistill's.
+        ratio: Median over the rounds of ours ÷ other, taken round by round.
+        our_memory: Peak bytes of living tensors with ours.
+        other_memory: Peak bytes of living tensors with torchdistill's.
     """
 
     loss: str
@@ -57,12 +49,16 @@ class Cost:
     other_memory: int
 
 
+STORE = Store(RESULTS / "bench-losses.json", "python -m kdcourse bench", "costs", Cost)
+load = STORE.load
+
+
 def measure(
     *,
     rounds: int = 9,
     embeddings: Sequence[tuple[int, ...]] = EMBEDDINGS,
     features: Sequence[tuple[int, ...]] = FEATURES,
-    path: Path = PATH,
+    store: Store[Cost] = STORE,
     progress: bool = True,
 ) -> list[Cost]:
     """Compare every loss on one thread, store the costs with the versions, and return them."""
@@ -76,32 +72,26 @@ def measure(
     with one_thread():
         for name, shape, ours, other in tqdm(work, disable=not progress, unit="loss"):
             costs.append(_cost(name, shape, ours, other, rounds))
-    versions = {**current_versions(), "torchdistill": version("torchdistill")}
-    stored = [asdict(cost) for cost in costs]
-    store(path, "python -m kdcourse bench", versions, rounds=rounds, costs=stored)
+    store.save(costs, packages=["torchdistill"], rounds=rounds)
     return costs
 
 
-def load(path: Path = PATH) -> list[Cost]:
-    """Return the stored costs."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; measure: python -m kdcourse bench")
-    return [Cost(**cost) for cost in json.loads(path.read_text())["costs"]]
-
-
 def table(costs: Sequence[Cost]) -> str:
-    """Return the costs as a Markdown table."""
-    lines = [
-        "| loss | input | ours, ms | torchdistill, ms | faster by | ours, MB | torchdistill, MB |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {c.loss} | {' × '.join(map(str, c.shape))} | {1e3 * c.ours:.2f} | "
-        f"{1e3 * c.other:.2f} | **{_times(1 / c.ratio)}** | {c.our_memory / 1e6:.1f} | "
-        f"{c.other_memory / 1e6:.1f} |"
+    """Return the costs as a table in Markdown."""
+    head = ("loss", "input", "ours, ms", "torchdistill, ms", "faster by", "ours, MB")
+    rows = (
+        (
+            c.loss,
+            " × ".join(map(str, c.shape)),
+            f"{1e3 * c.ours:.2f}",
+            f"{1e3 * c.other:.2f}",
+            f"**{_times(1 / c.ratio)}**",
+            f"{c.our_memory / 1e6:.1f}",
+            f"{c.other_memory / 1e6:.1f}",
+        )
         for c in costs
-    ]
-    return "\n".join(lines)
+    )
+    return markdown((*head, "torchdistill, MB"), rows)
 
 
 def _times(factor: float) -> str:
@@ -119,7 +109,7 @@ def _cost(name: str, shape: tuple[int, ...], ours: Loss, other: Loss, rounds: in
         loss(leaf, teacher).backward()
 
     once = compare(name, lambda: run(ours), lambda: run(other), 1)
-    # Several calls in a row, as caches are cold in the first one after the other side's.
+    # Several calls in a row, as caches are cold in the first one after the other side's turn.
     repeats = max(1, int(0.05 / once.ours))
 
     def several(loss: Loss) -> None:
@@ -139,7 +129,7 @@ def _cost(name: str, shape: tuple[int, ...], ours: Loss, other: Loss, rounds: in
 
 
 def _losses() -> dict[str, tuple[Loss, Loss]]:
-    """Return every loss and torchdistill's, each with the same reduction as far as it has one."""
+    """Return our losses and torchdistill's, with the same reduction where there is a choice."""
     try:
         from torchdistill.losses import mid_level
     except ImportError as error:
@@ -151,21 +141,13 @@ def _losses() -> dict[str, tuple[Loss, Loss]]:
     pairs = {"pair": {"student": {"io": "output", "path": "s"}}}
     pairs["pair"]["teacher"] = {"io": "output", "path": "t"}
     rkd = mid_level.RKDLoss("s", "t", 1.0, 1.0, "mean")
+    similarity = mid_level.SPKDLoss("s", "t", "batchmean")
     return {
-        "distance": (
-            rkd_distance_loss,
-            lambda student, teacher: rkd.compute_rkd_distance_loss(teacher, student),
-        ),
-        "angle": (
-            rkd_angle_loss,
-            lambda student, teacher: rkd.compute_rkd_angle_loss(teacher, student),
-        ),
+        "distance": (rkd_distance_loss, lambda s, t: rkd.compute_rkd_distance_loss(t, s)),
+        "angle": (rkd_angle_loss, lambda s, t: rkd.compute_rkd_angle_loss(t, s)),
         "similarity": (
             similarity_preserving_loss,
-            shown(mid_level.SPKDLoss("s", "t", "batchmean")),
+            shown(similarity),
         ),
-        "attention": (
-            attention_transfer_loss,
-            shown(mid_level.ATLoss(pairs, mode="paper")),
-        ),
+        "attention": (attention_transfer_loss, shown(mid_level.ATLoss(pairs, mode="paper"))),
     }

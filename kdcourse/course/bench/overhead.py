@@ -1,8 +1,7 @@
 """What ``fit`` and the batches cost, against the same written out or in the usual way."""
 
-import json
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,8 +10,8 @@ from torchvision.transforms import v2
 
 from kdcourse import models, motivation
 from kdcourse.augmentation import pad_crop_flip
-from kdcourse.course.bench.compare import Comparison, compare, store
-from kdcourse.course.claims.results import RESULTS, current_versions
+from kdcourse.course.bench.compare import Comparison, Store, compare, comparison_table
+from kdcourse.course.claims.results import RESULTS
 from kdcourse.data import Images, fashion_mnist
 from kdcourse.logit import kd_loss
 from kdcourse.teachers import CachedLessons, pretrained
@@ -20,91 +19,68 @@ from kdcourse.tips import Consistent
 from kdcourse.training import CrossEntropy, LogitKD, fit
 from kdcourse.training.device import one_thread
 
-PATH = RESULTS / "bench.json"
+STORE = Store(RESULTS / "bench.json", "python -m kdcourse bench", "comparisons", Comparison)
+load, table = STORE.load, comparison_table
 CACHED = "an epoch with cached answers of res16 ÷ an epoch on labels (plain8, augmented)"
 
 
 def measure(
-    *, images: int = 4000, points: int = 31, rounds: int = 9, path: Path = PATH
+    *,
+    images: int = 4000,
+    points: int = 31,
+    rounds: int = 9,
+    store: Store[Comparison] = STORE,
 ) -> list[Comparison]:
     """Run every comparison on one thread, store it with the versions, and return it.
 
     Args:
-        images: in an epoch; a quarter of them in a landscape.
-        points: along each side of a landscape; it is drawn once, however many rounds.
-        rounds: of every other comparison.
-        path: where to store.
+        images: Number of images in an epoch; a landscape has a quarter of them.
+        points: Number of points along each side of a landscape, which is drawn only once.
+        rounds: Number of rounds of every other comparison.
+        store: Where to store the results.
     """
+    train = fashion_mnist().train[:images]
+    few, crops = train[: images // 4], pad_crop_flip()
+    lessons = CachedLessons(pretrained("res16"), train, views=Consistent(crops), epochs=1)
+    compared: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "an epoch of fit ÷ the same steps by hand (plain8 student, res16 teacher)": (
+            lambda: _epoch(train, pretrained("res16")),
+            lambda: _epoch_by_hand(train),
+        ),
+        CACHED: (
+            lambda: _epoch(lessons, lessons.teacher),  # which is asked in the warm-up
+            lambda: _epoch(train, augment=crops),
+        ),
+        "an epoch of augmented batches ÷ Dataset, per-image transforms, DataLoader": (
+            lambda: _run_through(train.batches(128, augment=crops)),
+            lambda: _run_through(DataLoader(PerImage(train), batch_size=128, shuffle=True)),
+        ),
+    }
+    landscape = (
+        f"a landscape of {points} × {points} points (plain8, {images // 4} images) ÷ a "
+        "model moved to every point and a DataLoader read there"
+    )
     with one_thread():
-        train = fashion_mnist().train[:images]
-        lessons = CachedLessons(
-            pretrained("res16"), train, views=Consistent(pad_crop_flip()), epochs=1
-        )
-        comparisons = [
-            compare(
-                "an epoch of fit ÷ the same steps by hand (plain8 student, res16 teacher)",
-                lambda: _epoch_of_fit(train),
-                lambda: _epoch_by_hand(train),
-                rounds,
-            ),
-            compare(
-                CACHED,
-                lambda: _epoch_of_lessons(lessons),  # the teacher is asked in the warm-up
-                lambda: _epoch_of_labels(train),
-                rounds,
-            ),
-            compare(
-                "an epoch of augmented batches ÷ Dataset, per-image transforms, DataLoader",
-                lambda: _our_batches(train),
-                lambda: _loader_batches(train),
-                rounds,
-            ),
-            compare(
-                f"a landscape of {points} × {points} points (plain8, {images // 4} images) ÷ a "
-                "model moved to every point and a DataLoader read there",
-                lambda: _our_landscape(train[: images // 4], points),
-                lambda: _loader_landscape(train[: images // 4], points),
-                1,
-            ),
-        ]
-    stored = [asdict(c) for c in comparisons]
-    command = "python -m kdcourse bench"
-    store(path, command, current_versions(), images=images, comparisons=stored)
+        comparisons = [compare(name, *ways, rounds) for name, ways in compared.items()]
+        drawn = lambda: _our_landscape(few, points), lambda: _loader_landscape(few, points)
+        comparisons.append(compare(landscape, *drawn, 1))
+    store.save(comparisons, images=images)
     return comparisons
 
 
-def load(path: Path = PATH) -> list[Comparison]:
-    """Return the stored comparisons."""
-    return [Comparison(**c) for c in json.loads(path.read_text())["comparisons"]]
-
-
-def table(comparisons: list[Comparison]) -> str:
-    """Return the comparisons as a Markdown table."""
-    lines = ["| ours ÷ other | ours, s | other, s | ratio | rounds |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {c.name} | {c.ours:.3f} | {c.other:.3f} | **{c.ratio:.3f}** | {c.rounds} |"
-        for c in comparisons
-    ]
-    return "\n".join(lines)
-
-
-def _epoch_of_fit(train: Images) -> nn.Module:
+def _epoch(
+    train: Images | CachedLessons, teacher: nn.Module | None = None, **options: Any
+) -> nn.Module:
+    """Train a new student with ``fit`` for an epoch, and return it."""
     student = models.plain(8, seed=0)
-    objective = CrossEntropy() + LogitKD(4)
-    fit(
-        student,
-        train,
-        objective,
-        teacher=pretrained("res16"),
-        epochs=1,
-        device="cpu",
-        progress=False,
-    )
+    objective = CrossEntropy() + LogitKD(4) if teacher else CrossEntropy()
+    options = {"epochs": 1, "device": "cpu", "progress": False, **options}
+    fit(student, train, objective, teacher=teacher, **options)
     return student
 
 
 def _epoch_by_hand(train: Images) -> nn.Module:
-    """The steps of ``fit`` written out: forward, backward, optimiser, and nothing else."""
+    """Take the steps of ``fit`` written out: forward, backward, optimiser, and nothing else."""
     student, teacher = models.plain(8, seed=0).train(), pretrained("res16")
     optimizer = torch.optim.SGD(
         student.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
@@ -123,19 +99,8 @@ def _epoch_by_hand(train: Images) -> nn.Module:
     return student
 
 
-def _epoch_of_lessons(lessons: CachedLessons) -> None:
-    objective = CrossEntropy() + LogitKD(4)
-    student, teacher = models.plain(8, seed=0), lessons.teacher
-    fit(student, lessons, objective, teacher=teacher, epochs=1, device="cpu", progress=False)
-
-
-def _epoch_of_labels(train: Images) -> None:
-    student = models.plain(8, seed=0)
-    fit(student, train, augment=pad_crop_flip(), epochs=1, device="cpu", progress=False)
-
-
-def _our_batches(train: Images) -> None:
-    for _ in train.batches(128, augment=pad_crop_flip()):
+def _run_through(batches: Iterable[object]) -> None:
+    for _ in batches:
         pass
 
 
@@ -158,11 +123,6 @@ class PerImage(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         return self.transform(self.train.pixels[index]), int(self.train.target[index])
-
-
-def _loader_batches(train: Images) -> None:
-    for _ in DataLoader(PerImage(train), batch_size=128, shuffle=True):
-        pass
 
 
 def _our_landscape(train: Images, points: int) -> torch.Tensor:

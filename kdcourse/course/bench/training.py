@@ -5,15 +5,13 @@ one image at a time, a ``DataLoader``, a teacher that is asked about every batch
 the same student on equally many images, with the same augmentation, loss, optimiser and schedule.
 """
 
-import json
 import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,16 +23,15 @@ from tqdm.auto import tqdm
 
 from kdcourse import models, processes
 from kdcourse.augmentation import pad_crop_flip
-from kdcourse.course.bench.compare import in_turn, median_ratio, processor, store
+from kdcourse.course.bench.compare import Store, in_turn, markdown, median_ratio, processor
 from kdcourse.course.bench.overhead import PerImage
-from kdcourse.course.claims.results import RESULTS, current_versions
+from kdcourse.course.claims.results import RESULTS
 from kdcourse.data import Images, fashion_mnist
 from kdcourse.teachers import CachedLessons, FoldedTeacher, FrozenTeacher, pretrained
 from kdcourse.tips import Consistent
 from kdcourse.training import CrossEntropy, LogitKD, fit
 from kdcourse.training.device import one_thread
 
-PATH = RESULTS / "bench-training.json"
 BATCH_SIZES, WIDTHS, SAMPLES = (32, 128, 512), (8, 16, 32, 48), (1000, 2000, 4000, 8000)
 TUTORIAL, LIVE, CACHED = "as in PyTorch's tutorial", "fit, live teacher", "fit, cached teacher"
 Way = Callable[[], object]  # trains for one epoch
@@ -45,13 +42,13 @@ class Throughput:
     """How fast one way to train is.
 
     Attributes:
-        panel: what is compared: ``ways``, ``knobs``, ``processes``, or what the cost grows with.
-        setting: place on the panel's axis; where it has none, number of what is compared there.
-        way: its name.
-        images_per_second: median over the rounds.
-        ratio: its images per second ÷ those of the first way at this place: median over the
-            rounds, taken round by round.
-        rounds: so many rounds.
+        panel: What is compared: ``ways``, ``knobs``, ``processes``, or what the cost grows with.
+        setting: Place on the panel's axis, or a running number where the panel has no axis.
+        way: Name of the way to train.
+        images_per_second: Median of the images per second over the rounds.
+        ratio: Images per second ÷ those of the first way at this place: the median over the rounds,
+            taken round by round.
+        rounds: Number of rounds.
     """
 
     panel: str
@@ -62,6 +59,12 @@ class Throughput:
     rounds: int
 
 
+STORE = Store(
+    RESULTS / "bench-training.json", "python -m kdcourse bench --training", "results", Throughput
+)
+load = STORE.load
+
+
 def measure(
     *,
     images: int = 4000,
@@ -69,19 +72,19 @@ def measure(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     widths: Sequence[int] = WIDTHS,
     samples: Sequence[int] = SAMPLES,
-    path: Path = PATH,
+    store: Store[Throughput] = STORE,
     progress: bool = True,
 ) -> list[Throughput]:
     """Compare on one thread, store the results with the versions, and return them.
 
     Args:
-        images: in an epoch.
-        rounds: of ways and knobs; a third as many of processes and of what the cost grows with.
-        batch_sizes: images in a batch.
-        widths: of the teachers, ``res8`` and so on.
-        samples: images in an epoch, where the cost is measured against them.
-        path: where to store.
-        progress: show a progress bar.
+        images: Number of images in an epoch.
+        rounds: Number of rounds for ways and knobs; the other panels get a third as many.
+        batch_sizes: Numbers of images in a batch.
+        widths: Widths of the teachers, ``res8`` and so on.
+        samples: Numbers of images in an epoch, where the cost is measured against them.
+        store: Where to store the results.
+        progress: Whether to show a progress bar.
     """
     everything = fashion_mnist().train
     train, fewer = everything[:images], max(1, rounds // 3)
@@ -103,34 +106,20 @@ def measure(
         results = [
             row for panel in tqdm(panels(), total=total, disable=not progress) for row in panel
         ]
-    store(
-        path,
-        "python -m kdcourse bench --training",
-        current_versions(),
-        images=images,
-        processor=processor(),
-        results=[asdict(row) for row in results],
-    )
+    store.save(results, images=images, processor=processor())
     return results
 
 
-def load(path: Path = PATH) -> list[Throughput]:
-    """Return the stored results."""
-    return [Throughput(**row) for row in json.loads(path.read_text())["results"]]
-
-
 def table(results: Sequence[Throughput]) -> str:
-    """Return ways, knobs and processes as a Markdown table; what grows is drawn."""
-    lines = ["| an epoch | images per second | ratio | to | rounds |", "|---|---|---|---|---|"]
+    """Return ways, knobs and processes as a table in Markdown; the other panels are drawn."""
     first: dict[tuple[str, int], str] = {}
+    rows = []
     for row in results:
         if row.panel in ("ways", "knobs", "processes"):
             other = first.setdefault((row.panel, row.setting), row.way)
-            lines.append(
-                f"| {row.way} | {row.images_per_second:,.0f} | **{row.ratio:.2f}** | {other} | "
-                f"{row.rounds} |"
-            )
-    return "\n".join(lines)
+            speed, ratio = f"{row.images_per_second:,.0f}", f"**{row.ratio:.2f}**"
+            rows.append((row.way, speed, ratio, other, f"{row.rounds}"))
+    return markdown(("an epoch", "images per second", "ratio", "to", "rounds"), rows)
 
 
 def in_ways(
@@ -164,7 +153,7 @@ def _throughputs(
 def usual(
     train: Images, teacher: nn.Module | None = None, *, batch_size: int = 128
 ) -> dict[str, Way]:
-    """Return the tutorial's way and ours, with a live and with a cached teacher."""
+    """Return the tutorial's way and ours, with a live teacher and with a cached one."""
     teacher = pretrained("res16") if teacher is None else teacher
     lessons = CachedLessons(
         teacher, train, views=Consistent(pad_crop_flip()), epochs=1, batch_size=batch_size
@@ -177,7 +166,7 @@ def usual(
 
 
 def ways(train: Images) -> dict[str, Way]:
-    """Return all ways: the tutorial's, a faster variant of it, ours, ours with all that pays."""
+    """Return all ways: the tutorial's, a faster variant, ours, and ours with every useful knob."""
     teacher = pretrained("res16")
     lessons = CachedLessons(teacher, train, views=Consistent(pad_crop_flip()), epochs=1)
     precision = torch.bfloat16 if has_bfloat16() else False
@@ -213,7 +202,7 @@ def knobs(train: Images) -> dict[str, Way]:
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor has instructions for bfloat16; without, it is slow."""
+    """Return whether the processor has instructions for bfloat16, which is slow without them."""
     found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(has for name, has in found.items() if name.endswith("bf16"))
 
@@ -224,7 +213,7 @@ def by_fit(
     student: nn.Module | None = None,
     **options: Any,
 ) -> Way:
-    """Train one student further with every call, plain8 by default."""
+    """Return a way that trains one student (plain8 by default) further with every call."""
     student = models.plain(8, seed=0) if student is None else student
     objective = CrossEntropy() + LogitKD(4)
     options = {"epochs": 1, "device": "cpu", "progress": False, **options}
@@ -232,14 +221,14 @@ def by_fit(
 
 
 def fused_sgd(parameters: Any) -> torch.optim.Optimizer:
-    """Make the default optimiser of ``fit``, all parameters in one kernel."""
+    """Return the default optimiser of ``fit`` with all parameters in one kernel."""
     return torch.optim.SGD(
         parameters, 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
     )
 
 
 class OneByOne(FashionMNIST):
-    """Images as torchvision's data set gives them: a PIL image each, transformed on its own."""
+    """Images as torchvision's data set gives them: PIL images, each transformed on its own."""
 
     def __init__(self, train: Images):
         transform = transforms.Compose(
@@ -255,7 +244,7 @@ class OneByOne(FashionMNIST):
 
 
 def by_tutorial(images: Dataset, teacher: nn.Module, batch_size: int = 128) -> Way:
-    """Train one student further with every call, by a loop as in PyTorch's tutorial.
+    """Return a way that trains plain8 further with every call, by a loop as in PyTorch's tutorial.
 
     Source: A. Chariton, *Knowledge Distillation Tutorial*, pytorch.org, ``train_knowledge_
     distillation``; with the optimiser, schedule, temperature and weights of :func:`by_fit`.
@@ -296,9 +285,9 @@ def by_tutorial(images: Dataset, teacher: nn.Module, batch_size: int = 128) -> W
 def in_processes(images: int, rounds: int, counts: Sequence[int] = (1, 2)) -> list[Throughput]:
     """Time epochs of ``fit`` under ``torchrun``, each process on one thread, in turn.
 
-    Small nets, whose steps are hardly longer than what they have to tell each other, and large.
-    Processes that each learn from their share of every batch by themselves, and tell each other
-    nothing, show what the machine allows.
+    There is a pair of small nets, whose steps are hardly longer than the messages, and a pair of
+    large ones. Processes that each learn from their share of every batch by themselves, and send
+    no messages, show what the machine allows.
     """
     results = []
     pairs = ("plain8", "res16", images), ("res16", "res48", images // 4)
