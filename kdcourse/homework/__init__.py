@@ -1,1 +1,1 @@
-"""Homework that grades itself: release student notebooks, grade what comes back."""
+"""Homework that grades itself: release notebooks for students, and grade what comes back."""

@@ -1,4 +1,4 @@
-"""The page that a student gets back: public checks in full, of the hidden ones only how many."""
+"""The page that a student gets back: public checks in full, hidden ones only as a count."""
 
 from html import escape
 
@@ -28,7 +28,7 @@ def page(assignment: str, submission: str, verdict: Verdict) -> str:
 
 def _open(verdict: Verdict) -> str:
     left = sum(mark.of for mark in verdict.marks if mark.points is None)
-    return f", and {left:g} that are graded by hand" if left else ""
+    return f", and {left:g} to be graded by hand" if left else ""
 
 
 def _question(mark: Mark) -> list[str]:

@@ -1,13 +1,14 @@
-"""Grade any number of submissions side by side: a CSV for the instructor, a page per student."""
+"""Grade submissions in parallel: a CSV for the instructor, and a page of feedback per student."""
 
 import csv
 import hashlib
+import io
 import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from dataclasses import replace
+from dataclasses import asdict, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from socket import socket
@@ -21,7 +22,7 @@ from kdcourse.homework.judge import Verdict, judge, nothing
 from kdcourse.homework.process import environment
 from kdcourse.homework.sandbox import Limits
 
-FAILED = "not graded, the grader failed"  # and is asked again by the next run
+FAILED = "not graded, the grader failed"  # the next run tries again
 COLUMNS = ("submission", "question", "points", "of", "remarks")
 
 
@@ -34,26 +35,27 @@ def grade(
     again: bool = False,
     limits: Limits | None = None,
 ) -> dict[str, Verdict]:
-    """Grade submissions, write ``out`` and a page for each into a folder beside it.
+    """Grade submissions, and write ``out`` and a folder beside it with a page for each of them.
 
-    What was graded before and has not changed, neither the notebook nor the assignment, is taken
-    from the results stored in that folder.
+    A submission that was graded before is not graded again unless the notebook or the assignment
+    has changed: its verdict is stored in that folder.
 
     Args:
-        name: of the assignment.
-        submissions: notebooks, or folders that are searched for them.
-        out: CSV file.
-        jobs: submissions side by side.
-        again: grade everything anew.
-        limits: for each submission.
+        name: Name of the assignment.
+        submissions: Notebooks, or folders that are searched for notebooks.
+        out: The CSV file to write.
+        jobs: Number of submissions that are graded in parallel.
+        again: Whether to grade everything anew.
+        limits: What each submission may use.
 
     Returns:
-        The verdicts by the name of the submission: its path below the folder common to all.
+        The verdicts by the name of the submission, which is its path below the folder that all have
+        in common.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     limits = limits or Limits()
-    assignment = replace(release.build(name), autograder=b"")  # needed here are its checks only
+    assignment = replace(release.build(name), autograder=b"")  # only its checks are needed
     contents = {label: path.read_bytes() for label, path in _labelled(submissions).items()}
     rules = repr((assignment.questions, assignment.notebook, limits)).encode()
     keys = {label: hashlib.sha256(rules + data).hexdigest() for label, data in contents.items()}
@@ -72,7 +74,7 @@ def grade(
             store.keep(label, keys[label], verdict)
     verdicts = {label: known[label] for label in contents}
     for label, verdict in verdicts.items():
-        store.write(f"{label}.html", page(name, label, verdict))
+        _write(store.folder / f"{label}.html", page(name, label, verdict))
     _write_csv(out, verdicts)
     return verdicts
 
@@ -80,7 +82,7 @@ def grade(
 def _judge_all(
     contents: Mapping[str, bytes], assignment: release.Assignment, limits: Limits, jobs: int
 ) -> Iterator[tuple[str, Verdict]]:
-    """Judge notebooks side by side, and yield each verdict when it is there."""
+    """Judge notebooks in parallel, and yield each verdict as soon as there is one."""
     pool = ThreadPoolExecutor(jobs)
     running = {
         pool.submit(_judge_aside, data, assignment, limits): label
@@ -88,7 +90,7 @@ def _judge_all(
     }
     try:
         for done in as_completed(running):
-            error = done.exception()  # a mistake of ours must not stop the others
+            error = done.exception()  # an error of the grader must not stop the others
             reason = f"{FAILED}: {error!r}"
             yield running[done], nothing(assignment, reason) if error else done.result()
     finally:
@@ -96,7 +98,7 @@ def _judge_all(
 
 
 def _judge_aside(data: bytes, assignment: release.Assignment, limits: Limits) -> Verdict:
-    """Judge in a fresh process, whose random numbers and settings no other submission shares."""
+    """Judge in a fresh process, which shares its random numbers and settings with no other."""
     fresh = get_context("forkserver" if nursery.FORKS else "spawn")
     if nursery.FORKS:
         fresh.set_forkserver_preload(["kdcourse.homework.judge", "otter.test_files"])
@@ -117,16 +119,16 @@ def _end_with_parent() -> None:
     parent = parent_process()
     assert parent is not None
     parent.join()
-    os._exit(1)  # killed, it could not tell
+    os._exit(1)  # a parent that was killed could not end it
 
 
 def feedback_folder(out: Path) -> Path:
-    """Return the folder of feedback beside a CSV."""
+    """Return the folder of feedback that belongs to a CSV."""
     return out.with_name(f"{out.stem}-feedback")
 
 
 class Store:
-    """The folder beside the CSV: a page per student, and what was graded already."""
+    """The folder beside the CSV: a page per student, and the verdicts so far."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -134,7 +136,7 @@ class Store:
         self.stored = json.loads(self.path.read_text()) if self.path.is_file() else {}
 
     def verdicts(self, keys: Mapping[str, str]) -> dict[str, Verdict]:
-        """Return the stored verdicts of submissions that did not change."""
+        """Return the stored verdicts of submissions that have not changed."""
         return {
             label: Verdict.from_json(self.stored[label]["verdict"])
             for label, key in keys.items()
@@ -142,17 +144,13 @@ class Store:
         }
 
     def keep(self, label: str, key: str, verdict: Verdict) -> None:
-        """Store a verdict at once: a run that is stopped goes on from here."""
-        self.stored[label] = {"key": key, "verdict": verdict.to_json()}
-        self.write(self.path.name, json.dumps(self.stored, indent=1))
-
-    def write(self, name: str, text: str) -> None:
-        """Write a file of the folder, or leave the old one."""
-        _write(self.folder / name, text)
+        """Store a verdict at once, so that a run that is stopped can go on from there."""
+        self.stored[label] = {"key": key, "verdict": asdict(verdict)}
+        _write(self.path, json.dumps(self.stored, indent=1))
 
 
 def _labelled(submissions: Iterable[Path]) -> dict[str, Path]:
-    """Find the notebooks and name each by its path below the common folder, without .ipynb."""
+    """Find the notebooks, and name each by its path below the common folder, without .ipynb."""
     paths: list[Path] = []
     for path in submissions:
         if not path.exists():
@@ -174,20 +172,18 @@ def _write_csv(out: Path, verdicts: Mapping[str, Verdict]) -> None:
             rows.append((label, mark.question, points, f"{mark.of:g}", mark.remarks))
         total = f"{verdict.points:g}", f"{verdict.of:g}"
         rows.append((label, "total", *total, "; ".join(verdict.remarks)))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f"{out.name}.partial")
-    with aside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        csv.writer(file).writerows([_harmless(value) for value in row] for row in rows)
-    aside.replace(out)
+    table = io.StringIO()
+    csv.writer(table).writerows([_harmless(value) for value in row] for row in rows)
+    _write(out, table.getvalue())
 
 
 def _harmless(text: str) -> str:
-    """Keep a spreadsheet from taking a student's words for a formula."""
+    """Keep a spreadsheet from reading a student's words as a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.partial")
-    aside.write_text(text, encoding="utf-8", errors="backslashreplace")
-    aside.replace(path)
+    """Write a file: all of it, or nothing."""
+    from kdcourse.training import checkpoint  # not needed in the processes that judge
+
+    checkpoint.write(path, text.encode(errors="backslashreplace"))

@@ -1,8 +1,8 @@
-"""What a submission may touch while it is graded: its process locks itself before it runs it.
+"""What a submission may touch while it is graded: its process locks itself in before running it.
 
-Twice: an audit hook sees every file that Python opens, every program it starts and every connection
-it makes, and says what is not available; and where the kernel can, :mod:`.landlock` holds what goes
-around Python, too.
+There are two locks. An audit hook sees every file that Python opens, every program it starts and
+every connection it makes, and refuses what is not available. Where the kernel supports it,
+:mod:`.landlock` also stops what bypasses Python.
 """
 
 import os
@@ -16,7 +16,7 @@ from kdcourse.homework import landlock
 
 FILE_SIZE = 100 * 2**20  # bytes that a submission may write to one file
 
-# Events of Python's audit table that are no business of a homework.
+# Events of Python's audit table that homework has no use for.
 FORBIDDEN = {
     *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile"),
     *("os.fork", "os.forkpty", "pty.spawn", "os.kill", "os.killpg", "signal.pthread_kill"),
@@ -32,11 +32,11 @@ WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def limit(memory: int, seconds: int) -> None:
-    """Let an allocation fail that would take this process past ``memory`` bytes.
+    """Limit the memory of this process, in bytes, and its computing time, in seconds.
 
-    Counted is memory that can be written to, not the address space, of which torch reserves
-    gigabytes. Systems without that limit (macOS) are watched by the grader from outside. After
-    ``seconds`` of computing the process ends, even if nobody watches it any more.
+    An allocation beyond the limit fails. Writable memory counts, not the address space, of which
+    torch reserves gigabytes; on systems without this limit (macOS), the grader watches the process
+    from outside. After its time the process ends, even if nobody watches it any more.
     """
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
@@ -45,18 +45,18 @@ def limit(memory: int, seconds: int) -> None:
 
 
 def lock(own: Path, folders: Mapping[Path, bool]) -> None:
-    """Refuse, from now on, what a homework does not need.
+    """Refuse, from now on, whatever homework does not need.
 
     Args:
-        own: folder that may be read and written.
-        folders: other folders, and whether they may be read; the innermost decides.
+        own: The folder that may be read and written.
+        folders: Other folders, and whether they may be read; the innermost one decides.
     """
     landlock.enclose(own, [folder for folder, allowed in folders.items() if allowed])
     home = _real(own)
     rules = {_real(folder): allowed for folder, allowed in folders.items()} | {home: True}
 
     def check(path: Any, writing: bool) -> None:
-        if isinstance(path, int):  # the number of a file or folder that is open already
+        if isinstance(path, int):  # the descriptor of a file or folder that is already open
             return
         real = _real(path)
         around = [folder for folder in rules if real == folder or real.startswith(folder + os.sep)]

@@ -1,6 +1,6 @@
-"""Judge one submission: otter's checks here, the submission's functions in their sandbox."""
+"""Judge one submission: otter's checks run here, the submission's functions in their sandbox."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from kdcourse.homework.release import Assignment, Question
@@ -13,12 +13,12 @@ MUCH_OUTPUT = 2**20  # bytes
 
 @dataclass
 class Check:
-    """How one check went.
+    """The outcome of one check.
 
     Attributes:
-        about: what it asks for.
-        hidden: whether students may not see it.
-        problem: what was wrong; empty if it passed.
+        about: What the check asks for.
+        hidden: Whether the check is hidden from students.
+        problem: What was wrong; empty if the check passed.
     """
 
     about: str
@@ -31,12 +31,12 @@ class Mark:
     """The points of one question.
 
     Attributes:
-        question: its name.
-        points: reached; None where a person has to say.
-        of: points that can be reached.
-        problem: why nothing could be checked; empty if it could.
-        checks: that ran.
-        answer: what was written, of a written question.
+        question: Name of the question.
+        points: Points that were earned; None where a person has to decide.
+        of: Points that can be earned.
+        problem: Why nothing could be checked; empty if it could.
+        checks: The checks that ran.
+        answer: The text of the answer to a written question.
     """
 
     question: str
@@ -48,14 +48,14 @@ class Mark:
 
     @property
     def remarks(self) -> str:
-        """For the instructor: everything that was wrong, hidden checks included."""
+        """Everything that was wrong, hidden checks included: for the instructor."""
         found = [self.problem, *(check.problem for check in self.checks)]
         return "; ".join(dict.fromkeys(filter(None, found)))
 
 
 @dataclass
 class Verdict:
-    """What a submission reached, and what is to be said of it as a whole."""
+    """The marks of a submission, and remarks on it as a whole."""
 
     marks: list[Mark]
     remarks: list[str] = field(default_factory=list)
@@ -70,13 +70,9 @@ class Verdict:
         """Points of all questions."""
         return sum(mark.of for mark in self.marks)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data, from which :meth:`from_json` makes the same again."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "Verdict":
-        """Make a verdict of plain data."""
+        """Restore a verdict from the plain data that :func:`dataclasses.asdict` makes of it."""
         marks = [
             Mark(**{**mark, "checks": [Check(**check) for check in mark["checks"]]})
             for mark in stored["marks"]
@@ -85,7 +81,7 @@ class Verdict:
 
 
 def judge(data: bytes, assignment: Assignment, limits: Limits | None = None) -> Verdict:
-    """Judge the bytes of a notebook, whatever they are."""
+    """Judge a notebook from its bytes, whatever they hold."""
     try:
         submission = read(data, assignment)
     except UnreadableError as error:
@@ -99,13 +95,13 @@ def judge(data: bytes, assignment: Assignment, limits: Limits | None = None) -> 
 
 
 def nothing(assignment: Assignment, reason: str) -> Verdict:
-    """Return a verdict without points, for one reason."""
+    """Return a verdict of no points, and the reason."""
     marks = [Mark(question.name, 0, question.points) for question in assignment.questions]
     return Verdict(marks, [reason])
 
 
 def run_checks(question: Question, sandbox: Sandbox) -> Mark:
-    """Let the checks of a question judge a submission's function."""
+    """Apply the checks of a question to a submission's function."""
     try:
         function = sandbox.function(question.name)
     except SubmissionError as error:
@@ -114,7 +110,7 @@ def run_checks(question: Question, sandbox: Sandbox) -> Mark:
 
 
 def check(question: Question, names: dict[str, Any]) -> Mark:
-    """Let the checks of a question judge a function, wherever it runs."""
+    """Apply the checks of a question to a function, wherever it runs."""
     from otter.test_files import TestFile
     from otter.test_files.exception_test import ExceptionTestFile
 
@@ -132,7 +128,7 @@ def check(question: Question, names: dict[str, Any]) -> Mark:
 
 
 def _problem(message: str) -> str:
-    """Take what went wrong out of otter's message, whose last line is ``Error: what``."""
+    """Return what went wrong, from the last line of otter's message: ``Error: what``."""
     kind, _, text = message.strip().splitlines()[-1].partition(": ")
     return (text if kind in ("AssertionError", "SubmissionError") else f"{kind}: {text}")[:500]
 

@@ -1,8 +1,9 @@
-"""A wall around the files, built by the Linux kernel (Landlock, 5.13 or newer, no rights needed).
+"""A wall around the files, built by the Linux kernel: Landlock, since 5.13, for any user.
 
-What native code opens does not pass Python's audit hooks; it does pass the kernel. A process that
-encloses itself, and whatever it starts, can from then on only read and write below the folders it
-named, start no program, open no TCP connection and signal nobody outside, for good.
+Files that native code opens are not seen by Python's audit hooks, but they are by the kernel. From
+the moment a process encloses itself, it and whatever it starts can only read and write below the
+folders it has named; they can start no program, open no TCP connection and signal no process
+outside. There is no way back.
 """
 
 import ctypes
@@ -12,10 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 CREATE, ADD, RESTRICT = 444, 445, 446  # numbers of the system calls, on every architecture
-NO_NEW_PRIVILEGES = 38  # of prctl, which the kernel asks for first
+NO_NEW_PRIVILEGES = 38  # an option of prctl, which the kernel requires first
 WRITE_FILE, READ_FILE, READ_FOLDER, TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
 EXECUTE = 1 << 0
-# What each version of Landlock can forbid: of files, of the network, and beyond the process.
+# What each version of Landlock can forbid: access to files, to the network, to other processes.
 FILES = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 NETWORK, OUTSIDE = {4: 0b11}, {6: 0b11}
 
@@ -35,16 +36,16 @@ class _Below(ctypes.Structure):
 
 
 def version() -> int:
-    """Return the version of Landlock that this kernel has, 0 where it has none."""
+    """Return the kernel's version of Landlock, or 0 if it has none."""
     return max(0, _call(CREATE, None, 0, 1)) if sys.platform == "linux" else 0
 
 
 def enclose(own: Path, readable: Iterable[Path]) -> bool:
-    """Forbid this process whatever lies outside these folders; return whether the kernel can.
+    """Deny this process whatever lies outside these folders; return whether the kernel can do so.
 
     Args:
-        own: folder that may be read and written.
-        readable: folders and files that may be read.
+        own: The folder that may be read and written.
+        readable: Folders and files that may be read.
     """
     if not version():
         return False
@@ -76,7 +77,7 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
 
 
 def _newest(rights: dict[int, int]) -> int:
-    """Return what this kernel can forbid."""
+    """Return the rights that this kernel's version can forbid."""
     return max((value for first, value in rights.items() if first <= version()), default=0)
 
 

@@ -1,4 +1,4 @@
-"""How large a tensor does a function make? Counted, not timed: the same on every machine."""
+"""How large a tensor does a function create? Counted, not timed: the same on every machine."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes, while it is entered, the entries of the largest tensor that any operation makes."""
+    """Records, while active, the number of entries of the largest tensor that operations create."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class LargestTensor(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run an operation and look at its results."""
+        """Run an operation, and look at its results."""
         result = function(*args, **(kwargs or {}))
         made = [one.numel() for one in tree_leaves(result) if isinstance(one, Tensor)]
         self.numel = max([self.numel, *made])
@@ -27,9 +27,9 @@ class LargestTensor(TorchDispatchMode):
 
 
 def largest_tensor(function: Callable[..., Any], *arguments: Any) -> int:
-    """Return the number of entries of the largest tensor made while ``function`` runs.
+    """Return the number of entries of the largest tensor created while ``function`` runs.
 
-    A function of a submission that runs elsewhere (:class:`kdcourse.homework.sandbox.Remote`) was
+    A submission's function, which runs elsewhere (:class:`kdcourse.homework.sandbox.Remote`), is
     watched there.
     """
     with torch.enable_grad(), LargestTensor() as watched:

@@ -1,8 +1,8 @@
-"""Processes for submissions at once: one process imports what they all need and forks the rest.
+"""Processes for submissions without the wait: one imports what they all need, and forks the rest.
 
-To import torch and its optimisers takes seconds, to fork takes milliseconds. The nursery never sees
-what a submission does, so a child of it is as clean as a process of its own. All graders of a run
-share one, and ask for a child by sending the ends of its channels.
+Importing torch and its optimisers takes seconds, forking takes milliseconds. The nursery never sees
+what a submission does, so its children are as clean as processes started afresh. All graders of a
+run share one nursery, and ask for a child by sending the ends of its channels.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ import threading
 from collections.abc import Mapping
 from multiprocessing.connection import Connection, Pipe, wait
 
-FORKS = sys.platform == "linux"  # elsewhere libraries of the system may not survive a fork
+FORKS = sys.platform == "linux"  # elsewhere, system libraries may not survive a fork
 
 
 class Forked:
-    """A process that the nursery started, as :class:`subprocess.Popen` is one of our own."""
+    """A process that the nursery has started, with the interface of :class:`subprocess.Popen`."""
 
     def __init__(self, life: Connection):
         self.life = life
@@ -28,17 +28,17 @@ class Forked:
         self.lock = threading.Lock()
 
     def poll(self) -> int | None:
-        """Return how the process ended, None while it runs."""
+        """Return the exit status of the process, or None while it runs."""
         with self.lock:
             if self.returncode is None and self.life.poll():
                 try:
                     self.returncode = self.life.recv()
-                except EOFError:  # who would have told was killed, too
+                except EOFError:  # whoever would have reported it was killed as well
                     self.returncode = -signal.SIGKILL
             return self.returncode
 
     def wait(self) -> int:
-        """Return how the process ended, when it has."""
+        """Wait until the process has ended, and return its exit status."""
         while (status := self.poll()) is None:
             wait([self.life])
         return status
@@ -50,7 +50,7 @@ _door: socket.socket | None = None
 
 
 def door(environment: Mapping[str, str]) -> socket.socket:
-    """Return where children are asked for, and start the nursery if there is none."""
+    """Return the socket on which to ask for children; start the nursery if there is none."""
     global _door, _process
     with _lock:
         if _door is None or (_process and _process.poll() is not None):
@@ -67,7 +67,7 @@ def door(environment: Mapping[str, str]) -> socket.socket:
 
 
 def share(door: socket.socket) -> None:
-    """Ask, in this process, the nursery of another one."""
+    """Make this process use the nursery of another one."""
     global _door
     _door = door
 
@@ -81,7 +81,7 @@ def fork(door: socket.socket, channel: int, printed: int) -> Forked:
 
 
 def main() -> None:
-    """Prepare, and fork a worker whenever asked, until all who could ask are gone."""
+    """Prepare, then fork a worker whenever asked, until all processes that could ask are gone."""
     from kdcourse.homework import worker
 
     worker.prepare()
@@ -100,19 +100,19 @@ def main() -> None:
 
 
 def _attended(channel: int, printed: int, life: int) -> tuple[int, int]:
-    """Go on in a child of which this process will tell, as its parent, how it ended."""
+    """Fork a child, which goes on; this process stays as its parent and reports how it ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     told = Connection(life, readable=False)
     if child := os.fork():
         os.close(channel)
         os.close(printed)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        with contextlib.suppress(BrokenPipeError):  # nobody is left to tell
+        with contextlib.suppress(BrokenPipeError):  # nobody is left to report to
             told.send(status)
         os._exit(0)
     os.setsid()
     told.send(os.getpid())
-    told.close()  # what follows can forge nothing
+    told.close()  # so that the submission cannot forge a report
     return channel, printed
 
 

@@ -1,4 +1,4 @@
-"""One process of a submission: started in a folder of its own, watched, and ended."""
+"""A process that runs a submission: started in a folder of its own, watched, and ended."""
 
 import contextlib
 import os
@@ -23,19 +23,19 @@ from kdcourse.homework.wire import unpacked
 
 COURSE = Path(__file__).parents[2]
 START = 120  # seconds to start a process
-PATIENCE = 4  # a second of computing may take so long, on a machine that is busy otherwise
-KEPT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH")  # of the environment
+PATIENCE = 4  # seconds that one second of computing may take on a busy machine
+KEPT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH")  # environment variables
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a submission may use. Seconds are of computing; one that waits has four times as many.
+    """What a submission may use, in seconds of computing; waiting may take four times as long.
 
     Attributes:
-        call: seconds for one cell, or one call of a function.
-        total: seconds for all of it, without the start of its processes.
-        memory: bytes.
-        reply: bytes of one answer.
+        call: Seconds for one cell, or one call of a function.
+        total: Seconds for the whole submission, not counting the start of its processes.
+        memory: Bytes of memory.
+        reply: Bytes of one answer.
     """
 
     call: float = 60
@@ -45,7 +45,7 @@ class Limits:
 
 
 class EndedError(Exception):
-    """The process of a submission is no more, and why."""
+    """The process of a submission has ended; the message says why."""
 
 
 class Process:
@@ -55,7 +55,7 @@ class Process:
         self.limits = limits
         self.folder = tempfile.TemporaryDirectory(prefix="kdcourse-homework-")
         self.channel, theirs = Pipe()
-        self.spent = 0.0  # seconds, over all requests
+        self.spent = 0.0  # seconds, of all requests
         self.allowed: float = START
         self.computed = 0.0
         self.began = time.monotonic(), 0.0
@@ -78,7 +78,7 @@ class Process:
             raise
 
     def request(self, message: Sequence[Any], seconds: float) -> dict[str, Any]:
-        """Send a message and return the answer, which is read as plain data."""
+        """Send a message, and return the answer, which is read as plain data."""
         self.began = time.monotonic(), self._computed()
         self.allowed = seconds
         try:
@@ -101,10 +101,10 @@ class Process:
         try:
             return unpacked(*answer)
         except Exception:
-            raise EndedError("answered what cannot be read") from None
+            raise EndedError("gave an answer that cannot be read") from None
 
     def close(self) -> int:
-        """End the process and everything it started; return the bytes that it printed."""
+        """End the process and everything it has started; return how many bytes it printed."""
         self._kill()
         self.process.wait()
         self.channel.close()
@@ -116,7 +116,7 @@ class Process:
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def _watch(self) -> None:
-        """Kill the process when its time is over or it takes too much memory."""
+        """Kill the process when its time is up or it uses too much memory."""
         while self.process.poll() is None:
             if self._taken() > self.allowed:
                 self.reason = "took too long"
@@ -127,12 +127,12 @@ class Process:
             time.sleep(0.1)
 
     def _taken(self) -> float:
-        """Return the seconds that the present request has taken."""
+        """Return the seconds that the current request has taken."""
         waited, computed = time.monotonic() - self.began[0], self._computed() - self.began[1]
         return max(computed, waited / PATIENCE)
 
     def _computed(self) -> float:
-        with contextlib.suppress(psutil.Error):  # when it has ended: what was seen last
+        with contextlib.suppress(psutil.Error):  # once it has ended, the last value counts
             self.computed = sum(self.handle.cpu_times()[:2])
         return self.computed
 
@@ -143,14 +143,14 @@ class Process:
             return 0
 
     def _drain(self) -> None:
-        """Read what the process prints, so that it need not wait, and count it."""
+        """Read and count what the process prints, so that it never has to wait."""
         while part := os.read(self.stdout, 2**16):
             self.printed += len(part)
         os.close(self.stdout)
 
 
 def environment() -> dict[str, str]:
-    """Return what a submission sees of the environment."""
+    """Return the environment variables that a submission sees."""
     own = {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return {name: os.environ[name] for name in KEPT if name in os.environ} | own
 
@@ -170,13 +170,13 @@ def _start(channel: int, printed: int) -> subprocess.Popen[bytes] | nursery.Fork
 
 
 def _own(folder: Path) -> dict[str, str]:
-    """Return the part of the environment that names folders."""
+    """Return the environment variables that name folders."""
     homes = ("HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR")
     return dict.fromkeys(homes, str(folder)) | {"KDCOURSE_DATA": str(data_root().resolve())}
 
 
 def _folders() -> dict[Path, bool]:
-    """Which folders a submission may read (:func:`kdcourse.homework.guard.lock`)."""
+    """Return folders, and whether a submission may read them, for :func:`.guard.lock`."""
     system = ("/usr", "/lib", "/lib64", "/dev/urandom")
     closed = [COURSE, COURSE / "kdcourse"]
     readable = [Path(sys.prefix), Path(sys.base_prefix), data_root(), *map(Path, system)]

@@ -1,6 +1,6 @@
-"""From a master notebook to what students get and what a grader needs, by otter-grader.
+"""From master notebooks to what students get and what a grader needs, by means of otter-grader.
 
-Masters hold solutions and hidden checks. The same masters give the same bytes, at every call.
+Masters hold solutions and hidden checks. The same masters give the same bytes at every call.
 """
 
 import io
@@ -18,7 +18,7 @@ import nbformat
 
 COURSE = Path(__file__).parents[2]
 MASTERS = COURSE / "notebooks" / "homework" / "masters"
-DATA = ("FashionMNIST", "teachers")  # what the checks read, and the archives bring along
+DATA = ("FashionMNIST", "teachers")  # read by the checks, and therefore part of the archives
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
 
@@ -27,9 +27,9 @@ class Question:
     """One question of an assignment.
 
     Attributes:
-        name: of the question, and of the function that it asks for.
-        points: it is worth.
-        checks: source of its checks, public and hidden; empty where a person grades.
+        name: Name of the question, and of the function that it asks for.
+        points: Points that it is worth.
+        checks: Source of its checks, public and hidden; empty where a person grades.
     """
 
     name: str
@@ -42,10 +42,10 @@ class Assignment:
     """An assignment as released.
 
     Attributes:
-        name: such as ``1_logit``.
-        questions: in their order.
-        notebook: the student's notebook, as it is written.
-        autograder: zip for Gradescope and for otter's own grading in containers.
+        name: Name of the assignment, such as ``1_logit``.
+        questions: The questions, in order.
+        notebook: The student's notebook, as the text of its file.
+        autograder: Zip archive for Gradescope, and for otter's own grading in containers.
     """
 
     name: str
@@ -74,10 +74,10 @@ def release(folder: Path) -> list[Path]:
 
 
 def build(name: str) -> Assignment:
-    """Make an assignment of its master.
+    """Build an assignment from its master.
 
     Raises:
-        ValueError: there is no such assignment.
+        ValueError: There is no such assignment.
     """
     if name not in names():
         raise ValueError(f"no assignment {name!r}; there are {', '.join(names())}")
@@ -99,7 +99,7 @@ def build(name: str) -> Assignment:
 
 
 def _assign(master: Path, aside: Path) -> tuple[nbformat.NotebookNode, bytes]:
-    """Let otter make the student's notebook and the autograder in a folder aside."""
+    """Let otter build the student's notebook and the autograder in a temporary folder."""
     from otter.assign import main as otter_assign
 
     shutil.copy(master, aside)
@@ -116,7 +116,7 @@ def _assign(master: Path, aside: Path) -> tuple[nbformat.NotebookNode, bytes]:
 
 
 def _requirements() -> list[str]:
-    """Return what the course needs to run, in the versions that were tested."""
+    """Return the requirements of the course, in the versions that were tested."""
     needed = {
         re.split(r"[^\w.-]", line)[0] for line in requires("kdcourse") or [] if "extra" not in line
     }
@@ -135,7 +135,7 @@ def _question_configs(master: nbformat.NotebookNode) -> list[dict[str, Any]]:
 
 
 def _normal(student: nbformat.NotebookNode, kept: set[str]) -> str:
-    """Give the cells that otter added speaking names, the same at every call."""
+    """Give the cells that otter has added meaningful names, the same at every call."""
     before = ""
     for cell in student.cells:
         if cell.id not in kept:
@@ -153,6 +153,6 @@ def _zip(content: Mapping[str, bytes]) -> bytes:
     with zipfile.ZipFile(packed, "w") as archive:
         for name in sorted(content):
             entry = zipfile.ZipInfo(name, EPOCH)
-            entry.external_attr = 0o755 << 16  # among them the scripts that Gradescope runs
+            entry.external_attr = 0o755 << 16  # some are scripts that Gradescope runs
             archive.writestr(entry, content[name])
     return packed.getvalue()

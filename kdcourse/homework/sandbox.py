@@ -2,8 +2,8 @@
 
 A submission runs in a process and a folder of its own (:mod:`kdcourse.homework.worker`), under
 limits of time and memory. Its functions appear here as :class:`Remote`: called with tensors and
-modules, they return tensors that can be differentiated, so that the same checks judge them as judge
-a function of this process. What comes back is read as plain data and never executed.
+modules, they return tensors that can be differentiated, so that the same checks apply to them as to
+functions of this process. What comes back is read as plain data and never executed.
 """
 
 from collections.abc import Mapping
@@ -16,22 +16,22 @@ from torch.autograd.function import once_differentiable
 from kdcourse.homework.process import EndedError, Limits, Process
 from kdcourse.homework.wire import leaves
 
-MOST_ENDED = 5  # processes that a submission may hang or kill
+MOST_ENDED = 5  # number of processes that a submission may hang or kill
 
 
 class SubmissionError(Exception):
-    """What went wrong inside a submission, in words for a remark."""
+    """Something went wrong inside a submission; the message is worded as a remark."""
 
 
 class Sandbox:
-    """Runs the cells of a submission and answers for its functions.
+    """Runs the cells of a submission, and calls its functions.
 
     A cell that hangs or kills its process is left out when the others run again in a new one; a
     function that does so is not called again.
 
     Args:
-        cells: sources of the code cells, by the name they have in remarks.
-        limits: of time and memory.
+        cells: Sources of the code cells, by the names that remarks use for them.
+        limits: Limits of time and memory.
     """
 
     def __init__(self, cells: Mapping[str, str], limits: Limits | None = None):
@@ -50,13 +50,13 @@ class Sandbox:
         self._close()
 
     def function(self, name: str) -> "Remote":
-        """Return the function that the submission defines under a name."""
+        """Return the function of that name which the submission defines."""
         if self.ask(name, "defines", name).get("value") is not True:
             raise SubmissionError(f"{name} is not defined")
         return Remote(self, name)
 
     def ask(self, name: str, *message: Any) -> dict[str, Any]:
-        """Send a message about a function to the process, which has run all cells before."""
+        """Send a message about a function to the process, once that has run all cells."""
         if name in self.fatal:
             raise SubmissionError(self.fatal[name])
         self._start()
@@ -105,12 +105,12 @@ class Sandbox:
 
 
 class Remote:
-    """A function of a submission. Modules that it is given change here, too; tensors must not."""
+    """A function of a submission. It may change modules it is given, here too, but not tensors."""
 
     def __init__(self, sandbox: Sandbox, name: str):
         self.sandbox = sandbox
         self.name = name
-        self.largest = 0  # entries of the largest tensor of the last call
+        self.largest = 0  # number of entries of the largest tensor in the last call
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         reply = self.sandbox.ask(self.name, "call", self.name, list(arguments), options)
@@ -122,7 +122,7 @@ class Remote:
                 module.load_state_dict(state)
             value, number = reply["value"], reply.get("number")
         except Exception as error:
-            raise SubmissionError(f"{self.name} answered what cannot be read ({error})") from None
+            raise SubmissionError(f"the answer of {self.name} cannot be read ({error})") from None
         if number is None:
             return value
         inputs = [one for one in arguments if isinstance(one, Tensor) and one.requires_grad]
@@ -130,7 +130,7 @@ class Remote:
 
 
 class _Answer(torch.autograd.Function):
-    """A tensor from the other process, which is asked for the gradients, too."""
+    """A tensor from the other process, which also computes its gradients."""
 
     @staticmethod
     def forward(ctx: Any, remote: Remote, number: int, value: Tensor, *inputs: Tensor) -> Tensor:
@@ -143,8 +143,9 @@ class _Answer(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         reply = ctx.remote.sandbox.ask(ctx.remote.name, "backward", ctx.number, gradient)
         gradients = list(reply["value"])
-        if [None if g is None else g.shape for g in gradients] != [
-            None if g is None else shape for g, shape in zip(gradients, ctx.shapes, strict=False)
-        ]:
-            raise SubmissionError(f"{ctx.remote.name} has gradients of a wrong shape")
+        if len(gradients) != len(ctx.shapes) or any(
+            g is not None and g.shape != shape
+            for g, shape in zip(gradients, ctx.shapes, strict=True)
+        ):
+            raise SubmissionError(f"{ctx.remote.name} has gradients of the wrong shape")
         return None, None, None, *gradients

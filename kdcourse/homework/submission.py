@@ -1,4 +1,4 @@
-"""Read a notebook that came back: anything may be in it, or missing."""
+"""Read a notebook that was handed in, from which anything may be missing."""
 
 import ast
 import json
@@ -13,12 +13,12 @@ from kdcourse.homework.release import Assignment
 
 LARGEST = 50 * 2**20  # bytes of a notebook
 UNANSWERED = "_Type your answer here, replacing this text._"  # as otter writes it
-IGNORED = "otter_ignore"  # tag of cells to try things in, which are not run for grading
+IGNORED = "otter_ignore"  # tag of scratch cells, which are not run for grading
 SETUP = "the set-up cell"
 
 
 class UnreadableError(Exception):
-    """Why a file cannot be graded at all."""
+    """A file cannot be graded at all; the message says why."""
 
 
 @dataclass
@@ -26,9 +26,9 @@ class Submission:
     """What a notebook holds for the grader.
 
     Attributes:
-        cells: sources to run, by the name they have in remarks; the released set-up cell first.
-        answers: text of the written questions.
-        remarks: what is unusual about the notebook.
+        cells: Sources to run, by the names that remarks use; the released set-up cell is first.
+        answers: The texts of the answers to written questions.
+        remarks: What is unusual about the notebook.
     """
 
     cells: dict[str, str]
@@ -37,10 +37,10 @@ class Submission:
 
 
 def read(data: bytes, assignment: Assignment) -> Submission:
-    """Read a notebook for an assignment.
+    """Read a notebook that was handed in for an assignment.
 
     Raises:
-        UnreadableError: it is no notebook, or one of another assignment.
+        UnreadableError: This is not a notebook, or it belongs to another assignment.
     """
     released = nbformat.reads(assignment.notebook, as_version=4)
     notebook = _parsed(data)
@@ -85,7 +85,7 @@ def _parsed(data: bytes) -> nbformat.NotebookNode:
 
 
 def _joined(content: Any) -> Any:
-    """Put together sources that are stored as lists of lines."""
+    """Join sources that are stored as lists of lines."""
     for cell in content["cells"]:
         if isinstance(cell["source"], list):
             cell["source"] = "".join(cell["source"])
@@ -93,7 +93,7 @@ def _joined(content: Any) -> Any:
 
 
 def _functions(source: str) -> list[str]:
-    """Names of the functions that a cell defines at its outer level."""
+    """Return the names of the functions that a cell defines at its outer level."""
     try:
         tree = ast.parse(TransformerManager().transform_cell(source))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -102,7 +102,7 @@ def _functions(source: str) -> list[str]:
 
 
 def _answer(notebook: nbformat.NotebookNode, question: str) -> str:
-    """Return the text of a written question, nothing where there is none."""
+    """Return the text that answers a written question; empty if there is none."""
     written = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
     name = f"{question.replace('_', '-')}-answer"
     found = [cell.source for cell in written if cell.get("id") == name] or [

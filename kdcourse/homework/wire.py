@@ -1,6 +1,6 @@
 """What passes between grader and submission: tensors and plain data, as JSON and safetensors.
 
-Both are formats of data only: reading them executes nothing, and makes nothing larger than it came.
+Both formats hold data only: reading them executes nothing, and expands nothing.
 """
 
 import json
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def packed(reply: dict[str, Any]) -> tuple[bytes, bytes]:
-    """Turn a reply into JSON, and the tensors in it."""
+    """Turn a reply into JSON, and the tensors in it into safetensors."""
     tensors: dict[str, Tensor] = {}
 
     def other(value: Any) -> Any:
@@ -29,7 +29,7 @@ def packed(reply: dict[str, Any]) -> tuple[bytes, bytes]:
 
 
 def unpacked(text: bytes, tensors: bytes) -> dict[str, Any]:
-    """Read a reply that :func:`packed` made, or raise whatever is wrong with it."""
+    """Restore a reply from what :func:`packed` has made of it; anything else raises an error."""
     named = safetensors.torch.load(tensors)
 
     def own(part: dict[str, Any]) -> Any:
@@ -42,7 +42,7 @@ def unpacked(text: bytes, tensors: bytes) -> dict[str, Any]:
 
 
 def leaves(value: Any) -> Iterator[Tensor | nn.Module]:
-    """Yield the modules and tensors of nested arguments, always in the same order."""
+    """Yield the modules and tensors in nested arguments, always in the same order."""
     if isinstance(value, Tensor | nn.Module):
         yield value
     elif isinstance(value, list | tuple):

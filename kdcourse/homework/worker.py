@@ -1,7 +1,7 @@
 """The process that runs a submission. It holds no check, no solution and no grade.
 
-The grader (:mod:`kdcourse.homework.sandbox`) sends it cells to run and functions to call with
-inputs of its own; back go plain tensors and numbers. Whatever a submission does to this process, it
+The grader (:mod:`kdcourse.homework.sandbox`) sends it cells to run, and functions to call with the
+grader's inputs; plain tensors and numbers go back. Whatever a submission does to this process, it
 can only change what its own functions answer.
 """
 
@@ -24,29 +24,29 @@ from kdcourse.homework import guard
 from kdcourse.homework.memory import LargestTensor
 from kdcourse.homework.wire import leaves, packed
 
-# Modules of the course that answer no question; the others cannot be read by a submission.
+# Modules that give no answer away; a submission cannot read any others of the course.
 ALLOWED = ("kdcourse.data", "kdcourse.metrics", "kdcourse.models")
-REMEMBERED = 500  # calls whose gradients may still be asked for: gradcheck makes many
+REMEMBERED = 500  # calls whose gradients can still be asked for: gradcheck makes many
 
 
 class Shell(InteractiveShell):
-    """What runs cells in a notebook, magics included, without a screen."""
+    """Runs cells as a notebook does, magics included, but without a screen."""
 
-    system = InteractiveShell.system_raw  # without a terminal
+    system = InteractiveShell.system_raw  # needs no terminal
 
     def enable_gui(self, gui: str | None = None) -> None:
-        """Show figures nowhere."""
+        """Do nothing: figures are not shown."""
 
 
 class Worker:
-    """Runs cells in one namespace and calls the functions that they define."""
+    """Runs cells in one namespace, and calls the functions that they define."""
 
     def __init__(self) -> None:
         quiet = Config({"HistoryManager": {"enabled": False}})
         self.shell = Shell.instance(config=quiet)
         self.calls: deque[tuple[Tensor, list[Tensor]]] = deque(maxlen=REMEMBERED)
         self.made = 0
-        # Cells that call otter find something that does nothing: there is no check here to run.
+        # Cells that call otter get an object that does nothing: there are no checks to run here.
         sys.modules["otter"] = MagicMock()
 
     def ready(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class Worker:
         return {} if error is None else {"error": described(error)}
 
     def defines(self, name: str) -> dict[str, Any]:
-        """Tell whether a function of that name exists."""
+        """Return whether there is a function of that name."""
         return {"value": callable(self.shell.user_ns.get(name))}
 
     def call(self, name: str, arguments: list[Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Worker:
         with LargestTensor() as watched:
             result = self.shell.user_ns[name](*arguments, **options)
         if before != [one._version for one in given if isinstance(one, Tensor)]:
-            raise ValueError("a tensor that was given is changed in place")
+            raise ValueError("a tensor that was passed in is changed in place")
         states = [one.state_dict() for one in given if isinstance(one, nn.Module)]
         reply = {"value": result, "largest": watched.numel, "states": states}
         if isinstance(result, Tensor) and result.requires_grad:
@@ -81,7 +81,7 @@ class Worker:
         return reply
 
     def backward(self, number: int, gradient: Tensor) -> dict[str, Any]:
-        """Return the gradients of a call's arguments, None where there is none."""
+        """Return the gradients of a call's arguments; None for those that have none."""
         result, inputs = self.calls[number - self.made]  # counted from the newest
         if not inputs:
             return {"value": []}
@@ -92,7 +92,7 @@ class Worker:
 
 
 def described(error: BaseException) -> str:
-    """Return the kind of an exception and what it says, if it can say it."""
+    """Return the type of an exception, and its message if it can give one."""
     try:
         return f"{type(error).__name__}: {error}".removesuffix(": ")
     except Exception:
@@ -113,20 +113,20 @@ def serve(channel: Connection, worker: Worker) -> None:
 
 
 def prepare() -> None:
-    """Import whatever a submission may need, before the lock: it is the same for all."""
+    """Import, before the lock, whatever submissions may need: it is the same for all."""
     torch.set_num_threads(1)
     for name in (*ALLOWED, "torchvision.datasets"):
         importlib.import_module(name)
-    torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1).step()  # torch imports much as late
+    torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1).step()  # torch imports much only now
 
 
 def begin(number: int) -> None:
-    """Learn what is allowed, lock the door, and serve."""
+    """Receive what is allowed, lock the door, and serve."""
     channel = Connection(number)
     own, environment, limits, folders = pickle.loads(channel.recv_bytes())
     os.environ.update(environment)
     os.chdir(own)
-    tempfile.tempdir = None  # what was found before
+    tempfile.tempdir = None  # forget the folder found before
     nn.Linear(1, 1)(torch.ones(1, 1)).backward()
     worker = Worker()
     guard.limit(*limits)
