@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce = commands.add_parser(
         "reproduce",
         help="measure the lecture's claims",
-        description="Measure claims over seeds, store every seed, print the table of the README. "
+        description="Measure claims over seeds, store every seed, and print the table. "
         "What is stored already is not measured again.",
     )
     reproduce.add_argument("ids", nargs="*", metavar="ID", help="claims (all by default)")
@@ -80,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     site.set_defaults(run=_site)
 
-    docs = commands.add_parser("docs", help="write the stored measurements into README and docs")
+    docs = commands.add_parser(
+        "docs", aliases=["readme"], help="write the stored measurements into README and docs"
+    )
     docs.set_defaults(run=_docs)
     return parser
 

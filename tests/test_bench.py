@@ -123,7 +123,7 @@ def test_without_torchdistill_it_says_what_to_install(monkeypatch):
 
 
 def test_angles_cost_less_than_all_differences():
-    """The stored measurement holds what the README says of it."""
+    """The stored measurement holds what the docs say of it."""
     costs = {(c.loss, tuple(c.shape)): c for c in losses.load()}
     for shape, faster in {(64, 512): 12, (128, 512): 12, (32, 25088): 60, (256, 512): 5}.items():
         assert 1 / costs["angle", shape].ratio >= faster
@@ -187,7 +187,7 @@ def test_tutorial_and_fit_learn_alike():
         assert other == pytest.approx(first, rel=0.1)
 
 
-def test_an_epoch_is_as_fast_as_the_readme_says():
+def test_an_epoch_is_as_fast_as_the_docs_say():
     """The stored measurement holds what is asked of it."""
     ways = {row.way: row for row in training.load() if row.panel == "ways"}
     assert ways[f"{training.LIVE}, tuned"].ratio >= 2.5

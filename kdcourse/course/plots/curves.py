@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from kdcourse.course.plots.style import ALONE, DISTILLED, MARKERS, OTHER, TEACHER, panels
+from kdcourse.course.plots.style import (
+    ALONE,
+    DISTILLED,
+    MARKERS,
+    OTHER,
+    TEACHER,
+    only_ticks,
+    panel,
+    panels,
+)
 
 if TYPE_CHECKING:
     from kdcourse.course.bench.losses import Cost
@@ -17,9 +26,8 @@ if TYPE_CHECKING:
 def gradient_norms(
     temperatures: Sequence[float], scaled: Sequence[float], plain: Sequence[float]
 ) -> Figure:
-    """Norm of the KD gradient against τ, with the factor τ² and without it, on log axes."""
-    figure, axes = panels(1, 1, width=5.5, height=3.4)
-    axis = axes[0, 0]
+    """Draw the norm of the KD gradient against τ, with the factor τ² and without it."""
+    figure, axis = panel(5.5, 3.4)
     axis.loglog(temperatures, scaled, "o-", color=DISTILLED, label="with τ²")
     axis.loglog(temperatures, plain, "^--", color=ALONE, label="without (the slide)")
     axis.set(xlabel="temperature τ", ylabel="norm of the gradient (per sample)")
@@ -35,59 +43,55 @@ def curves(
     y_label: str,
     x_scale: str = "linear",
 ) -> Figure:
-    """Lines over a common axis.
+    """Draw lines over a common axis.
 
     Args:
-        x: common positions.
-        lines: values by name.
-        x_label: what x is, with its unit.
-        y_label: what the values are, with their unit.
-        x_scale: ``"linear"`` or ``"log"``.
+        x: Positions that all lines share.
+        lines: Values of each line by its name.
+        x_label: What the positions are, with their unit.
+        y_label: What the values are, with their unit.
+        x_scale: Scale of the common axis, ``"linear"`` or ``"log"``.
     """
-    figure, axes = panels(1, 1, width=5.5, height=3.4)
+    figure, axis = panel(5.5, 3.4)
     for (name, y), colour in zip(lines.items(), (TEACHER, DISTILLED, ALONE, OTHER), strict=False):
         every = max(1, len(x) // 8)
-        axes[0, 0].plot(x, y, color=colour, marker=MARKERS[colour], markevery=every, label=name)
-    axes[0, 0].set(xlabel=x_label, ylabel=y_label, xscale=x_scale)
-    axes[0, 0].legend()
+        axis.plot(x, y, color=colour, marker=MARKERS[colour], markevery=every, label=name)
+    axis.set(xlabel=x_label, ylabel=y_label, xscale=x_scale)
+    axis.legend()
     return figure
 
 
 def histories(runs: Mapping[str, "History"], column: str = "validation_accuracy") -> Figure:
-    """One column of several training histories against the epoch; accuracies in percent."""
+    """Draw one column of several histories against the epoch; accuracies are in percent."""
     scale = 100 if column.endswith("accuracy") else 1
-    figure, axes = panels(1, 1, width=5.5, height=3.4)
-    for (name, history), colour in zip(
-        runs.items(), (ALONE, DISTILLED, TEACHER, OTHER), strict=False
-    ):
+    figure, axis = panel(5.5, 3.4)
+    colours = (ALONE, DISTILLED, TEACHER, OTHER)
+    for (name, history), colour in zip(runs.items(), colours, strict=False):
         y = [scale * value for value in history[column]]
-        axes[0, 0].plot(history["epoch"], y, color=colour, marker=MARKERS[colour], label=name)
+        axis.plot(history["epoch"], y, color=colour, marker=MARKERS[colour], label=name)
     label = column.replace("_", " ") + (", %" if scale == 100 else "")
-    axes[0, 0].set(xlabel="epoch", ylabel=label)
-    axes[0, 0].legend()
+    axis.set(xlabel="epoch", ylabel=label)
+    axis.legend()
     return figure
 
 
 def cost_by_samples(costs: Sequence["Cost"], width: int) -> Figure:
-    """Seconds against the number of samples, ours and torchdistill's, on log axes.
+    """Draw seconds against the number of samples, ours and torchdistill's, on log axes.
 
     Args:
-        costs: of :mod:`kdcourse.course.bench.losses`.
-        width: D of the embeddings that are drawn.
+        costs: Costs that :mod:`kdcourse.course.bench.losses` has measured.
+        width: Width of the embeddings that are drawn, D.
     """
     names = [n for n in dict.fromkeys(c.loss for c in costs) if n != "attention"]
     figure, axes = panels(1, len(names), width=2.9, height=2.8, sharey=True)
     for axis, name in zip(axes[0], names, strict=True):
-        drawn = sorted(
-            (c for c in costs if c.loss == name and c.shape[1] == width), key=lambda c: c.shape[0]
-        )
+        drawn = [c for c in costs if c.loss == name and c.shape[1] == width]
+        drawn.sort(key=lambda c: c.shape[0])
         samples = [c.shape[0] for c in drawn]
-        axis.loglog(
-            samples, [1e3 * c.other for c in drawn], "^--", color=ALONE, label="torchdistill"
-        )
-        axis.loglog(samples, [1e3 * c.ours for c in drawn], "o-", color=DISTILLED, label="kdcourse")
-        axis.set_xticks(samples, [str(n) for n in samples], minor=False)
-        axis.minorticks_off()
+        ours, other = [1e3 * c.ours for c in drawn], [1e3 * c.other for c in drawn]
+        axis.loglog(samples, other, "^--", color=ALONE, label="torchdistill")
+        axis.loglog(samples, ours, "o-", color=DISTILLED, label="kdcourse")
+        only_ticks(axis, samples)
         axis.set(title=name, xlabel="samples N")
     axes[0, 0].set_ylabel("forward + backward, ms")
     axes[0, 0].legend(fontsize=8)
@@ -95,10 +99,10 @@ def cost_by_samples(costs: Sequence["Cost"], width: int) -> Figure:
 
 
 def throughput(results: Sequence["Throughput"]) -> Figure:
-    """Images per second of a distillation epoch: every way, and what it depends on.
+    """Draw the images per second of a distillation epoch: every way, and what they depend on.
 
     Args:
-        results: of :mod:`kdcourse.course.bench.training`.
+        results: What :mod:`kdcourse.course.bench.training` has measured.
     """
     every = dict.fromkeys(r.panel for r in results)
     grown = [panel for panel in every if panel not in ("ways", "knobs", "processes")]
@@ -117,20 +121,14 @@ def throughput(results: Sequence["Throughput"]) -> Figure:
     axes[0, 0].margins(x=0.15)
     axes[0, 0].tick_params(axis="y", labelsize=8)
     axes[0, 0].set(xlabel="images per second")
-    for axis, panel in zip(axes[0, 1:], grown, strict=True):
+    for axis, cause in zip(axes[0, 1:], grown, strict=True):
         for way, colour in colours.items():
-            drawn = [r for r in results if (r.panel, r.way) == (panel, way)]
+            drawn = [r for r in results if (r.panel, r.way) == (cause, way)]
             places = [r.setting for r in drawn]
-            axis.loglog(
-                places,
-                [r.images_per_second for r in drawn],
-                color=colour,
-                marker=MARKERS[colour],
-                label=way,
-            )
-        axis.set_xticks(places, [str(place) for place in places], minor=False)
-        axis.minorticks_off()
-        axis.set(xlabel=panel)
+            speeds = [r.images_per_second for r in drawn]
+            axis.loglog(places, speeds, color=colour, marker=MARKERS[colour], label=way)
+        only_ticks(axis, places)
+        axis.set(xlabel=cause)
         axis.sharey(axes[0, 1])
     ticks = [500, 1000, 2000, 5000, 10000, 20000]
     axes[0, 1].set_yticks(ticks, [str(tick) for tick in ticks])

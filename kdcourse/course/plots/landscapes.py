@@ -20,13 +20,13 @@ def contours(
     most: float = 5.0,
     size: float = 2.8,
 ) -> Figure:
-    """Loss landscapes as contour lines with common levels, one panel a net.
+    """Draw loss landscapes as contour lines with common levels, a panel for each net.
 
     Args:
-        slices: by the net's name.
-        ways: coordinates ``(T, 2)`` of a training that ended in the middle, by the net's name.
-        most: highest level; what is higher is left blank.
-        size: width of a panel in inches.
+        slices: Landscapes by the net's name.
+        ways: Coordinates ``(T, 2)`` of a training that ended in the middle, by the net's name.
+        most: Highest level, in nats; what is higher is left blank.
+        size: Width of a panel in inches.
     """
     ways = ways or {}
     lowest = max(1e-3, min(float(s.loss.min()) for s in slices.values()))
@@ -50,7 +50,7 @@ def contours(
 
 
 def surfaces(slices: Mapping[str, "Landscape"], *, most: float = 5.0, size: float = 2.8) -> Figure:
-    """Loss landscapes as surfaces, one panel a net; the height is cut off at ``most``."""
+    """Draw loss landscapes as surfaces, cut off at the height ``most``, a panel for each net."""
     figure, axes = panels(1, len(slices), width=size, height=size, subplot_kw={"projection": "3d"})
     for axis, (name, found) in zip(axes[0], slices.items(), strict=True):
         x, y = np.meshgrid(found.x.numpy(), found.y.numpy(), indexing="ij")
@@ -68,14 +68,14 @@ def function_space(
     teacher: Sequence[float],
     ends: Mapping[str, float],
 ) -> Figure:
-    """Everything that a student with one weight can be, as a curve; and losses along it.
+    """Draw all that a student with one weight can be as a curve, and losses along it.
 
     Args:
-        weights: ``(P,)``.
-        functions: values at two inputs by weight, ``(P, 2)``: a point is a function.
-        losses: ``(P,)`` by name; two of them.
-        teacher: its values at the two inputs.
-        ends: the weight at which minimising each loss ended, by the same names.
+        weights: The weights, ``(P,)``.
+        functions: Values at two inputs for each weight, ``(P, 2)``: a point is a function.
+        losses: Two losses, ``(P,)`` each, by their names.
+        teacher: The teacher's values at the two inputs.
+        ends: The weight at which minimising each loss ended, by the same names.
     """
     figure, axes = panels(1, 2, width=4.2, height=3.2)
     plane, along = axes[0]

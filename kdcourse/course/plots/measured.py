@@ -12,7 +12,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kdcourse.course.plots.structure import heat
-from kdcourse.course.plots.style import ALONE, DISTILLED, MARKERS, OTHER, STYLES, TEACHER, panels
+from kdcourse.course.plots.style import (
+    ALONE,
+    DISTILLED,
+    MARKERS,
+    OTHER,
+    STYLES,
+    TEACHER,
+    only_ticks,
+    panel,
+    panels,
+)
 
 if TYPE_CHECKING:
     from kdcourse.course.claims import Result
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
 def temperature_weight_map(
     result: "Result", temperatures: Sequence[float], weights: Sequence[float]
 ) -> Figure:
-    """Mean gain in validation accuracy over labels alone, by τ and λ, from stored runs."""
+    """Draw the mean gain in validation accuracy over labels alone, by τ and λ."""
     alone = result.mean("alone")
     values = np.array(
         [[result.mean(f"tau={t} lambda={w}") - alone for w in weights] for t in temperatures]
@@ -47,7 +57,7 @@ ROW, HEAD, AXIS = 0.38, 1.1, 1.8  # height of a row in inches; of a claim's head
 
 
 def forest(*results: "Result", seeds: bool = False) -> Figure:
-    """Forest plot: every effect of several claims with its 95 % interval, a panel for each unit.
+    """Draw a forest plot: every effect of claims with its interval, a panel for each unit.
 
     Labels stand above their intervals, so that the figure can be read on a phone. Where effects lie
     beyond ten, the axis is linear up to one and logarithmic from there, for the small ones' sake.
@@ -92,7 +102,7 @@ def forest(*results: "Result", seeds: bool = False) -> Figure:
 
 
 def effects(*results: "Result") -> Figure:
-    """Forest plot with the difference of every seed as a grey dot."""
+    """Draw a forest plot with the difference of every seed as a grey dot."""
     return forest(*results, seeds=True)
 
 
@@ -148,9 +158,8 @@ def _scale(axis: Axes, unit: str) -> None:
 def arms(
     result: "Result", names: Sequence[str], *, value_label: str = "test accuracy, %"
 ) -> Figure:
-    """Means of several arms of a claim with 95 % intervals over seeds, and every seed's value."""
-    figure, axes = panels(1, 1, width=1.2 + 1.0 * len(names), height=3.4)
-    axis = axes[0, 0]
+    """Draw the means of several arms of a claim with their intervals, and every seed's value."""
+    figure, axis = panel(1.2 + 1.0 * len(names), 3.4)
     for place, name in enumerate(names):
         colour = ALONE if name.split()[0] in ("alone", "labels", "member") else DISTILLED
         values = result.values(name)
@@ -162,9 +171,8 @@ def arms(
 
 
 def sweep(result: "Result", families: Sequence[str], weights: Sequence[float]) -> Figure:
-    """Validation accuracy by family and weight, beside the student alone, with deviations."""
-    figure, axes = panels(1, 1, width=6.5, height=3.6)
-    axis = axes[0, 0]
+    """Draw validation accuracies with deviations by family and weight, beside the student alone."""
+    figure, axis = panel(6.5, 3.6)
     _level(axis, result, "alone", va="center", ha="left")
     for place, (family, (colour, marker)) in enumerate(zip(families, STYLES[1:], strict=False)):
         values = np.array([result.values(f"{family} {w:g}") for w in weights])
@@ -181,29 +189,27 @@ def sweep(result: "Result", families: Sequence[str], weights: Sequence[float]) -
         )
     axis.set(xscale="log", xlabel="weight λ (in units of each family)")
     axis.set_ylabel("validation accuracy, %")
-    axis.set_xticks(weights, [f"{w:g}" for w in weights], minor=False)
+    only_ticks(axis, weights)
     axis.legend(ncols=2, fontsize=9)
     return figure
 
 
 def by_epochs(result: "Result", designs: Sequence[str], epochs: Sequence[int]) -> Figure:
-    """Test accuracy against the epochs of training on a log axis, a line for each design.
+    """Draw test accuracy against the epochs of training on a log axis, a line for each design.
 
     Args:
         result: A result with the measurements ``design epochs``.
         designs: Names of the designs; the first is training on labels.
         epochs: Lengths of training.
     """
-    figure, axes = panels(1, 1, width=6, height=3.8)
-    axis = axes[0, 0]
+    figure, axis = panel(6, 3.8)
     for place, (design, (colour, marker)) in enumerate(zip(designs, STYLES, strict=False)):
         places = np.array(epochs) * 1.03 ** (place - len(designs) / 2)
         style = {"color": colour, "marker": marker, "linestyle": "-" if place else "--"}
         names = [f"{design} {n}" for n in epochs]
         _means(axis, places, result, names, label=design, capsize=3, **style)
     axis.set(xscale="log", xlabel="epochs", ylabel="test accuracy, %")
-    axis.set_xticks(epochs, [str(n) for n in epochs], minor=False)
-    axis.minorticks_off()
+    only_ticks(axis, epochs)
     axis.legend(fontsize=9)
     return figure
 
@@ -211,7 +217,7 @@ def by_epochs(result: "Result", designs: Sequence[str], epochs: Sequence[int]) -
 def teacher_sizes(
     result: "Result", sizes: Sequence[str], early: str | None = None, alone: str = "alone"
 ) -> Figure:
-    """Accuracy of teachers, accuracy of their students, and how far these are from their teachers.
+    """Draw accuracies of teachers and of their students, and how far these are from each other.
 
     Args:
         result: A result with the measurements ``size``, ``size teacher`` and ``size distance`` for

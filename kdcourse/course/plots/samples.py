@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 def softened(
     logits: Tensor, classes: Sequence[str], temperatures: Sequence[float] = (1, 2, 4, 20)
 ) -> Figure:
-    """Bars of one sample's softened probabilities, one panel a temperature.
+    """Draw one sample's softened probabilities as bars, a panel for each temperature.
 
     Args:
-        logits: ``(K,)``.
-        classes: K class names.
-        temperatures: one panel for each.
+        logits: Logits of the sample, ``(K,)``.
+        classes: Names of the K classes.
+        temperatures: The temperatures.
     """
     figure, axes = panels(1, len(temperatures), width=2.3, height=2.8, sharey=True)
     for axis, temperature in zip(axes[0], temperatures, strict=True):
@@ -42,14 +42,14 @@ def predictions(
     classes: Sequence[str],
     titles: Sequence[str] | None = None,
 ) -> Figure:
-    """Images above the probabilities that one or two models give them.
+    """Draw images above the probabilities that one or two models give them.
 
     Args:
-        pixels: ``(N, C, H, W)``, uint8.
-        probabilities: ``(N, K)`` by the model's name; the first is drawn as the teacher's.
-        target: ``(N,)``, the true classes, marked by a star.
-        classes: K class names.
-        titles: N titles; the true class by default.
+        pixels: Images ``(N, C, H, W)``, uint8.
+        probabilities: Predictions ``(N, K)`` by the model's name; the teacher comes first.
+        target: The true classes ``(N,)``, which a star marks.
+        classes: Names of the K classes.
+        titles: N titles; by default, the names of the true classes.
     """
     samples = len(pixels)
     figure, axes = panels(
@@ -88,11 +88,12 @@ def predictions(
 
 
 def seen(pixels: Tensor, designs: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
-    """What student and teacher see of images: a row an image, two columns a design.
+    """Draw what student and teacher see of images: a row for an image, two columns for a design.
 
     Args:
-        pixels: the original images ``(N, C, H, W)``, uint8.
-        designs: what the student and what the teacher sees, ``(N, C, H, W)``, by the design's name.
+        pixels: The original images ``(N, C, H, W)``, uint8.
+        designs: What the student and what the teacher sees, ``(N, C, H, W)`` each, by the design's
+            name.
     """
     ratios = [1.0, *(0.3, 1.0, 1.0) * len(designs)]  # a gap before every pair
     figure, axes = panels(len(pixels), len(ratios), width=0.8, height=1.05, width_ratios=ratios)
@@ -111,11 +112,11 @@ def seen(pixels: Tensor, designs: Mapping[str, tuple[Tensor, Tensor]]) -> Figure
 
 
 def gallery(rows: Mapping[str, Tensor], titles: Sequence[str]) -> Figure:
-    """Images in rows of one kind each, with a title over every column.
+    """Draw images in rows of one kind each, with a title above every column.
 
     Args:
-        rows: ``(N, C, H, W)``, uint8, by the row's name.
-        titles: N titles.
+        rows: Images ``(N, C, H, W)``, uint8, by the row's name.
+        titles: Titles of the N columns.
     """
     figure, axes = panels(len(rows), len(titles), width=0.95, height=1.1)
     for row, (name, pixels) in zip(axes, rows.items(), strict=True):
@@ -141,13 +142,14 @@ def maps(
     titles: Sequence[str] | None = None,
     value_label: str = "attention, share of the largest",
 ) -> Figure:
-    """Images, a row each, beside a map of each of several models.
+    """Draw images, a row each, beside the maps of several models.
 
     Args:
-        pixels: ``(N, C, H, W)``, uint8.
-        shown: ``(N, H', W')`` ≥ 0 by the model's name; each map is drawn against its own largest.
-        titles: N titles of the rows.
-        value_label: what the maps are.
+        pixels: Images ``(N, C, H, W)``, uint8.
+        shown: Maps ``(N, H', W')`` ≥ 0 by the model's name, each drawn as a share of its largest
+            value.
+        titles: Titles of the N rows.
+        value_label: What the maps show.
     """
     samples = len(pixels)
     figure, axes = panels(samples, 1 + len(shown), width=1.5, height=1.35)
@@ -169,12 +171,12 @@ def maps(
 
 
 def neighbours(images: "Images", queries: Sequence[int], found: Mapping[str, Tensor]) -> Figure:
-    """Queries with their nearest neighbours in the embeddings of several models, a row each.
+    """Draw queries with their nearest neighbours in the embeddings of several models, a row each.
 
     Args:
-        images: the set that is searched.
-        queries: indices.
-        found: ``(len(queries), k)`` indices by the model's name.
+        images: The set that is searched.
+        queries: Indices of the queries.
+        found: Indices of the neighbours, ``(len(queries), k)``, by the model's name.
     """
     count = next(iter(found.values())).shape[1]
     figure, axes = panels(len(queries) * len(found), 1 + count, width=1.05, height=1.15)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kdcourse.course.plots.style import panels
+from kdcourse.course.plots.style import panel, panels
 
 
 def heat(
@@ -22,20 +22,19 @@ def heat(
     decimals: int = 1,
     size: float = 5.5,
 ) -> Figure:
-    """A matrix as a heat map with its numbers written in.
+    """Draw a matrix as a heat map with its numbers written in.
 
     Args:
-        values: ``(R, C)``.
-        rows: R labels.
-        columns: C labels.
-        row_label: what the rows are.
-        column_label: what the columns are.
-        value_label: what the numbers are, with their unit.
-        decimals: decimals to print.
-        size: width in inches.
+        values: The matrix, ``(R, C)``.
+        rows: Labels of the R rows.
+        columns: Labels of the C columns.
+        row_label: What the rows are.
+        column_label: What the columns are.
+        value_label: What the numbers are, with their unit.
+        decimals: Number of decimals to print.
+        size: Width of the figure in inches.
     """
-    figure, axes = panels(1, 1, width=size, height=size * 0.72)
-    axis = axes[0, 0]
+    figure, axis = panel(size, size * 0.72)
     shown = axis.imshow(values, cmap="cividis", aspect="auto")
     axis.set_xticks(range(len(columns)), columns, rotation=45 if len(columns) > 6 else 0)
     axis.set_yticks(range(len(rows)), rows)
@@ -51,18 +50,16 @@ def heat(
 def distance_matrices(
     distances: Mapping[str, Tensor], target: Tensor, classes: Sequence[str]
 ) -> Figure:
-    """Distances between samples, sorted by class, one panel a model.
+    """Draw distances between samples, sorted by class, a panel for each model.
 
     Args:
-        distances: ``(N, N)`` by the model's name, each drawn in units of its own mean.
-        target: ``(N,)``.
-        classes: K class names.
+        distances: Distances ``(N, N)`` by the model's name, each drawn in units of its own mean.
+        target: Classes of the samples, ``(N,)``.
+        classes: Names of the K classes.
     """
     order = target.argsort(stable=True)
-    counts = target.bincount(minlength=len(classes)).cumsum(0)
-    middles = [
-        (a + b) / 2 for a, b in zip([0, *counts.tolist()[:-1]], counts.tolist(), strict=True)
-    ]
+    counts = target.bincount(minlength=len(classes))
+    middles = (counts.cumsum(0) - counts / 2).tolist()
     figure, axes = panels(1, len(distances), width=3.4, height=3.2)
     for axis, (name, matrix) in zip(axes[0], distances.items(), strict=True):
         relative = (matrix / matrix.mean())[order][:, order].cpu().numpy()
@@ -77,13 +74,13 @@ def distance_matrices(
 def embeddings(
     places: Mapping[str, Tensor], target: Tensor, classes: Sequence[str], size: float = 3.2
 ) -> Figure:
-    """2-D embeddings, one panel a model; classes by colour and marker, named at their centres.
+    """Draw embeddings in the plane, a panel for each model, with the classes at their centres.
 
     Args:
-        places: ``(N, 2)`` by the model's name.
-        target: ``(N,)``.
-        classes: K class names.
-        size: width of a panel in inches.
+        places: Places of the samples, ``(N, 2)``, by the model's name.
+        target: Classes of the samples, ``(N,)``, told by colour and marker.
+        classes: Names of the K classes.
+        size: Width of a panel in inches.
     """
     figure, axes = panels(1, len(places), width=size, height=size)
     colours = matplotlib.color_sequences["tab10"]
@@ -98,18 +95,17 @@ def embeddings(
                 ha="center",
                 bbox={"facecolor": "white", "alpha": 0.7, "pad": 0.5, "linewidth": 0},
             )
-        axis.set(title=name, aspect="equal", xlabel="first coordinate")
-        axis.set_box_aspect(1)
+        axis.set(title=name, xlabel="first coordinate", box_aspect=1)
         axis.set_aspect("equal", adjustable="datalim")
     axes[0, 0].set_ylabel("second coordinate")
     return figure
 
 
 def learned_views(learned: Mapping[str, Tensor]) -> Figure:
-    """Which views do nets know? A row a class, a column a view, one panel a net.
+    """Draw which views nets know: a row for a class, a column for a view, a panel for each net.
 
     Args:
-        learned: accuracies on samples of one view, ``(K, 2)``, by the net's name
+        learned: Accuracies on samples of one view, ``(K, 2)``, by the net's name
             (:func:`kdcourse.teachers.learned_views`).
     """
     figure, axes = panels(1, len(learned), width=1.5, height=3.2, sharey=True)

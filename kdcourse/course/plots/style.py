@@ -1,12 +1,14 @@
 """What all figures share: colours, markers, panels.
 
-Colours are told apart by colour-blind eyes (Okabe and Ito) and in grey.
+Colour-blind eyes tell the colours apart (Okabe and Ito), and so does everyone in grey.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 TEACHER, DISTILLED, ALONE, OTHER = "#0072B2", "#D55E00", "#666666", "#009E73"
@@ -16,10 +18,16 @@ STYLES = [*((c, MARKERS[c]) for c in (ALONE, TEACHER, DISTILLED, OTHER))]
 STYLES += [("#CC79A7", "v"), ("#000000", "x")]
 
 
+def panel(width: float, height: float) -> tuple[Figure, Axes]:
+    """Make a figure with a single panel."""
+    figure, axes = panels(1, 1, width=width, height=height)
+    return figure, axes[0, 0]
+
+
 def panels(
     rows: int, columns: int, *, width: float, height: float, **options: Any
 ) -> tuple[Figure, np.ndarray]:
-    """Make a figure of so many panels, each so many inches large, that no backend holds open."""
+    """Make a figure with panels of this size in inches, which no backend holds open."""
     ratios = options.get("height_ratios", (1,) * rows)
     options["height_ratios"] = ratios
     figure, axes = plt.subplots(
@@ -30,7 +38,13 @@ def panels(
         layout="constrained",
         **options,
     )
-    plt.close(figure)  # shown once, where a cell returns it, and not again by pyplot
+    plt.close(figure)  # a cell that returns it shows it once; pyplot would show it again
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def only_ticks(axis: Axes, places: Sequence[float], form: str = "g") -> None:
+    """Put ticks at these places of the horizontal axis, whatever its scale, and at no others."""
+    axis.set_xticks(places, [f"{place:{form}}" for place in places], minor=False)
+    axis.minorticks_off()
