@@ -14,12 +14,13 @@ myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 2
 napoleon_use_ivar = True
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
+autodoc_typehints = "description"  # signatures with the types of twenty knobs are walls
+autodoc_typehints_description_target = "documented"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "Knowledge distillation, taught and measured"
 # Room for wide tables and lines of code.
-html_sidebars = {"claims": [], "benchmarks": [], "notebooks/*": []}
+html_sidebars = {"claims": [], "benchmarks": [], "guide": [], "notebooks/*": []}
 html_static_path = ["static"]
 html_css_files = ["course.css"]
 html_show_sourcelink = False

@@ -80,9 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     site.set_defaults(run=_site)
 
-    docs = commands.add_parser(
-        "docs", aliases=["readme"], help="write the stored measurements into README and docs"
-    )
+    docs = commands.add_parser("docs", help="write the stored measurements into README and docs")
     docs.set_defaults(run=_docs)
     return parser
 
