@@ -1,4 +1,4 @@
-"""Run the notebooks, store their outputs in one normal form (``make notebooks``), map them."""
+"""Runs the notebooks, stores their outputs in one normal form (``make notebooks``), maps them."""
 
 import re
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 START = NOTEBOOKS / "index.ipynb"
 MAP = "map"  # id of the start page's cell that holds the map
 IGNORED = "nbval-ignore-output"
-VIEW = "application/vnd.jupyter.widget-view+json"  # an output that is dead without a kernel
+VIEW = "application/vnd.jupyter.widget-view+json"  # of an output that needs a live kernel
 
 
 def course_notebooks() -> list[Path]:
@@ -18,13 +18,13 @@ def course_notebooks() -> list[Path]:
 
 
 def course_map(folder: str = "") -> str:
-    """Return a table from lecture to notebook, time and claims, as notebooks and claims say it.
+    """Return a table from lecture to notebook, time and claims, as notebooks and claims have it.
 
     Args:
-        folder: where the notebooks lie, seen from where the table stands (``"notebooks/"``).
+        folder: The folder of the notebooks as seen from the table, such as ``"notebooks/"``.
 
     Raises:
-        ValueError: a notebook does not name its slides or its time.
+        ValueError: A notebook does not name its slides or its time.
     """
     import nbformat
 
@@ -74,7 +74,7 @@ def run(paths: Iterable[Path]) -> None:
 
 
 def normalize(notebook: Any) -> None:
-    """Keep what a reader needs: sources, results and figures; drop what only this run knows."""
+    """Keep what readers need: sources, results and figures; drop what belongs to this run only."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -91,13 +91,13 @@ def normalize(notebook: Any) -> None:
 
 
 def is_picture(output: Any) -> bool:
-    """Whether an output is a figure, a widget or a progress bar."""
+    """Return whether an output is a figure, a widget or a progress bar."""
     data = output.get("data", {})
     return _is_live(output) or any(kind.startswith("image/") for kind in data)
 
 
 def _is_live(output: Any) -> bool:
-    """Whether an output is a widget or a progress bar."""
+    """Return whether an output is a widget or a progress bar."""
     if output.output_type == "stream":
         return output.name == "stderr" and bool(re.search(r"\d+%\|", output.text))
     return VIEW in output.get("data", {})

@@ -1,8 +1,8 @@
 """Saves notebooks with what their widgets showed: an extension of the Jupyter server.
 
-JupyterLab saves a widget as a reference to a model, and the models beside it. It drops them again
-when a notebook that was opened, but not run, is saved; and on a busy machine it may look for one
-before it has read them. Both end in "model not found". HTML always reopens.
+JupyterLab saves a widget as a reference to a model that is stored elsewhere in the file. It drops
+the models when a notebook is saved that was opened, but not run, and on a busy machine it may look
+for one before it has read them. Both end in "model not found". HTML always reopens.
 """
 
 import html
@@ -26,19 +26,20 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 def _load_jupyter_server_extension(server: Any) -> None:
     server.contents_manager.register_pre_save_hook(freeze)
-    # JupyterLab takes the drawings out of HTML unless it trusts all of a notebook. It trusts what
-    # was run here; the outputs that come with the course are to be trusted as its code is.
+    # JupyterLab removes drawings from HTML unless it trusts the whole notebook. It trusts what was
+    # run here; outputs that come with the course deserve the same trust as its code.
     for path in course_notebooks():
         server.contents_manager.notary.sign(nbformat.read(path, as_version=4))
 
 
 def freeze(model: dict[str, Any], **_: object) -> None:
-    """Put what the widgets of a notebook show in place of references to them.
+    """Replace the references to a notebook's widgets by what the widgets show.
 
-    A widget that cannot be shown as HTML is left as it is, and so is the state of all.
+    A widget that cannot be shown as HTML is left as it is, and so is the state of all widgets.
 
     Args:
-        model: of a file that is to be saved, as the Jupyter server describes it; changed in place.
+        model: The file that is to be saved, as the Jupyter server describes it; it is changed in
+            place.
     """
     if model.get("type") != "notebook":
         return
@@ -64,14 +65,14 @@ def freeze(model: dict[str, Any], **_: object) -> None:
 
 
 def as_html(name: str, models: dict[str, Any]) -> str:
-    """Return what a widget shows.
+    """Return what a widget shows as HTML.
 
     Args:
-        name: of its model.
-        models: the state of all models, without what is at its default.
+        name: Name of the widget's model.
+        models: The state of all models by their names, without values that are the default.
 
     Raises:
-        KeyError: there is no such model, or one of a kind that has no HTML.
+        KeyError: There is no such model, or it is of a kind that has no HTML.
     """
     kind, state = models[name]["model_name"], models[name]["state"]
     if kind in BOXES:

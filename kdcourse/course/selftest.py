@@ -1,4 +1,4 @@
-"""Is everything there that the course needs, and what to do if not? The start page asks."""
+"""Is everything there that the course needs? If not, what is to be done? The start page asks."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -13,9 +13,9 @@ class Finding:
     """What one check found.
 
     Attributes:
-        name: of what was checked.
-        found: in words; if something is wrong, what.
-        remedy: what to do then; empty if all is well.
+        name: Name of the check.
+        found: What there is, or what is wrong, in words.
+        remedy: What to do about it; empty if all is well.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Finding:
 
 
 def report() -> str:
-    """Run every check, and return a line for each and one on all of them."""
+    """Run every check and return a line for each, then one for all of them."""
     findings = [check(name) for name in CHECKS]
     wrong = sum(bool(finding.remedy) for finding in findings)
     end = f"{wrong} of {len(findings)} checks failed: follow the arrows." if wrong else "Ready."
@@ -36,7 +36,7 @@ def report() -> str:
 
 
 def check(name: str) -> Finding:
-    """Run one check by its name; whatever it raises is a finding, too."""
+    """Run one check by its name; whatever it raises becomes the finding."""
     examine, remedy = CHECKS[name]
     try:
         return Finding(name, examine())
@@ -48,7 +48,7 @@ def installation() -> str:
     """Say which Python and PyTorch these are.
 
     Raises:
-        RuntimeError: a package is missing, or not of a version that the course works with.
+        RuntimeError: A package is missing, or has a version that the course does not work with.
     """
     problems = _problems(metadata.requires("kdcourse") or ())
     if problems:
@@ -74,7 +74,7 @@ def _problems(requirements: Sequence[str]) -> list[str]:
 
 
 def device() -> str:
-    """Train for a few steps where ``fit`` would, and say where that is and how long it took."""
+    """Train for a few steps on the device that ``fit`` chooses; say which, and how long it took."""
     import torch
 
     from kdcourse import models
@@ -91,7 +91,7 @@ def device() -> str:
 
 
 def images() -> str:
-    """Load Fashion-MNIST, comparing its checksums, and count its images."""
+    """Load Fashion-MNIST, which compares its checksums, and count its images."""
     from kdcourse import data
 
     splits = data.fashion_mnist()
@@ -100,7 +100,7 @@ def images() -> str:
 
 
 def pretrained() -> str:
-    """Load every teacher that ships with the course, comparing its checksum."""
+    """Load every teacher that ships with the course, which compares its checksum."""
     from kdcourse.teachers import shipped
 
     for name in shipped.RECIPES:

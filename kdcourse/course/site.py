@@ -18,7 +18,7 @@ def build(folder: Path) -> int:
     """Build the site without running anything, and return Sphinx's exit status.
 
     Args:
-        folder: where the pages go; ``index.html`` is the first.
+        folder: The folder for the pages; ``index.html`` is the first one.
     """
     from sphinx.cmd.build import build_main
 
@@ -28,7 +28,7 @@ def build(folder: Path) -> int:
 
 
 def assemble(folder: Path) -> Path:
-    """Gather what the pages are made from: ``docs/``, notebooks, names of the library's modules."""
+    """Gather the sources of the pages: ``docs/``, notebooks, a page for each library module."""
     import nbformat
 
     shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -47,7 +47,7 @@ def assemble(folder: Path) -> Path:
 
 
 def describe_figures(notebook: Any) -> None:
-    """Give every figure an alternative text: the caption that stands under it."""
+    """Give every figure its caption, which stands below it, as its alternative text."""
     for cell, following in zip(notebook.cells, notebook.cells[1:], strict=False):
         if cell.cell_type == "code" and any(map(notebooks.is_picture, cell.outputs)):
             caption = re.match(r"\*(.+)\*$", following.source.split("\n")[0])
@@ -56,7 +56,7 @@ def describe_figures(notebook: Any) -> None:
 
 
 def _reference(module: str, *, package: bool) -> str:
-    """Return a page with everything that a module offers; of a package, what it has of its own."""
+    """Return a page with all that a module offers; for a package, what is defined inside it."""
     members = ""
     if package:
         offered, homes = vars(importlib.import_module(module)), kdcourse.public_names()
