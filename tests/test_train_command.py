@@ -374,6 +374,20 @@ def test_other_options_are_refused_in_the_same_folder(tmp_path, capsys):
     assert train(tmp_path, "--channels-last", epochs=1) == 0
 
 
+@pytest.mark.usefixtures("few")
+def test_a_run_in_the_old_spelling_is_refused_and_left_as_it_is(tmp_path, capsys):
+    old = 'student = "plain2"\nteacher = "res16"\nloss = "ce + 4*kd(temperature=4)"\n'
+    old += 'images = 200\nepochs = 1\nbatch-size = 50\nschedule = "one-cycle"\n'
+    (tmp_path / "options.toml").write_text(old)
+    assert train(tmp_path, epochs=1) == 1
+    assert capsys.readouterr().err == (
+        f"kdcourse: --loss: the run in {tmp_path} was begun with 'ce + 4*kd(temperature=4)', "
+        f"here it is {LOSS!r}; choose another --out\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["options.toml"]
+    assert (tmp_path / "options.toml").read_text() == old
+
+
 def test_too_many_images(tmp_path, few, capsys):
     assert train(tmp_path, "--images", "301") == 1
     assert "--images: there are 300 to train on" in capsys.readouterr().err

@@ -66,6 +66,10 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
             ["--teacher", "MomentumTeacher(momentum=2)", "--loss", "LogitKD()"],
             "at character 1: momentum must be finite",
         ),
+        (
+            ["--teacher", "MomentumTeacher(momentum=Flip())", "--loss", "LogitKD()"],
+            "--teacher: Flip.__call__() missing 1 required positional argument",
+        ),
         (["--teacher", "MomentumTeacher(0.9)", "--loss", "LogitKD()"], "student must be a torch"),
         (
             ["--teacher", "res16", "--loss", "LogitKD()", "--data", "cifar10"],
@@ -130,6 +134,7 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
             "'at_epochs()' at character 1: at_epochs() mis",
         ),
         (["--schedule", "at_epochs([0])"], "at character 1: milestones must"),
+        (["--schedule", "at_epochs([1], 'x')"], "at character 1: factor must be a real number"),
         (["--seed", "-1"], "--seed: the value must"),
         (["--device", "nosuch"], "--device: "),
         (["--device", "cuda:77"], "--device: "),
@@ -285,6 +290,14 @@ def test_the_command_line_goes_before_the_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            "student = 'plain2'\nteacher = 'res16'\nloss = 'ce + 4*kd(temperature=4)'",
+            "--loss: 'ce' at character 1: there is no such name; understood are calls of public "
+            "names, literals, sums and products, such as CrossEntropy() + 4 * LogitKD(temperature",
+        ),
+        ("student = 'plain2'\nschedule = 'one-cycle'", "--schedule: 'one-cycle' at character 1: "),
+        ("student = 'plain2'\nschedule = 'one-cycle'", "did you mean one_cycle?"),
+        ("student = 'plain2'\naugment = 'pad-crop-flip'", "did you mean pad_crop_flip?"),
         ("epoch = 3", "unknown option 'epoch'; did you mean epochs?"),
         ("learning_rate = 3", "unknown option 'learning_rate'; did you mean learning-rate?"),
         ("[nets]\nstudent = 'plain2'", "unknown option 'nets'"),

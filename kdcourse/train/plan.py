@@ -1,5 +1,6 @@
 """From options to nets, objective, views and schedule, tried out before any work begins."""
 
+import copy
 import os
 import re
 import textwrap
@@ -211,6 +212,10 @@ def _teacher(
                 f"{options.teacher} was trained on images of {first.in_channels} channel(s), these "
                 f"have {given['channels']}"
             )
+        if (
+            isinstance(teacher, Teacher) and teacher.follows_student
+        ):  # a copy of it, to see whether it can
+            copy.deepcopy(teacher).update(given["student"], 1)
     if need_weights or files:
         with blaming("teacher-weights"):
             if len(nets) != len(files):

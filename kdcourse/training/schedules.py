@@ -14,6 +14,8 @@ from torch.optim.lr_scheduler import (
     OneCycleLR,
 )
 
+from kdcourse.checks import check_number
+
 
 def one_cycle(optimizer: Optimizer, steps: int) -> LRScheduler:
     """Rise to the learning rate and fall to almost nothing; momentum swings the other way."""
@@ -49,6 +51,7 @@ def at_epochs(
         factor: What the rate is multiplied by.
         epochs: The number of epochs of the whole training.
     """
+    check_number("factor", factor, 0.0)
     if not all(milestone > 0 for milestone in milestones):
         raise ValueError(f"milestones must be epochs above 0, got {list(milestones)}")
 
