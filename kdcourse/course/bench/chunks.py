@@ -50,11 +50,6 @@ def measure(
     """Compare both forms in float32 on one thread, store the cost with the versions, return it."""
     student, teacher = (torch.randn(samples, classes, generator=replay(seed)) for seed in (0, 1))
     student.requires_grad_()
-    forms: list[Callable[[Tensor, Tensor], Tensor]] = [
-        kd_loss,
-        partial(in_chunks, kd_loss, rows=rows),
-    ]
-    found: list[tuple[int, float, float]] = []
 
     def once(form: Callable[[Tensor, Tensor], Tensor]) -> float:
         student.grad = None
@@ -62,22 +57,17 @@ def measure(
         loss.backward()
         return float(loss.detach())
 
+    found = []
     with one_thread():
-        for form in forms:
+        for form in (kd_loss, partial(in_chunks, kd_loss, rows=rows)):
             memory = peak_memory(partial(once, form)) - student.nbytes
             start = time.perf_counter()
             loss = once(form)
             found.append((memory, time.perf_counter() - start, loss))
     (memory, seconds, loss), (chunked_memory, chunked_seconds, chunked_loss) = found
+    difference = abs(chunked_loss - loss) / loss
     cost = ChunkCost(
-        samples,
-        classes,
-        rows,
-        memory,
-        chunked_memory,
-        seconds,
-        chunked_seconds,
-        abs(chunked_loss - loss) / loss,
+        samples, classes, rows, memory, chunked_memory, seconds, chunked_seconds, difference
     )
     store.save([cost])
     return cost

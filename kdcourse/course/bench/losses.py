@@ -117,15 +117,9 @@ def _cost(name: str, shape: tuple[int, ...], ours: Loss, other: Loss, rounds: in
             run(loss)
 
     timed = compare(name, lambda: several(ours), lambda: several(other), rounds)
-    return Cost(
-        name,
-        shape,
-        timed.ours / repeats,
-        timed.other / repeats,
-        timed.ratio,
-        peak_memory(lambda: run(ours)),
-        peak_memory(lambda: run(other)),
-    )
+    seconds = timed.ours / repeats, timed.other / repeats
+    memory = peak_memory(lambda: run(ours)), peak_memory(lambda: run(other))
+    return Cost(name, shape, *seconds, timed.ratio, *memory)
 
 
 def _losses() -> dict[str, tuple[Loss, Loss]]:

@@ -25,11 +25,7 @@ CACHED = "an epoch with cached answers of res16 ÷ an epoch on labels (plain8, a
 
 
 def measure(
-    *,
-    images: int = 4000,
-    points: int = 31,
-    rounds: int = 9,
-    store: Store[Comparison] = STORE,
+    *, images: int = 4000, points: int = 31, rounds: int = 9, store: Store[Comparison] = STORE
 ) -> list[Comparison]:
     """Run every comparison on one thread, store it with the versions, and return it.
 
@@ -79,13 +75,17 @@ def _epoch(
     return student
 
 
+def sgd(parameters: Any, *, fused: bool | None = None) -> torch.optim.Optimizer:
+    """Return the default optimiser of ``fit``, if asked for with all parameters in one kernel."""
+    return torch.optim.SGD(
+        parameters, 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=fused
+    )
+
+
 def _epoch_by_hand(train: Images) -> nn.Module:
     """Take the steps of ``fit`` written out: forward, backward, optimiser, and nothing else."""
     student, teacher = models.plain(8, seed=0).train(), pretrained("res16")
-    optimizer = torch.optim.SGD(
-        student.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
-    )
-    steps = -(-len(train) // 128)
+    optimizer, steps = sgd(student.parameters()), -(-len(train) // 128)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
     for inputs, target in train.batches(128):
         with torch.no_grad():

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from tqdm.auto import tqdm
 from kdcourse import models, processes
 from kdcourse.augmentation import pad_crop_flip
 from kdcourse.course.bench.compare import Store, in_turn, markdown, median_ratio, processor
-from kdcourse.course.bench.overhead import PerImage
+from kdcourse.course.bench.overhead import PerImage, sgd
 from kdcourse.course.claims.results import RESULTS
 from kdcourse.data import Images, fashion_mnist
 from kdcourse.teachers import CachedLessons, FoldedTeacher, FrozenTeacher, pretrained
@@ -133,18 +134,11 @@ def in_ways(
 def _throughputs(
     panel: str, setting: int, seconds: Mapping[str, list[float]], images: int
 ) -> list[Throughput]:
-    first = next(iter(seconds.values()))
-    return [
-        Throughput(
-            panel,
-            setting,
-            way,
-            images / statistics.median(taken),
-            median_ratio(first, taken),
-            len(taken),
-        )
-        for way, taken in seconds.items()
-    ]
+    first, results = next(iter(seconds.values())), []
+    for way, taken in seconds.items():
+        speed, ratio = images / statistics.median(taken), median_ratio(first, taken)
+        results.append(Throughput(panel, setting, way, speed, ratio, len(taken)))
+    return results
 
 
 # The ways.
@@ -155,9 +149,8 @@ def usual(
 ) -> dict[str, Way]:
     """Return the tutorial's way and ours, with a live teacher and with a cached one."""
     teacher = pretrained("res16") if teacher is None else teacher
-    lessons = CachedLessons(
-        teacher, train, views=Consistent(pad_crop_flip()), epochs=1, batch_size=batch_size
-    )
+    views = Consistent(pad_crop_flip())
+    lessons = CachedLessons(teacher, train, views=views, epochs=1, batch_size=batch_size)
     return {
         TUTORIAL: by_tutorial(OneByOne(train), teacher, batch_size),
         LIVE: by_fit(train, teacher, batch_size=batch_size, augment=pad_crop_flip()),
@@ -196,7 +189,7 @@ def knobs(train: Images) -> dict[str, Way]:
         "… teacher through torch.compile": way(FrozenTeacher(torch.compile(teacher))),  # type: ignore[arg-type]
         "… student through torch.compile": way(compile=True),
         "… channels-last": way(channels_last=True),
-        "… fused SGD": way(optimizer=fused_sgd),
+        "… fused SGD": way(optimizer=partial(sgd, fused=True)),
         "… autocast to bfloat16": way(autocast=torch.bfloat16),
     }
 
@@ -218,13 +211,6 @@ def by_fit(
     objective = CrossEntropy() + LogitKD(4)
     options = {"epochs": 1, "device": "cpu", "progress": False, **options}
     return lambda: fit(student, train, objective, teacher=teacher, **options).last["loss"]
-
-
-def fused_sgd(parameters: Any) -> torch.optim.Optimizer:
-    """Return the default optimiser of ``fit`` with all parameters in one kernel."""
-    return torch.optim.SGD(
-        parameters, 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
-    )
 
 
 class OneByOne(FashionMNIST):
@@ -253,9 +239,7 @@ def by_tutorial(images: Dataset, teacher: nn.Module, batch_size: int = 128) -> W
     cross_entropy, temperature = nn.CrossEntropyLoss(), 4.0
 
     def epoch() -> float:
-        optimizer = torch.optim.SGD(
-            student.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
-        )
+        optimizer = sgd(student.parameters())
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=len(loader))
         teacher.eval()
         student.train()
