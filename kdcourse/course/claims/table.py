@@ -1,4 +1,4 @@
-"""The table of measured claims, in Markdown, as the README shows it."""
+"""The table of measured claims, in Markdown, as docs/claims.md shows it."""
 
 from collections.abc import Iterable
 from pathlib import Path
