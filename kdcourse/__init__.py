@@ -10,6 +10,7 @@ without being listed anywhere.
 import importlib
 import importlib.util
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,13 @@ def public_names() -> dict[str, str]:
     The source is read for it, not run. Where two modules define one name, the first by the order of
     the alphabet counts; the other is reached through its module.
     """
+    return _public_names(tuple(__path__))
+
+
+@cache  # imports ask for one name after the other
+def _public_names(roots: tuple[str, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for root in map(Path, __path__):
+    for root in map(Path, roots):
         for file in sorted([*root.glob("[a-z]*.py"), *root.glob("[a-z]*/[a-z]*.py")]):
             parts = file.relative_to(root).with_suffix("").parts
             if parts[0] not in APPARATUS:

@@ -130,6 +130,16 @@ def test_a_name_that_is_not_there():
         from kdcourse import NoSuchKD  # noqa: F401
 
 
+def test_the_source_is_not_read_for_every_name(monkeypatch):
+    assert kdcourse.LogitKD is LogitKD
+
+    def never(*_, **__):
+        raise AssertionError("the source was read again")
+
+    monkeypatch.setattr(Path, "read_text", never)
+    assert kdcourse.CrossEntropy is CrossEntropy
+
+
 def test_public_names_are_told_apart():
     """No two modules of the library define one name, so that each means one thing."""
     folder, defined = Path(kdcourse.__file__).parent, []
