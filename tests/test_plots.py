@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from kdcourse import logit
 from kdcourse.course import plots
 from kdcourse.course.bench.losses import Cost
-from kdcourse.course.claims import CLAIMS, Claim, Effect, Result, load
+from kdcourse.course.claims import Claim, Effect, Result, load
+from kdcourse.course.claims.claim import shown_in
 from kdcourse.data import Images
 from kdcourse.motivation import Landscape
 from kdcourse.training import History
@@ -146,8 +147,7 @@ def test_in_a_forest_small_and_large_effects_can_both_be_read(measured):
 
 @pytest.mark.parametrize("notebook", range(1, 8))
 def test_no_text_of_a_forest_overlaps_another_or_is_cut(notebook):
-    ids = [id for id, claim in CLAIMS.items() if claim.notebook == notebook]
-    figure = plots.forest(*map(load, ids))
+    figure = plots.forest(*map(load, shown_in(notebook)))
     figure.draw_without_rendering()
     for axis in figure.axes:
         boxes = [text.get_window_extent() for text in axis.texts]

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from kdcourse.course import claims, plots
 from kdcourse.course.bench import chunks, losses, overhead, startup, training
 from kdcourse.course.claims import CLAIMS
-from kdcourse.course.claims.claim import HOLDS, NOT_SEEN, REPORTED, REVERSED
+from kdcourse.course.claims.claim import HOLDS, NOT_SEEN, REPORTED, REVERSED, shown_in
 from kdcourse.course.notebooks import course_notebooks
 
 ROOT = Path(__file__).parents[2]
@@ -99,5 +99,4 @@ def write() -> None:
 
 def _by_notebook() -> dict[str, list[str]]:
     """Return the ids of the claims of every notebook, by the notebook's name."""
-    names = [path.stem for path in course_notebooks()]
-    return {name: [id for id, c in CLAIMS.items() if c.notebook == int(name[0])] for name in names}
+    return {path.stem: shown_in(int(path.stem[0])) for path in course_notebooks()}

@@ -28,9 +28,10 @@ def course_map(folder: str = "") -> str:
     """
     import nbformat
 
-    from kdcourse.course.claims import CLAIMS
+    from kdcourse.course.claims.claim import shown_in
+    from kdcourse.course.claims.table import markdown
 
-    lines = ["| lecture | notebook | time | claims measured |", "|---|---|---|---|"]
+    rows = []
     for path in course_notebooks():
         top = nbformat.read(path, as_version=4).cells[0].source
         found = re.search(
@@ -42,11 +43,10 @@ def course_map(folder: str = "") -> str:
         if found is None:
             raise ValueError(f"{path.name} does not start with its title, slides and time")
         number, title, slides, reading, running = found.groups()
-        ids = ", ".join(f"`{id}`" for id, c in CLAIMS.items() if c.notebook == int(number))
+        ids = ", ".join(f"`{id}`" for id in shown_in(int(number)))
         link = f"[{number} · {title}]({folder}{path.name})"
-        slides = slides.replace("**", "")
-        lines.append(f"| {slides} | {link} | {reading}; runs in {running} | {ids} |")
-    return "\n".join(lines)
+        rows.append((slides.replace("**", ""), link, f"{reading}; runs in {running}", ids))
+    return markdown(("lecture", "notebook", "time", "claims measured"), rows)
 
 
 def write_map() -> None:

@@ -8,8 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kdcourse.course.bench.compare import Store, markdown, peak_memory
+from kdcourse.course.bench.compare import Store, peak_memory
 from kdcourse.course.claims.results import RESULTS
+from kdcourse.course.claims.table import markdown
 from kdcourse.data import replay
 from kdcourse.logit import in_chunks, kd_loss
 from kdcourse.training.device import one_thread

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kdcourse.course.claims.results import current_versions
+from kdcourse.course.claims.table import markdown
 from kdcourse.training import checkpoint
 
 Row = TypeVar("Row")
@@ -101,12 +102,6 @@ class Store(Generic[Row]):
             raise FileNotFoundError(f"{self.path} is missing; measure: {self.command}")
         rows = json.loads(self.path.read_text(encoding="utf-8"))[self.key]
         return [self.row(**row) for row in (rows if isinstance(rows, list) else [rows])]
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    first, *others = (f"| {' | '.join(cells)} |" for cells in (head, *rows))
-    return "\n".join([first, "|" + "---|" * len(head), *others])
 
 
 def comparison_table(comparisons: Iterable[Comparison]) -> str:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from kdcourse.course.bench.compare import Store, compare, markdown, peak_memory
+from kdcourse.course.bench.compare import Store, compare, peak_memory
 from kdcourse.course.claims.results import RESULTS
+from kdcourse.course.claims.table import markdown
 from kdcourse.data import replay
 from kdcourse.feature import attention_transfer_loss
 from kdcourse.relational import rkd_angle_loss, rkd_distance_loss, similarity_preserving_loss

@@ -24,9 +24,10 @@ from tqdm.auto import tqdm
 
 from kdcourse import models, processes
 from kdcourse.augmentation import pad_crop_flip
-from kdcourse.course.bench.compare import Store, in_turn, markdown, median_ratio, processor
+from kdcourse.course.bench.compare import Store, in_turn, median_ratio, processor
 from kdcourse.course.bench.overhead import PerImage, sgd
 from kdcourse.course.claims.results import RESULTS
+from kdcourse.course.claims.table import markdown
 from kdcourse.data import Images, fashion_mnist
 from kdcourse.teachers import CachedLessons, FoldedTeacher, FrozenTeacher, pretrained
 from kdcourse.tips import Consistent

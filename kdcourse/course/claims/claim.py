@@ -146,6 +146,11 @@ def known(ids: Iterable[str]) -> list[str]:
     return chosen
 
 
+def shown_in(number: int) -> list[str]:
+    """Return the ids of the claims that a notebook shows."""
+    return [id for id, claim in CLAIMS.items() if claim.notebook == number]
+
+
 def claim(
     id: str,
     *,
