@@ -121,7 +121,7 @@ class SEED(LayerTerm):
         self.projection: nn.Sequential | None = None
         self.register_buffer("queue", None)
         self.queue: Tensor | None
-        self.prepared = student_width is not None and teacher_width is not None
+        self.prepared = False
         if student_width is not None and teacher_width is not None:
             self._size(student_width, teacher_width, seed or 0)
 
@@ -132,7 +132,6 @@ class SEED(LayerTerm):
         own, theirs = (given or found for given, found in zip(self._widths, shown, strict=True))
         self._size(own, theirs, seed if self._seed is None else self._seed)
         self.to(student.device, at_least_float32(student).dtype)
-        self.prepared = True
 
     def _size(self, student_width: int, teacher_width: int, seed: int) -> None:
         check_positive(student_width=student_width, teacher_width=teacher_width)
@@ -143,6 +142,7 @@ class SEED(LayerTerm):
                 nn.Linear(self._hidden, teacher_width),
             )
             self.queue = torch.randn(self._length, teacher_width)
+        self.prepared = True
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the loss, then move the teacher's embeddings into the queue."""

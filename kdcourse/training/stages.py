@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdcourse.data import Images
 from kdcourse.metrics import evaluation_mode
 from kdcourse.models import capture
 from kdcourse.objective import Objective
-from kdcourse.training.epochs import Batches
+from kdcourse.training.epochs import Batches, Epochs
 from kdcourse.training.fit import fit
 from kdcourse.training.history import History
-from kdcourse.training.knobs import takes_knobs
+from kdcourse.training.knobs import Knobs, takes_knobs
 
 
 @takes_knobs
@@ -56,7 +56,9 @@ def fit_in_stages(
     """
     if not hint.student_layers:
         raise ValueError(f"hint must look at layers of the student, got {hint!r}")
-    behind = _behind(student, hint.student_layers, train)
+    place = next(student.parameters()).device
+    inputs, *_ = Epochs(train, place, Knobs(**knobs)).sample()
+    behind = _behind(student, hint.student_layers, inputs)
     kept = [{name: b.clone() for name, b in m.named_buffers(recurse=False)} for m in behind]
     first = fit(
         student,
@@ -86,13 +88,10 @@ def fit_in_stages(
     return first, second
 
 
-def _behind(student: nn.Module, layers: Sequence[str], train: Batches) -> list[nn.Module]:
+def _behind(student: nn.Module, layers: Sequence[str], inputs: Tensor) -> list[nn.Module]:
     """Return the modules whose weights the layers' outputs do not depend on."""
-    inputs, _ = next(iter(train.batches(2) if isinstance(train, Images) else train))
-    inputs = inputs[0] if isinstance(inputs, tuple) else inputs
-    place = next(student.parameters()).device
     with evaluation_mode(student), torch.enable_grad(), capture(student, layers) as shown:
-        student(inputs[:2].to(place))
+        student(inputs)
     named = [(module, list(module.parameters(recurse=False))) for module in student.modules()]
     weights = [p for _, own in named for p in own if p.requires_grad]
     total = torch.stack([output.sum() for output in shown.values()]).sum()

@@ -109,9 +109,7 @@ def attention_search(lab: Lab) -> Measured:
     ),
     reason="Maps of three stages, the lecture's norm: the best of the search. The gain is small "
     "against the spread of seeds, so it takes more than ten of them to see it.",
-    settings=dict(
-        images=IMAGES, epochs=15, student="res8", teacher="res16", weight=WEIGHTS["attention"]
-    ),
+    settings=USUAL | dict(student="res8", teacher="res16", weight=WEIGHTS["attention"]),
 )
 def attention(lab: Lab) -> Measured:
     """Test accuracy and attention maps of a student alone and taught by attention."""
@@ -126,9 +124,7 @@ def attention(lab: Lab) -> Measured:
     statement="Where sizes do not match, a projection (hint) and L2 still transfer features.",
     effects=(Effect("test accuracy, labels + hint − alone", "hint", "alone"),),
     reason="The middle stage, 16 channels projected to the teacher's 32, trained jointly.",
-    settings=dict(
-        images=IMAGES, epochs=15, student="res8", teacher="res16", weight=WEIGHTS["hint"]
-    ),
+    settings=USUAL | dict(student="res8", teacher="res16", weight=WEIGHTS["hint"]),
 )
 def hint(lab: Lab) -> Measured:
     """Test accuracy of a student alone and with a hint."""
@@ -174,9 +170,7 @@ def hint_stages(lab: Lab) -> Measured:
         Effect("test accuracy, saliency − alone", "saliency", "alone"),
     ),
     reason="Gradients of the true class's log-probability, compared on 500 test images.",
-    settings=dict(
-        images=IMAGES, epochs=15, student="res8", teacher="res16", weight=WEIGHTS["saliency"]
-    ),
+    settings=USUAL | dict(student="res8", teacher="res16", weight=WEIGHTS["saliency"]),
 )
 def saliency(lab: Lab) -> Measured:
     """Test accuracy and input gradients of a student alone and taught by saliency."""

@@ -7,7 +7,7 @@ from torch import nn
 
 from kdcourse import metrics, relational
 from kdcourse.course.claims.claim import Bound, Effect, Measured, claims_of
-from kdcourse.course.claims.experiment import IMAGES, USUAL, Lab
+from kdcourse.course.claims.experiment import USUAL, Lab
 from kdcourse.course.claims.feature import GRID, SEEN, WEIGHTS, by_family
 from kdcourse.data import replay
 
@@ -22,9 +22,7 @@ FAMILIES = tuple(WEIGHTS)
     "of res8 from res16, five weights each (seeds of their own).",
     reason="The same budget for every family.",
     search=True,
-    settings=dict(
-        images=IMAGES, epochs=15, student="res8", teacher="res16", grid=GRID, families=FAMILIES
-    ),
+    settings=USUAL | dict(student="res8", teacher="res16", grid=GRID, families=FAMILIES),
 )
 def search(lab: Lab) -> Measured:
     """Validation accuracy by family and weight."""

@@ -142,15 +142,7 @@ def shifted(images: Images, contrast: float, noise: float, seed: int) -> Images:
     ),
     reason="The distillation data are other images, at half the contrast and with noise. No label "
     "but through the teacher, as in the report.",
-    settings=dict(
-        images=IMAGES,
-        epochs=15,
-        correction=5,
-        contrast=0.5,
-        noise=0.1,
-        teacher="res16",
-        student="res8",
-    ),
+    settings=USUAL | dict(correction=5, contrast=0.5, noise=0.1, teacher="res16", student="res8"),
     toy=dict(correction=1),
 )
 def correction(lab: Lab) -> Measured:
@@ -431,9 +423,7 @@ def too_large(lab: Lab) -> Measured:
     reason="The gain through one assistant is within the noise of seeds. But the assistant that "
     "res32 taught is the better teacher than the same net trained on labels: it passes on what it "
     "was taught.",
-    settings=dict(
-        images=IMAGES, epochs=15, student="plain2", teacher_name="res32", chain=("res16", "res8")
-    ),
+    settings=USUAL | dict(student="plain2", teacher_name="res32", chain=("res16", "res8")),
     toy=dict(teacher_name="res8", chain=("res4", "plain4")),
 )
 def assistant(lab: Lab) -> Measured:
@@ -514,9 +504,7 @@ def mean_teacher_search(lab: Lab) -> Measured:
     ),
     reason="It beats the student that it starts from. Against one that went on learning from the "
     "labels for as many steps, these seeds do not tell.",
-    settings=dict(
-        images=IMAGES, before=300, epochs=15, longer=450, weight=3, labels=LABELS, student="res8"
-    ),
+    settings=USUAL | dict(before=300, longer=450, weight=3, labels=LABELS, student="res8"),
     toy=dict(images=128, labels=10, before=1, longer=1),
 )
 def mean_teacher(lab: Lab) -> Measured:
@@ -659,9 +647,7 @@ def multi_view(lab: Lab) -> Measured:
     inputs, target = data.draw(lab["samples"])
     samples, epochs, members = batches(inputs, target), lab["epochs"], lab["members"]
     first = 100 * lab.seed
-    alone: list[nn.Module] = [
-        patch_net(100 * lab.seed + m, samples, epochs) for m in range(lab["members"])
-    ]
+    alone: list[nn.Module] = [patch_net(first + m, samples, epochs) for m in range(members)]
     together = Ensemble(alone, combine="logits")
     kd = CrossEntropy() + LogitKD(TEMPERATURE)
     arms: dict[str, list[nn.Module]] = {
