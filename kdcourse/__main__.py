@@ -117,8 +117,8 @@ def _add_homework(homework: argparse.ArgumentParser) -> None:
     grade = steps.add_parser(
         "grade",
         help="grade notebooks that came back",
-        description="Grade notebooks, each in its own process and folder. What was graded before "
-        "and has not changed is not graded again.",
+        description="Grade notebooks, each in a sandbox of its own. What was graded before and has "
+        "not changed is not graded again.",
     )
     grade.add_argument("assignment", metavar="ASSIGNMENT", help="such as 1_logit")
     grade.add_argument(
@@ -127,6 +127,11 @@ def _add_homework(homework: argparse.ArgumentParser) -> None:
     grade.add_argument("--out", type=Path, default=Path("grades.csv"), help="CSV (grades.csv)")
     grade.add_argument("--jobs", type=int, default=2, help="submissions side by side (2)")
     grade.add_argument("--again", action="store_true", help="grade also what has not changed")
+    grade.add_argument(
+        "--unsafe",
+        action="store_true",
+        help="grade without a sandbox: notebooks have all your rights",
+    )
     grade.set_defaults(run=_grade)
 
 
@@ -230,6 +235,7 @@ def _release(options: argparse.Namespace) -> int:
 
 def _grade(options: argparse.Namespace) -> int:
     from kdcourse.homework import grade
+    from kdcourse.homework.sandbox import Limits
 
     verdicts = grade.grade(
         options.assignment,
@@ -237,6 +243,7 @@ def _grade(options: argparse.Namespace) -> int:
         options.out,
         jobs=options.jobs,
         again=options.again,
+        limits=Limits(unsafe=options.unsafe),
     )
     for label, verdict in verdicts.items():
         print(f"{label}: {verdict.points:g} of {verdict.of:g}", *verdict.remarks, sep="; ")

@@ -11,15 +11,13 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_compl
 from dataclasses import asdict, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from socket import socket
 
 import torch
 from tqdm.auto import tqdm
 
-from kdcourse.homework import guard, nursery, release
+from kdcourse.homework import fence, release
 from kdcourse.homework.feedback import page
 from kdcourse.homework.judge import Verdict, judge, nothing
-from kdcourse.homework.process import environment
 from kdcourse.homework.sandbox import Limits
 
 FAILED = "not graded, the grader failed"  # the next run tries again
@@ -58,6 +56,8 @@ def grade(
     assignment = replace(release.build(name), autograder=b"")  # only its checks are needed
     contents = {label: path.read_bytes() for label, path in _labelled(submissions).items()}
     rules = repr((assignment.questions, assignment.notebook, limits)).encode()
+    if not limits.unsafe:
+        fence.check()
     keys = {label: hashlib.sha256(rules + data).hexdigest() for label, data in contents.items()}
     store = Store(feedback_folder(out))
     known = {} if again else store.verdicts(keys)
@@ -99,19 +99,14 @@ def _judge_all(
 
 def _judge_aside(data: bytes, assignment: release.Assignment, limits: Limits) -> Verdict:
     """Judge in a fresh process, which shares its random numbers and settings with no other."""
-    fresh = get_context("forkserver" if nursery.FORKS else "spawn")
-    if nursery.FORKS:
-        fresh.set_forkserver_preload(["kdcourse.homework.judge", "otter.test_files"])
-    door = nursery.door(environment()) if nursery.FORKS else None
-    with ProcessPoolExecutor(1, fresh, _prepare, (limits.memory, door)) as aside:
+    fresh = get_context("forkserver")
+    fresh.set_forkserver_preload(["kdcourse.homework.judge", "otter.test_files"])
+    with ProcessPoolExecutor(1, fresh, _prepare) as aside:
         return aside.submit(judge, data, assignment, limits).result()
 
 
-def _prepare(memory: int, door: socket | None) -> None:
+def _prepare() -> None:
     torch.set_num_threads(1)
-    guard.limit(memory, 3600)
-    if door:
-        nursery.share(door)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -144,6 +144,8 @@ def _remarks(sandbox: Sandbox) -> list[str]:
     remarks = [f"{name} {error}" for name, error in sandbox.cell_errors.items()]
     if len(remarks) > MANY_CELLS:
         remarks[MANY_CELLS:] = [f"and {len(remarks) - MANY_CELLS} more cells with errors"]
+    if sandbox.limits.unsafe:
+        remarks.append("graded without a sandbox (--unsafe)")
     if sandbox.printed > MUCH_OUTPUT:
         remarks.append(f"printed {sandbox.printed // 2**20} MB, which were thrown away")
     return remarks

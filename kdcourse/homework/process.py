@@ -1,4 +1,4 @@
-"""A process that runs a submission: started in a folder of its own, watched, and ended."""
+"""A process that runs a submission: started behind the fence, watched, and ended."""
 
 import contextlib
 import os
@@ -18,13 +18,13 @@ from typing import Any
 import psutil
 
 from kdcourse.data import data_root
-from kdcourse.homework import nursery
+from kdcourse.homework import fence
 from kdcourse.homework.wire import unpacked
 
-COURSE = Path(__file__).parents[2]
 START = 120  # seconds to start a process
 PATIENCE = 4  # seconds that one second of computing may take on a busy machine
-KEPT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH")  # environment variables
+THREADS = 500  # of all processes of a submission together
+KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")  # environment variables
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,14 @@ class Limits:
         total: Seconds for the whole submission, not counting the start of its processes.
         memory: Bytes of memory.
         reply: Bytes of one answer.
+        unsafe: Whether it runs without a fence, with all rights of whoever grades.
     """
 
     call: float = 60
     total: float = 240
     memory: int = 4 * 2**30
     reply: int = 64 * 2**20
+    unsafe: bool = False
 
 
 class EndedError(Exception):
@@ -54,28 +56,42 @@ class Process:
     def __init__(self, limits: Limits):
         self.limits = limits
         self.folder = tempfile.TemporaryDirectory(prefix="kdcourse-homework-")
-        self.channel, theirs = Pipe()
         self.spent = 0.0  # seconds, of all requests
         self.allowed: float = START
         self.computed = 0.0
         self.began = time.monotonic(), 0.0
         self.reason = ""
         self.printed = 0
-        self.stdout, printed = os.pipe()
-        self.process = _start(theirs.fileno(), printed)
-        theirs.close()
-        os.close(printed)
+        self.first_words = b""  # of what it prints
+        asked, self.requests = Pipe(duplex=False)
+        self.replies, answered = Pipe(duplex=False)
+        with asked, answered:
+            self.process = self._start(asked.fileno(), answered.fileno())
         self.handle = psutil.Process(self.process.pid)
-        for watch in (self._watch, self._drain):
-            threading.Thread(target=watch, daemon=True).start()
-        own_limits = limits.memory, int(limits.total) + START
-        own = Path(self.folder.name)
-        self.channel.send_bytes(pickle.dumps((own, _own(own), own_limits, _folders())))
+        self.living = [self.handle]
+        self.drain = threading.Thread(target=self._drain, daemon=True)
+        self.drain.start()
+        threading.Thread(target=self._watch, daemon=True).start()
         try:
             self._ask(("ready",))
-        except EndedError:
+        except EndedError as error:
             self.close()
-            raise
+            told = self.first_words.decode(errors="replace")
+            raise RuntimeError(f"the process of a submission {error}: {told}") from None
+
+    def _start(self, asked: int, answered: int) -> subprocess.Popen[bytes]:
+        own = Path(self.folder.name)
+        limits = self.limits.memory, int(self.limits.total) + START
+        around = [] if self.limits.unsafe else fence.command(own, *limits)
+        return subprocess.Popen(
+            [*around, sys.executable, "-m", "kdcourse.homework.worker"],
+            cwd=own,
+            env=_environment(own),
+            stdin=asked,
+            stdout=answered,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
 
     def request(self, message: Sequence[Any], seconds: float) -> dict[str, Any]:
         """Send a message, and return the answer, which is read as plain data."""
@@ -89,11 +105,12 @@ class Process:
 
     def _ask(self, message: Sequence[Any]) -> dict[str, Any]:
         try:
-            self.channel.send_bytes(pickle.dumps(message))
-            answer = [self.channel.recv_bytes(self.limits.reply) for _ in range(2)]
-        except EOFError:
+            self.requests.send_bytes(pickle.dumps(message))
+            answer = [self.replies.recv_bytes(self.limits.reply) for _ in range(2)]
+        except (EOFError, BrokenPipeError):
             status = self.process.wait()
-            how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            killed = status - 128 if status > 128 else -status  # bubblewrap's word, and Popen's
+            how = f"signal {killed}" if killed > 0 else f"exit status {status}"
             raise EndedError(self.reason or f"ended its process ({how})") from None
         except OSError:
             size = f"{self.limits.reply / 2**20:g} MB"
@@ -107,7 +124,9 @@ class Process:
         """End the process and everything it has started; return how many bytes it printed."""
         self._kill()
         self.process.wait()
-        self.channel.close()
+        self.drain.join()
+        self.requests.close()
+        self.replies.close()
         self.folder.cleanup()
         return self.printed
 
@@ -116,15 +135,19 @@ class Process:
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def _watch(self) -> None:
-        """Kill the process when its time is up or it uses too much memory."""
+        """Kill the process when its time is up or it uses too much of the machine."""
         while self.process.poll() is None:
+            with contextlib.suppress(psutil.Error):
+                self.living = [self.handle, *self.handle.children(recursive=True)]
             if self._taken() > self.allowed:
                 self.reason = "took too long"
-            elif self._memory() > self.limits.memory:
+            elif self._sum(lambda one: one.memory_info().rss) > self.limits.memory:
                 self.reason = f"used more than {self.limits.memory / 2**30:.1f} GiB of memory"
+            elif self._sum(psutil.Process.num_threads) > THREADS:
+                self.reason = f"ran more than {THREADS} threads"
             if self.reason:
                 self._kill()
-            time.sleep(0.1)
+            time.sleep(0.2)
 
     def _taken(self) -> float:
         """Return the seconds that the current request has taken."""
@@ -132,52 +155,34 @@ class Process:
         return max(computed, waited / PATIENCE)
 
     def _computed(self) -> float:
-        with contextlib.suppress(psutil.Error):  # once it has ended, the last value counts
-            self.computed = sum(self.handle.cpu_times()[:2])
+        self.computed = max(self.computed, self._sum(lambda one: sum(one.cpu_times()[:2])))
         return self.computed
 
-    def _memory(self) -> int:
-        try:
-            return self.handle.memory_info().rss
-        except psutil.Error:
-            return 0
+    def _sum(self, used: Any) -> float:
+        """Add up what all living processes of the submission use."""
+        total = 0.0
+        for one in self.living:
+            with contextlib.suppress(psutil.Error):  # it has ended since
+                total += used(one)
+        return total
 
     def _drain(self) -> None:
         """Read and count what the process prints, so that it never has to wait."""
-        while part := os.read(self.stdout, 2**16):
-            self.printed += len(part)
-        os.close(self.stdout)
+        assert self.process.stderr is not None
+        with self.process.stderr as printed:
+            while part := os.read(printed.fileno(), 2**16):
+                self.printed += len(part)
+                self.first_words = (self.first_words + part)[:500]
 
 
-def environment() -> dict[str, str]:
+def _environment(own: Path) -> dict[str, str]:
     """Return the environment variables that a submission sees."""
-    own = {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return {name: os.environ[name] for name in KEPT if name in os.environ} | own
-
-
-def _start(channel: int, printed: int) -> subprocess.Popen[bytes] | nursery.Forked:
-    if nursery.FORKS:
-        return nursery.fork(nursery.door(environment()), channel, printed)
-    return subprocess.Popen(
-        [sys.executable, "-m", "kdcourse.homework.worker", str(channel)],
-        env=environment(),
-        pass_fds=[channel],
-        stdin=subprocess.DEVNULL,
-        stdout=printed,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-
-
-def _own(folder: Path) -> dict[str, str]:
-    """Return the environment variables that name folders."""
-    homes = ("HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR")
-    return dict.fromkeys(homes, str(folder)) | {"KDCOURSE_DATA": str(data_root().resolve())}
-
-
-def _folders() -> dict[Path, bool]:
-    """Return folders, and whether a submission may read them, for :func:`.guard.lock`."""
-    system = ("/usr", "/lib", "/lib64", "/dev/urandom")
-    closed = [COURSE, COURSE / "kdcourse"]
-    readable = [Path(sys.prefix), Path(sys.base_prefix), data_root(), *map(Path, system)]
-    return dict.fromkeys(closed, False) | dict.fromkeys(readable, True)
+    course = {
+        "PYTHONPATH": str(fence.COURSE),
+        "KDCOURSE_DATA": str(data_root().resolve()),
+        "MPLBACKEND": "agg",
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    homes = dict.fromkeys(("HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR"), str(own))
+    return {name: os.environ[name] for name in KEPT if name in os.environ} | course | homes

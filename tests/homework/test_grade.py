@@ -8,10 +8,11 @@ from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 import pytest
 
 from kdcourse.__main__ import main
-from kdcourse.homework import grade
+from kdcourse.homework import fence, grade
 from kdcourse.homework.judge import judge
 from kdcourse.homework.sandbox import Limits
 
+pytestmark = pytest.mark.usefixtures("fenced")
 NAME = "3_teachers_tips"  # the quickest one
 ALL = 15  # its points that need no person
 QUICK = Limits(call=4, total=60)
@@ -53,62 +54,65 @@ worker.call = lambda *_: {"value": 1.0, "largest": 0, "states": [], "points": 10
 FORGED_ANSWERS = """
 import gc
 for one in gc.get_objects():
-    if type(one).__name__ == "Connection":
+    if type(one).__name__ == "Connection" and one.writable:
         one.send_bytes(b"all questions passed")
 """
 
-# What is put into a solved notebook: its name, cells, points, and a remark that must appear.
+LOOP = "def vote_accuracy(accuracy, voters):\n    while True: pass"
+TEN_GB = "def mixup_views(pixels, generator):\n    return bytearray(10 * 2**30)"
+EXIT = "def ema_update(teacher, student, momentum):\n    raise SystemExit"
+RECURSION = "def magnitude_masks(weights, sparsity):\n    return magnitude_masks(weights, sparsity)"
+AGAIN = "def magnitude_masks(weights, sparsity):\n    return weights"
+
+# What is put into a solved notebook: its name, cells, questions lost, and remarks that must appear.
 HOSTILE = {
-    "infinite loop in a cell": ({"more": "while True: pass"}, ALL, "took too long"),
-    "infinite loop in a function": (
-        {"vote_accuracy_answer": "def vote_accuracy(accuracy, voters):\n    while True: pass"},
-        ALL - 2,
-        "took too long",
+    "cells that end their process": (
+        {"a": "while True: pass", "b": "import os\nos._exit(1)", "c": "import os\nos.abort()"},
+        (),
+        ("took too long", "ended its process (exit status 1)", "ended its process (signal 6)"),
     ),
-    "10 GB in a cell": ({"more": "x = torch.zeros(10 * 2**28)"}, ALL, "allocate memory"),
-    "10 GB in a function": (
-        {"mixup_views_answer": "def mixup_views(p, generator):\n    return bytearray(10 * 2**30)"},
-        ALL - 3,
-        "MemoryError",
+    "cells that raise, print, kill and delete": (
+        {
+            "a": "x = torch.zeros(10 * 2**28)",
+            "b": "import sys\nsys.exit(0)",
+            "c": "import nosuchmodule",
+            "d": "for _ in range(2**11): print('x' * 2**20)",
+            "e": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)",
+            "f": "!rm -rf ~ /dev/shm /root /etc",
+        },
+        (),
+        ("allocate memory", "SystemExit", "No module named", "MB, which were thrown away"),
     ),
-    "sys.exit": ({"more": "import sys\nsys.exit(0)"}, ALL, "SystemExit"),
-    "sys.exit in a function": (
-        {"vote_accuracy_answer": "def vote_accuracy(a, v):\n    raise SystemExit"},
-        ALL - 2,
-        "SystemExit",
+    "functions that hang or raise": (
+        {
+            "vote_accuracy_answer": LOOP,
+            "mixup_views_answer": TEN_GB,
+            "ema_update_answer": EXIT,
+            "magnitude_masks_answer": RECURSION,
+        },
+        ("vote_accuracy", "mixup_views", "ema_update", "magnitude_masks"),
+        ("took too long", "MemoryError", "SystemExit", "RecursionError"),
     ),
-    "kernel death": ({"more": "import os\nos._exit(1)"}, ALL, "ended its process"),
-    "crash": ({"more": "import os\nos.abort()"}, ALL, "ended its process (signal 6)"),
-    "exception at import": ({"more": "import nosuchmodule"}, ALL, "No module named"),
-    "deleted cell": ({"vote_accuracy_answer": None}, ALL - 2, "vote_accuracy is not defined"),
-    "duplicated cell": (
-        {"more": "def vote_accuracy(accuracy, voters):\n    return accuracy"},
-        ALL - 2,
-        "vote_accuracy is defined 2 times; the last one counts",
+    "cells that are missing, broken or copied": (
+        {
+            "setup": None,
+            "vote_accuracy_answer": None,
+            "ema_update_answer": "def ema_update(:",
+            "more": AGAIN,
+        },
+        ("vote_accuracy", "ema_update", "magnitude_masks"),
+        (
+            "the set-up cell was changed or deleted",
+            "vote_accuracy is not defined",
+            "SyntaxError",
+            "magnitude_masks is defined 2 times; the last one counts",
+        ),
     ),
-    "missing imports": ({"setup": None}, ALL, "the set-up cell was changed or deleted"),
-    "gigabytes of output": (
-        {"more": "for _ in range(2**11): print('x' * 2**20)"},
-        ALL,
-        "MB, which were thrown away",
-    ),
-    "deep recursion": (
-        {"vote_accuracy_answer": "def vote_accuracy(a, v):\n    return vote_accuracy(a, v)"},
-        ALL - 2,
-        "RecursionError",
-    ),
-    "syntax error": ({"vote_accuracy_answer": "def vote_accuracy(:"}, ALL - 2, "SyntaxError"),
-    "reading the tests' folder": (JUNK | {"more": COPY_OF_THE_MASTER}, 0, "not available"),
-    "patched torch": (JUNK | {"more": PATCHED_TORCH}, 0, "one voter of 0.7"),
-    "patched builtins": (JUNK | {"more": PATCHED_BUILTINS}, 0, "wrong"),
-    "patched grader": (JUNK | {"more": PATCHED_GRADER}, 0, "one voter of 0.7"),
-    "forged answers": (JUNK | {"more": FORGED_ANSWERS}, 0, "cannot be read"),
-    "killing the grader": (
-        {"more": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"},
-        ALL,
-        "not available while homework is graded: os.kill",
-    ),
-    "starting a program": ({"more": "!rm -rf ~"}, ALL, "not available"),
+    "reading the tests' folder": (JUNK | {"more": COPY_OF_THE_MASTER}, JUNK, ("No such file",)),
+    "patched torch": (JUNK | {"more": PATCHED_TORCH}, JUNK, ("one voter of 0.7",)),
+    "patched builtins": (JUNK | {"more": PATCHED_BUILTINS}, JUNK, ("wrong",)),
+    "patched grader": (JUNK | {"more": PATCHED_GRADER}, JUNK, ("one voter of 0.7",)),
+    "forged answers": (JUNK | {"more": FORGED_ANSWERS}, JUNK, ("cannot be read",)),
 }
 UNREADABLE = {
     "empty file": (b"", "the file is empty"),
@@ -125,10 +129,7 @@ def remarks(verdict):
 
 
 def computed():
-    """Seconds that this process and those it started have computed, however busy the machine.
-
-    The processes of submissions are children of the nursery and have limits of their own.
-    """
+    """Seconds that this process and those it started have computed, however busy the machine."""
     return sum(sum(getrusage(who)[:2]) for who in (RUSAGE_SELF, RUSAGE_CHILDREN))
 
 
@@ -153,10 +154,13 @@ def test_reference_gets_everything_and_the_stub_nothing(name, assignments, noteb
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_and_broken_notebooks(case, assignments, notebook):
-    cells, points, remark = HOSTILE[case]
+    cells, lost, expected = HOSTILE[case]
     verdict = judge(notebook(NAME, **cells), assignments[NAME], QUICK)
-    assert verdict.points == points, remarks(verdict)
-    assert remark in remarks(verdict)
+    failed = [mark.question for mark in verdict.marks if mark.points == 0]
+    assert sorted(failed) == sorted(name.removesuffix("_answer") for name in lost), remarks(verdict)
+    assert verdict.points == sum(mark.of for mark in verdict.marks if mark.points)
+    for remark in expected:
+        assert remark in remarks(verdict)
 
 
 @pytest.mark.parametrize("case", UNREADABLE)
@@ -284,6 +288,15 @@ def test_again_and_changed_limits_grade_anew(tmp_path, monkeypatch):
     assert len(asked) == 3
 
 
+def test_without_a_sandbox_the_results_say_so(tmp_path, notebook, monkeypatch):
+    monkeypatch.setattr(fence.shutil, "which", lambda _: None)
+    (tmp_path / "a.ipynb").write_bytes(notebook(NAME, solved=False))
+    monkeypatch.setattr(grade, "_judge_aside", judge)
+    out = tmp_path / "grades.csv"
+    assert main(["homework", "grade", NAME, str(tmp_path), "--out", str(out), "--unsafe"]) == 0
+    assert "graded without a sandbox (--unsafe)" in out.read_text()
+
+
 def test_a_grader_that_fails_stops_nothing(tmp_path, monkeypatch):
     def fails(data, *_):
         if data == b"x":
@@ -306,11 +319,15 @@ def test_a_grader_that_fails_stops_nothing(tmp_path, monkeypatch):
     [
         (["nosuch", "."], "no assignment 'nosuch'; there are 1_logit"),
         ([NAME, "nosuch.ipynb"], "no such file or folder"),
-        ([NAME, "."], "no notebooks among the submissions"),
+        ([NAME, "empty"], "no notebooks among the submissions"),
         ([NAME, ".", "--jobs", "0"], "jobs must be at least 1"),
+        ([NAME, "a.ipynb"], "apt install bubblewrap"),
     ],
 )
 def test_mistakes_of_the_instructor(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.ipynb").write_bytes(b"")
+    monkeypatch.setattr(fence.shutil, "which", lambda _: None)
     assert main(["homework", "grade", *arguments]) == 1
     assert message in capsys.readouterr().err
