@@ -173,12 +173,18 @@ def test_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path):
 
 def test_resume_on_device(device, tmp_path):
     options = {"device": device, "augment": None}
-    broken, student = net(), net()
+    whole, broken, student = net(), net(), net()
+    distilled(whole, **options)
     with interrupted(broken, 7):
         distilled(broken, tmp_path / "run.pt", **options)
+    places = set()
+    hook = student.register_forward_pre_hook(lambda _, given: places.add(given[0].device.type))
     _, history = distilled(student, tmp_path / "run.pt", **options)
+    hook.remove()
     assert history["epoch"] == [1, 2, 3, 4]
-    assert next(student.parameters()).device.type == torch.device(device).type
+    assert places == {torch.device(device).type}
+    assert {one.device.type for one in student.parameters()} == {"cpu"}  # where it was before
+    torch.testing.assert_close(weights(student), weights(whole))
 
 
 # --- killed processes

@@ -19,7 +19,8 @@ def torchrun(
 ) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
     command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    paths = os.pathsep.join(map(str, (Path(__file__).parents[1], Path(__file__).parent)))
+    own = map(str, (Path(__file__).parents[1], Path(__file__).parent))
+    paths = os.pathsep.join([*own, os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [*command, many_processes.__file__, what, str(folder), *rest],
         capture_output=True,
