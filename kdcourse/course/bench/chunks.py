@@ -18,18 +18,10 @@ from kdcourse.training.device import one_thread
 
 @dataclass
 class ChunkCost:
-    """KD at once and in chunks, forward and backward.
+    """KD of N samples with K classes, forward and backward, at once and in chunks of some rows.
 
-    Attributes:
-        samples: Number of samples, N.
-        classes: Number of classes, K.
-        rows: Number of samples in a chunk.
-        memory: Bytes of living tensors at the peak when all samples are taken at once, without the
-            inputs and the student's gradient, which both forms have.
-        chunked_memory: Likewise, in chunks.
-        seconds: Seconds of all samples at once.
-        chunked_seconds: Seconds in chunks.
-        difference: Relative difference of the two losses.
+    ``memory`` is the peak of living tensors in bytes, without the inputs and the student's
+    gradient, which both forms have; ``difference`` is the relative one of the two losses.
     """
 
     samples: int
@@ -42,7 +34,7 @@ class ChunkCost:
     difference: float
 
 
-STORE = Store(RESULTS / "bench-chunks.json", "python -m kdcourse bench --chunks", "cost", ChunkCost)
+STORE = Store(RESULTS / "bench-chunks.json", "python -m kdcourse bench --chunks", ChunkCost)
 
 
 def measure(

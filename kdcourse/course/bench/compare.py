@@ -70,25 +70,17 @@ def median_ratio(ours: Sequence[float], other: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Store(Generic[Row]):
-    """The JSON file of a benchmark: what was measured, and by which versions.
-
-    Attributes:
-        path: The file.
-        command: The command that measures anew.
-        key: Name of the rows in the file.
-        row: Class of a row.
-    """
+    """The JSON file of a benchmark: the command, what it measured, and by which versions."""
 
     path: Path
     command: str
-    key: str
     row: Callable[..., Row]
 
     def save(self, rows: Sequence[Any], packages: Iterable[str] = (), **more: Any) -> None:
         """Write what was measured, versions of these packages, too, and more about it."""
         versions = current_versions() | {name: version(name) for name in packages}
         content = {"command": self.command, "versions": versions, **more}
-        content[self.key] = [asdict(row) for row in rows]
+        content["rows"] = [asdict(row) for row in rows]
         text = json.dumps(content, indent=1, ensure_ascii=False)
         checkpoint.write(self.path, text + "\n")
 
@@ -100,8 +92,8 @@ class Store(Generic[Row]):
         """
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path} is missing; measure: {self.command}")
-        rows = json.loads(self.path.read_text(encoding="utf-8"))[self.key]
-        return [self.row(**row) for row in (rows if isinstance(rows, list) else [rows])]
+        stored = json.loads(self.path.read_text(encoding="utf-8"))
+        return [self.row(**row) for row in stored["rows"]]
 
 
 def comparison_table(comparisons: Iterable[Comparison]) -> str:
@@ -129,38 +121,25 @@ def peak_memory(function: Callable[[], object]) -> int:
 
 
 class _LiveMemory(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations put out, until these are freed."""
+    """Adds up the bytes of the tensors that operations put out, while these live."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = 0
-        self.live: set[int] = set()
+        self.live: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self.peak = 0
 
     def __torch_dispatch__(
         self, function: Any, types: Any, arguments: Any = (), keywords: Any = None
     ) -> Any:
-        given = {storage._cdata for storage in _storages((arguments, keywords))}
         outputs = function(*arguments, **(keywords or {}))
-        for storage in _storages(outputs):
-            if storage._cdata not in given:  # else a view, or made in place
-                self._count(storage)
+        # What was given comes out again as a view, or changed in place.
+        self.live |= _storages(outputs) - _storages((arguments, keywords))
+        self.peak = max(self.peak, sum(storage.nbytes() for storage in self.live))
         return outputs
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata in self.live:  # two outputs in one storage
-            return
-        self.live.add(storage._cdata)
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
 
-    def _free(self, storage: int, size: int) -> None:
-        self.live.discard(storage)
-        self.now -= size
-
-
-def _storages(tree: Any) -> list[torch.UntypedStorage]:
-    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+def _storages(tree: Any) -> set[torch.UntypedStorage]:
+    return {leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)}
 
 
 def _seconds(function: Callable[[], object]) -> float:

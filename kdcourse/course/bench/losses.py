@@ -29,16 +29,10 @@ FEATURES = [(n, 64, 8, 8) for n in SAMPLES] + [(32, 64, 56, 56)]
 
 @dataclass
 class Cost:
-    """Cost of one loss on inputs of one shape.
+    """Cost of one loss, forward and backward, where student's and teacher's inputs have one shape.
 
-    Attributes:
-        loss: Name of the loss.
-        shape: Shape of the student's and of the teacher's input.
-        ours: Median seconds of ours, forward and backward.
-        other: Median seconds of torchdistill's.
-        ratio: Median over the rounds of ours ÷ other, taken round by round.
-        our_memory: Peak bytes of living tensors with ours.
-        other_memory: Peak bytes of living tensors with torchdistill's.
+    Times are as in :class:`~kdcourse.course.bench.compare.Comparison`, the other side is
+    torchdistill's; memory is the peak of living tensors in bytes.
     """
 
     loss: str
@@ -50,7 +44,7 @@ class Cost:
     other_memory: int
 
 
-STORE = Store(RESULTS / "bench-losses.json", "python -m kdcourse bench", "costs", Cost)
+STORE = Store(RESULTS / "bench-losses.json", "python -m kdcourse bench", Cost)
 load = STORE.load
 
 
@@ -105,19 +99,15 @@ def _cost(name: str, shape: tuple[int, ...], ours: Loss, other: Loss, rounds: in
     if name == "attention":
         student, teacher = student.relu(), teacher.relu()
 
-    def run(loss: Loss) -> None:
-        leaf = student.detach().requires_grad_()
-        loss(leaf, teacher).backward()
+    def run(loss: Loss, repeats: int = 1) -> None:
+        for _ in range(repeats):
+            leaf = student.detach().requires_grad_()
+            loss(leaf, teacher).backward()
 
     once = compare(name, lambda: run(ours), lambda: run(other), 1)
     # Several calls in a row, as caches are cold in the first one after the other side's turn.
     repeats = max(1, int(0.05 / once.ours))
-
-    def several(loss: Loss) -> None:
-        for _ in range(repeats):
-            run(loss)
-
-    timed = compare(name, lambda: several(ours), lambda: several(other), rounds)
+    timed = compare(name, lambda: run(ours, repeats), lambda: run(other, repeats), rounds)
     seconds = timed.ours / repeats, timed.other / repeats
     memory = peak_memory(lambda: run(ours)), peak_memory(lambda: run(other))
     return Cost(name, shape, *seconds, timed.ratio, *memory)
@@ -140,9 +130,6 @@ def _losses() -> dict[str, tuple[Loss, Loss]]:
     return {
         "distance": (rkd_distance_loss, lambda s, t: rkd.compute_rkd_distance_loss(t, s)),
         "angle": (rkd_angle_loss, lambda s, t: rkd.compute_rkd_angle_loss(t, s)),
-        "similarity": (
-            similarity_preserving_loss,
-            shown(similarity),
-        ),
+        "similarity": (similarity_preserving_loss, shown(similarity)),
         "attention": (attention_transfer_loss, shown(mid_level.ATLoss(pairs, mode="paper"))),
     }

@@ -1,6 +1,7 @@
 """What ``fit`` and the batches cost, against the same written out or in the usual way."""
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from kdcourse.tips import Consistent
 from kdcourse.training import CrossEntropy, LogitKD, fit
 from kdcourse.training.device import one_thread
 
-STORE = Store(RESULTS / "bench.json", "python -m kdcourse bench", "comparisons", Comparison)
+STORE = Store(RESULTS / "bench.json", "python -m kdcourse bench", Comparison)
 load, table = STORE.load, comparison_table
 CACHED = "an epoch with cached answers of res16 ÷ an epoch on labels (plain8, augmented)"
 
@@ -29,11 +30,7 @@ def measure(
 ) -> list[Comparison]:
     """Run every comparison on one thread, store it with the versions, and return it.
 
-    Args:
-        images: Number of images in an epoch; a landscape has a quarter of them.
-        points: Number of points along each side of a landscape, which is drawn only once.
-        rounds: Number of rounds of every other comparison.
-        store: Where to store the results.
+    A landscape, ``points`` × ``points``, has a quarter of the images and is drawn only once.
     """
     train = fashion_mnist().train[:images]
     few, crops = train[: images // 4], pad_crop_flip()
@@ -48,8 +45,8 @@ def measure(
             lambda: _epoch(train, augment=crops),
         ),
         "an epoch of augmented batches ÷ Dataset, per-image transforms, DataLoader": (
-            lambda: _run_through(train.batches(128, augment=crops)),
-            lambda: _run_through(DataLoader(PerImage(train), batch_size=128, shuffle=True)),
+            lambda: deque(train.batches(128, augment=crops), maxlen=0),  # reads all, keeps none
+            lambda: deque(DataLoader(PerImage(train), batch_size=128, shuffle=True), maxlen=0),
         ),
     }
     landscape = (
@@ -64,14 +61,25 @@ def measure(
     return comparisons
 
 
+def by_fit(
+    train: Images | CachedLessons,
+    teacher: nn.Module | None = None,
+    student: nn.Module | None = None,
+    **options: Any,
+) -> Callable[[], float]:
+    """Return what trains one student (plain8 by default) for one more epoch with every call."""
+    student = models.plain(8, seed=0) if student is None else student
+    objective = CrossEntropy() + LogitKD(4) if teacher else CrossEntropy()
+    options = {"epochs": 1, "device": "cpu", "progress": False, **options}
+    return lambda: fit(student, train, objective, teacher=teacher, **options).last["loss"]
+
+
 def _epoch(
     train: Images | CachedLessons, teacher: nn.Module | None = None, **options: Any
 ) -> nn.Module:
     """Train a new student with ``fit`` for an epoch, and return it."""
     student = models.plain(8, seed=0)
-    objective = CrossEntropy() + LogitKD(4) if teacher else CrossEntropy()
-    options = {"epochs": 1, "device": "cpu", "progress": False, **options}
-    fit(student, train, objective, teacher=teacher, **options)
+    by_fit(train, teacher, student, **options)()
     return student
 
 
@@ -97,11 +105,6 @@ def _epoch_by_hand(train: Images) -> nn.Module:
         optimizer.step()
         scheduler.step()
     return student
-
-
-def _run_through(batches: Iterable[object]) -> None:
-    for _ in batches:
-        pass
 
 
 class PerImage(Dataset):

@@ -8,9 +8,7 @@ from functools import partial
 from kdcourse.course.bench.compare import Comparison, Store, compare, comparison_table
 from kdcourse.course.claims.results import RESULTS
 
-STORE = Store(
-    RESULTS / "bench-startup.json", "python -m kdcourse bench --startup", "comparisons", Comparison
-)
+STORE = Store(RESULTS / "bench-startup.json", "python -m kdcourse bench --startup", Comparison)
 load, table = STORE.load, comparison_table
 PROGRAMS = {"import kdcourse": "pass", "from kdcourse import LogitKD": "import torch"}
 

@@ -25,13 +25,12 @@ from tqdm.auto import tqdm
 from kdcourse import models, processes
 from kdcourse.augmentation import pad_crop_flip
 from kdcourse.course.bench.compare import Store, in_turn, median_ratio, processor
-from kdcourse.course.bench.overhead import PerImage, sgd
+from kdcourse.course.bench.overhead import PerImage, by_fit, sgd
 from kdcourse.course.claims.results import RESULTS
 from kdcourse.course.claims.table import markdown
 from kdcourse.data import Images, fashion_mnist
 from kdcourse.teachers import CachedLessons, FoldedTeacher, FrozenTeacher, pretrained
 from kdcourse.tips import Consistent
-from kdcourse.training import CrossEntropy, LogitKD, fit
 from kdcourse.training.device import one_thread
 
 BATCH_SIZES, WIDTHS, SAMPLES = (32, 128, 512), (8, 16, 32, 48), (1000, 2000, 4000, 8000)
@@ -61,9 +60,7 @@ class Throughput:
     rounds: int
 
 
-STORE = Store(
-    RESULTS / "bench-training.json", "python -m kdcourse bench --training", "results", Throughput
-)
+STORE = Store(RESULTS / "bench-training.json", "python -m kdcourse bench --training", Throughput)
 load = STORE.load
 
 
@@ -79,14 +76,8 @@ def measure(
 ) -> list[Throughput]:
     """Compare on one thread, store the results with the versions, and return them.
 
-    Args:
-        images: Number of images in an epoch.
-        rounds: Number of rounds for ways and knobs; the other panels get a third as many.
-        batch_sizes: Numbers of images in a batch.
-        widths: Widths of the teachers, ``res8`` and so on.
-        samples: Numbers of images in an epoch, where the cost is measured against them.
-        store: Where to store the results.
-        progress: Whether to show a progress bar.
+    Ways and knobs get ``rounds`` rounds, the other panels a third as many. ``widths`` are those of
+    the teachers, ``samples`` the images in an epoch where the cost is measured against them.
     """
     everything = fashion_mnist().train
     train, fewer = everything[:images], max(1, rounds // 3)
@@ -161,18 +152,16 @@ def usual(
 
 def ways(train: Images) -> dict[str, Way]:
     """Return all ways: the tutorial's, a faster variant, ours, and ours with every useful knob."""
-    teacher = pretrained("res16")
-    lessons = CachedLessons(teacher, train, views=Consistent(pad_crop_flip()), epochs=1)
+    teacher, crops = pretrained("res16"), pad_crop_flip()
+    lessons = CachedLessons(teacher, train, views=Consistent(crops), epochs=1)
     precision = torch.bfloat16 if has_bfloat16() else False
     fast: dict[str, Any] = {"compile": True, "channels_last": True, "autocast": precision}
-    augmented: dict[str, Any] = {"augment": pad_crop_flip()}
-    variant = {"the same, images as tensors, transforms.v2": by_tutorial(PerImage(train), teacher)}
-    plain = usual(train, teacher)
     return {
-        TUTORIAL: plain.pop(TUTORIAL),
-        **variant,
-        **plain,
-        f"{LIVE}, tuned": by_fit(train, FoldedTeacher(teacher), **augmented, **fast),
+        TUTORIAL: by_tutorial(OneByOne(train), teacher),
+        "the same, images as tensors, transforms.v2": by_tutorial(PerImage(train), teacher),
+        LIVE: by_fit(train, teacher, augment=crops),
+        CACHED: by_fit(lessons, lessons.teacher),
+        f"{LIVE}, tuned": by_fit(train, FoldedTeacher(teacher), augment=crops, **fast),
         f"{CACHED}, tuned": by_fit(lessons, lessons.teacher, **fast),
     }
 
@@ -199,19 +188,6 @@ def has_bfloat16() -> bool:
     """Return whether the processor has instructions for bfloat16, which is slow without them."""
     found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(has for name, has in found.items() if name.endswith("bf16"))
-
-
-def by_fit(
-    train: Images | CachedLessons,
-    teacher: nn.Module,
-    student: nn.Module | None = None,
-    **options: Any,
-) -> Way:
-    """Return a way that trains one student (plain8 by default) further with every call."""
-    student = models.plain(8, seed=0) if student is None else student
-    objective = CrossEntropy() + LogitKD(4)
-    options = {"epochs": 1, "device": "cpu", "progress": False, **options}
-    return lambda: fit(student, train, objective, teacher=teacher, **options).last["loss"]
 
 
 class OneByOne(FashionMNIST):
@@ -267,7 +243,7 @@ def by_tutorial(images: Dataset, teacher: nn.Module, batch_size: int = 128) -> W
 # Processes: this file, run by torchrun.
 
 
-def in_processes(images: int, rounds: int, counts: Sequence[int] = (1, 2)) -> list[Throughput]:
+def in_processes(images: int, rounds: int) -> list[Throughput]:
     """Time epochs of ``fit`` under ``torchrun``, each process on one thread, in turn.
 
     There is a pair of small nets, whose steps are hardly longer than the messages, and a pair of
@@ -276,16 +252,13 @@ def in_processes(images: int, rounds: int, counts: Sequence[int] = (1, 2)) -> li
     """
     results = []
     pairs = ("plain8", "res16", images), ("res16", "res48", images // 4)
-    arms = [(count, True) for count in counts] + [(max(counts), False)]
+    arms = {"1 process": (1, True), "2 processes": (2, True)}
+    arms["2 processes, each by itself"] = (2, False)
     for number, (student, teacher, part) in enumerate(pairs):
-        seconds: dict[str, list[float]] = {}
+        seconds: dict[str, list[float]] = {f"{student} from {teacher}, {arm}": [] for arm in arms}
         for _ in range(rounds):
-            for count, together in arms:
-                name = f"{student} from {teacher}, {count} process" + ("es" if count > 1 else "")
-                if not together:
-                    name += ", each by itself"
-                taken = _under_torchrun(count, student, teacher, part, together=together)
-                seconds.setdefault(name, []).append(taken)
+            for taken, (count, together) in zip(seconds.values(), arms.values(), strict=True):
+                taken.append(_under_torchrun(count, student, teacher, part, together=together))
         results += _throughputs("processes", number, seconds, part)
     return results
 
