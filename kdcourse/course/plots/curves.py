@@ -43,15 +43,7 @@ def curves(
     y_label: str,
     x_scale: str = "linear",
 ) -> Figure:
-    """Draw lines over a common axis.
-
-    Args:
-        x: Positions that all lines share.
-        lines: Values of each line by its name.
-        x_label: What the positions are, with their unit.
-        y_label: What the values are, with their unit.
-        x_scale: Scale of the common axis, ``"linear"`` or ``"log"``.
-    """
+    """Draw lines, by their names, over a common axis, whose scale is ``"linear"`` or ``"log"``."""
     figure, axis = panel(5.5, 3.4)
     for (name, y), colour in zip(lines.items(), (TEACHER, DISTILLED, ALONE, OTHER), strict=False):
         every = max(1, len(x) // 8)
@@ -76,11 +68,9 @@ def histories(runs: Mapping[str, "History"], column: str = "validation_accuracy"
 
 
 def cost_by_samples(costs: Sequence["Cost"], width: int) -> Figure:
-    """Draw seconds against the number of samples, ours and torchdistill's, on log axes.
+    """Draw what losses cost against the number of samples, ours and torchdistill's, on log axes.
 
-    Args:
-        costs: Costs that :mod:`kdcourse.course.bench.losses` has measured.
-        width: Width of the embeddings that are drawn, D.
+    Drawn are embeddings of one width D.
     """
     names = [n for n in dict.fromkeys(c.loss for c in costs) if n != "attention"]
     figure, axes = panels(1, len(names), width=2.9, height=2.8, sharey=True)
@@ -99,11 +89,7 @@ def cost_by_samples(costs: Sequence["Cost"], width: int) -> Figure:
 
 
 def throughput(results: Sequence["Throughput"]) -> Figure:
-    """Draw the images per second of a distillation epoch: every way, and what they depend on.
-
-    Args:
-        results: What :mod:`kdcourse.course.bench.training` has measured.
-    """
+    """Draw the images per second of a distillation epoch: every way, and what they depend on."""
     every = dict.fromkeys(r.panel for r in results)
     grown = [panel for panel in every if panel not in ("ways", "knobs", "processes")]
     ratios = [1.6, *(1 for _ in grown)]
@@ -111,17 +97,18 @@ def throughput(results: Sequence["Throughput"]) -> Figure:
     ways = [r for r in results if r.panel == "ways"]
     usual = dict.fromkeys(r.way for r in results if r.panel in grown)  # tutorial, live, cached
     colours = dict(zip(usual, (ALONE, DISTILLED, TEACHER), strict=True))
-    bars = axes[0, 0].barh(
+    axis, *others = axes[0]
+    bars = axis.barh(
         [textwrap.fill(r.way, 22) for r in ways],
         [r.images_per_second for r in ways],
         color=[next((c for w, c in colours.items() if r.way.startswith(w)), ALONE) for r in ways],
     )
-    axes[0, 0].bar_label(bars, [f"{r.ratio:.1f}×" for r in ways], padding=2, fontsize=8)
-    axes[0, 0].invert_yaxis()
-    axes[0, 0].margins(x=0.15)
-    axes[0, 0].tick_params(axis="y", labelsize=8)
-    axes[0, 0].set(xlabel="images per second")
-    for axis, cause in zip(axes[0, 1:], grown, strict=True):
+    axis.bar_label(bars, [f"{r.ratio:.1f}×" for r in ways], padding=2, fontsize=8)
+    axis.invert_yaxis()
+    axis.margins(x=0.15)
+    axis.tick_params(axis="y", labelsize=8)
+    axis.set(xlabel="images per second")
+    for axis, cause in zip(others, grown, strict=True):
         for way, colour in colours.items():
             drawn = [r for r in results if (r.panel, r.way) == (cause, way)]
             places = [r.setting for r in drawn]
@@ -129,9 +116,9 @@ def throughput(results: Sequence["Throughput"]) -> Figure:
             axis.loglog(places, speeds, color=colour, marker=MARKERS[colour], label=way)
         only_ticks(axis, places)
         axis.set(xlabel=cause)
-        axis.sharey(axes[0, 1])
+        axis.sharey(others[0])
     ticks = [500, 1000, 2000, 5000, 10000, 20000]
-    axes[0, 1].set_yticks(ticks, [str(tick) for tick in ticks])
-    axes[0, 1].set_ylabel("images per second")
-    figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    others[0].set_yticks(ticks, [str(tick) for tick in ticks])
+    others[0].set_ylabel("images per second")
+    figure.legend(*others[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return figure

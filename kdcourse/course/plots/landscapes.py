@@ -49,9 +49,9 @@ def contours(
     return figure
 
 
-def surfaces(slices: Mapping[str, "Landscape"], *, most: float = 5.0, size: float = 2.8) -> Figure:
+def surfaces(slices: Mapping[str, "Landscape"], *, most: float = 5.0) -> Figure:
     """Draw loss landscapes as surfaces, cut off at the height ``most``, a panel for each net."""
-    figure, axes = panels(1, len(slices), width=size, height=size, subplot_kw={"projection": "3d"})
+    figure, axes = panels(1, len(slices), width=2.8, height=2.8, subplot_kw={"projection": "3d"})
     for axis, (name, found) in zip(axes[0], slices.items(), strict=True):
         x, y = np.meshgrid(found.x.numpy(), found.y.numpy(), indexing="ij")
         height = found.loss.clamp(max=most).numpy()

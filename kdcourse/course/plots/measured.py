@@ -61,10 +61,7 @@ def forest(*results: "Result", seeds: bool = False) -> Figure:
 
     Labels stand above their intervals, so that the figure can be read on a phone. Where effects lie
     beyond ten, the axis is linear up to one and logarithmic from there, for the small ones' sake.
-
-    Args:
-        results: What was measured of the claims; those without an effect are left out.
-        seeds: Whether to draw the difference of every seed, too.
+    With ``seeds``, the difference of every seed is drawn, too.
     """
     units = list(dict.fromkeys(e.unit for result in results for e in result.claim.effects))
     rows = {unit: [(r, of) for r in results if (of := _effects(r, unit))] for unit in units}
@@ -197,10 +194,7 @@ def sweep(result: "Result", families: Sequence[str], weights: Sequence[float]) -
 def by_epochs(result: "Result", designs: Sequence[str], epochs: Sequence[int]) -> Figure:
     """Draw test accuracy against the epochs of training on a log axis, a line for each design.
 
-    Args:
-        result: A result with the measurements ``design epochs``.
-        designs: Names of the designs; the first is training on labels.
-        epochs: Lengths of training.
+    The result has measurements ``design epochs``; the first design is training on labels.
     """
     figure, axis = panel(6, 3.8)
     for place, (design, (colour, marker)) in enumerate(zip(designs, STYLES, strict=False)):
@@ -214,20 +208,15 @@ def by_epochs(result: "Result", designs: Sequence[str], epochs: Sequence[int]) -
     return figure
 
 
-def teacher_sizes(
-    result: "Result", sizes: Sequence[str], early: str | None = None, alone: str = "alone"
-) -> Figure:
+def teacher_sizes(result: "Result", sizes: Sequence[str], early: str) -> Figure:
     """Draw accuracies of teachers and of their students, and how far these are from each other.
 
-    Args:
-        result: A result with the measurements ``size``, ``size teacher`` and ``size distance`` for
-            every size.
-        sizes: Names of the teachers, from small to large.
-        early: Name of one that was stopped early, drawn apart.
-        alone: Name of the student without a teacher, a dashed line.
+    The result has the measurements ``size``, ``size teacher`` and ``size distance`` for every size,
+    from small to large, and for a teacher that was stopped early, drawn apart. A dashed line is
+    the student ``alone``.
     """
     figure, axes = panels(1, 3, width=3.1, height=3.0)
-    names = [*sizes, early] if early else list(sizes)
+    names = [*sizes, early]
     places = range(len(names))
     for axis, suffix, title, unit, colour in (
         (axes[0, 0], " teacher", "teacher", "test accuracy, %", TEACHER),
@@ -236,14 +225,12 @@ def teacher_sizes(
     ):
         measured = [f"{name}{suffix}" for name in names]
         style = {"color": colour, "marker": MARKERS[colour], "capsize": 4}
-        grown = len(sizes)
-        _means(axis, places[:grown], result, measured[:grown], **style)
-        if early:
-            _means(axis, places[grown:], result, measured[grown:], **style, markerfacecolor="white")
+        _means(axis, places[:-1], result, measured[:-1], **style)
+        _means(axis, places[-1:], result, measured[-1:], **style, markerfacecolor="white")
         axis.set_xticks(places, [name.replace(" ", "\n") for name in names])
         axis.tick_params(axis="x", labelsize=8)
         axis.set(title=title, ylabel=unit, xlabel="teacher")
-    _level(axes[0, 1], result, alone, va="bottom", ha="right")
+    _level(axes[0, 1], result, "alone", va="bottom", ha="right")
     return figure
 
 

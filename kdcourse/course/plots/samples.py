@@ -1,7 +1,7 @@
 """Figures of single images: what models predict for them, look at, and find near them."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,13 +18,7 @@ if TYPE_CHECKING:
 def softened(
     logits: Tensor, classes: Sequence[str], temperatures: Sequence[float] = (1, 2, 4, 20)
 ) -> Figure:
-    """Draw one sample's softened probabilities as bars, a panel for each temperature.
-
-    Args:
-        logits: Logits of the sample, ``(K,)``.
-        classes: Names of the K classes.
-        temperatures: The temperatures.
-    """
+    """Draw the softened probabilities of one sample's logits ``(K,)``, a panel a temperature."""
     figure, axes = panels(1, len(temperatures), width=2.3, height=2.8, sharey=True)
     for axis, temperature in zip(axes[0], temperatures, strict=True):
         p = logit.softmax(logits[None], temperature)[0]
@@ -60,26 +54,17 @@ def predictions(
         sharey="row",
         height_ratios=(1, 1.5),
     )
-    colours = (TEACHER, DISTILLED)
+    styles: list[dict[str, Any]] = [{"color": TEACHER}, {"color": DISTILLED, "hatch": "//"}]
     thick = 0.8 / len(probabilities)
     middle = thick * (len(probabilities) - 1) / 2
     places = np.arange(len(classes))
-    for n in range(samples):
-        picture(axes[0, n], pixels[n])
-        label = classes[int(target[n])]
-        axes[0, n].set_title(titles[n] if titles else label, fontsize=10)
+    for n, (image, bars) in enumerate(axes.T):
+        picture(image, pixels[n], titles[n] if titles else classes[int(target[n])], 10)
         for m, (name, p) in enumerate(probabilities.items()):
-            axes[1, n].barh(
-                places + m * thick,
-                p[n].tolist(),
-                thick,
-                label=name,
-                color=colours[m],
-                hatch="//" if m else None,
-                edgecolor="white",
-            )
-        axes[1, n].set(xlim=(0, 1), xlabel="probability")
-        axes[1, n].plot(1.04, int(target[n]) + middle, "k*", clip_on=False)
+            style = {"label": name, "edgecolor": "white", **styles[m]}
+            bars.barh(places + m * thick, p[n].tolist(), thick, **style)
+        bars.set(xlim=(0, 1), xlabel="probability")
+        bars.plot(1.04, int(target[n]) + middle, "k*", clip_on=False)
     axes[1, 0].set_yticks(places + middle, classes)
     axes[1, 0].invert_yaxis()
     handles, names = axes[1, 0].get_legend_handles_labels()
@@ -97,41 +82,31 @@ def seen(pixels: Tensor, designs: Mapping[str, tuple[Tensor, Tensor]]) -> Figure
     """
     ratios = [1.0, *(0.3, 1.0, 1.0) * len(designs)]  # a gap before every pair
     figure, axes = panels(len(pixels), len(ratios), width=0.8, height=1.05, width_ratios=ratios)
-    titles = ["image"]
-    columns: list[Tensor | None] = [pixels]
+    columns: list[tuple[str, Tensor | None]] = [("image", pixels)]
     for name, (student, teacher) in designs.items():
-        titles += ["", f"{name}:\nteacher", "\nstudent"]
-        columns += [None, teacher, student]
-    for column, (title, shown) in enumerate(zip(titles, columns, strict=True)):
-        axes[0, column].set_title(title, fontsize=8)
-        for n, axis in enumerate(axes[:, column]):
+        columns += [("", None), (f"{name}:\nteacher", teacher), ("\nstudent", student)]
+    for column, (title, shown) in zip(axes.T, columns, strict=True):
+        for n, axis in enumerate(column):
             axis.set_axis_off()
             if shown is not None:
-                picture(axis, shown[n])
+                picture(axis, shown[n], "" if n else title)
     return figure
 
 
 def gallery(rows: Mapping[str, Tensor], titles: Sequence[str]) -> Figure:
-    """Draw images in rows of one kind each, with a title above every column.
-
-    Args:
-        rows: Images ``(N, C, H, W)``, uint8, by the row's name.
-        titles: Titles of the N columns.
-    """
+    """Draw rows of N images ``(N, C, H, W)``, uint8, by their names, below the columns' titles."""
     figure, axes = panels(len(rows), len(titles), width=0.95, height=1.1)
-    for row, (name, pixels) in zip(axes, rows.items(), strict=True):
-        for axis, image in zip(row, pixels, strict=True):
-            picture(axis, image)
+    for number, (row, (name, pixels)) in enumerate(zip(axes, rows.items(), strict=True)):
+        for axis, image, title in zip(row, pixels, titles, strict=True):
+            picture(axis, image, "" if number else title)
         row[0].text(-0.15, 0.5, name, transform=row[0].transAxes, ha="right", va="center", size=8)
-    for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title, fontsize=8)
     return figure
 
 
-def picture(axis: Axes, pixels: Tensor) -> None:
-    """Draw one image ``(C, H, W)``, uint8, without axes."""
-    image = pixels.permute(1, 2, 0).cpu().numpy()
-    axis.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray_r")
+def picture(axis: Axes, pixels: Tensor, title: str = "", size: float = 8) -> None:
+    """Draw one image ``(C, H, W)``, uint8, without axes; the title is of this size in points."""
+    axis.imshow(pixels.movedim(0, -1).cpu().numpy(), cmap="gray_r")  # the map of grey images
+    axis.set_title(title, fontsize=size)
     axis.set_axis_off()
 
 
@@ -153,19 +128,14 @@ def maps(
     """
     samples = len(pixels)
     figure, axes = panels(samples, 1 + len(shown), width=1.5, height=1.35)
-    height, width = pixels.shape[-2:]
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    for n in range(samples):
-        picture(axes[n, 0], pixels[n])
-        if titles:
-            axes[n, 0].set_title(titles[n], fontsize=9)
-        for axis, values in zip(axes[n, 1:], shown.values(), strict=True):
-            picture(axis, pixels[n])
+    style: dict[str, Any] = {"cmap": "cividis", "alpha": 0.85, "vmin": 0, "vmax": 1}
+    for n, (image, *others) in enumerate(axes):
+        picture(image, pixels[n], titles[n] if titles else "", 9)
+        for axis, (name, values) in zip(others, shown.items(), strict=True):
+            picture(axis, pixels[n], "" if n else name, 9)
             largest = float(values[n].max()) or 1.0
             share = (values[n] / largest).cpu().numpy()
-            drawn = axis.imshow(share, cmap="cividis", alpha=0.85, vmin=0, vmax=1, extent=extent)
-    for axis, name in zip(axes[0, 1:], shown, strict=True):
-        axis.set_title(name, fontsize=9)
+            drawn = axis.imshow(share, extent=axis.images[0].get_extent(), **style)
     figure.colorbar(drawn, ax=axes[:, -1], label=value_label, fraction=0.06 * samples)
     return figure
 
@@ -180,15 +150,13 @@ def neighbours(images: "Images", queries: Sequence[int], found: Mapping[str, Ten
     """
     count = next(iter(found.values())).shape[1]
     figure, axes = panels(len(queries) * len(found), 1 + count, width=1.05, height=1.15)
+    labels = [images.classes[k] for k in images.target.tolist()]
+    rows = iter(axes)
     for q, query in enumerate(queries):
-        for m, (name, indices) in enumerate(found.items()):
-            row = axes[q * len(found) + m]
-            picture(row[0], images.pixels[query])
-            label = images.classes[int(images.target[query])]
-            row[0].set_title(f"{name}: {label}", fontsize=7)
-            for axis, index in zip(row[1:], indices[q].tolist(), strict=True):
-                picture(axis, images.pixels[index])
-                same = images.target[index] == images.target[query]
-                name_of = images.classes[int(images.target[index])]
-                axis.set_title(f"{'✓' if same else '✗'} {name_of}", fontsize=7)
+        for name, indices in found.items():
+            first, *others = next(rows)
+            picture(first, images.pixels[query], f"{name}: {labels[query]}", 7)
+            for axis, index in zip(others, indices[q].tolist(), strict=True):
+                mark = "✓" if labels[index] == labels[query] else "✗"
+                picture(axis, images.pixels[index], f"{mark} {labels[index]}", 7)
     return figure

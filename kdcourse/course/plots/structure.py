@@ -22,17 +22,10 @@ def heat(
     decimals: int = 1,
     size: float = 5.5,
 ) -> Figure:
-    """Draw a matrix as a heat map with its numbers written in.
+    """Draw a matrix ``(R, C)`` as a heat map with its numbers written in.
 
-    Args:
-        values: The matrix, ``(R, C)``.
-        rows: Labels of the R rows.
-        columns: Labels of the C columns.
-        row_label: What the rows are.
-        column_label: What the columns are.
-        value_label: What the numbers are, with their unit.
-        decimals: Number of decimals to print.
-        size: Width of the figure in inches.
+    The labels say what rows, columns and numbers are, with their unit; ``size`` is the width of the
+    figure in inches.
     """
     figure, axis = panel(size, size * 0.72)
     shown = axis.imshow(values, cmap="cividis", aspect="auto")
@@ -50,12 +43,9 @@ def heat(
 def distance_matrices(
     distances: Mapping[str, Tensor], target: Tensor, classes: Sequence[str]
 ) -> Figure:
-    """Draw distances between samples, sorted by class, a panel for each model.
+    """Draw distances ``(N, N)`` between samples, a panel for each model, by its name.
 
-    Args:
-        distances: Distances ``(N, N)`` by the model's name, each drawn in units of its own mean.
-        target: Classes of the samples, ``(N,)``.
-        classes: Names of the K classes.
+    They are sorted by class, ``(N,)``, and in units of their own mean.
     """
     order = target.argsort(stable=True)
     counts = target.bincount(minlength=len(classes))
@@ -74,13 +64,10 @@ def distance_matrices(
 def embeddings(
     places: Mapping[str, Tensor], target: Tensor, classes: Sequence[str], size: float = 3.2
 ) -> Figure:
-    """Draw embeddings in the plane, a panel for each model, with the classes at their centres.
+    """Draw embeddings in the plane, ``(N, 2)``, a panel for each model, by its name.
 
-    Args:
-        places: Places of the samples, ``(N, 2)``, by the model's name.
-        target: Classes of the samples, ``(N,)``, told by colour and marker.
-        classes: Names of the K classes.
-        size: Width of a panel in inches.
+    Colour and marker tell the class, ``(N,)``, whose name stands at its centre. ``size`` is the
+    width of a panel in inches.
     """
     figure, axes = panels(1, len(places), width=size, height=size)
     colours = matplotlib.color_sequences["tab10"]
@@ -104,9 +91,8 @@ def embeddings(
 def learned_views(learned: Mapping[str, Tensor]) -> Figure:
     """Draw which views nets know: a row for a class, a column for a view, a panel for each net.
 
-    Args:
-        learned: Accuracies on samples of one view, ``(K, 2)``, by the net's name
-            (:func:`kdcourse.teachers.learned_views`).
+    They are given as :func:`kdcourse.teachers.learned_views` finds them, ``(K, 2)``, by the net's
+    name.
     """
     figure, axes = panels(1, len(learned), width=1.5, height=3.2, sharey=True)
     for axis, (name, shares) in zip(axes[0], learned.items(), strict=True):

@@ -44,7 +44,7 @@ def panels(
     return figure, axes
 
 
-def only_ticks(axis: Axes, places: Sequence[float], form: str = "g") -> None:
+def only_ticks(axis: Axes, places: Sequence[float]) -> None:
     """Put ticks at these places of the horizontal axis, whatever its scale, and at no others."""
-    axis.set_xticks(places, [f"{place:{form}}" for place in places], minor=False)
+    axis.set_xticks(places, [f"{place:g}" for place in places], minor=False)
     axis.minorticks_off()
