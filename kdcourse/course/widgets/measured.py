@@ -1,4 +1,4 @@
-"""Which teacher? Votes, and the size of the teacher."""
+"""What was computed and measured: votes, the size of the teacher, patience."""
 
 import functools
 import html
@@ -12,13 +12,9 @@ from kdcourse.course.widgets.screen import bar, drawing, html_widget
 from kdcourse.teachers import majority_vote_accuracy, majority_vote_bounds
 
 
-def vote(most: int = 25) -> ipywidgets.VBox:
-    """Set voters, their accuracy and their correlation, and see the exact accuracy of their vote.
-
-    Args:
-        most: Largest number of voters.
-    """
-    counts = range(1, most + 1)
+def vote() -> ipywidgets.VBox:
+    """Set voters, their accuracy and correlation, and see the exact accuracy of their vote."""
+    counts = range(1, 26)
 
     @functools.lru_cache
     def curve(accuracy: float, correlation: float) -> list[float]:
@@ -42,23 +38,16 @@ def vote(most: int = 25) -> ipywidgets.VBox:
 
     return html_widget(
         render,
-        voters=ipywidgets.IntSlider(description="voters", value=3, min=1, max=most),
-        accuracy=ipywidgets.FloatSlider(
-            description="accuracy", value=0.7, min=0.0, max=1.0, step=0.01
-        ),
-        correlation=ipywidgets.FloatSlider(
-            description="correlation", value=0.0, min=0.0, max=1.0, step=0.01
-        ),
+        voters=ipywidgets.IntSlider(description="voters", value=3, min=1, max=counts[-1]),
+        accuracy=ipywidgets.FloatSlider(description="accuracy", value=0.7, max=1, step=0.01),
+        correlation=ipywidgets.FloatSlider(description="correlation", max=1, step=0.01),
     )
 
 
 def vote_curves(voters: Sequence[int], curves: Mapping[str, Sequence[float]], marked: int) -> str:
     """Return a drawing in HTML of accuracies in [0, 1] against the number of voters.
 
-    Args:
-        voters: The numbers of voters.
-        curves: Accuracies by name; the last curve is solid and carries the mark.
-        marked: The number of voters to mark.
+    The last of the curves is solid and carries the mark.
     """
     width, height, left, bottom = 460, 200, 40, 24
 
@@ -95,10 +84,8 @@ def vote_curves(voters: Sequence[int], curves: Mapping[str, Sequence[float]], ma
 def teacher_size(result: Result, sizes: Sequence[str]) -> ipywidgets.VBox:
     """Change the size of the teacher, and see its accuracy, its student's, and their distance.
 
-    Args:
-        result: A result with the measurements ``alone`` and, for every size, ``size``,
-            ``size teacher`` and ``size distance``.
-        sizes: Names of the teachers, from small to large.
+    The result has the measurements ``alone`` and, for every size, ``size``, ``size teacher`` and
+    ``size distance``.
     """
 
     def render(teacher: str) -> str:
@@ -113,4 +100,25 @@ def teacher_size(result: Result, sizes: Sequence[str]) -> ipywidgets.VBox:
 
     return html_widget(
         render, teacher=ipywidgets.SelectionSlider(description="teacher", options=list(sizes))
+    )
+
+
+def patience(result: Result, designs: Sequence[str], epochs: Sequence[int]) -> ipywidgets.VBox:
+    """Change the number of epochs, and see how far students get with each design.
+
+    The result has a measurement ``design epochs`` for every design and length; the first design is
+    training on labels.
+    """
+    least = 40  # %, where the bars start: differences are read more easily
+
+    def render(epochs: int) -> str:
+        bars = []
+        for name in designs:
+            colour = plots.ALONE if name == designs[0] else plots.DISTILLED
+            bars.append(bar(name, result.mean(f"{name} {epochs}"), colour, scale=8, start=least))
+        note = f"Test accuracy after {epochs} epochs, means over {len(result.runs)} seeds"
+        return "".join(bars) + f"<p>{note}; bars start at {least} %.</p>"
+
+    return html_widget(
+        render, epochs=ipywidgets.SelectionSlider(description="epochs", options=list(epochs))
     )

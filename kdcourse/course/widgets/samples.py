@@ -18,25 +18,16 @@ from kdcourse.course.widgets.screen import (
     row,
     title,
 )
-from kdcourse.data import Images
+from kdcourse.data import Images, Views, replay
 from kdcourse.metrics import nearest
 
 
 def temperature(images: Images, teacher_logits: Tensor, student_logits: Tensor) -> ipywidgets.VBox:
-    """Pick an image, move τ, and watch the bars of teacher and student.
-
-    Args:
-        images: N images with their labels.
-        teacher_logits: The teacher's logits ``(N, K)``.
-        student_logits: The student's logits ``(N, K)``.
-    """
+    """Pick one of N images, move τ, and watch both models' bars; logits are ``(N, K)``."""
+    logits = {"teacher": teacher_logits, "student": student_logits}
 
     def render(image: int, tau: float) -> str:
-        one = slice(image, image + 1)
-        p = {
-            "teacher": logit.softmax(teacher_logits[one], tau)[0].tolist(),
-            "student": logit.softmax(student_logits[one], tau)[0].tolist(),
-        }
+        p = {name: logit.softmax(z[[image]], tau)[0].tolist() for name, z in logits.items()}
         name = title(images, image)
         caption = f"{name} at temperature {tau:.3g}; ★ the true class"
         return (
@@ -56,10 +47,7 @@ def temperature(images: Images, teacher_logits: Tensor, student_logits: Tensor) 
 def bars(probabilities: Mapping[str, list[float]], classes: tuple[str, ...], label: int) -> str:
     """Return a table of bars: a row for each class, a column for each of two models.
 
-    Args:
-        probabilities: K probabilities by the name of the model, the teacher's first.
-        classes: The names of the K classes.
-        label: Index of the true class, which gets a star.
+    The teacher comes first; the true class, whose index is ``label``, gets a star.
     """
     stripes = f"repeating-linear-gradient(45deg, {plots.DISTILLED} 0 4px, #f0b48c 4px 6px)"
     fills = (plots.TEACHER, stripes)
@@ -79,11 +67,9 @@ def bars(probabilities: Mapping[str, list[float]], classes: tuple[str, ...], lab
 
 
 def maps(images: Images, layers: Mapping[str, Mapping[str, Tensor]]) -> ipywidgets.VBox:
-    """Pick an image and a layer, and see where several models look.
+    """Pick one of N images and a layer, and see where several models look.
 
-    Args:
-        images: N images with their labels.
-        layers: For the name of each layer, maps ``(N, H, W)`` ≥ 0 by the name of the model.
+    For the name of each layer, there are maps ``(N, H, W)`` ≥ 0 by the name of the model.
     """
 
     def render(image: int, layer: str) -> str:
@@ -100,13 +86,7 @@ def maps(images: Images, layers: Mapping[str, Mapping[str, Tensor]]) -> ipywidge
 
 
 def neighbours(images: Images, embeddings: Mapping[str, Tensor], count: int = 6) -> ipywidgets.VBox:
-    """Move to a query, and see its nearest neighbours in the embeddings of several models.
-
-    Args:
-        images: N images with their labels.
-        embeddings: Embeddings ``(N, D)`` by the name of the model.
-        count: Number of neighbours to show.
-    """
+    """Move to a query, and see its neighbours in the embeddings ``(N, D)`` of several models."""
     found = {name: nearest(e, count) for name, e in embeddings.items()}
 
     def render(query: int) -> str:
@@ -126,12 +106,7 @@ def neighbours(images: Images, embeddings: Mapping[str, Tensor], count: int = 6)
 def snapshots(
     taken: Mapping[int, Tensor], captions: Mapping[int, Sequence[str]]
 ) -> ipywidgets.VBox:
-    """Move through a training, and see its images after so many steps.
-
-    Args:
-        taken: Images ``(N, C, H, W)``, uint8, by the number of steps.
-        captions: N captions, by the number of steps.
-    """
+    """Move through a training, and see its images ``(N, C, H, W)``, uint8, after so many steps."""
 
     def render(step: int) -> str:
         shown = [
@@ -142,4 +117,28 @@ def snapshots(
 
     return html_widget(
         render, step=ipywidgets.SelectionSlider(description="steps", options=list(taken))
+    )
+
+
+def views(images: Images, designs: Mapping[str, Views]) -> ipywidgets.VBox:
+    """Pick an image and a design, draw again and again: what do teacher and student see?
+
+    The views (:mod:`kdcourse.tips`) of a design make mixtures from these images.
+    """
+
+    def render(image: int, design: str, draw: int) -> str:
+        student, teacher, _ = designs[design](images.pixels, images.target, replay(draw))
+        return row(
+            [
+                exhibit(images.pixels[image], title(images, image)),
+                exhibit(teacher[image], "what the teacher sees"),
+                exhibit(student[image], "what the student sees"),
+            ]
+        )
+
+    return html_widget(
+        render,
+        image=image_slider(images),
+        design=ipywidgets.ToggleButtons(description="design", options=list(designs)),
+        draw=ipywidgets.IntSlider(description="draw", min=0, max=100),
     )

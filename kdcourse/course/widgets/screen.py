@@ -18,13 +18,9 @@ COLOURS = [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["cividis"](
 
 
 def html_widget(render: Callable[..., str], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
-    """Show HTML that follows its controls.
+    """Show the HTML that ``render`` makes of the values of its controls, by their names.
 
     The HTML is replaced as a whole: nothing flickers, and no output piles up.
-
-    Args:
-        render: Maps the values of the controls, by their names, to HTML.
-        controls: Sliders, buttons and the like.
     """
     screen = ipywidgets.HTML(layout={"margin": "10px 0 0"})
 
