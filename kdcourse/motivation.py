@@ -121,14 +121,8 @@ def filter_normalized_direction(model: nn.Module, seed: int = 0) -> Direction:
     """Draw a random direction in which every filter has the norm of the model's own filter.
 
     A filter is what computes one output channel of a convolution or one neuron of a linear layer.
-    Biases and the weights of normalisation layers do not move.
-
-    Args:
-        model: Any module.
-        seed: Seed of the direction.
-
-    Returns:
-        One tensor for each of ``model.named_parameters()``.
+    Biases and the weights of normalisation layers do not move. A direction has one tensor for each
+    of ``model.named_parameters()``.
     """
     generator = torch.Generator().manual_seed(seed)
     direction = {}
@@ -226,12 +220,8 @@ def landscape(
 
     steps = torch.linspace(-extent, extent, points, device=inputs.device)
     places = torch.cartesian_prod(steps, steps)  # (P², 2)
-    found = []
-    with (
-        evaluation_mode(model),
-        torch.no_grad(),
-        tqdm(total=len(places), disable=not progress) as bar,
-    ):
+    bar, found = tqdm(total=len(places), disable=not progress), []
+    with evaluation_mode(model), torch.no_grad(), bar:
         for chunk in places.split(together):
             found.append(vmap(at)(*chunk.T) if together > 1 else at(*chunk[0])[None])
             bar.update(len(chunk))
@@ -242,9 +232,7 @@ def landscape(
 class Curvature:
     """The extreme eigenvalues of the loss's Hessian in the weights.
 
-    Attributes:
-        smallest: The smallest one; below zero if the loss curves downwards in some direction.
-        largest: The largest one.
+    The smallest is below zero if the loss curves downwards in some direction.
     """
 
     smallest: float
@@ -263,7 +251,6 @@ def curvature(
     *,
     loss: Loss = F.cross_entropy,
     tolerance: float = 0.01,
-    seed: int = 0,
 ) -> Curvature:
     """Find the extreme eigenvalues of the Hessian from products with vectors (Lanczos).
 
@@ -273,7 +260,6 @@ def curvature(
         target: Class indices ``(N,)``, or whatever the loss takes.
         loss: Maps predictions and target to a scalar.
         tolerance: Relative accuracy of the eigenvalues.
-        seed: Seed of the first vector.
 
     Source: Li et al. 2018 (arXiv 1712.09913), section 6.
     """
@@ -290,7 +276,7 @@ def curvature(
             return _flat(rows).double().cpu().numpy()
 
         hessian = LinearOperator((count, count), matvec=product, dtype=np.float64)
-        start = np.random.default_rng(seed).standard_normal(count)
+        start = np.random.default_rng(0).standard_normal(count)
         ends = eigsh(hessian, k=2, which="BE", tol=tolerance, v0=start, return_eigenvectors=False)
     return Curvature(float(ends.min()), float(ends.max()))
 

@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import nbformat
+from tqdm.auto import tqdm
+
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 START = NOTEBOOKS / "index.ipynb"
 MAP = "map"  # id of the start page's cell that holds the map
@@ -20,14 +23,11 @@ def course_notebooks() -> list[Path]:
 def course_map(folder: str = "") -> str:
     """Return a table from lecture to notebook, time and claims, as notebooks and claims have it.
 
-    Args:
-        folder: The folder of the notebooks as seen from the table, such as ``"notebooks/"``.
+    Links lead to the folder as seen from the table, such as ``"notebooks/"``.
 
     Raises:
         ValueError: A notebook does not name its slides or its time.
     """
-    import nbformat
-
     from kdcourse.course.claims.claim import shown_in
     from kdcourse.course.claims.table import markdown
 
@@ -51,8 +51,6 @@ def course_map(folder: str = "") -> str:
 
 def write_map() -> None:
     """Write the map into the start page."""
-    import nbformat
-
     start = nbformat.read(START, as_version=4)
     (cell,) = (cell for cell in start.cells if cell.id == MAP)
     cell.source = course_map()
@@ -61,9 +59,7 @@ def write_map() -> None:
 
 def run(paths: Iterable[Path]) -> None:
     """Run notebooks from top to bottom in fresh kernels and store their normalised outputs."""
-    import nbformat
     from nbclient import NotebookClient
-    from tqdm.auto import tqdm
 
     for path in tqdm(list(paths), unit="notebook"):
         notebook = nbformat.read(path, as_version=4)
@@ -80,14 +76,12 @@ def normalize(notebook: Any) -> None:
         "language_info": {"name": "python"},
     }
     for cell in notebook.cells:
-        cell.metadata = {key: cell.metadata[key] for key in ("tags",) if key in cell.metadata}
-        if cell.cell_type != "code":
-            continue
-        pictured = any(is_picture(output) for output in cell.outputs)
-        cell.outputs = [output for output in cell.outputs if not _is_live(output)]
         tags = cell.metadata.get("tags", [])
-        if pictured and IGNORED not in tags:
-            cell.metadata = {"tags": [*tags, IGNORED]}
+        if cell.cell_type == "code":
+            if any(map(is_picture, cell.outputs)) and IGNORED not in tags:
+                tags = [*tags, IGNORED]
+            cell.outputs = [output for output in cell.outputs if not _is_live(output)]
+        cell.metadata = {"tags": tags} if tags else {}
 
 
 def is_picture(output: Any) -> bool:

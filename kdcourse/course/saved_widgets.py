@@ -35,11 +35,8 @@ def _load_jupyter_server_extension(server: Any) -> None:
 def freeze(model: dict[str, Any], **_: object) -> None:
     """Replace the references to a notebook's widgets by what the widgets show.
 
-    A widget that cannot be shown as HTML is left as it is, and so is the state of all widgets.
-
-    Args:
-        model: The file that is to be saved, as the Jupyter server describes it; it is changed in
-            place.
+    The file, as the Jupyter server describes it, is changed in place. A widget that cannot be shown
+    as HTML is left as it is, and so is the state of all widgets.
     """
     if model.get("type") != "notebook":
         return
@@ -65,11 +62,7 @@ def freeze(model: dict[str, Any], **_: object) -> None:
 
 
 def as_html(name: str, models: dict[str, Any]) -> str:
-    """Return what a widget shows as HTML.
-
-    Args:
-        name: Name of the widget's model.
-        models: The state of all models by their names, without values that are the default.
+    """Return what the widget of a model shows as HTML; all models come without default values.
 
     Raises:
         KeyError: There is no such model, or it is of a kind that has no HTML.

@@ -1,7 +1,7 @@
 """Is everything there that the course needs? If not, what is to be done? The start page asks."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -10,13 +10,7 @@ from packaging.requirements import Requirement
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
-
-    Attributes:
-        name: Name of the check.
-        found: What there is, or what is wrong, in words.
-        remedy: What to do about it; empty if all is well.
-    """
+    """What one check found, in words, and what to do about it: nothing, if all is well."""
 
     name: str
     found: str
@@ -50,17 +44,8 @@ def installation() -> str:
     Raises:
         RuntimeError: A package is missing, or has a version that the course does not work with.
     """
-    problems = _problems(metadata.requires("kdcourse") or ())
-    if problems:
-        raise RuntimeError("; ".join(problems))
-    import torch
-
-    return f"Python {sys.version.split()[0]}, PyTorch {torch.__version__}"
-
-
-def _problems(requirements: Sequence[str]) -> list[str]:
     problems = []
-    for requirement in map(Requirement, requirements):
+    for requirement in map(Requirement, metadata.requires("kdcourse") or ()):
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
@@ -70,7 +55,11 @@ def _problems(requirements: Sequence[str]) -> list[str]:
             continue
         if not requirement.specifier.contains(version, prereleases=True):
             problems.append(f"{requirement.name} is {version}, not {requirement.specifier}")
-    return problems
+    if problems:
+        raise RuntimeError("; ".join(problems))
+    import torch
+
+    return f"Python {sys.version.split()[0]}, PyTorch {torch.__version__}"
 
 
 def device() -> str:

@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
 import kdcourse
 from kdcourse.course import notebooks
 
@@ -15,11 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def build(folder: Path) -> int:
-    """Build the site without running anything, and return Sphinx's exit status.
-
-    Args:
-        folder: The folder for the pages; ``index.html`` is the first one.
-    """
+    """Build the site into a folder without running anything, and return Sphinx's exit status."""
     from sphinx.cmd.build import build_main
 
     with tempfile.TemporaryDirectory() as name:
@@ -29,8 +27,6 @@ def build(folder: Path) -> int:
 
 def assemble(folder: Path) -> Path:
     """Gather the sources of the pages: ``docs/``, notebooks, a page for each library module."""
-    import nbformat
-
     shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "notebooks").mkdir()
     for path in notebooks.course_notebooks():
