@@ -8,10 +8,11 @@ import json
 import platform
 import re
 import statistics
-import time
+import timeit
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -25,19 +26,15 @@ from kdcourse.course.claims.results import current_versions
 from kdcourse.course.claims.table import markdown
 from kdcourse.training import checkpoint
 
+Loss = Callable[[Tensor, Tensor], Tensor]
 Row = TypeVar("Row")
 
 
 @dataclass
 class Comparison:
-    """Two ways to do the same thing.
+    """Two ways to do the same thing: the median seconds of both, and of their ratio.
 
-    Attributes:
-        name: What is compared.
-        ours: Median seconds of our way.
-        other: Median seconds of the other way.
-        ratio: Median over the rounds of ours ÷ other, taken round by round.
-        rounds: Number of rounds.
+    The ratio is ours ÷ other, taken round by round.
     """
 
     name: str
@@ -53,6 +50,9 @@ def compare(
     """Time two functions in turn."""
     a, b = in_turn([ours, other], rounds)
     return Comparison(name, statistics.median(a), statistics.median(b), median_ratio(a, b), rounds)
+
+
+_seconds = partial(timeit.timeit, number=1)
 
 
 def in_turn(functions: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
@@ -140,9 +140,3 @@ class _LiveMemory(TorchDispatchMode):
 
 def _storages(tree: Any) -> set[torch.UntypedStorage]:
     return {leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)}
-
-
-def _seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start

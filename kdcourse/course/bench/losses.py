@@ -4,15 +4,14 @@ torchdistill is the best-maintained distillation library; its losses are what a 
 would otherwise use. Only this benchmark needs it (it is in the extra ``test``).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from kdcourse.course.bench.compare import Store, compare, peak_memory
+from kdcourse.course.bench.compare import Loss, Store, compare, peak_memory
 from kdcourse.course.claims.results import RESULTS
 from kdcourse.course.claims.table import markdown
 from kdcourse.data import replay
@@ -20,7 +19,6 @@ from kdcourse.feature import attention_transfer_loss
 from kdcourse.relational import rkd_angle_loss, rkd_distance_loss, similarity_preserving_loss
 from kdcourse.training.device import one_thread
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 WIDTH = 512  # D, where the cost is drawn against N
 SAMPLES = (16, 32, 64, 128, 256)
 EMBEDDINGS = [(n, WIDTH) for n in SAMPLES] + [(32, 25088)]

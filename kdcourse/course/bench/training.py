@@ -33,7 +33,6 @@ from kdcourse.teachers import CachedLessons, FoldedTeacher, FrozenTeacher, pretr
 from kdcourse.tips import Consistent
 from kdcourse.training.device import one_thread
 
-BATCH_SIZES, WIDTHS, SAMPLES = (32, 128, 512), (8, 16, 32, 48), (1000, 2000, 4000, 8000)
 TUTORIAL, LIVE, CACHED = "as in PyTorch's tutorial", "fit, live teacher", "fit, cached teacher"
 Way = Callable[[], object]  # trains for one epoch
 
@@ -68,9 +67,9 @@ def measure(
     *,
     images: int = 4000,
     rounds: int = 9,
-    batch_sizes: Sequence[int] = BATCH_SIZES,
-    widths: Sequence[int] = WIDTHS,
-    samples: Sequence[int] = SAMPLES,
+    batch_sizes: Sequence[int] = (32, 128, 512),
+    widths: Sequence[int] = (8, 16, 32, 48),
+    samples: Sequence[int] = (1000, 2000, 4000, 8000),
     store: Store[Throughput] = STORE,
     progress: bool = True,
 ) -> list[Throughput]:
@@ -95,10 +94,9 @@ def measure(
             yield in_ways("samples", size, usual(everything[:size]), size, fewer)
 
     total = 3 + len(batch_sizes) + len(widths) + len(samples)
+    bar = tqdm(panels(), total=total, disable=not progress)
     with one_thread():
-        results = [
-            row for panel in tqdm(panels(), total=total, disable=not progress) for row in panel
-        ]
+        results = [row for panel in bar for row in panel]
     store.save(results, images=images, processor=processor())
     return results
 
@@ -168,19 +166,15 @@ def ways(train: Images) -> dict[str, Way]:
 
 def knobs(train: Images) -> dict[str, Way]:
     """Return ``fit`` with a live teacher, and the same with one thing changed."""
-    teacher = pretrained("res16")
-
-    def way(teacher: nn.Module = teacher, **options: Any) -> Way:
-        return by_fit(train, teacher, augment=pad_crop_flip(), **options)
-
+    teacher, way = pretrained("res16"), partial(by_fit, train, augment=pad_crop_flip())
     return {
-        LIVE: way(),
+        LIVE: way(teacher),
         "… batch norm folded into the teacher": way(FoldedTeacher(teacher)),
         "… teacher through torch.compile": way(FrozenTeacher(torch.compile(teacher))),  # type: ignore[arg-type]
-        "… student through torch.compile": way(compile=True),
-        "… channels-last": way(channels_last=True),
-        "… fused SGD": way(optimizer=partial(sgd, fused=True)),
-        "… autocast to bfloat16": way(autocast=torch.bfloat16),
+        "… student through torch.compile": way(teacher, compile=True),
+        "… channels-last": way(teacher, channels_last=True),
+        "… fused SGD": way(teacher, optimizer=partial(sgd, fused=True)),
+        "… autocast to bfloat16": way(teacher, autocast=torch.bfloat16),
     }
 
 

@@ -1,13 +1,15 @@
 """Figures of the course: data in, a matplotlib figure out."""
 
 from kdcourse.course.plots.curves import (
+    contours,
     cost_by_samples,
     curves,
+    function_space,
     gradient_norms,
     histories,
+    surfaces,
     throughput,
 )
-from kdcourse.course.plots.landscapes import contours, function_space, surfaces
 from kdcourse.course.plots.measured import (
     arms,
     by_epochs,
@@ -18,7 +20,11 @@ from kdcourse.course.plots.measured import (
     temperature_weight_map,
 )
 from kdcourse.course.plots.samples import (
+    distance_matrices,
+    embeddings,
     gallery,
+    heat,
+    learned_views,
     maps,
     neighbours,
     picture,
@@ -26,5 +32,4 @@ from kdcourse.course.plots.samples import (
     seen,
     softened,
 )
-from kdcourse.course.plots.structure import distance_matrices, embeddings, heat, learned_views
 from kdcourse.course.plots.style import ALONE, DISTILLED, MARKERS, OTHER, TEACHER

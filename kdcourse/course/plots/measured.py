@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kdcourse.course.plots.structure import heat
+from kdcourse.course.plots.samples import heat
 from kdcourse.course.plots.style import (
     ALONE,
     DISTILLED,

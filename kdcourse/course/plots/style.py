@@ -28,8 +28,7 @@ def panels(
     rows: int, columns: int, *, width: float, height: float, **options: Any
 ) -> tuple[Figure, np.ndarray]:
     """Make a figure with panels of this size in inches, which no backend holds open."""
-    ratios = options.get("height_ratios", (1,) * rows)
-    options["height_ratios"] = ratios
+    ratios = options.setdefault("height_ratios", (1,) * rows)
     figure, axes = plt.subplots(
         rows,
         columns,

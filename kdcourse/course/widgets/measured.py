@@ -1,4 +1,4 @@
-"""What was computed and measured: votes, the size of the teacher, patience."""
+"""What was computed or measured: votes, the size of the teacher, patience."""
 
 import functools
 import html
@@ -47,7 +47,7 @@ def vote() -> ipywidgets.VBox:
 def vote_curves(voters: Sequence[int], curves: Mapping[str, Sequence[float]], marked: int) -> str:
     """Return a drawing in HTML of accuracies in [0, 1] against the number of voters.
 
-    The last of the curves is solid and carries the mark.
+    The second of two curves is solid and carries the mark.
     """
     width, height, left, bottom = 460, 200, 40, 24
 
@@ -62,18 +62,16 @@ def vote_curves(voters: Sequence[int], curves: Mapping[str, Sequence[float]], ma
             f"<line x1='{x}' x2='{width - 8}' y1='{y:.1f}' y2='{y:.1f}' stroke='#ccc'/>"
             f"<text x='{x - 6}' y='{y + 4:.1f}' text-anchor='end'>{value:.1f}</text>"
         )
-    last = len(curves) - 1
-    for number, (name, values) in enumerate(curves.items()):
-        colour, dash = (plots.DISTILLED, "") if number == last else (plots.ALONE, "5 4")
+    styles = (plots.ALONE, "5 4"), (plots.DISTILLED, "")
+    for (name, values), (colour, dash) in zip(curves.items(), styles, strict=True):
         places = [place(n, value) for n, value in zip(voters, values, strict=True)]
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         parts.append(
             f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='2' "
             f"stroke-dasharray='{dash}'><title>{html.escape(name)}</title></polyline>"
         )
-        if number == last:
-            x, y = places[list(voters).index(marked)]
-            parts.append(f"<circle cx='{x:.1f}' cy='{y:.1f}' r='5' fill='{colour}'/>")
+    x, y = places[list(voters).index(marked)]
+    parts.append(f"<circle cx='{x:.1f}' cy='{y:.1f}' r='5' fill='{colour}'/>")
     for number in (voters[0], marked, voters[-1]):
         x, _ = place(number, 0)
         parts.append(f"<text x='{x:.1f}' y='{height - 8}' text-anchor='middle'>{number}</text>")
