@@ -254,12 +254,8 @@ def curvature(
 ) -> Curvature:
     """Find the extreme eigenvalues of the Hessian from products with vectors (Lanczos).
 
-    Args:
-        model: Any module that can be differentiated twice; it is in eval mode meanwhile.
-        inputs: Inputs ``(N, …)``.
-        target: Class indices ``(N,)``, or whatever the loss takes.
-        loss: Maps predictions and target to a scalar.
-        tolerance: Relative accuracy of the eigenvalues.
+    The arguments are those of :func:`landscape`, for a model that can be differentiated twice;
+    ``tolerance`` is the relative accuracy of the eigenvalues.
 
     Source: Li et al. 2018 (arXiv 1712.09913), section 6.
     """

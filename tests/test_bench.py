@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kdcourse import models
 from kdcourse.course import plots
 from kdcourse.course.bench import chunks, compare, losses, overhead, startup, training
 from kdcourse.data import fashion_mnist
@@ -89,7 +90,8 @@ def test_the_package_is_imported_in_no_time():
 
 def test_both_sides_train_the_same_student():
     train = fashion_mnist().train[:256]
-    ours, by_hand = overhead._epoch(train, pretrained("res16")), overhead._epoch_by_hand(train)
+    ours, by_hand = models.plain(8, seed=0), overhead._epoch_by_hand(train)
+    overhead.by_fit(train, pretrained("res16"), ours)()
     for a, b in zip(ours.parameters(), by_hand.parameters(), strict=True):
         assert a.detach().numpy() == pytest.approx(b.detach().numpy(), abs=1e-6)
 

@@ -37,12 +37,12 @@ def measure(
     lessons = CachedLessons(pretrained("res16"), train, views=Consistent(crops), epochs=1)
     compared: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         "an epoch of fit ÷ the same steps by hand (plain8 student, res16 teacher)": (
-            lambda: _epoch(train, pretrained("res16")),
+            lambda: by_fit(train, pretrained("res16"))(),  # a new student every time
             lambda: _epoch_by_hand(train),
         ),
         CACHED: (
-            lambda: _epoch(lessons, lessons.teacher),  # which is asked in the warm-up
-            lambda: _epoch(train, augment=crops),
+            lambda: by_fit(lessons, lessons.teacher)(),  # which is asked in the warm-up
+            lambda: by_fit(train, augment=crops)(),
         ),
         "an epoch of augmented batches ÷ Dataset, per-image transforms, DataLoader": (
             lambda: deque(train.batches(128, augment=crops), maxlen=0),  # reads all, keeps none
@@ -72,15 +72,6 @@ def by_fit(
     objective = CrossEntropy() + LogitKD(4) if teacher else CrossEntropy()
     options = {"epochs": 1, "device": "cpu", "progress": False, **options}
     return lambda: fit(student, train, objective, teacher=teacher, **options).last["loss"]
-
-
-def _epoch(
-    train: Images | CachedLessons, teacher: nn.Module | None = None, **options: Any
-) -> nn.Module:
-    """Train a new student with ``fit`` for an epoch, and return it."""
-    student = models.plain(8, seed=0)
-    by_fit(train, teacher, student, **options)()
-    return student
 
 
 def sgd(parameters: Any, *, fused: bool | None = None) -> torch.optim.Optimizer:

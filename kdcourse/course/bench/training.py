@@ -39,16 +39,12 @@ Way = Callable[[], object]  # trains for one epoch
 
 @dataclass
 class Throughput:
-    """How fast one way to train is.
+    """How fast one way to train is: medians over the rounds.
 
     Attributes:
         panel: What is compared: ``ways``, ``knobs``, ``processes``, or what the cost grows with.
         setting: Place on the panel's axis, or a running number where the panel has no axis.
-        way: Name of the way to train.
-        images_per_second: Median of the images per second over the rounds.
-        ratio: Images per second ÷ those of the first way at this place: the median over the rounds,
-            taken round by round.
-        rounds: Number of rounds.
+        ratio: To the images per second of the first way at this place, taken round by round.
     """
 
     panel: str

@@ -46,7 +46,7 @@ def curves(
     y_label: str,
     x_scale: str = "linear",
 ) -> Figure:
-    """Draw lines, by their names, over a common axis, whose scale is ``"linear"`` or ``"log"``."""
+    """Draw lines, by name, over a common axis, linear or ``"log"``; the labels carry the units."""
     figure, axis = panel(5.5, 3.4)
     for (name, y), colour in zip(lines.items(), (TEACHER, DISTILLED, ALONE, OTHER), strict=False):
         every = max(1, len(x) // 8)

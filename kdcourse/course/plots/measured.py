@@ -117,9 +117,8 @@ def _says(estimate: "Estimate") -> str:
 def _head(axis: Axes, place: float, result: "Result") -> None:
     """Write a claim's name and its verdict into a band."""
     axis.axhspan(place - 0.3, place + 0.3, color="#eeeeee", zorder=2.5)
-    across: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "va": "center", "zorder": 3}
-    axis.text(0.01, place, result.claim.id, weight="bold", size=9, **across)
-    axis.text(0.99, place, result.verdict, ha="right", size=8, **across)
+    _write(axis, 0.01, place, result.claim.id, weight="bold", size=9, zorder=3)
+    _write(axis, 0.99, place, result.verdict, ha="right", size=8, zorder=3)
 
 
 def _interval(axis: Axes, place: float, estimate: "Estimate") -> None:
@@ -127,15 +126,13 @@ def _interval(axis: Axes, place: float, estimate: "Estimate") -> None:
     mark = MARKS[_says(estimate)]
     axis.plot([estimate.low, estimate.high], [place, place], color=mark["color"], linewidth=1.6)
     axis.plot(estimate.mean, place, linestyle="", **mark)
-    axis.text(
-        0.01,
-        place - 0.43,
-        estimate.label,
-        size=8.5,
-        va="center",
-        transform=axis.get_yaxis_transform(),
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-    )
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+    _write(axis, 0.01, place - 0.43, estimate.label, size=8.5, bbox=box)
+
+
+def _write(axis: Axes, share: float, place: float, text: str, **style: Any) -> None:
+    """Write at a share of the axis's width, whatever the scale of the differences."""
+    axis.text(share, place, text, va="center", transform=axis.get_yaxis_transform(), **style)
 
 
 def _scale(axis: Axes, unit: str) -> None:

@@ -1,4 +1,8 @@
-"""Figures of samples, single ones and whole sets: what models predict, look at, and find near."""
+"""Figures of samples, single ones and whole sets: what models predict, look at, and find near.
+
+Images are ``(N, C, H, W)``, uint8; ``classes`` are the names of the K classes, ``target`` the true
+ones, ``(N,)``; what belongs to several models comes by their names.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
 def softened(
     logits: Tensor, classes: Sequence[str], temperatures: Sequence[float] = (1, 2, 4, 20)
 ) -> Figure:
-    """Draw the softened probabilities of one sample's logits ``(K,)``, a panel a temperature."""
+    """Draw softened probabilities of one sample, logits ``(K,)``, a panel for each temperature."""
     figure, axes = panels(1, len(temperatures), width=2.3, height=2.8, sharey=True)
     for axis, temperature in zip(axes[0], temperatures, strict=True):
         p = logit.softmax(logits[None], temperature)[0]
@@ -37,14 +41,9 @@ def predictions(
     classes: Sequence[str],
     titles: Sequence[str] | None = None,
 ) -> Figure:
-    """Draw images above the probabilities that one or two models give them.
+    """Draw images above the probabilities ``(N, K)`` that one or two models give them.
 
-    Args:
-        pixels: Images ``(N, C, H, W)``, uint8.
-        probabilities: Predictions ``(N, K)`` by the model's name; the teacher comes first.
-        target: The true classes ``(N,)``, which a star marks.
-        classes: Names of the K classes.
-        titles: N titles; by default, the names of the true classes.
+    The teacher comes first; a star marks the true class, whose name is the default title.
     """
     samples = len(pixels)
     figure, axes = panels(
@@ -76,7 +75,7 @@ def predictions(
 def seen(pixels: Tensor, designs: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
     """Draw what student and teacher see of images: a row for an image, two columns for a design.
 
-    By the design's name comes first what the student sees; all are ``(N, C, H, W)``, uint8.
+    What the student sees comes first in ``designs``.
     """
     ratios = [1.0, *(0.3, 1.0, 1.0) * len(designs)]  # a gap before every pair
     figure, axes = panels(len(pixels), len(ratios), width=0.8, height=1.05, width_ratios=ratios)
@@ -92,7 +91,7 @@ def seen(pixels: Tensor, designs: Mapping[str, tuple[Tensor, Tensor]]) -> Figure
 
 
 def gallery(rows: Mapping[str, Tensor], titles: Sequence[str]) -> Figure:
-    """Draw rows of N images ``(N, C, H, W)``, uint8, by their names, below the columns' titles."""
+    """Draw rows of N images, by the rows' names, below the columns' titles."""
     figure, axes = panels(len(rows), len(titles), width=0.95, height=1.1)
     for number, (row, (name, pixels)) in enumerate(zip(axes, rows.items(), strict=True)):
         for axis, image, title in zip(row, pixels, titles, strict=True):
@@ -115,14 +114,9 @@ def maps(
     titles: Sequence[str] | None = None,
     value_label: str = "attention, share of the largest",
 ) -> Figure:
-    """Draw images, a row each, beside the maps of several models.
+    """Draw images, a row each, beside the maps ``(N, H', W')`` ≥ 0 of several models.
 
-    Args:
-        pixels: Images ``(N, C, H, W)``, uint8.
-        shown: Maps ``(N, H', W')`` ≥ 0 by the model's name, each drawn as a share of its largest
-            value.
-        titles: Titles of the N rows.
-        value_label: What the maps show.
+    Every map is drawn as a share of its largest value.
     """
     samples = len(pixels)
     figure, axes = panels(samples, 1 + len(shown), width=1.5, height=1.35)
@@ -190,10 +184,7 @@ def heat(
 def distance_matrices(
     distances: Mapping[str, Tensor], target: Tensor, classes: Sequence[str]
 ) -> Figure:
-    """Draw distances ``(N, N)`` between samples, a panel for each model, by its name.
-
-    They are sorted by class, ``(N,)``, and in units of their own mean.
-    """
+    """Draw distances ``(N, N)`` between samples, sorted by class, in units of their own mean."""
     order = target.argsort(stable=True)
     counts = target.bincount(minlength=len(classes))
     middles = (counts.cumsum(0) - counts / 2).tolist()
@@ -211,10 +202,9 @@ def distance_matrices(
 def embeddings(
     places: Mapping[str, Tensor], target: Tensor, classes: Sequence[str], size: float = 3.2
 ) -> Figure:
-    """Draw embeddings in the plane, ``(N, 2)``, a panel for each model, by its name.
+    """Draw embeddings in the plane, ``(N, 2)``, in panels of this size in inches.
 
-    Colour and marker tell the class, ``(N,)``, whose name stands at its centre. ``size`` is the
-    width of a panel in inches.
+    Colour and marker tell the class, whose name stands at its centre.
     """
     figure, axes = panels(1, len(places), width=size, height=size)
     colours = matplotlib.color_sequences["tab10"]
