@@ -220,7 +220,8 @@ def landscape(
 
     steps = torch.linspace(-extent, extent, points, device=inputs.device)
     places = torch.cartesian_prod(steps, steps)  # (P², 2)
-    bar, found = tqdm(total=len(places), disable=not progress), []
+    found = []
+    bar = tqdm(total=len(places), disable=not progress)
     with evaluation_mode(model), torch.no_grad(), bar:
         for chunk in places.split(together):
             found.append(vmap(at)(*chunk.T) if together > 1 else at(*chunk[0])[None])
@@ -254,8 +255,8 @@ def curvature(
 ) -> Curvature:
     """Find the extreme eigenvalues of the Hessian from products with vectors (Lanczos).
 
-    The arguments are those of :func:`landscape`, for a model that can be differentiated twice;
-    ``tolerance`` is the relative accuracy of the eigenvalues.
+    The arguments are those of :func:`landscape`, for a model that can be differentiated twice, in
+    eval mode, too; ``tolerance`` is the relative accuracy of the eigenvalues.
 
     Source: Li et al. 2018 (arXiv 1712.09913), section 6.
     """

@@ -62,7 +62,7 @@ def freeze(model: dict[str, Any], **_: object) -> None:
 
 
 def as_html(name: str, models: dict[str, Any]) -> str:
-    """Return what the widget of a model shows as HTML; all models come without default values.
+    """Return what a widget shows as HTML, from the state of all models without default values.
 
     Raises:
         KeyError: There is no such model, or it is of a kind that has no HTML.

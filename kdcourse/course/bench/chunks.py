@@ -20,7 +20,8 @@ class ChunkCost:
     """Cost of KD with N samples and K classes, forward and backward, computed in one form.
 
     ``memory`` is the peak of living tensors in bytes, without the inputs and the student's
-    gradient, which every form has; ``difference`` is the loss's from that at once, relative to it.
+    gradient, which every form has; ``difference`` is that of the loss from the loss at once, as a
+    share of it.
     """
 
     form: str

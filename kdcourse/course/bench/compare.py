@@ -32,9 +32,9 @@ Row = TypeVar("Row")
 
 @dataclass
 class Comparison:
-    """Two ways to do the same thing: the median seconds of both, and of their ratio.
+    """Two ways to do the same thing: medians over the rounds, in seconds.
 
-    The ratio is ours ÷ other, taken round by round.
+    ``ratio`` is the median of ours ÷ other, taken round by round.
     """
 
     name: str

@@ -242,8 +242,11 @@ def in_processes(images: int, rounds: int) -> list[Throughput]:
     """
     results = []
     pairs = ("plain8", "res16", images), ("res16", "res48", images // 4)
-    arms = {"1 process": (1, True), "2 processes": (2, True)}
-    arms["2 processes, each by itself"] = (2, False)
+    arms = {
+        "1 process": (1, True),
+        "2 processes": (2, True),
+        "2 processes, each by itself": (2, False),
+    }
     for number, (student, teacher, part) in enumerate(pairs):
         seconds: dict[str, list[float]] = {f"{student} from {teacher}, {arm}": [] for arm in arms}
         for _ in range(rounds):

@@ -46,14 +46,8 @@ def predictions(
     The teacher comes first; a star marks the true class, whose name is the default title.
     """
     samples = len(pixels)
-    figure, axes = panels(
-        2,
-        samples,
-        width=2.3 if samples > 1 else 4.0,
-        height=2.2,
-        sharey="row",
-        height_ratios=(1, 1.5),
-    )
+    width = 2.3 if samples > 1 else 4.0
+    figure, axes = panels(2, samples, width=width, height=2.2, sharey="row", height_ratios=(1, 1.5))
     styles: list[dict[str, Any]] = [{"color": TEACHER}, {"color": DISTILLED, "hatch": "//"}]
     thick = 0.8 / len(probabilities)
     middle = thick * (len(probabilities) - 1) / 2

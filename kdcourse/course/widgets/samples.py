@@ -23,7 +23,7 @@ from kdcourse.metrics import nearest
 
 
 def temperature(images: Images, teacher_logits: Tensor, student_logits: Tensor) -> ipywidgets.VBox:
-    """Pick one of N images, move τ, and watch both models' bars; logits are ``(N, K)``."""
+    """Pick an image, move τ, and watch the bars of two models with the logits ``(N, K)``."""
     logits = {"teacher": teacher_logits, "student": student_logits}
 
     def render(image: int, tau: float) -> str:
