@@ -1,14 +1,13 @@
 """Measure claims: seed by seed, resumable, one process or several side by side."""
 
-import math
 import multiprocessing
-import multiprocessing.connection
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from itertools import starmap
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,10 +51,10 @@ def reproduce(
         raise ValueError(f"seeds and jobs must be at least 1, got {seeds} and {jobs}")
     with _workers(jobs) as pool:
         wanted = {}
-        for id, now, stored, deviation in _compared(ids, folder, pool, progress):
-            changed = deviation > TOLERANCE
-            wanted[id] = now if stored is None or changed else stored
-            if stored is not None and changed:
+        for id, now, stored in _compared(ids, folder, pool, progress):
+            changed = stored.deviation(now) > TOLERANCE
+            wanted[id] = now if changed else stored
+            if changed and stored.runs:
                 print(f"{id}: the code has changed since it was stored; measuring it anew")
         missing = [(id, s) for s in range(seeds) for id in ids if s not in wanted[id].runs]
         for id, seed, measured, seconds in _each(_measure, missing, pool, progress, "run"):
@@ -72,10 +71,7 @@ def check(
     """Find out whether the code still does what it did when claims were measured.
 
     Args:
-        ids: claims that are stored; all of them by default.
-        jobs: processes side by side, each with one thread.
-        folder: where results are stored.
-        progress: show a progress bar.
+        ids, jobs, folder, progress: as for :func:`reproduce`.
 
     Returns:
         By how much the worst number of each claim's fingerprint deviates, relative to its size; the
@@ -84,36 +80,30 @@ def check(
     """
     with _workers(jobs) as pool:
         compared = _compared(known(ids), folder, pool, progress)
-        return {id: deviation for id, _, _, deviation in compared}
+        return {id: stored.deviation(now) for id, now, stored in compared}
 
 
 def _compared(
     ids: list[str], folder: Path, pool: Executor | None, progress: bool
-) -> Iterator[tuple[str, Result, Result | None, float]]:
-    """Compare what is stored of each claim with what the code does now."""
+) -> Iterator[tuple[str, Result, Result]]:
+    """Put what the code does now beside what is stored of each claim."""
     for id, fingerprint in _each(_fingerprint, [(id,) for id in ids], pool, progress, "claim"):
-        now = Result.of_now(CLAIMS[id], fingerprint)
         try:
             stored = results.load(id, folder)
         except FileNotFoundError:
-            yield id, now, None, math.inf
-        else:
-            yield id, now, stored, stored.deviation(now)
+            stored = Result(CLAIMS[id])  # without a fingerprint: of no code
+        yield id, Result.of_now(CLAIMS[id], fingerprint), stored
 
 
 def _each(
     task: Callable[..., Done], works: list[tuple], pool: Executor | None, progress: bool, unit: str
-) -> Iterator[Done]:
-    """Do the same with each, in this process or in those of a pool."""
-    with tqdm(total=len(works), disable=not progress or not works, unit=unit) as bar:
-        if pool is None:
-            everything = (task(*work) for work in works)
-        else:
-            futures = [pool.submit(task, *work) for work in works]
-            everything = (future.result() for future in as_completed(futures))
-        for done in everything:
-            yield done
-            bar.update()
+) -> Iterable[Done]:
+    """Do the same with each, in this process or in those of a pool, in the order they end."""
+    if pool is None:
+        done: Iterator[Done] = starmap(task, works)
+    else:
+        done = map(Future.result, as_completed([pool.submit(task, *work) for work in works]))
+    return tqdm(done, total=len(works), disable=not progress or not works, unit=unit)
 
 
 @contextmanager
@@ -136,21 +126,17 @@ def _end_with_parent() -> None:
     assert parent is not None
 
     def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def _fingerprint(id: str) -> tuple[str, Fingerprint]:
-    import kdcourse.course.claims  # registers the claims in a fresh process  # noqa: F401
-
     return id, Fingerprint.of(CLAIMS[id])
 
 
 def _measure(id: str, seed: int) -> tuple[str, int, dict[str, float], float]:
-    import kdcourse.course.claims  # noqa: F401
-
     with one_thread():  # as fast as two for these nets, and the same bit by bit
         start = time.perf_counter()
         measured = Lab(CLAIMS[id], seed).measure()
