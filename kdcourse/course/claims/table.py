@@ -20,23 +20,21 @@ def table(ids: Iterable[str] = (), folder: Path = RESULTS) -> str:
     head = ("claim", "the lecture says", "measured", interval, "seeds", "s/seed", "verdict")
     rows: list[Sequence[str]] = []
     for id in known(ids):
+        named = f"`{id}`", CLAIMS[id].statement
         try:
             result = load(id, folder)
         except FileNotFoundError:
-            rows.append((f"`{id}`", CLAIMS[id].statement, "", "", "", "", "not measured yet"))
+            rows.append((*named, "", "", "", "", "not measured yet"))
             continue
-        claim = result.claim
-        seeds, seconds = len(result.runs), sum(result.seconds.values()) / len(result.runs)
         measured = [(e.label, str(e)) for e in result.estimates]
-        for bound in claim.bounds:
-            worst = max(run[bound.deviation] for run in result.runs.values())
+        for bound in result.claim.bounds:
+            worst = max(result.values(bound.deviation))
             measured.append((bound.label, f"off by {worst:.0e}" if worst else "equal"))
-        measured = measured or [("", "")]
-        for number, (label, value) in enumerate(measured):
-            first = number == 0
-            named = (f"`{id}`", claim.statement) if first else ("", "")
-            tail = (f"{seeds}", f"{seconds:.0f}", f"**{result.verdict}**") if first else ("",) * 3
-            rows.append((*named, label, value, *tail))
+        first, *others = measured or [("", "")]
+        seeds = len(result.runs)
+        seconds = f"{sum(result.seconds.values()) / seeds:.0f}"
+        rows.append((*named, *first, f"{seeds}", seconds, f"**{result.verdict}**"))
+        rows += [("", "", *other, "", "", "") for other in others]
     return markdown(head, rows)
 
 
@@ -47,22 +45,17 @@ def compressed(*results: Result) -> str:
         results: of ``pruned`` and ``quantized``, which have the same dense model.
     """
 
-    def size(result: Result, name: str) -> tuple[str, str]:
-        """Non-zero parameters and kilobytes."""
+    def row(result: Result, name: str, *accuracies: str) -> list[str]:
         parameters, kilobytes = (result.mean(f"{name} {k}") for k in ("parameters", "kilobytes"))
-        return f"{parameters:,.0f}", f"{kilobytes:.0f}"
+        means = [f"{result.mean(accuracy):.1f}" for accuracy in accuracies]
+        return [name, f"{parameters:,.0f}", f"{kilobytes:.0f}", *means]
 
-    arms, first = ("untrained", "labels", "taught"), results[0]
-    head = ("model", "non-zero parameters", "size, kB", *arms)
-    rows: list[Sequence[str]] = [
-        ("dense", *size(first, "dense"), f"{first.mean('dense'):.1f}", "", "")
-    ]
+    arms = ("untrained", "labels", "taught")
+    rows = [[*row(results[0], "dense", "dense"), "", ""]]
     for result in results:
         names = [n.removesuffix(" taught") for n in result.runs[0] if n.endswith(" taught")]
-        for name in names:
-            accuracies = (f"{result.mean(f'{name} {arm}'):.1f}" for arm in arms)
-            rows.append((name, *size(result, name), *accuracies))
-    return markdown(head, rows)
+        rows += [row(result, name, *(f"{name} {arm}" for arm in arms)) for name in names]
+    return markdown(("model", "non-zero parameters", "size, kB", *arms), rows)
 
 
 def verdicts(notebook: int, folder: Path = RESULTS) -> str:
