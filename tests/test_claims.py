@@ -33,7 +33,7 @@ from kdcourse.course.claims import (
     results,
     table,
 )
-from kdcourse.course.claims.claim import claim, estimate
+from kdcourse.course.claims.claim import claims_of, estimate
 from kdcourse.course.claims.fingerprint import FLIP, NOISE, TOLERANCE, Fingerprint
 from kdcourse.course.claims.results import RESULTS, Result, load, save
 from kdcourse.teachers import compressed as compression
@@ -143,9 +143,23 @@ def test_claim_says_what_it_is(id):
 
 
 def test_ids_are_unique(registry):
-    claim("a", statement="", notebook=1)(dict)
+    def a(lab):
+        """It is so."""
+
+    claims_of(notebook=1)()(a)
     with pytest.raises(ValueError, match="'a'"):
-        claim("a", statement="", notebook=1)(dict)
+        claims_of(notebook=1)()(a)
+
+
+def test_the_experiment_names_the_claim_and_its_docstring_is_the_statement(registry):
+    @claims_of(notebook=3)(reason="Why not?")
+    def so_it_is(lab):
+        """It is so,
+        and so it stays.
+        """
+
+    expected = Claim("so-it-is", "It is so, and so it stays.", 3, so_it_is, reason="Why not?")
+    assert registry == {"so-it-is": expected}
 
 
 # The fast ones, with every kind of randomness: data, order, initial weights, scrambled teachers.
@@ -169,7 +183,7 @@ def result(runs=None):
 @pytest.fixture
 def a(registry):
     """A registry with one claim, ``a``."""
-    claim("a", statement="", notebook=1, effects=(Effect("", "a"),))(dict)
+    registry["a"] = Claim("a", "", 1, dict, effects=(Effect("", "a"),))
 
 
 @pytest.mark.usefixtures("a")
@@ -628,13 +642,17 @@ def calls(registry):
     """Two cheap claims, and the list of what was measured of them."""
     calls = []
 
-    @claim("up", statement="Up.", notebook=1, effects=(Effect("value", "value"),))
+    claim = claims_of(notebook=1)
+
+    @claim(effects=(Effect("value", "value"),))
     def up(lab):
+        """Up."""
         noted(calls, lab)
         yield "value", lab.seed + 0.25
 
-    @claim("flat", statement="Flat.", notebook=1, bounds=(Bound("zero", "off", 0.0),))
+    @claim(bounds=(Bound("zero", "off", 0.0),))
     def flat(lab):
+        """Flat."""
         noted(calls, lab)
         yield "off", 0.0
         yield "threads", float(torch.get_num_threads())
@@ -694,7 +712,7 @@ def test_measuring_goes_on_where_it_was_stopped(calls, tmp_path, stop):
 def test_another_experiment_is_measured_anew(calls, tmp_path, capsys):
     reproduce(["up"], seeds=3, folder=tmp_path, progress=False)
     assert check(folder=tmp_path, progress=False) == {"up": 0.0, "flat": math.inf}  # not stored
-    replace_measure("up", lambda lab: {"value": 7.0})
+    replace_measure("up", lambda lab: [("value", 7.0)])
     assert check(["up"], folder=tmp_path, progress=False)["up"] > 0.9
     reproduce(["up"], seeds=2, folder=tmp_path, progress=False)
     assert load("up", tmp_path).runs == {0: {"value": 7.0}, 1: {"value": 7.0}}
@@ -752,9 +770,9 @@ def cells(line):
 def test_table_has_a_row_an_effect(registry, tmp_path):
     both = (Effect("first", "a"), Effect("|second|", "b"))
     exact = (Bound("equal", "zero", 0.0), Bound("nearly", "tiny", 1e-9))
-    claim("both", statement="p(a|b)", notebook=1, effects=both, bounds=exact)(dict)
-    claim("plain", statement="Reported.", notebook=1)(dict)
-    claim("new", statement="Not | yet.", notebook=1)(dict)
+    registry["both"] = Claim("both", "p(a|b)", 1, dict, both, exact)
+    registry["plain"] = Claim("plain", "Reported.", 1, dict)
+    registry["new"] = Claim("new", "Not | yet.", 1, dict)
     runs = {
         seed: {"a": 1.0 + seed, "b": 1.0, "zero": 0.0, "tiny": 2e-12 * seed} for seed in range(2)
     }

@@ -7,30 +7,3 @@ from kdcourse.course.claims.fingerprint import TOLERANCE, Fingerprint
 from kdcourse.course.claims.reproduce import check, reproduce
 from kdcourse.course.claims.results import Result, load
 from kdcourse.course.claims.table import compressed, table, verdicts
-
-__all__ = [
-    "CLAIMS",
-    "TEMPERATURE",
-    "TOLERANCE",
-    "WEIGHT",
-    "Bound",
-    "Claim",
-    "Effect",
-    "Estimate",
-    "Fingerprint",
-    "Lab",
-    "Result",
-    "check",
-    "compressed",
-    "feature",
-    "further",
-    "load",
-    "logit",
-    "motivation",
-    "relational",
-    "reproduce",
-    "table",
-    "teachers",
-    "tips",
-    "verdicts",
-]

@@ -1,20 +1,19 @@
 """What a claim is: the slide's statement, an experiment that measures it, and a verdict."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
+from torch import nn
 
 Measurements = Mapping[str, float]
-Measured = Iterator[tuple[str, float]]  # names and values
+Measured = Iterable[tuple[str, float | nn.Module]]  # names and values; of a net, its accuracy
 HOLDS, NOT_SEEN, REVERSED = "holds", "not seen at this scale", "reversed"
 REPORTED = "reported"
 POINTS, NATS = "percentage points", "nats"  # units
-TOY = {"images": 256, "epochs": 1}  # enough to see that an experiment runs
 
 
 @dataclass(frozen=True)
@@ -77,19 +76,20 @@ class Claim:
         statement: what the lecture says.
         notebook: number of the notebook that shows it.
         measure: the experiment: names and values of what is measured in a
-            :class:`kdcourse.course.claims.experiment.Lab`; accuracies and shares in percent.
+            :class:`kdcourse.course.claims.experiment.Lab`; accuracies and shares in percent. A net
+            stands for its accuracy.
         effects: what should be above zero, in every seed's paired difference.
         bounds: what should be equal, for an exact claim.
         reason: a sentence on why the verdict is what it is.
         settings: what a measurement depends on beside the seed.
-        toy: the settings that differ in a small run.
+        toy: the settings that differ in a small run, beside images and epochs.
         search: whether it chooses settings: on validation data, with seeds of its own.
     """
 
     id: str
     statement: str
     notebook: int
-    measure: Callable[[Any], Iterable[tuple[str, float]]]
+    measure: Callable[[Any], Measured]
     effects: tuple[Effect, ...] = ()
     bounds: tuple[Bound, ...] = ()
     reason: str = ""
@@ -151,29 +151,20 @@ def shown_in(number: int) -> list[str]:
     return [id for id, claim in CLAIMS.items() if claim.notebook == number]
 
 
-def claim(
-    id: str,
-    *,
-    notebook: int,
-    settings: Mapping[str, Any] | None = None,
-    toy: Mapping[str, Any] | None = None,
-    **attributes: Any,
-) -> Callable:
-    """Register the decorated experiment as the measurement of a claim (:class:`Claim`)."""
-    settings = settings or {}
-    small = {name: TOY[name] for name in TOY.keys() & settings.keys()} | dict(toy or {})
-
-    def register(measure: Callable) -> Callable:
-        if id in CLAIMS:
-            raise ValueError(f"two claims are named {id!r}")
-        CLAIMS[id] = Claim(
-            id, notebook=notebook, measure=measure, settings=settings, toy=small, **attributes
-        )
-        return measure
-
-    return register
-
-
 def claims_of(notebook: int) -> Callable[..., Callable]:
-    """Return the decorator :func:`claim` for the claims of one notebook."""
-    return partial(claim, notebook=notebook)
+    """Return the decorator that registers an experiment as a claim of a notebook (:class:`Claim`).
+
+    The name of the experiment is the claim's id, and its docstring the statement.
+    """
+
+    def claim(**attributes: Any) -> Callable:
+        def register(measure: Any) -> Any:
+            id, statement = measure.__name__.replace("_", "-"), " ".join(measure.__doc__.split())
+            if id in CLAIMS:
+                raise ValueError(f"two claims are named {id!r}")
+            CLAIMS[id] = Claim(id, statement, notebook, measure, **attributes)
+            return measure
+
+        return register
+
+    return claim

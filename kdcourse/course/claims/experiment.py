@@ -1,7 +1,7 @@
 """What the experiments share: the data, the teachers, and a lab that trains, judges and notes."""
 
 from collections.abc import Mapping
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ USUAL: dict[str, Any] = {"images": IMAGES, "epochs": 15}  # settings
 # Chosen on validation data: within one standard error of the best of "temperature-weight".
 TEMPERATURE = 4
 WEIGHT = 3.0
+# Enough to see that an experiment runs, beside what its claim says.
+TOY = {"images": 256, "epochs": 1}
 JUDGED_IN_A_TOY = 200  # images
 # Of every training in an experiment.
 OPTIONS: dict[str, Any] = {"device": "cpu", "progress": False, "on_interrupt": "raise"}
@@ -48,6 +50,7 @@ class Lab:
 
     Attributes:
         seed: The seed that the experiment uses; a search has seeds of its own.
+        settings: Those of the claim, or of its small run.
         trace: What was noted.
     """
 
@@ -55,15 +58,12 @@ class Lab:
         self.claim = claim
         self.seed = 1000 + seed if claim.search else seed
         self.toy = toy
+        small = {**TOY, **claim.toy} if toy else {}
+        self.settings = {name: small.get(name, value) for name, value in claim.settings.items()}
         self.trace: list[tuple[float, float]] = []
 
     def __getitem__(self, setting: str) -> Any:
         return self.settings[setting]
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """The claim's settings."""
-        return {**self.claim.settings, **(self.claim.toy if self.toy else {})}
 
     @property
     def pool(self) -> Images:
@@ -92,7 +92,7 @@ class Lab:
         knobs = {name: self[name] for name in KNOBS if name in self.settings}
         return {"seed": self.seed, **knobs, **OPTIONS}
 
-    def net(self, name: str | None = None, seed: int | None = None) -> nn.Module:
+    def net(self, seed: int | None = None, name: str | None = None) -> nn.Module:
         """Make a student with fresh weights, drawn by the lab's seed unless another is given."""
         return models.by_name(name or self["student"], seed=self.seed if seed is None else seed)
 
@@ -106,25 +106,24 @@ class Lab:
         return net
 
     def train(
-        self,
-        objective: Objective | None = None,
-        *,
-        student: str | None = None,
-        seed: int | None = None,
-        **options: Any,
+        self, objective: Objective | None = None, *, student: str | None = None, **options: Any
     ) -> nn.Module:
         """Train a student from scratch; the seed draws its weights and the order of images."""
-        seed = self.seed if seed is None else seed
-        return self.fit(self.net(student, seed), objective, seed=seed, **options)
+        return self.fit(self.net(options.get("seed"), student), objective, **options)
 
     def distil(
         self, objective: Objective | None = None, teacher: nn.Module | None = None, **options: Any
     ) -> nn.Module:
         """Train a student from scratch by ``CE + λ · KD`` and the claim's teacher, or others."""
         objective = labels_and_kd() if objective is None else objective
-        return self.train(
-            objective, teacher=self.teacher if teacher is None else teacher, **options
-        )
+        teacher = self.teacher if teacher is None else teacher
+        return self.train(objective, teacher=teacher, **options)
+
+    def taught(self, teachers: Mapping[str, nn.Module], images: Images | None = None) -> Measured:
+        """Train a student alone, and by each teacher at the course's τ and λ."""
+        yield "alone", self.train(images=images)
+        for name, teacher in teachers.items():
+            yield name, self.distil(teacher=teacher, images=images)
 
     def predict(self, net: nn.Module, images: Images | Tensor | None = None) -> Tensor:
         """Return what a net predicts of the judged images, or of others."""
@@ -139,9 +138,9 @@ class Lab:
         images = self.judged if images is None else images
         return 100 * metrics.share_correct(self.predict(net, images), images.target)
 
-    def training_loss(self, net: nn.Module) -> float:
-        """Cross-entropy with the labels over all training images, in eval mode, in nats."""
-        return cross_entropy(self.predict(net, self.images), self.images)
+    def loss(self, net: nn.Module, images: Images) -> float:
+        """Cross-entropy with the labels of images, in eval mode, in nats."""
+        return float(nn.functional.cross_entropy(self.predict(net, images), images.target))
 
     def neighbours(self, net: nn.Module, k: int = 1) -> float:
         """Accuracy in percent of naming judged images by their k nearest training images."""
@@ -157,21 +156,7 @@ class Lab:
 
     def measure(self) -> dict[str, float]:
         """Run the claim's experiment."""
-        return dict(self.claim.measure(self))
-
-
-def cross_entropy(logits: Tensor, images: Images) -> float:
-    """Cross-entropy with the labels, in nats."""
-    return float(nn.functional.cross_entropy(logits, images.target))
-
-
-def disagreement(logits: Tensor, others: Tensor) -> float:
-    """Share of samples, in percent, on which two predictions differ."""
-    return 100 * (1 - metrics.agreement(logits, others))
-
-
-def taught_arms(lab: Lab, teachers: Mapping[str, nn.Module], images: Images) -> Measured:
-    """Accuracy of a student alone and by each teacher, at the course's τ and λ."""
-    yield "alone", lab.accuracy(lab.train(images=images))
-    for name, teacher in teachers.items():
-        yield name, lab.accuracy(lab.distil(teacher=teacher, images=images))
+        return {
+            name: self.accuracy(found) if isinstance(found, nn.Module) else found
+            for name, found in self.claim.measure(self)
+        }

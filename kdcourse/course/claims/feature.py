@@ -1,21 +1,14 @@
 """Claims about feature distillation: attention maps, hints, saliency."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from kdcourse import (
-    AttentionTransfer,
-    CrossEntropy,
-    FeatureHint,
-    LogitKD,
-    RKDAngle,
-    RKDDistance,
-    Saliency,
-    feature,
-    fit_in_stages,
-)
+from kdcourse import CrossEntropy, LogitKD, feature, fit_in_stages, relational
 from kdcourse.course.claims.claim import Effect, Measured, claims_of
 from kdcourse.course.claims.experiment import IMAGES, TEMPERATURE, USUAL, Lab, labels_and_kd
+from kdcourse.data import Images
 from kdcourse.metrics import evaluation_mode
 from kdcourse.models import capture
 from kdcourse.objective import Objective
@@ -33,11 +26,11 @@ def dist(family: str) -> Objective:
     """Return the lecture's ``dist(f, f_large)`` of a family, for res8 and res16."""
     terms = {
         "logit": LogitKD(TEMPERATURE),
-        "attention": AttentionTransfer(STAGES),
-        "hint": FeatureHint("stage2", seed=0),  # the same projection for every seed
-        "saliency": Saliency(),
+        "attention": feature.AttentionTransfer(STAGES),
+        "hint": feature.FeatureHint("stage2", seed=0),  # the same projection for every seed
+        "saliency": feature.Saliency(),
         # 1 : 2 as the paper weighs them; the unit is ten times as large
-        "relational": 10 * RKDDistance() + 20 * RKDAngle(),
+        "relational": 10 * relational.RKDDistance() + 20 * relational.RKDAngle(),
     }
     return terms[family]
 
@@ -47,31 +40,36 @@ def by_family(lab: Lab, family: str, weight: float) -> nn.Module:
     return lab.distil(CrossEntropy() + weight * dist(family))
 
 
-def attention_cosine(lab: Lab, student: nn.Module) -> float:
-    """Mean cosine between the attention maps of student and teacher, over images and stages."""
-    inputs = lab.judged[:SEEN].inputs()
-    maps = []
-    for net in (student, lab.teacher):
-        with evaluation_mode(net), torch.no_grad(), capture(net, STAGES) as shown:
-            net(inputs)
-        maps.append([lab.note(feature.attention_map(shown[stage])) for stage in STAGES])
-    return float(torch.stack([cosine(s, t) for s, t in zip(*maps, strict=True)]).mean())
+def attention_maps(net: nn.Module, images: Images) -> list[Tensor]:
+    """Attention maps of three stages."""
+    with torch.no_grad(), capture(net, STAGES) as shown:
+        net(images.inputs())
+    return [feature.attention_map(shown[stage]) for stage in STAGES]
 
 
-def saliency_cosine(lab: Lab, student: nn.Module) -> float:
-    """Mean cosine between the input gradients of student and teacher, over images."""
-    seen = lab.judged[:SEEN]
-    gradients = []
-    for net in (student, lab.teacher):
+def gradients(net: nn.Module, images: Images) -> list[Tensor]:
+    """Input gradients of the true class's log-probability."""
+    return [feature.input_gradient(net, images.inputs(), images.target).flatten(1)]
+
+
+def alone_and_taught(
+    lab: Lab, family: str, what: str, look: Callable[[nn.Module, Images], list[Tensor]]
+) -> Measured:
+    """Students alone and taught by a family, and their mean cosine with the teacher at a look."""
+
+    def looks(net: nn.Module) -> list[Tensor]:
         with evaluation_mode(net):
-            gradient = feature.input_gradient(net, seen.inputs(), seen.target)
-        gradients.append(lab.note(gradient.flatten(1)))
-    return float(cosine(*gradients))
+            return [lab.note(rows).double() for rows in look(net, lab.judged[:SEEN])]
 
-
-def cosine(rows: Tensor, others: Tensor) -> Tensor:
-    """Mean cosine between rows; computed in float64, since a sure net's gradients are tiny."""
-    return nn.functional.cosine_similarity(rows.double(), others.double(), eps=1e-300).mean()
+    nets = {"alone": lab.train(), family: by_family(lab, family, lab["weight"])}
+    for arm, net in nets.items():
+        yield arm, net
+        # In float64, since a sure net's gradients are tiny.
+        cosines = [
+            nn.functional.cosine_similarity(rows, others, eps=1e-300).mean()
+            for rows, others in zip(looks(net), looks(lab.teacher), strict=True)
+        ]
+        yield f"{arm} {what}", float(torch.stack(cosines).mean())
 
 
 SEARCHED_LAYERS = {"all stages": STAGES, "stages 2, 3": STAGES[1:], "stage 3": STAGES[2:]}
@@ -79,25 +77,22 @@ SEARCHED_WEIGHTS = (0.3, 1, 3)
 
 
 @claim(
-    "attention-search",
-    statement="Which layers and which weight for attention? Validation accuracy of res8 from "
-    "res16 (seeds of their own).",
     reason="The search behind the next claim.",
     search=True,
     settings=USUAL | dict(student="res8", teacher="res16"),
 )
 def attention_search(lab: Lab) -> Measured:
-    """Validation accuracy by layers and weight of the attention term."""
-    yield "alone", lab.accuracy(lab.train())
+    """Which layers and which weight for attention? Validation accuracy of res8 from res16 (seeds of
+    their own).
+    """
+    yield "alone", lab.train()
     for name, layers in SEARCHED_LAYERS.items():
         for weight in SEARCHED_WEIGHTS:
-            taught = lab.distil(CrossEntropy() + weight * AttentionTransfer(layers))
-            yield f"{name} {weight}", lab.accuracy(taught)
+            objective = CrossEntropy() + weight * feature.AttentionTransfer(layers)
+            yield f"{name} {weight}", lab.distil(objective)
 
 
 @claim(
-    "attention",
-    statement="Student and teacher are made to have similar activations, and that helps.",
     effects=(
         Effect(
             "cosine of attention maps with the teacher's, taught − alone",
@@ -112,29 +107,22 @@ def attention_search(lab: Lab) -> Measured:
     settings=USUAL | dict(student="res8", teacher="res16", weight=WEIGHTS["attention"]),
 )
 def attention(lab: Lab) -> Measured:
-    """Test accuracy and attention maps of a student alone and taught by attention."""
-    nets = {"alone": lab.train(), "attention": by_family(lab, "attention", lab["weight"])}
-    for arm, net in nets.items():
-        yield arm, lab.accuracy(net)
-        yield f"{arm} maps", attention_cosine(lab, net)
+    """Student and teacher are made to have similar activations, and that helps."""
+    return alone_and_taught(lab, "attention", "maps", attention_maps)
 
 
 @claim(
-    "hint",
-    statement="Where sizes do not match, a projection (hint) and L2 still transfer features.",
     effects=(Effect("test accuracy, labels + hint − alone", "hint", "alone"),),
     reason="The middle stage, 16 channels projected to the teacher's 32, trained jointly.",
     settings=USUAL | dict(student="res8", teacher="res16", weight=WEIGHTS["hint"]),
 )
 def hint(lab: Lab) -> Measured:
-    """Test accuracy of a student alone and with a hint."""
-    yield "alone", lab.accuracy(lab.train())
-    yield "hint", lab.accuracy(by_family(lab, "hint", lab["weight"]))
+    """Where sizes do not match, a projection (hint) and L2 still transfer features."""
+    yield "alone", lab.train()
+    yield "hint", by_family(lab, "hint", lab["weight"])
 
 
 @claim(
-    "hint-stages",
-    statement="… and FitNets' two stages (first the hint, then the rest) beat joint training.",
     effects=(
         Effect("test accuracy, two stages − joint (labels)", "stages", "joint"),
         Effect("test accuracy, two stages − joint (labels + KD)", "stages KD", "joint KD"),
@@ -146,20 +134,18 @@ def hint(lab: Lab) -> Measured:
     toy=dict(epochs=(1, 1)),
 )
 def hint_stages(lab: Lab) -> Measured:
-    """Test accuracy of joint and two-stage training, with labels and with labels and KD."""
+    """… and FitNets' two stages (first the hint, then the rest) beat joint training."""
     before, after = lab["epochs"]
     for name, rest in (("", CrossEntropy()), (" KD", labels_and_kd())):
-        joint = lab.distil(rest + lab["weight"] * dist("hint"), epochs=before + after)
-        yield f"joint{name}", lab.accuracy(joint)
+        joint = rest + lab["weight"] * dist("hint")
+        yield f"joint{name}", lab.distil(joint, epochs=before + after)
         staged, options = lab.net(), lab.options | {"hint_epochs": before, "epochs": after}
         hints = lab["weight"] * dist("hint")
         fit_in_stages(staged, lab.images, hints, rest, teacher=lab.teacher, **options)
-        yield f"stages{name}", lab.accuracy(staged)
+        yield f"stages{name}", staged
 
 
 @claim(
-    "saliency",
-    statement="With input gradients matched, models make predictions based on similar pixels.",
     effects=(
         Effect(
             "cosine of input gradients with the teacher's, taught − alone",
@@ -173,8 +159,5 @@ def hint_stages(lab: Lab) -> Measured:
     settings=USUAL | dict(student="res8", teacher="res16", weight=WEIGHTS["saliency"]),
 )
 def saliency(lab: Lab) -> Measured:
-    """Test accuracy and input gradients of a student alone and taught by saliency."""
-    nets = {"alone": lab.train(), "saliency": by_family(lab, "saliency", lab["weight"])}
-    for arm, net in nets.items():
-        yield arm, lab.accuracy(net)
-        yield f"{arm} gradients", saliency_cosine(lab, net)
+    """With input gradients matched, models make predictions based on similar pixels."""
+    return alone_and_taught(lab, "saliency", "gradients", gradients)

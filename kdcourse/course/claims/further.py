@@ -1,6 +1,5 @@
 """Claims about further readings: self-supervised teachers, no data at all, newer distances."""
 
-import copy
 from typing import Any
 
 import torch
@@ -22,24 +21,7 @@ CROPS = crop_flip()
 BATCH = 128
 
 
-def taught_by_seed(lab: Lab, student: nn.Module) -> nn.Module:
-    """Teach a copy of a student by SEED which images a self-supervised teacher finds alike."""
-    return lab.fit(
-        copy.deepcopy(student),
-        SEED(),
-        lab.images.unlabelled(),
-        teacher=lab.teacher,
-        views=Consistent(CROPS),
-        batch_size=64,
-        learning_rate=lab["rate"],
-        optimizer=lambda weights: torch.optim.AdamW(weights, weight_decay=1e-4),
-    )
-
-
 @claim(
-    "seed",
-    statement="Distilling self-supervised models: a small model gets better features from a large "
-    "self-supervised one than from self-supervised learning of its own.",
     effects=(
         Effect("5-NN accuracy of res8, taught − self-supervised", "taught", "self-supervised"),
         Effect("5-NN accuracy of res8, taught − random weights", "taught", "random"),
@@ -49,12 +31,22 @@ def taught_by_seed(lab: Lab, student: nn.Module) -> nn.Module:
     settings=dict(images=IMAGES, epochs=20, rate=0.003, student="res8", teacher="res16-unlabelled"),
 )
 def seed(lab: Lab) -> Measured:
-    """Neighbours' accuracy of a small model: random, self-supervised, taught; and its teacher's."""
+    """Distilling self-supervised models: a small model gets better features from a large
+    self-supervised one than from self-supervised learning of its own.
+    """
+    taught = lab.distil(
+        SEED(),
+        images=lab.images.unlabelled(),
+        views=Consistent(CROPS),
+        batch_size=64,
+        learning_rate=lab["rate"],
+        optimizer=lambda weights: torch.optim.AdamW(weights, weight_decay=1e-4),
+    )
     random = lab.net()
     nets = {
         "random": random,
         "self-supervised": self_distill(random, lab.images, augment=CROPS, **lab.options),
-        "taught": taught_by_seed(lab, random),
+        "taught": taught,
         "teacher": lab.teacher,
     }
     for name, net in nets.items():
@@ -76,9 +68,6 @@ def generated(lab: Lab, statistics: float) -> GeneratedImages:
 
 
 @claim(
-    "data-free",
-    statement="Data-free KD: the teacher is enough. A student learns from images that a generator "
-    "makes to the teacher's taste.",
     effects=(
         Effect("test accuracy, from generated images − chance", "generated", "chance"),
         Effect("test accuracy, from generated images − from noise", "generated", "noise"),
@@ -99,7 +88,9 @@ def generated(lab: Lab, statistics: float) -> GeneratedImages:
     toy=dict(steps=2),
 )
 def data_free(lab: Lab) -> Measured:
-    """Test accuracy of a student taught on noise, on generated and on real images, as long."""
+    """Data-free KD: the teacher is enough. A student learns from images that a generator makes to
+    the teacher's taste.
+    """
     real, draw, steps = lab.images.unlabelled(), replay(lab.seed), lab["steps"]
     shape, unknown = (BATCH, *real.pixels.shape[1:]), torch.full((BATCH,), -1)
     arms: dict[str, Any] = {
@@ -114,48 +105,43 @@ def data_free(lab: Lab) -> Measured:
         whole = -(-len(real) // BATCH) if name == "real" else steps
         epochs = round(lab["epochs"] * steps / whole)
         kd = LogitKD(TEMPERATURE)
-        yield name, lab.accuracy(lab.distil(kd, images=lessons, epochs=epochs))
+        yield name, lab.distil(kd, images=lessons, epochs=epochs)
 
 
-METHODS = ("kd", "decoupled", "standardized", "reverse", "jensen-shannon")
 GRID = (0.3, 1, 3, 10)  # of every method's weight, in units of its own: the same budget
-UNITS = {"kd": 1, "decoupled": 0.3, "standardized": 3, "reverse": 1, "jensen-shannon": 4}
 # The best of the search below, by mean validation accuracy.
 WEIGHTS = {"kd": 3, "decoupled": 0.3, "standardized": 3, "reverse": 1, "jensen-shannon": 3}
+METHODS = tuple(WEIGHTS)
 
 
 def by_method(lab: Lab, method: str, weight: float) -> nn.Module:
     """Train a student by ``CE + λ · dist``, with one method's dist at the settings of its paper."""
-    terms: dict[str, Objective] = {
+    dists: dict[str, Objective] = {  # in units of their own
         "kd": LogitKD(TEMPERATURE),
-        "decoupled": DecoupledKD(alpha=1, beta=8, temperature=TEMPERATURE),
-        "standardized": StandardizedKD(temperature=2),
+        "decoupled": 0.3 * DecoupledKD(alpha=1, beta=8, temperature=TEMPERATURE),
+        "standardized": 3 * StandardizedKD(temperature=2),
         "reverse": LogitKD(TEMPERATURE, divergence="reverse"),
-        "jensen-shannon": LogitKD(TEMPERATURE, divergence="jensen-shannon"),
+        "jensen-shannon": 4 * LogitKD(TEMPERATURE, divergence="jensen-shannon"),
     }
-    return lab.distil(CrossEntropy() + weight * (UNITS[method] * terms[method]))
+    return lab.distil(CrossEntropy() + weight * dists[method])
 
 
 @claim(
-    "newer-logit-search",
-    statement="Which weight for each newer distance between predictions? Validation accuracy of "
-    "res8 from res16, four weights each (seeds of their own).",
     reason="The same budget for every method.",
     search=True,
     settings=USUAL | dict(student="res8", teacher="res16"),
 )
-def search(lab: Lab) -> Measured:
-    """Validation accuracy by method and weight."""
-    yield "alone", lab.accuracy(lab.train())
+def newer_logit_search(lab: Lab) -> Measured:
+    """Which weight for each newer distance between predictions? Validation accuracy of res8 from
+    res16, four weights each (seeds of their own).
+    """
+    yield "alone", lab.train()
     for method in METHODS:
         for weight in GRID:
-            yield f"{method} {weight}", lab.accuracy(by_method(lab, method, weight))
+            yield f"{method} {weight}", by_method(lab, method, weight)
 
 
 @claim(
-    "newer-logit",
-    statement="Newer distances between predictions (decoupled KD, logit standardisation, reverse "
-    "KL, Jensen–Shannon) beat KD.",
     effects=(
         Effect("test accuracy, decoupled KD − KD", "decoupled", "kd"),
         Effect("test accuracy, standardised logits − KD", "standardized", "kd"),
@@ -167,7 +153,9 @@ def search(lab: Lab) -> Measured:
     settings=USUAL | dict(student="res8", teacher="res16"),
 )
 def newer_logit(lab: Lab) -> Measured:
-    """Test accuracy by method, each at its weight, and of the student alone."""
-    yield "alone", lab.accuracy(lab.train())
+    """Newer distances between predictions (decoupled KD, logit standardisation, reverse KL,
+    Jensen–Shannon) beat KD.
+    """
+    yield "alone", lab.train()
     for method, weight in WEIGHTS.items():
-        yield method, lab.accuracy(by_method(lab, method, weight))
+        yield method, by_method(lab, method, weight)

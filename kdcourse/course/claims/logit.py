@@ -8,14 +8,7 @@ from torch import Tensor, nn
 
 from kdcourse import LogitKD, logit
 from kdcourse.course.claims.claim import Bound, Effect, Measured, claims_of
-from kdcourse.course.claims.experiment import (
-    IMAGES,
-    TEMPERATURE,
-    USUAL,
-    Lab,
-    labels_and_kd,
-    taught_arms,
-)
+from kdcourse.course.claims.experiment import IMAGES, TEMPERATURE, USUAL, Lab, labels_and_kd
 from kdcourse.data import Images, replay
 from kdcourse.metrics import recall
 from kdcourse.objective import Outputs
@@ -26,8 +19,6 @@ claim = claims_of(notebook=2)
 
 
 @claim(
-    "temperature",
-    statement="High temperature → uniform (low confidence); low temperature → zero/one.",
     bounds=(
         Bound("τ = 10⁶ against the uniform distribution", "hot", 1e-4),
         Bound("τ = 10⁻³ against zero/one on the largest logit", "cold", 1e-9),
@@ -37,7 +28,7 @@ claim = claims_of(notebook=2)
     settings=dict(samples=64, classes=10),
 )
 def temperature(lab: Lab) -> Measured:
-    """Deviation from the limits of the softened softmax, on logits with distinct entries."""
+    """High temperature → uniform (low confidence); low temperature → zero/one."""
     shape = lab["samples"], lab["classes"]
     order = torch.rand(shape, generator=replay(lab.seed)).argsort(dim=1).double()
     logits = order + torch.rand(shape, generator=replay(lab.seed, 1)) / 2
@@ -50,8 +41,6 @@ def temperature(lab: Lab) -> Measured:
 
 
 @claim(
-    "same-gradient",
-    statement="The KD term −Σ p_T log p_S, called KL, is a cross-entropy: it has KL's gradient.",
     bounds=(
         Bound("gradient of KL and of cross-entropy", "gradients", 1e-12),
         Bound("cross-entropy − KL against τ² × the teacher's entropy", "values", 1e-9),
@@ -60,7 +49,7 @@ def temperature(lab: Lab) -> Measured:
     settings=dict(samples=64, classes=10, temperature=4.0),
 )
 def same_gradient(lab: Lab) -> Measured:
-    """Deviation between the two forms of the KD term, in float64."""
+    """The KD term −Σ p_T log p_S, called KL, is a cross-entropy: it has KL's gradient."""
     tau, draw = lab["temperature"], replay(lab.seed)
     student, teacher = (
         torch.randn(lab["samples"], lab["classes"], generator=draw, dtype=torch.float64)
@@ -84,27 +73,22 @@ MAP_WEIGHTS = (0.1, 0.3, 1, 3, 10)
 
 
 @claim(
-    "temperature-weight",
-    statement="Which τ and λ? Validation accuracy over both (seeds of their own).",
     reason="A broad plateau: with the factor τ², λ and τ can be chosen almost independently.",
     search=True,
     settings=USUAL | dict(student="plain8", teacher="res16"),
 )
 def temperature_weight(lab: Lab) -> Measured:
-    """Validation accuracy of ``CE + λ · KD`` by τ and λ, and of labels alone."""
-    yield "alone", lab.accuracy(lab.train())
+    """Which τ and λ? Validation accuracy over both (seeds of their own)."""
+    yield "alone", lab.train()
     for tau in MAP_TEMPERATURES:
         for weight in MAP_WEIGHTS:
-            distilled = lab.distil(labels_and_kd(weight, tau))
-            yield f"tau={tau} lambda={weight}", lab.accuracy(distilled)
+            yield f"tau={tau} lambda={weight}", lab.distil(labels_and_kd(weight, tau))
 
 
 STUDENTS = ("plain4", "plain8", "res8")
 
 
 @claim(
-    "kd-gain",
-    statement="A student trained by CE + λ · KD beats the same student trained on labels alone.",
     effects=tuple(
         Effect(f"test accuracy, distilled − alone ({s})", f"{s} distilled", f"{s} alone")
         for s in STUDENTS
@@ -113,10 +97,10 @@ STUDENTS = ("plain4", "plain8", "res8")
     settings=USUAL | dict(teacher="res16", students=STUDENTS),
 )
 def kd_gain(lab: Lab) -> Measured:
-    """Test accuracy of students trained alone and distilled."""
+    """A student trained by CE + λ · KD beats the same student trained on labels alone."""
     for name in lab["students"]:
-        yield f"{name} alone", lab.accuracy(lab.train(student=name))
-        yield f"{name} distilled", lab.accuracy(lab.distil(student=name))
+        yield f"{name} alone", lab.train(student=name)
+        yield f"{name} distilled", lab.distil(student=name)
 
 
 CLOSED = (
@@ -133,32 +117,28 @@ def few_of_those_the_teacher_saw(lab: Lab) -> Images:
 
 
 @claim(
-    "closed-weight",
-    statement="Logit distillation needs no internals: it works on closed-weight models.",
     effects=CLOSED,
     reason="500 images. Probabilities are logits up to a constant; even a few rounded ones teach.",
     settings=dict(images=500, epochs=40, batch_size=32, teacher="res16", student="plain8"),
     toy=dict(images=100),
 )
 def closed_weight(lab: Lab) -> Measured:
-    """Test accuracy of students of an open and of ever more closed teachers, few images."""
+    """Logit distillation needs no internals: it works on closed-weight models."""
     return closed_arms(lab, few_of_those_the_teacher_saw(lab))
 
 
 @claim(
-    "closed-weight-many",
-    statement="… and it still does when there are 4,000 labelled images.",
     effects=CLOSED,
     reason="The less a service shows, the less it adds to many labels.",
     settings=USUAL | dict(teacher="res16", student="plain8"),
 )
 def closed_weight_many(lab: Lab) -> Measured:
-    """Test accuracy of students of an open and of ever more closed teachers, many images."""
-    return closed_arms(lab, lab.images)
+    """… and it still does when there are 4,000 labelled images."""
+    return closed_arms(lab)
 
 
-def closed_arms(lab: Lab, images: Images) -> Measured:
-    """Accuracy of a student alone, and by what its teacher shows."""
+def closed_arms(lab: Lab, images: Images | None = None) -> Measured:
+    """Train a student alone, and by what its teacher shows."""
     teachers = {
         "logits": lab.teacher,
         "probabilities": ClosedTeacher(lab.teacher),
@@ -166,7 +146,7 @@ def closed_arms(lab: Lab, images: Images) -> Measured:
         "top 3": ClosedTeacher(lab.teacher, top_k=3),
         "top 3, 2 decimals": ClosedTeacher(lab.teacher, top_k=3, decimals=2),
     }
-    return taught_arms(lab, teachers, images)
+    return lab.taught(teachers, images)
 
 
 class ScrambledTeacher(Teacher):
@@ -176,11 +156,10 @@ class ScrambledTeacher(Teacher):
     share their softened probability equally (``"uniform"``).
     """
 
-    def __init__(self, model: nn.Module, how: str, temperature: float, seed: int):
+    def __init__(self, model: nn.Module, how: str, seed: int):
         super().__init__()
         self.model = model
         self.how = how
-        self.temperature = temperature
         self.draw = replay(seed)
 
     @torch.no_grad()
@@ -193,14 +172,12 @@ class ScrambledTeacher(Teacher):
             shuffle = torch.rand(others.shape, generator=self.draw).argsort(dim=1)
             others = others.gather(1, shuffle)
         else:
-            mean = (others / self.temperature).exp().mean(dim=1, keepdim=True).log()
-            others = (mean * self.temperature).expand_as(others)
+            mean = (others / TEMPERATURE).exp().mean(dim=1, keepdim=True).log()
+            others = (mean * TEMPERATURE).expand_as(others)
         return Outputs(logits=logits.scatter(1, order[:, 1:], others))
 
 
 @claim(
-    "dark-knowledge",
-    statement="What is distilled is dark knowledge: which classes are close, beside confidence.",
     effects=(
         Effect("test accuracy, true soft targets − labels alone", "true", "alone"),
         Effect("test accuracy, true − non-target classes shuffled", "true", "shuffled"),
@@ -214,13 +191,11 @@ class ScrambledTeacher(Teacher):
     toy=dict(images=100),
 )
 def dark_knowledge(lab: Lab) -> Measured:
-    """Test accuracy with true and with scrambled soft targets, when images are few."""
+    """What is distilled is dark knowledge: which classes are close, beside confidence."""
     return scrambled_arms(lab, few_of_those_the_teacher_saw(lab))
 
 
 @claim(
-    "dark-knowledge-many",
-    statement="… and it still counts when there are 4,000 labelled images.",
     effects=(
         Effect("test accuracy, true − non-target classes shuffled", "true", "shuffled"),
         Effect("test accuracy, true − non-target classes uniform", "true", "uniform"),
@@ -230,22 +205,19 @@ def dark_knowledge(lab: Lab) -> Measured:
     settings=USUAL | dict(teacher="res16", student="plain8"),
 )
 def dark_knowledge_many(lab: Lab) -> Measured:
-    """Test accuracy with true and with scrambled soft targets, on the images the teacher saw."""
-    return scrambled_arms(lab, lab.images)
+    """… and it still counts when there are 4,000 labelled images."""
+    return scrambled_arms(lab)
 
 
-def scrambled_arms(lab: Lab, images: Images) -> Measured:
-    """Accuracy of a student alone, and of a true, a shuffled and a uniform teacher's."""
+def scrambled_arms(lab: Lab, images: Images | None = None) -> Measured:
+    """Train a student alone, and by a true, a shuffled and a uniform teacher."""
     scrambled = {
-        how: ScrambledTeacher(lab.teacher, how, TEMPERATURE, lab.seed)
-        for how in ("shuffled", "uniform")
+        how: ScrambledTeacher(lab.teacher, how, lab.seed) for how in ("shuffled", "uniform")
     }
-    return taught_arms(lab, {"true": lab.teacher, **scrambled}, images)
+    return lab.taught({"true": lab.teacher, **scrambled}, images)
 
 
 @claim(
-    "missing-class",
-    statement="A student that never saw a class still names it, from the teacher's doubts alone.",
     effects=(
         Effect("recall of Ankle boot, distilled − labels", "boot distilled", "boot labels"),
         Effect("recall of Bag, distilled − labels", "bag distilled", "bag labels"),
@@ -256,7 +228,7 @@ def scrambled_arms(lab: Lab, images: Images) -> Measured:
     settings=USUAL | dict(teacher="res16-augmented", student="plain8"),
 )
 def missing_class(lab: Lab) -> Measured:
-    """Recall of a class that was missing from training: from labels, and from soft targets only."""
+    """A student that never saw a class still names it, from the teacher's doubts alone."""
     target = lab.judged.target
     for label, name in ((9, "boot"), (8, "bag"), (6, "shirt")):
         few = lab.images[lab.images.target != label]
@@ -283,8 +255,6 @@ def missing_bias(logits: Tensor, label: int) -> float:
 
 
 @claim(
-    "few-labels",
-    statement="Soft targets carry more per image than labels: the gain grows as images get few.",
     effects=(
         Effect("test accuracy, distilled − alone, 100 images", "100 distilled", "100 alone"),
         Effect("test accuracy, distilled − alone, 500 images", "500 distilled", "500 alone"),
@@ -298,8 +268,8 @@ def missing_bias(logits: Tensor, label: int) -> float:
     toy=dict(sizes=((100, 1, 50), (500, 1, 250), (4000, 1, 2000))),  # two steps of each
 )
 def few_labels(lab: Lab) -> Measured:
-    """Test accuracy by number of images, from sizes of (images, epochs, batch)."""
-    for size, epochs, batch_size in lab["sizes"]:
+    """Soft targets carry more per image than labels: the gain grows as images get few."""
+    for size, epochs, batch_size in lab["sizes"]:  # images, epochs, batch
         few = lab.pool[:IMAGES].subset(size, seed=lab.seed, balanced=size < IMAGES)
         options = {"images": few, "epochs": epochs, "batch_size": batch_size}
         alone = lab.accuracy(lab.train(**options))

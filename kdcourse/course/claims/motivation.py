@@ -1,6 +1,7 @@
 """Claims of the motivation: what small nets could do, and where training leaves them."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,13 +9,7 @@ from torch import Tensor, nn
 
 from kdcourse import CrossEntropy, metrics, motivation
 from kdcourse.course.claims.claim import NATS, Effect, Measured, claims_of
-from kdcourse.course.claims.experiment import (
-    USUAL,
-    Lab,
-    cross_entropy,
-    disagreement,
-    labels_and_kd,
-)
+from kdcourse.course.claims.experiment import USUAL, Lab, labels_and_kd
 
 claim = claims_of(notebook=1)
 
@@ -41,9 +36,6 @@ def fitted(net: nn.Module, places: Tensor, height: Tensor, steps: int, rate: flo
 
 
 @claim(
-    "width",
-    statement="(A) F_small has no good optimum: false. Nets of width max(d_x + 1, d_y) approximate "
-    "any function.",
     effects=(
         Effect("error, width 3: 2 layers − 8 layers", "3 wide, 2 deep", "3 wide, 8 deep"),
         Effect("error, 32 layers: width 2 − width 3", "2 wide, 32 deep", "3 wide, 32 deep"),
@@ -57,7 +49,9 @@ def fitted(net: nn.Module, places: Tensor, height: Tensor, steps: int, rate: flo
     toy=dict(starts=1, steps=2),
 )
 def width(lab: Lab) -> Measured:
-    """Error of narrow nets by depth, of still narrower ones, and of those started at random."""
+    """(A) F_small has no good optimum: false. Nets of width max(d_x + 1, d_y) approximate any
+    function.
+    """
     places, height = waves(lab["points"])
     deepest = lab["depths"][-1]
     arms = {f"3 wide, {depth} deep": (depth, 3, "carrying") for depth in lab["depths"]}
@@ -74,9 +68,6 @@ WIDTHS = (1, 2, 4, 8)
 
 
 @claim(
-    "minima",
-    statement="(B) The optimum is hard to find: true. Small nets end in minima that differ more "
-    "from seed to seed.",
     effects=(
         Effect("deviation of the final training loss, width 1 − width 8", "loss 1", "loss 8", NATS),
         Effect("deviation of test accuracy, width 1 − width 8", "accuracy 1", "accuracy 8"),
@@ -89,14 +80,16 @@ WIDTHS = (1, 2, 4, 8)
     toy=dict(nets=2),
 )
 def minima(lab: Lab) -> Measured:
-    """How much several nets of a width differ in training loss, accuracy and predictions."""
+    """(B) The optimum is hard to find: true. Small nets end in minima that differ more from seed to
+    seed.
+    """
     seeds = range(lab["nets"] * lab.seed, lab["nets"] * (lab.seed + 1))
     for wide in WIDTHS:
         nets = [lab.train(student=f"plain{wide}", seed=seed) for seed in seeds]
         said = [lab.predict(net) for net in nets]
         right = [100 * metrics.share_correct(logits, lab.judged.target) for logits in said]
         same = [metrics.agreement(a, b) for a, b in itertools.combinations(said, 2)]
-        losses = [lab.training_loss(net) for net in nets]
+        losses = [lab.loss(net, lab.images) for net in nets]
         yield f"mean loss {wide}", float(np.mean(losses))
         yield f"loss {wide}", float(np.std(losses, ddof=1))
         yield f"accuracy {wide}", float(np.std(right, ddof=1))
@@ -104,9 +97,6 @@ def minima(lab: Lab) -> Measured:
 
 
 @claim(
-    "landscape",
-    statement="Small nets have a narrow, rough landscape; it widens with the width (k = 1, 2, 4, "
-    "8).",
     reason="Negative curvature: |smallest| / largest eigenvalue of the Hessian on 256 training "
     "images, in %, mean over nine points of a filter-normalised slice. It falls with the width, "
     "with shortcuts and without; where training ended there is hardly any.",
@@ -114,7 +104,7 @@ def minima(lab: Lab) -> Measured:
     toy=dict(images=64, widths=WIDTHS[:2], sample=8),
 )
 def landscape(lab: Lab) -> Measured:
-    """Roughness of the loss around trained nets by width, without and with shortcuts."""
+    """Small nets have a narrow, rough landscape; it widens with the width (k = 1, 2, 4, 8)."""
     some = lab.images[: lab["sample"]]
     inputs = some.inputs()
     for family, wide in itertools.product(("plain", "res"), lab["widths"]):
@@ -126,7 +116,7 @@ def landscape(lab: Lab) -> Measured:
         for steps in itertools.product((-lab["extent"], 0.0, lab["extent"]), repeat=2):
             there = motivation.moved(net, directions, steps)
             found.append(motivation.curvature(there, inputs, some.target).negative)
-            losses.append(cross_entropy(lab.predict(there, some), some))
+            losses.append(lab.loss(there, some))
         lab.note(found)
         yield f"{family}{wide} negative", 100 * float(np.mean(found))
         yield f"{family}{wide} negative, end", 100 * found[4]  # where training ended
@@ -134,8 +124,6 @@ def landscape(lab: Lab) -> Measured:
 
 
 @claim(
-    "gap",
-    statement="Small f is poorer than large f, though both are trained alike.",
     effects=tuple(
         Effect(f"test accuracy, width {wide} − width {narrow}", f"plain{wide}", f"plain{narrow}")
         for narrow, wide in ((1, 2), (2, 4), (4, 8), (8, 16))
@@ -144,13 +132,12 @@ def landscape(lab: Lab) -> Measured:
     settings=USUAL,
 )
 def gap(lab: Lab) -> Measured:
-    """Test accuracy of plain nets by width, trained alike on labels."""
-    for width in (1, 2, 4, 8, 16):
-        yield f"plain{width}", lab.accuracy(lab.train(student=f"plain{width}"))
+    """Small f is poorer than large f, though both are trained alike."""
+    for student in ("plain1", "plain2", "plain4", "plain8", "plain16"):
+        yield student, lab.train(student=student)
 
 
 STUDENTS = ("plain4", "plain8")
-SEARCHED_ARMS = ("plain4 alone", "plain4 distilled", "plain8 alone", "plain8 distilled")
 SEARCHED_RATES = (0.05, 0.1, 0.2, 0.4)
 SEARCHED_WEIGHTS = (1, 2, 4)
 # The best settings of the search, by the mean over its seeds: (learning rate, weight).
@@ -160,80 +147,73 @@ BEST = {
     "plain8 alone": (0.4, 4),
     "plain8 distilled": (0.1, 1),
 }
+SEARCHED_ARMS = tuple(BEST)
+
+
+def final_loss(lab: Lab, arm: str, weight: float, **options: Any) -> float:
+    """Training loss of ``"plain4 alone"``, say, at a weight of the labels or of the teacher."""
+    student, how = arm.split()
+    if how == "alone":
+        net = lab.train(weight * CrossEntropy(), student=student, **options)
+    else:
+        net = lab.distil(labels_and_kd(weight), student=student, **options)
+    return lab.loss(net, lab.images)
+
+
+def lower_loss(how: str = "") -> tuple[Effect, ...]:
+    """Say that distilled students have a lower training loss."""
+    label = f"training loss, alone − distilled{how}"
+    return tuple(Effect(f"{label} ({s})", f"{s} alone", f"{s} distilled", NATS) for s in STUDENTS)
 
 
 @claim(
-    "existence",
-    statement="F_small has a good optimum after all: the distilled student, which lies in "
-    "F_small, has a lower *training* loss than training on labels found, in the very loss that it "
-    "minimised.",
-    effects=tuple(
-        Effect(f"training loss, alone − distilled ({s})", f"{s} alone", f"{s} distilled", NATS)
-        for s in STUDENTS
-    ),
+    effects=lower_loss(),
     reason="At the same learning rate the teacher leads to a better minimum of the labels' own "
     "loss. Whether only a teacher can do so is the next claim.",
     settings=USUAL | dict(teacher="res16", weight=1.0),
 )
 def existence(lab: Lab) -> Measured:
-    """Final cross-entropy with the training labels: trained alone, and distilled."""
-    for name in STUDENTS:
-        yield f"{name} alone", lab.training_loss(lab.train(student=name))
-        distilled = lab.distil(labels_and_kd(lab["weight"]), student=name)
-        yield f"{name} distilled", lab.training_loss(distilled)
+    """F_small has a good optimum after all: the distilled student, which lies in F_small, has a
+    lower *training* loss than training on labels found, in the very loss that it minimised.
+    """
+    for arm in SEARCHED_ARMS:
+        yield arm, final_loss(lab, arm, lab["weight"])
 
 
 @claim(
-    "existence-search",
-    statement="Search behind the next claim: labels alone at 4 learning rates × 3 loss weights, "
-    "distilled at 4 learning rates × 3 values of λ (training loss, seeds of their own).",
     reason="Both arms get the best of twelve settings, chosen on the very loss they are judged by.",
     search=True,
     settings=USUAL | dict(teacher="res16"),
 )
 def existence_search(lab: Lab) -> Measured:
-    """Training loss by learning rate and weight, alone and distilled."""
+    """Search behind the next claim: labels alone at 4 learning rates × 3 loss weights, distilled at
+    4 learning rates × 3 values of λ (training loss, seeds of their own).
+    """
     for arm, rate, weight in itertools.product(SEARCHED_ARMS, SEARCHED_RATES, SEARCHED_WEIGHTS):
-        yield f"{arm} rate={rate} weight={weight}", tuned_loss(lab, arm, rate, weight)
-
-
-def tuned_loss(lab: Lab, arm: str, rate: float, weight: float) -> float:
-    """Training loss of ``"plain4 alone"``, say, at a weight of the labels or of the teacher."""
-    student, how = arm.split()
-    if how == "alone":
-        net = lab.train(weight * CrossEntropy(), student=student, learning_rate=rate)
-    else:
-        net = lab.distil(labels_and_kd(weight), student=student, learning_rate=rate)
-    return lab.training_loss(net)
+        loss = final_loss(lab, arm, weight, learning_rate=rate)
+        yield f"{arm} rate={rate} weight={weight}", loss
 
 
 @claim(
-    "existence-control",
-    statement="… and only with a teacher is it found: the distilled student has the lower training "
-    "loss even when both arms may choose the best of twelve settings.",
-    effects=tuple(
-        Effect(
-            f"training loss, alone − distilled, both tuned ({s})",
-            f"{s} alone",
-            f"{s} distilled",
-            NATS,
-        )
-        for s in STUDENTS
-    ),
+    effects=lower_loss(", both tuned"),
     reason="Given a search of their own, labels alone find optima as low: F_small has them, and a "
     "teacher is not the only way there.",
     settings=USUAL | dict(teacher="res16"),
 )
 def existence_control(lab: Lab) -> Measured:
-    """Final training loss of both arms at their best settings."""
+    """… and only with a teacher is it found: the distilled student has the lower training loss even
+    when both arms may choose the best of twelve settings.
+    """
     for arm, (rate, weight) in BEST.items():
-        yield arm, tuned_loss(lab, arm, rate, weight)
+        yield arm, final_loss(lab, arm, weight, learning_rate=rate)
+
+
+def disagreement(logits: Tensor, others: Tensor) -> float:
+    """Share of samples, in percent, on which two predictions differ."""
+    return 100 * (1 - metrics.agreement(logits, others))
 
 
 @claim(
-    "regulariser",
-    statement="The student is constrained to mimic the teacher: distilled students come closer to "
-    "the teacher, and to each other, than students trained alone.",
     effects=tuple(
         Effect(
             f"disagreement {words}, alone − distilled ({s})",
@@ -247,7 +227,9 @@ def existence_control(lab: Lab) -> Measured:
     settings=USUAL | dict(teacher="res16", students=STUDENTS),
 )
 def regulariser(lab: Lab) -> Measured:
-    """Share of test images, in percent, on which two seeds, or student and teacher, differ."""
+    """The student is constrained to mimic the teacher: distilled students come closer to the
+    teacher, and to each other, than students trained alone.
+    """
     taught = lab.predict(lab.teacher)
     for name in lab["students"]:
         for arm, train in (("alone", lab.train), ("distilled", lab.distil)):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from kdcourse import CrossEntropy, LogitKD, fit, logit, metrics, models
+from kdcourse import CrossEntropy, LogitKD, fit, logit, metrics, models, teachers
 from kdcourse.augmentation import Compose, Flip, Noise, PadCrop, crop_flip
 from kdcourse.course.claims.claim import CLAIMS, Bound, Effect, Measured, claims_of
 from kdcourse.course.claims.experiment import (
@@ -20,35 +20,10 @@ from kdcourse.course.claims.experiment import (
     TEMPERATURE,
     USUAL,
     Lab,
-    disagreement,
     labels_and_kd,
-    taught_arms,
 )
 from kdcourse.data import Images, replay
 from kdcourse.objective import Objective
-from kdcourse.teachers import (
-    Ensemble,
-    MomentumTeacher,
-    PatchNet,
-    SelfDistillation,
-    TwoViews,
-    born_again,
-    correct,
-    correct_online,
-    count_nonzero,
-    distill_through,
-    learned_views,
-    majority_vote_accuracy,
-    majority_vote_bounds,
-    mutual_learning,
-    prune,
-    prune_width,
-    quantize,
-    right_votes,
-    self_distill,
-    size_on_disk,
-    spread,
-)
 from kdcourse.teachers.multi_view import batches
 from kdcourse.teachers.mutual import UPDATES
 from kdcourse.tips import Independent
@@ -60,31 +35,28 @@ claim = claims_of(notebook=5)
 
 
 def retrained(lab: Lab, dense: nn.Module, compressed: Mapping[str, nn.Module]) -> Measured:
-    """Accuracy of compressed models as they are, retrained on labels, and taught by the dense one.
+    """Compressed models as they are, retrained on labels, and taught by the dense one.
 
     With the non-zero parameters and the size of each, and of the dense model.
     """
     options = {"epochs": lab["retraining"], "learning_rate": 0.02}
-    yield "dense", lab.accuracy(dense)
+    yield "dense", dense
     yield from cost("dense", dense)
     for name, model in compressed.items():
-        labels, taught = copy.deepcopy(model), copy.deepcopy(model)
-        yield f"{name} untrained", lab.accuracy(model)
-        yield f"{name} labels", lab.accuracy(lab.fit(labels, **options))
-        lab.fit(taught, labels_and_kd(), teacher=dense, **options)
-        yield f"{name} taught", lab.accuracy(taught)
+        taught = copy.deepcopy(model)
+        yield f"{name} untrained", model
+        yield f"{name} labels", lab.fit(model, **options)
+        yield f"{name} taught", lab.fit(taught, labels_and_kd(), teacher=dense, **options)
         yield from cost(name, taught)
 
 
 def cost(name: str, model: nn.Module) -> Measured:
     """Non-zero parameters and kilobytes on disk."""
-    yield f"{name} parameters", count_nonzero(model)
-    yield f"{name} kilobytes", size_on_disk(model) / 1000
+    yield f"{name} parameters", teachers.count_nonzero(model)
+    yield f"{name} kilobytes", teachers.size_on_disk(model) / 1000
 
 
 @claim(
-    "pruned",
-    statement="Use dense models as teachers to retrain pruned models.",
     effects=(
         Effect("test accuracy at 90 % sparsity, taught − labels", "90 % taught", "90 % labels"),
         Effect("test accuracy at 97 % sparsity, taught − labels", "97 % taught", "97 % labels"),
@@ -96,19 +68,17 @@ def cost(name: str, model: nn.Module) -> Measured:
     toy=dict(retraining=1, student="res4"),
 )
 def pruned(lab: Lab) -> Measured:
-    """Test accuracy of pruned models, untrained, retrained on labels, retrained with KD."""
+    """Use dense models as teachers to retrain pruned models."""
     dense = lab.train()
     small = {
-        "90 %": prune(dense, 0.9),
-        "97 %": prune(dense, 0.97),
-        "width": prune_width(dense, lab.images[:2].inputs(), 0.5),
+        "90 %": teachers.prune(dense, 0.9),
+        "97 %": teachers.prune(dense, 0.97),
+        "width": teachers.prune_width(dense, lab.images[:2].inputs(), 0.5),
     }
     return retrained(lab, dense, small)
 
 
 @claim(
-    "quantized",
-    statement="… and quantised ones.",
     effects=(
         Effect("test accuracy at 2-bit weights, taught − labels", "2 bits taught", "2 bits labels"),
     ),
@@ -118,10 +88,10 @@ def pruned(lab: Lab) -> Measured:
     toy=dict(retraining=1, student="res4"),
 )
 def quantized(lab: Lab) -> Measured:
-    """Test accuracy of quantised models, untrained, retrained on labels, retrained with KD."""
+    """… and quantised ones."""
     dense = lab.train()
-    small = {f"{bits} bits": quantize(dense, bits) for bits in (8, 4, 2)}
-    small["90 % and 4 bits"] = quantize(prune(dense, 0.9), 4)
+    small = {f"{bits} bits": teachers.quantize(dense, bits) for bits in (8, 4, 2)}
+    small["90 % and 4 bits"] = teachers.quantize(teachers.prune(dense, 0.9), 4)
     return retrained(lab, dense, small)
 
 
@@ -132,9 +102,6 @@ def shifted(images: Images, contrast: float, noise: float, seed: int) -> Images:
 
 
 @claim(
-    "correction",
-    statement="Teacher correction: if the original training data is unavailable, fine-tuning the "
-    "teacher on the distillation data is desirable.",
     effects=(
         Effect("test accuracy, KD from corrected − from original teacher", "corrected", "original"),
         Effect("test accuracy, KD while the teacher is corrected − original", "online", "original"),
@@ -146,13 +113,15 @@ def shifted(images: Images, contrast: float, noise: float, seed: int) -> Images:
     toy=dict(correction=1),
 )
 def correction(lab: Lab) -> Measured:
-    """Test accuracy on shifted data: teacher, corrected teacher, and their students."""
+    """Teacher correction: if the original training data is unavailable, fine-tuning the teacher on
+    the distillation data is desirable.
+    """
     shift, original = (lab["contrast"], lab["noise"]), lab.teacher
     others = shifted(lab.pool[IMAGES : IMAGES + lab["images"]], *shift, 2 * lab.seed)
     test = shifted(lab.judged, *shift, 2 * lab.seed + 1)
-    corrected = correct(original, others, **lab.options | {"epochs": lab["correction"]})
+    corrected = teachers.correct(original, others, **lab.options | {"epochs": lab["correction"]})
     online, kd = lab.net(), LogitKD(TEMPERATURE)
-    learning, _ = correct_online(original, online, others, kd, **lab.options)
+    learning, _ = teachers.correct_online(original, online, others, kd, **lab.options)
     nets = {
         "teacher": original,
         "corrected teacher": corrected,
@@ -183,9 +152,6 @@ def urn(votes: tuple[bool, ...], accuracy: float, correlation: float) -> float:
 
 
 @claim(
-    "vote",
-    statement="Brain teaser: three binary classifiers with 70 % accuracy; their majority vote has "
-    "78.4 % (B) if they are independent, and may have all of 55, 70, 78.4 and 100 % (E).",
     bounds=(
         Bound("three voters of 0.7: formula and 0.784", "three", 1e-12),
         Bound("formula and the sum over all votes, 1 to 8 voters", "enumeration", 1e-12),
@@ -196,11 +162,13 @@ def urn(votes: tuple[bool, ...], accuracy: float, correlation: float) -> float:
     reason="Analytic. The question does not say how the errors hang together, and that decides.",
 )
 def vote(lab: Lab) -> Measured:
-    """Deviations of the formula from enumeration, for an accuracy and a correlation drawn."""
+    """Brain teaser: three binary classifiers with 70 % accuracy; their majority vote has 78.4 % (B)
+    if they are independent, and may have all of 55, 70, 78.4 and 100 % (E).
+    """
     draw = np.random.default_rng(lab.seed)
     p, rho = float(draw.uniform(0.05, 0.95)), float(draw.uniform(0.05, 0.95))
     cases = list(itertools.product(range(1, 9), (0.0, rho)))
-    formula = lab.note([majority_vote_accuracy(p, voters, r) for voters, r in cases])
+    formula = lab.note([teachers.majority_vote_accuracy(p, voters, r) for voters, r in cases])
     summed = []
     for voters, r in cases:
         won = 0.0
@@ -208,12 +176,12 @@ def vote(lab: Lab) -> Measured:
             worth = 1.0 if 2 * sum(ballot) > voters else 0.5 * (2 * sum(ballot) == voters)
             won += worth * urn(ballot, p, r)
         summed.append(won)
-    both_right = right_votes(p, 2, rho)[2]
-    low, high = majority_vote_bounds(0.7, 3)
-    yield "three", abs(majority_vote_accuracy(0.7, 3) - 0.784)
+    both_right = teachers.right_votes(p, 2, rho)[2]
+    low, high = teachers.majority_vote_bounds(0.7, 3)
+    yield "three", abs(teachers.majority_vote_accuracy(0.7, 3) - 0.784)
     yield "enumeration", max(abs(a - b) for a, b in zip(summed, formula, strict=True))
     yield "correlation", float(abs((both_right - p**2) / (p * (1 - p)) - rho))
-    yield "identical", abs(majority_vote_accuracy(p, 7, 1.0) - p)
+    yield "identical", abs(teachers.majority_vote_accuracy(p, 7, 1.0) - p)
     yield "bounds", max(abs(low - 0.55), abs(high - 1))
 
 
@@ -250,9 +218,6 @@ def cast(lab: Lab, own: bool) -> np.ndarray:
 
 
 @claim(
-    "vote-nets",
-    statement="… and nets of about 70 % accuracy do gain by a vote, but not what independent "
-    "voters would.",
     effects=(
         Effect("accuracy, vote of three − one net", "three", "one"),
         Effect("accuracy, three independent voters − vote of three nets", "independent", "three"),
@@ -268,7 +233,9 @@ def cast(lab: Lab, own: bool) -> np.ndarray:
     toy=dict(images=10),
 )
 def vote_nets(lab: Lab) -> Measured:
-    """Accuracy of nets, of their votes by three and nine, and what the formula says of them."""
+    """… and nets of about 70 % accuracy do gain by a vote, but not what independent voters
+    would.
+    """
     voters = lab["voters"]
     for start, own in (("", False), ("own ", True)):
         right = cast(lab, own)
@@ -281,10 +248,10 @@ def vote_nets(lab: Lab) -> Measured:
             "one": p,
             "three": float(np.mean(triples)),
             "nine": float((2 * right.sum(axis=0) > voters).mean()),
-            "independent": majority_vote_accuracy(p, 3),
-            "independent nine": majority_vote_accuracy(p, voters),
-            "urn": majority_vote_accuracy(p, 3, rho),
-            "urn nine": majority_vote_accuracy(p, voters, rho),
+            "independent": teachers.majority_vote_accuracy(p, 3),
+            "independent nine": teachers.majority_vote_accuracy(p, voters),
+            "urn": teachers.majority_vote_accuracy(p, 3, rho),
+            "urn nine": teachers.majority_vote_accuracy(p, voters, rho),
         }
         for name, share in shares.items():
             yield f"{start}{name}", 100 * share
@@ -297,9 +264,6 @@ def several(lab: Lab) -> list[nn.Module]:
 
 
 @claim(
-    "ensemble",
-    statement="Predictions of several weak models, averaged or voted on, make a better model, and "
-    "a teacher.",
     effects=(
         Effect("test accuracy, averaged probabilities − one member", "probabilities", "member"),
         Effect("test accuracy, averaged logits − one member", "logits", "member"),
@@ -310,17 +274,17 @@ def several(lab: Lab) -> list[nn.Module]:
     settings=USUAL | dict(student="res8", members=3),
 )
 def ensemble(lab: Lab) -> Measured:
-    """Test accuracy of members, of their ensembles, and of students of these."""
+    """Predictions of several weak models, averaged or voted on, make a better model, and a
+    teacher.
+    """
     nets = several(lab)
     yield "member", sum(lab.accuracy(net) for net in nets) / len(nets)
     for combine in ("probabilities", "logits", "vote"):
-        yield combine, lab.accuracy(Ensemble(nets, combine))
-    yield from taught_arms(lab, {"taught": Ensemble(nets), "taught by one": nets[0]}, lab.images)
+        yield combine, teachers.Ensemble(nets, combine)
+    yield from lab.taught({"taught": teachers.Ensemble(nets), "taught by one": nets[0]})
 
 
 @claim(
-    "vote-teacher",
-    statement="… and even one that shows nothing but its votes.",
     effects=(
         Effect("test accuracy of res8, from the votes − alone", "votes", "alone"),
         Effect("test accuracy of res8, from averages − from the votes", "averages", "votes"),
@@ -330,18 +294,16 @@ def ensemble(lab: Lab) -> Measured:
     settings=USUAL | dict(student="res8", members=3),
 )
 def vote_teacher(lab: Lab) -> Measured:
-    """Test accuracy of students of the votes, and of the averages, of one ensemble."""
+    """… and even one that shows nothing but its votes."""
     nets = several(lab)
-    teachers = {"votes": Ensemble(nets, "vote"), "averages": Ensemble(nets)}
-    return taught_arms(lab, teachers, lab.images)
+    votes, averages = teachers.Ensemble(nets, "vote"), teachers.Ensemble(nets)
+    return lab.taught({"votes": votes, "averages": averages})
 
 
 # --- the momentum teacher where there are no labels
 
 
 @claim(
-    "self-supervised",
-    statement="The momentum teacher is applied together with noise for self-supervised learning.",
     effects=(
         Effect("5-NN accuracy, self-supervised − random weights", "self-supervised", "random"),
         Effect("what a prediction tells, % of log K, both − no centring", "told", "uncentred told"),
@@ -355,7 +317,7 @@ def vote_teacher(lab: Lab) -> Measured:
     settings=dict(images=IMAGES, epochs=20, student="res8"),
 )
 def self_supervised(lab: Lab) -> Measured:
-    """Neighbours' accuracy of features by DINO, also without its safeguards, random, supervised."""
+    """The momentum teacher is applied together with noise for self-supervised learning."""
     yield "random", lab.neighbours(lab.net(), 5)
     yield "supervised", lab.neighbours(lab.train(), 5)
     arms: dict[str, dict[str, Any]] = {
@@ -364,9 +326,11 @@ def self_supervised(lab: Lab) -> Measured:
         "unsharpened ": {"centre_momentum": 0.5, "teacher_temperature": 0.1},
     }
     for name, settings in arms.items():
-        dist = SelfDistillation(**settings)
-        net = self_distill(lab.net(), lab.images, augment=crop_flip(), dist=dist, **lab.options)
-        said = spread(dist.sharpened(lab.predict(net)))
+        dist = teachers.SelfDistillation(**settings)
+        net = teachers.self_distill(
+            lab.net(), lab.images, augment=crop_flip(), dist=dist, **lab.options
+        )
+        said = teachers.spread(dist.sharpened(lab.predict(net)))
         yield f"{name}self-supervised", lab.neighbours(net, 5)
         yield f"{name}told", 100 * said.share
 
@@ -378,9 +342,6 @@ SIZES = ("res4", "res8", "res16", "res32", "res48")
 
 
 @claim(
-    "too-large",
-    statement="If the teacher is too large, KD does not work well: the regulariser is too strong "
-    "for the small model to fit.",
     effects=(
         Effect("student's test accuracy, from res16 − from res48", "res16", "res48"),
         Effect(
@@ -396,8 +357,10 @@ SIZES = ("res4", "res8", "res16", "res32", "res48")
     toy=dict(sizes=("res16", "res48"), early=1),
 )
 def too_large(lab: Lab) -> Measured:
-    """Accuracy of teachers by size, of their students, and how far these are from them."""
-    yield "alone", lab.accuracy(lab.train())
+    """If the teacher is too large, KD does not work well: the regulariser is too strong for the
+    small model to fit.
+    """
+    yield "alone", lab.train()
     arms = {size: (size, lab["epochs"]) for size in lab["sizes"]}
     largest = lab["sizes"][-1]
     arms[f"{largest} early"] = largest, lab["early"]  # stopped early: the rival explanation
@@ -408,13 +371,11 @@ def too_large(lab: Lab) -> Measured:
         theirs, own = lab.predict(teacher), lab.predict(taught)
         yield name, 100 * metrics.share_correct(own, target)
         yield f"{name} teacher", 100 * metrics.share_correct(theirs, target)
-        yield f"{name} disagreement", disagreement(own, theirs)
+        yield f"{name} disagreement", 100 * (1 - metrics.agreement(own, theirs))
         yield f"{name} distance", float(logit.kd_loss(own, theirs, TEMPERATURE, scale=False))
 
 
 @claim(
-    "assistant",
-    statement="A teacher assistant of intermediate size bridges the gap: teacher → TA → student.",
     effects=(
         Effect("test accuracy, res32 → res8 → plain2 − res32 → plain2", "one", "direct"),
         Effect("test accuracy, res32 → res16 → res8 → plain2 − direct", "two", "direct"),
@@ -427,20 +388,22 @@ def too_large(lab: Lab) -> Measured:
     toy=dict(teacher_name="res8", chain=("res4", "plain4")),
 )
 def assistant(lab: Lab) -> Measured:
-    """Test accuracy of a student taught directly, through one assistant and through two."""
+    """A teacher assistant of intermediate size bridges the gap: teacher → TA → student."""
     chain = lab["chain"]
     teacher = lab.train(student=lab["teacher_name"], seed=100 + lab.seed)
-    yield "alone", lab.accuracy(lab.train())
-    yield "teacher", lab.accuracy(teacher)
+    yield "alone", lab.train()
+    yield "teacher", teacher
     for name, sizes in (("direct", ()), ("one", chain[1:]), ("two", chain)):
-        assistants = [lab.net(size, 200 + lab.seed) for size in sizes]
+        assistants = [lab.net(200 + lab.seed, size) for size in sizes]
         student = lab.net()
-        distill_through(teacher, assistants, student, lab.images, labels_and_kd(), **lab.options)
-        yield name, lab.accuracy(student)
+        teachers.distill_through(
+            teacher, assistants, student, lab.images, labels_and_kd(), **lab.options
+        )
+        yield name, student
         if assistants:
-            yield f"{name} assistant", lab.accuracy(assistants[-1])
+            yield f"{name} assistant", assistants[-1]
     untaught = lab.train(student=chain[1], seed=200 + lab.seed)
-    yield "untaught", lab.accuracy(lab.distil(teacher=untaught))
+    yield "untaught", lab.distil(teacher=untaught)
 
 
 # --- the momentum teacher with noise, where labels are few
@@ -469,7 +432,7 @@ def consistent(lab: Lab, start: nn.Module, weight: float) -> nn.Module:
     for _ in range(len(lab.images) // (4 * len(few))):
         mixed = mixed + few
     student = copy.deepcopy(start)
-    average = MomentumTeacher(student, 0.99)
+    average = teachers.MomentumTeacher(student, 0.99)
     objective = CrossEntropy() + weight * LogitKD(1.0)
     views = Independent(NOISE)
     lab.fit(student, objective, mixed, teacher=average, views=views, learning_rate=0.03)
@@ -477,27 +440,23 @@ def consistent(lab: Lab, start: nn.Module, weight: float) -> nn.Module:
 
 
 @claim(
-    "mean-teacher-search",
-    statement="How long on labels alone, and which λ for Mean Teacher? Validation accuracy of res8 "
-    "with 100 labels (seeds of their own).",
     reason="The search behind the next claim.",
     search=True,
     settings=USUAL | dict(longest=600, labels=LABELS, student="res8"),
     toy=dict(images=128, labels=10, longest=1),
 )
 def mean_teacher_search(lab: Lab) -> Measured:
-    """Validation accuracy by epochs of labels alone, and by weight of the consistency after 300."""
+    """How long on labels alone, and which λ for Mean Teacher? Validation accuracy of res8 with 100
+    labels (seeds of their own).
+    """
     alone = {n: by_labels(lab, min(n, lab["longest"])) for n in (150, 300, 450, 600)}
     for epochs, net in alone.items():
-        yield f"labels epochs={epochs}", lab.accuracy(net)
+        yield f"labels epochs={epochs}", net
     for weight in (1, 3, 10):
-        yield f"average lambda={weight}", lab.accuracy(consistent(lab, alone[300], weight))
+        yield f"average lambda={weight}", consistent(lab, alone[300], weight)
 
 
 @claim(
-    "mean-teacher",
-    statement="… applied together with noise: where labels are few, agreeing with one's average "
-    "under other noise makes use of images without labels (Mean Teacher).",
     effects=(
         Effect("test accuracy with 100 labels, average − labels alone", "average", "labels"),
         Effect("test accuracy with 100 labels, average − labels as long", "average", "longer"),
@@ -508,26 +467,27 @@ def mean_teacher_search(lab: Lab) -> Measured:
     toy=dict(images=128, labels=10, before=1, longer=1),
 )
 def mean_teacher(lab: Lab) -> Measured:
-    """Test accuracy with few labels: these alone, as many steps of them, and with consistency."""
+    """… applied together with noise: where labels are few, agreeing with one's average under other
+    noise makes use of images without labels (Mean Teacher).
+    """
     start = by_labels(lab, lab["before"])
-    yield "labels", lab.accuracy(start)
-    yield "longer", lab.accuracy(by_labels(lab, lab["longer"]))
-    yield "average", lab.accuracy(consistent(lab, start, lab["weight"]))
+    yield "labels", start
+    yield "longer", by_labels(lab, lab["longer"])
+    yield "average", consistent(lab, start, lab["weight"])
 
 
 # --- online: mutual learning, and the momentum teacher
 
 
 @claim(
-    "mutual-search",
-    statement="How much do updates, τ and λ matter in mutual learning? Mean validation accuracy of "
-    "two res8 (seeds of their own).",
     reason="The next claim keeps the paper's τ = 1 and λ = 1 all the same.",
     search=True,
     settings=USUAL | dict(student="res8"),
 )
 def mutual_search(lab: Lab) -> Measured:
-    """Mean validation accuracy of two loners, and of two peers by updates, τ and λ."""
+    """How much do updates, τ and λ matter in mutual learning? Mean validation accuracy of two res8
+    (seeds of their own).
+    """
     yield "alone", loners(lab)
     for updates in UPDATES:
         for temperature, weight in ((1, 1), (1, 3), (4, 1), (4, 3)):
@@ -548,14 +508,11 @@ def loners(lab: Lab) -> float:
 def peers(lab: Lab, objective: Objective, updates: str) -> float:
     """Mean accuracy of two students that learn from each other, and from the loners' batches."""
     students, options = two(lab), lab.options | {"seed": 10 * lab.seed, "updates": updates}
-    mutual_learning(students, lab.images, objective, **options)
+    teachers.mutual_learning(students, lab.images, objective, **options)
     return sum(lab.accuracy(peer) for peer in students) / 2
 
 
 @claim(
-    "mutual",
-    statement="Two students that distil from each other beat two that learn alone; no pretrained "
-    "teacher is required.",
     effects=(
         Effect("test accuracy of two res8, mutual − alone", "alternating", "alone"),
         Effect("test accuracy of two res8, updated at once − alone", "simultaneous", "alone"),
@@ -565,15 +522,15 @@ def peers(lab: Lab, objective: Objective, updates: str) -> float:
     settings=USUAL | dict(student="res8"),
 )
 def mutual(lab: Lab) -> Measured:
-    """Mean test accuracy of loners and of peers, updated in turn and at once."""
+    """Two students that distil from each other beat two that learn alone; no pretrained teacher is
+    required.
+    """
     yield "alone", loners(lab)
     for updates in UPDATES:
         yield updates, peers(lab, CrossEntropy() + LogitKD(1.0), updates)
 
 
 @claim(
-    "momentum",
-    statement="The exponential moving average of the student generalises better than the student.",
     effects=(
         Effect("test accuracy at constant learning rate, average − student", "average", "student"),
     ),
@@ -582,13 +539,13 @@ def mutual(lab: Lab) -> Measured:
     settings=dict(images=IMAGES, epochs=10, student="res8", learning_rate=0.05, decay=0.98),
 )
 def momentum(lab: Lab) -> Measured:
-    """Test accuracy of a student and of its average, at a constant and at a falling rate."""
+    """The exponential moving average of the student generalises better than the student."""
     for suffix, schedule in (("", constant), (" falling", None)):
         student = lab.net()
-        average = MomentumTeacher(student, lab["decay"])
+        average = teachers.MomentumTeacher(student, lab["decay"])
         lab.fit(student, teacher=average, scheduler=schedule)
-        yield f"student{suffix}", lab.accuracy(student)
-        yield f"average{suffix}", lab.accuracy(average)
+        yield f"student{suffix}", student
+        yield f"average{suffix}", average
 
 
 # --- teachers of the student's own size: two views, born again
@@ -600,9 +557,9 @@ def patch_net(
     epochs: int,
     objective: Objective | None = None,
     teacher: nn.Module | None = None,
-) -> PatchNet:
+) -> teachers.PatchNet:
     """Train a net on two-view samples by plain SGD."""
-    net = PatchNet(seed=seed)
+    net = teachers.PatchNet(seed=seed)
     fit(
         net,
         samples,
@@ -618,9 +575,6 @@ def patch_net(
 
 
 @claim(
-    "multi-view",
-    statement="Different seeds capture different views of the data (headlight, window); after "
-    "distillation, the student sees both.",
     effects=(
         Effect("accuracy on one view, self-distilled − alone", "self", "alone"),
         Effect("accuracy on one view, from the ensemble − self-distilled", "from ensemble", "self"),
@@ -642,13 +596,15 @@ def patch_net(
     toy=dict(samples=100, epochs=2, members=2),
 )
 def multi_view(lab: Lab) -> Measured:
-    """Accuracy on single views of nets alone, distilled from one net, and from an ensemble."""
-    data = TwoViews(seed=lab.seed)
+    """Different seeds capture different views of the data (headlight, window); after distillation,
+    the student sees both.
+    """
+    data = teachers.TwoViews(seed=lab.seed)
     inputs, target = data.draw(lab["samples"])
     samples, epochs, members = batches(inputs, target), lab["epochs"], lab["members"]
     first = 100 * lab.seed
     alone: list[nn.Module] = [patch_net(first + m, samples, epochs) for m in range(members)]
-    together = Ensemble(alone, combine="logits")
+    together = teachers.Ensemble(alone, combine="logits")
     kd = CrossEntropy() + LogitKD(TEMPERATURE)
     arms: dict[str, list[nn.Module]] = {
         "alone": alone,
@@ -659,16 +615,13 @@ def multi_view(lab: Lab) -> Measured:
     for name, nets in arms.items():
         for net in nets:
             lab.predict(net, inputs)
-        learned = [learned_views(net, data) for net in nets]
+        learned = [teachers.learned_views(net, data) for net in nets]
         both = [(views > 0.5).all(dim=1).float().mean() for views in learned]
         yield name, sum(100 * float(views.mean()) for views in learned) / len(nets)
         yield f"{name} both views", sum(100 * float(share) for share in both) / len(nets)
 
 
 @claim(
-    "born-again",
-    statement="Self-distillation: f₁ → f₂ → … → f_k improves on f₁, and the ensemble of f₁, …, f_k "
-    "improves on both.",
     effects=(
         Effect("test accuracy, f₂ − f₁", "f2", "f1"),
         Effect("test accuracy, f₄ − f₁", "f4", "f1"),
@@ -677,19 +630,17 @@ def multi_view(lab: Lab) -> Measured:
     reason="res8, the teacher's outputs only (τ = 1): no label is seen after the first generation.",
     settings=USUAL | dict(student="res8", generations=4),
 )
-def born_again_generations(lab: Lab) -> Measured:
-    """Test accuracy of every generation, of their ensemble, and of as many independent nets."""
+def born_again(lab: Lab) -> Measured:
+    """Self-distillation: f₁ → f₂ → … → f_k improves on f₁, and the ensemble of f₁, …, f_k improves
+    on both.
+    """
     start, count = 10 * lab.seed, lab["generations"]
-
-    def make(seed: int) -> nn.Module:
-        return lab.net(seed=seed)
-
-    options = lab.options | {"seed": start}
-    family = born_again(make, lab.images, generations=count, **options)
+    options = lab.options | {"seed": start, "generations": count}
+    family = teachers.born_again(lab.net, lab.images, **options)
     for number, net in enumerate(family, start=1):
-        yield f"f{number}", lab.accuracy(net)
-    yield "ensemble", lab.accuracy(Ensemble(family))
+        yield f"f{number}", net
+    yield "ensemble", teachers.Ensemble(family)
     others = [lab.train(seed=start + n) for n in range(1, count)]
-    yield "independent ensemble", lab.accuracy(Ensemble([family[0], *others]))
+    yield "independent ensemble", teachers.Ensemble([family[0], *others])
     labels = lab.distil(CrossEntropy() + LogitKD(1.0), family[0], seed=start + 1)
-    yield "f2 with labels", lab.accuracy(labels)
+    yield "f2 with labels", labels

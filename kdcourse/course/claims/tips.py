@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-from torch import nn
-
 from kdcourse import LogitKD
 from kdcourse.augmentation import crop_flip, pad_crop_flip
 from kdcourse.course.claims.claim import Effect, Measured, claims_of
@@ -25,26 +23,14 @@ DESIGNS: dict[str, Callable[[Augmentation], Views]] = {
 PATIENCE = (30, 120, 480)  # epochs
 
 
-def labelled(lab: Lab, augment: Augmentation, epochs: int) -> float:
-    """Test accuracy of a student on labels alone."""
-    return lab.accuracy(lab.train(augment=augment, epochs=epochs))
-
-
 def patient(lab: Lab, views: Views, epochs: tuple[int, ...]) -> list[float]:
     """Test accuracy of a student by its epochs, taught on these views and without labels."""
     lessons = CachedLessons(lab.teacher, lab.images, views=views, epochs=max(epochs), seed=lab.seed)
-
-    def taught(budget: int) -> nn.Module:
-        kd = LogitKD(TEMPERATURE)
-        return lab.distil(kd, lessons.teacher, images=lessons, epochs=budget)
-
-    return [lab.accuracy(taught(budget)) for budget in epochs]
+    kd, teacher = LogitKD(TEMPERATURE), lessons.teacher
+    return [lab.accuracy(lab.distil(kd, teacher, images=lessons, epochs=n)) for n in epochs]
 
 
 @claim(
-    "views",
-    statement="It is essential that teacher and student look at the same views of the data, i.e., "
-    "the same augmented version.",
     effects=(
         Effect(
             "test accuracy with crops, consistent − independent",
@@ -62,17 +48,17 @@ def patient(lab: Lab, views: Views, epochs: tuple[int, ...]) -> list[float]:
     toy=dict(images=64),
 )
 def views(lab: Lab) -> Measured:
-    """Test accuracy by design, for a strong and for a mild augmentation."""
+    """It is essential that teacher and student look at the same views of the data, i.e., the same
+    augmented version.
+    """
     for strength, augment in AUGMENTATIONS.items():
-        yield f"labels {strength}", labelled(lab, augment, lab["epochs"])
+        yield f"labels {strength}", lab.train(augment=augment)
         for name, design in DESIGNS.items():
             (score,) = patient(lab, design(augment), (lab["epochs"],))
             yield f"{name} {strength}", score
 
 
 @claim(
-    "patience",
-    statement="It often takes very long to attain the full benefit of distillation.",
     effects=(
         Effect("growth from 30 to 480 epochs, consistent − labels", "consistent", "labels"),
         Effect("growth from 30 to 480 epochs, function matching − labels", "matching", "labels"),
@@ -95,10 +81,10 @@ def views(lab: Lab) -> Measured:
     toy=dict(images=64, epochs=(1, 2, 3)),
 )
 def patience(lab: Lab) -> Measured:
-    """Test accuracy by design and epochs, with one-cycle schedules of these lengths."""
+    """It often takes very long to attain the full benefit of distillation."""
     epochs = lab["epochs"]
     arms = {name: patient(lab, design(CROPS), epochs) for name, design in DESIGNS.items()}
-    arms["labels"] = [labelled(lab, CROPS, n) for n in epochs]
+    arms["labels"] = [lab.accuracy(lab.train(augment=CROPS, epochs=n)) for n in epochs]
     for name, scores in arms.items():
         for budget, score in zip(PATIENCE, scores, strict=True):
             yield f"{name} {budget}", score
