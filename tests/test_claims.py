@@ -152,14 +152,16 @@ def test_ids_are_unique(registry):
 
 
 def test_the_experiment_names_the_claim_and_its_docstring_is_the_statement(registry):
-    @claims_of(notebook=3)(reason="Why not?")
+    parts = Effect("one", "a"), Bound("zero", "off", 0.0), Effect("two", "b")
+
+    @claims_of(notebook=3)(*parts, reason="Why not?")
     def so_it_is(lab):
         """It is so,
         and so it stays.
         """
 
-    expected = Claim("so-it-is", "It is so, and so it stays.", 3, so_it_is, reason="Why not?")
-    assert registry == {"so-it-is": expected}
+    said = "It is so, and so it stays.", 3, so_it_is, parts[::2], parts[1:2], "Why not?"
+    assert registry == {"so-it-is": Claim("so-it-is", *said)}
 
 
 # The fast ones, with every kind of randomness: data, order, initial weights, scrambled teachers.
@@ -644,13 +646,13 @@ def calls(registry):
 
     claim = claims_of(notebook=1)
 
-    @claim(effects=(Effect("value", "value"),))
+    @claim(Effect("value", "value"))
     def up(lab):
         """Up."""
         noted(calls, lab)
         yield "value", lab.seed + 0.25
 
-    @claim(bounds=(Bound("zero", "off", 0.0),))
+    @claim(Bound("zero", "off", 0.0))
     def flat(lab):
         """Flat."""
         noted(calls, lab)

@@ -82,7 +82,7 @@ class Claim:
         bounds: what should be equal, for an exact claim.
         reason: a sentence on why the verdict is what it is.
         settings: what a measurement depends on beside the seed.
-        toy: the settings that differ in a small run, beside images and epochs.
+        toy: the settings that differ in a small run; it has few images and epochs anyway.
         search: whether it chooses settings: on validation data, with seeds of its own.
     """
 
@@ -154,15 +154,20 @@ def shown_in(number: int) -> list[str]:
 def claims_of(notebook: int) -> Callable[..., Callable]:
     """Return the decorator that registers an experiment as a claim of a notebook (:class:`Claim`).
 
-    The name of the experiment is the claim's id, and its docstring the statement.
+    The name of the experiment is the claim's id, and its docstring the statement. Effects and
+    bounds come first, the other attributes by name.
     """
 
-    def claim(**attributes: Any) -> Callable:
+    def claim(*parts: Effect | Bound, **attributes: Any) -> Callable:
+        effects = tuple(part for part in parts if isinstance(part, Effect))
+        bounds = tuple(part for part in parts if isinstance(part, Bound))
+
         def register(measure: Any) -> Any:
-            id, statement = measure.__name__.replace("_", "-"), " ".join(measure.__doc__.split())
+            id = measure.__name__.replace("_", "-")
+            statement = " ".join(measure.__doc__.split())
             if id in CLAIMS:
                 raise ValueError(f"two claims are named {id!r}")
-            CLAIMS[id] = Claim(id, statement, notebook, measure, **attributes)
+            CLAIMS[id] = Claim(id, statement, notebook, measure, effects, bounds, **attributes)
             return measure
 
         return register

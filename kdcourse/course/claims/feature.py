@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kdcourse import CrossEntropy, LogitKD, feature, fit_in_stages, relational
 from kdcourse.course.claims.claim import Effect, Measured, claims_of
-from kdcourse.course.claims.experiment import IMAGES, TEMPERATURE, USUAL, Lab, labels_and_kd
+from kdcourse.course.claims.experiment import TEMPERATURE, USUAL, Lab, labels_and_kd
 from kdcourse.data import Images
 from kdcourse.metrics import evaluation_mode
 from kdcourse.models import capture
@@ -38,6 +38,12 @@ def dist(family: str) -> Objective:
 def by_family(lab: Lab, family: str, weight: float) -> nn.Module:
     """Train a student by ``CE + λ · dist``, with one family's dist."""
     return lab.distil(CrossEntropy() + weight * dist(family))
+
+
+def closer(what: str, family: str, name: str) -> Effect:
+    """Say that a student taught by a family is closer to its teacher than one trained alone."""
+    label = f"{what} with the teacher's, taught − alone"
+    return Effect(label, f"{family} {name}", f"alone {name}", unit="")
 
 
 def attention_maps(net: nn.Module, images: Images) -> list[Tensor]:
@@ -72,10 +78,6 @@ def alone_and_taught(
         yield f"{arm} {what}", float(torch.stack(cosines).mean())
 
 
-SEARCHED_LAYERS = {"all stages": STAGES, "stages 2, 3": STAGES[1:], "stage 3": STAGES[2:]}
-SEARCHED_WEIGHTS = (0.3, 1, 3)
-
-
 @claim(
     reason="The search behind the next claim.",
     search=True,
@@ -86,22 +88,16 @@ def attention_search(lab: Lab) -> Measured:
     their own).
     """
     yield "alone", lab.train()
-    for name, layers in SEARCHED_LAYERS.items():
-        for weight in SEARCHED_WEIGHTS:
+    searched = {"all stages": STAGES, "stages 2, 3": STAGES[1:], "stage 3": STAGES[2:]}
+    for name, layers in searched.items():
+        for weight in (0.3, 1, 3):
             objective = CrossEntropy() + weight * feature.AttentionTransfer(layers)
             yield f"{name} {weight}", lab.distil(objective)
 
 
 @claim(
-    effects=(
-        Effect(
-            "cosine of attention maps with the teacher's, taught − alone",
-            "attention maps",
-            "alone maps",
-            unit="",
-        ),
-        Effect("test accuracy, attention − alone", "attention", "alone"),
-    ),
+    closer("cosine of attention maps", "attention", "maps"),
+    Effect("test accuracy, attention − alone", "attention", "alone"),
     reason="Maps of three stages, the lecture's norm: the best of the search. The gain is small "
     "against the spread of seeds, so it takes more than ten of them to see it.",
     settings=USUAL | dict(student="res8", teacher="res16", weight=WEIGHTS["attention"]),
@@ -112,7 +108,7 @@ def attention(lab: Lab) -> Measured:
 
 
 @claim(
-    effects=(Effect("test accuracy, labels + hint − alone", "hint", "alone"),),
+    Effect("test accuracy, labels + hint − alone", "hint", "alone"),
     reason="The middle stage, 16 channels projected to the teacher's 32, trained jointly.",
     settings=USUAL | dict(student="res8", teacher="res16", weight=WEIGHTS["hint"]),
 )
@@ -123,14 +119,10 @@ def hint(lab: Lab) -> Measured:
 
 
 @claim(
-    effects=(
-        Effect("test accuracy, two stages − joint (labels)", "stages", "joint"),
-        Effect("test accuracy, two stages − joint (labels + KD)", "stages KD", "joint KD"),
-    ),
+    Effect("test accuracy, two stages − joint (labels)", "stages", "joint"),
+    Effect("test accuracy, two stages − joint (labels + KD)", "stages KD", "joint KD"),
     reason="15 epochs in every arm: 15 jointly, or 5 of the hint and 10 of the rest.",
-    settings=dict(
-        images=IMAGES, epochs=(5, 10), student="res8", teacher="res16", weight=WEIGHTS["hint"]
-    ),
+    settings=USUAL | dict(epochs=(5, 10), student="res8", teacher="res16", weight=WEIGHTS["hint"]),
     toy=dict(epochs=(1, 1)),
 )
 def hint_stages(lab: Lab) -> Measured:
@@ -146,15 +138,8 @@ def hint_stages(lab: Lab) -> Measured:
 
 
 @claim(
-    effects=(
-        Effect(
-            "cosine of input gradients with the teacher's, taught − alone",
-            "saliency gradients",
-            "alone gradients",
-            unit="",
-        ),
-        Effect("test accuracy, saliency − alone", "saliency", "alone"),
-    ),
+    closer("cosine of input gradients", "saliency", "gradients"),
+    Effect("test accuracy, saliency − alone", "saliency", "alone"),
     reason="Gradients of the true class's log-probability, compared on 500 test images.",
     settings=USUAL | dict(student="res8", teacher="res16", weight=WEIGHTS["saliency"]),
 )

@@ -8,7 +8,7 @@ from torch import nn
 from kdcourse import CrossEntropy, DecoupledKD, LogitKD, StandardizedKD
 from kdcourse.augmentation import crop_flip
 from kdcourse.course.claims.claim import Effect, Measured, claims_of
-from kdcourse.course.claims.experiment import IMAGES, TEMPERATURE, USUAL, Lab
+from kdcourse.course.claims.experiment import TEMPERATURE, USUAL, Lab
 from kdcourse.data import replay
 from kdcourse.further import SEED, GeneratedImages, Generator
 from kdcourse.objective import Objective
@@ -22,31 +22,28 @@ BATCH = 128
 
 
 @claim(
-    effects=(
-        Effect("5-NN accuracy of res8, taught − self-supervised", "taught", "self-supervised"),
-        Effect("5-NN accuracy of res8, taught − random weights", "taught", "random"),
-    ),
+    Effect("5-NN accuracy of res8, taught − self-supervised", "taught", "self-supervised"),
+    Effect("5-NN accuracy of res8, taught − random weights", "taught", "random"),
     reason="SEED, 4,000 images for 20 epochs. The student comes out as good as its teacher, res16, "
     "which learned from 10,000 images for 60 epochs.",
-    settings=dict(images=IMAGES, epochs=20, rate=0.003, student="res8", teacher="res16-unlabelled"),
+    settings=USUAL | dict(epochs=20, rate=0.003, student="res8", teacher="res16-unlabelled"),
 )
 def seed(lab: Lab) -> Measured:
     """Distilling self-supervised models: a small model gets better features from a large
     self-supervised one than from self-supervised learning of its own.
     """
-    taught = lab.distil(
-        SEED(),
-        images=lab.images.unlabelled(),
-        views=Consistent(CROPS),
-        batch_size=64,
-        learning_rate=lab["rate"],
-        optimizer=lambda weights: torch.optim.AdamW(weights, weight_decay=1e-4),
-    )
     random = lab.net()
     nets = {
         "random": random,
         "self-supervised": self_distill(random, lab.images, augment=CROPS, **lab.options),
-        "taught": taught,
+        "taught": lab.distil(
+            SEED(),
+            images=lab.images.unlabelled(),
+            views=Consistent(CROPS),
+            batch_size=64,
+            learning_rate=lab["rate"],
+            optimizer=lambda weights: torch.optim.AdamW(weights, weight_decay=1e-4),
+        ),
         "teacher": lab.teacher,
     }
     for name, net in nets.items():
@@ -68,23 +65,15 @@ def generated(lab: Lab, statistics: float) -> GeneratedImages:
 
 
 @claim(
-    effects=(
-        Effect("test accuracy, from generated images − chance", "generated", "chance"),
-        Effect("test accuracy, from generated images − from noise", "generated", "noise"),
-        Effect("test accuracy, with the statistics of batch norm − without", "generated", "plain"),
-        Effect("test accuracy, from real images − from generated images", "real", "generated"),
-    ),
+    Effect("test accuracy, from generated images − chance", "generated", "chance"),
+    Effect("test accuracy, from generated images − from noise", "generated", "noise"),
+    Effect("test accuracy, with the statistics of batch norm − without", "generated", "plain"),
+    Effect("test accuracy, from real images − from generated images", "real", "generated"),
     reason="res8 from res16, without a label, as many steps in every arm. Without the statistics "
     "of batch norm generated images are worth half as much; against 4,000 real ones 15 points are "
     "missing.",
-    settings=dict(
-        images=IMAGES,
-        epochs=12,
-        steps=50,
-        statistics=30.0,
-        student="res8",
-        teacher="res16-augmented",
-    ),
+    settings=USUAL
+    | dict(epochs=12, steps=50, statistics=30.0, student="res8", teacher="res16-augmented"),
     toy=dict(steps=2),
 )
 def data_free(lab: Lab) -> Measured:
@@ -104,8 +93,7 @@ def data_free(lab: Lab) -> Measured:
         # As many steps for each: an epoch of the images has fewer.
         whole = -(-len(real) // BATCH) if name == "real" else steps
         epochs = round(lab["epochs"] * steps / whole)
-        kd = LogitKD(TEMPERATURE)
-        yield name, lab.distil(kd, images=lessons, epochs=epochs)
+        yield name, lab.distil(LogitKD(TEMPERATURE), images=lessons, epochs=epochs)
 
 
 GRID = (0.3, 1, 3, 10)  # of every method's weight, in units of its own: the same budget
@@ -142,12 +130,10 @@ def newer_logit_search(lab: Lab) -> Measured:
 
 
 @claim(
-    effects=(
-        Effect("test accuracy, decoupled KD − KD", "decoupled", "kd"),
-        Effect("test accuracy, standardised logits − KD", "standardized", "kd"),
-        Effect("test accuracy, reverse KL − KD", "reverse", "kd"),
-        Effect("test accuracy, Jensen–Shannon − KD", "jensen-shannon", "kd"),
-    ),
+    Effect("test accuracy, decoupled KD − KD", "decoupled", "kd"),
+    Effect("test accuracy, standardised logits − KD", "standardized", "kd"),
+    Effect("test accuracy, reverse KL − KD", "reverse", "kd"),
+    Effect("test accuracy, Jensen–Shannon − KD", "jensen-shannon", "kd"),
     reason="Each at the best of four weights on validation data, as KD is. On average all are "
     "within half a point of it, and five seeds cannot tell them apart.",
     settings=USUAL | dict(student="res8", teacher="res16"),

@@ -19,11 +19,9 @@ claim = claims_of(notebook=2)
 
 
 @claim(
-    bounds=(
-        Bound("τ = 10⁶ against the uniform distribution", "hot", 1e-4),
-        Bound("τ = 10⁻³ against zero/one on the largest logit", "cold", 1e-9),
-        Bound("entropy never falls as τ rises", "fall of entropy", 1e-12),
-    ),
+    Bound("τ = 10⁶ against the uniform distribution", "hot", 1e-4),
+    Bound("τ = 10⁻³ against zero/one on the largest logit", "cold", 1e-9),
+    Bound("entropy never falls as τ rises", "fall of entropy", 1e-12),
     reason="Analytic: dividing logits by τ shrinks every margin by τ.",
     settings=dict(samples=64, classes=10),
 )
@@ -41,20 +39,15 @@ def temperature(lab: Lab) -> Measured:
 
 
 @claim(
-    bounds=(
-        Bound("gradient of KL and of cross-entropy", "gradients", 1e-12),
-        Bound("cross-entropy − KL against τ² × the teacher's entropy", "values", 1e-9),
-    ),
+    Bound("gradient of KL and of cross-entropy", "gradients", 1e-12),
+    Bound("cross-entropy − KL against τ² × the teacher's entropy", "values", 1e-9),
     reason="Analytic: the teacher's entropy does not depend on the student.",
     settings=dict(samples=64, classes=10, temperature=4.0),
 )
 def same_gradient(lab: Lab) -> Measured:
     """The KD term −Σ p_T log p_S, called KL, is a cross-entropy: it has KL's gradient."""
-    tau, draw = lab["temperature"], replay(lab.seed)
-    student, teacher = (
-        torch.randn(lab["samples"], lab["classes"], generator=draw, dtype=torch.float64)
-        for _ in range(2)
-    )
+    tau, shape = lab["temperature"], (2, lab["samples"], lab["classes"])
+    student, teacher = torch.randn(shape, generator=replay(lab.seed), dtype=torch.float64)
     student.requires_grad_()
     teacher *= 3
     kl = logit.kd_loss(student, teacher, tau)
@@ -89,7 +82,7 @@ STUDENTS = ("plain4", "plain8", "res8")
 
 
 @claim(
-    effects=tuple(
+    *(
         Effect(f"test accuracy, distilled − alone ({s})", f"{s} distilled", f"{s} alone")
         for s in STUDENTS
     ),
@@ -117,28 +110,13 @@ def few_of_those_the_teacher_saw(lab: Lab) -> Images:
 
 
 @claim(
-    effects=CLOSED,
+    *CLOSED,
     reason="500 images. Probabilities are logits up to a constant; even a few rounded ones teach.",
     settings=dict(images=500, epochs=40, batch_size=32, teacher="res16", student="plain8"),
     toy=dict(images=100),
 )
-def closed_weight(lab: Lab) -> Measured:
+def closed_weight(lab: Lab, images: Images | None = None) -> Measured:
     """Logit distillation needs no internals: it works on closed-weight models."""
-    return closed_arms(lab, few_of_those_the_teacher_saw(lab))
-
-
-@claim(
-    effects=CLOSED,
-    reason="The less a service shows, the less it adds to many labels.",
-    settings=USUAL | dict(teacher="res16", student="plain8"),
-)
-def closed_weight_many(lab: Lab) -> Measured:
-    """… and it still does when there are 4,000 labelled images."""
-    return closed_arms(lab)
-
-
-def closed_arms(lab: Lab, images: Images | None = None) -> Measured:
-    """Train a student alone, and by what its teacher shows."""
     teachers = {
         "logits": lab.teacher,
         "probabilities": ClosedTeacher(lab.teacher),
@@ -146,7 +124,17 @@ def closed_arms(lab: Lab, images: Images | None = None) -> Measured:
         "top 3": ClosedTeacher(lab.teacher, top_k=3),
         "top 3, 2 decimals": ClosedTeacher(lab.teacher, top_k=3, decimals=2),
     }
-    return lab.taught(teachers, images)
+    return lab.taught(teachers, images or few_of_those_the_teacher_saw(lab))
+
+
+@claim(
+    *CLOSED,
+    reason="The less a service shows, the less it adds to many labels.",
+    settings=USUAL | dict(teacher="res16", student="plain8"),
+)
+def closed_weight_many(lab: Lab) -> Measured:
+    """… and it still does when there are 4,000 labelled images."""
+    return closed_weight(lab, lab.images)
 
 
 class ScrambledTeacher(Teacher):
@@ -178,11 +166,9 @@ class ScrambledTeacher(Teacher):
 
 
 @claim(
-    effects=(
-        Effect("test accuracy, true soft targets − labels alone", "true", "alone"),
-        Effect("test accuracy, true − non-target classes shuffled", "true", "shuffled"),
-        Effect("test accuracy, true − non-target classes uniform", "true", "uniform"),
-    ),
+    Effect("test accuracy, true soft targets − labels alone", "true", "alone"),
+    Effect("test accuracy, true − non-target classes shuffled", "true", "shuffled"),
+    Effect("test accuracy, true − non-target classes uniform", "true", "uniform"),
     reason="500 images. Most of the gain is confidence, which the scrambled teachers keep; the "
     "rest is which classes are close.",
     settings=dict(
@@ -190,39 +176,31 @@ class ScrambledTeacher(Teacher):
     ),
     toy=dict(images=100),
 )
-def dark_knowledge(lab: Lab) -> Measured:
+def dark_knowledge(lab: Lab, images: Images | None = None) -> Measured:
     """What is distilled is dark knowledge: which classes are close, beside confidence."""
-    return scrambled_arms(lab, few_of_those_the_teacher_saw(lab))
+    seen = images or few_of_those_the_teacher_saw(lab)
+    scrambled = {
+        how: ScrambledTeacher(lab.teacher, how, lab.seed) for how in ("shuffled", "uniform")
+    }
+    return lab.taught({"true": lab.teacher, **scrambled}, seen)
 
 
 @claim(
-    effects=(
-        Effect("test accuracy, true − non-target classes shuffled", "true", "shuffled"),
-        Effect("test accuracy, true − non-target classes uniform", "true", "uniform"),
-    ),
+    Effect("test accuracy, true − non-target classes shuffled", "true", "shuffled"),
+    Effect("test accuracy, true − non-target classes uniform", "true", "uniform"),
     reason="With many labels, and a teacher that is sure of each of them, hardly anything is left "
     "to be told about close classes: what helps is the softness.",
     settings=USUAL | dict(teacher="res16", student="plain8"),
 )
 def dark_knowledge_many(lab: Lab) -> Measured:
     """… and it still counts when there are 4,000 labelled images."""
-    return scrambled_arms(lab)
-
-
-def scrambled_arms(lab: Lab, images: Images | None = None) -> Measured:
-    """Train a student alone, and by a true, a shuffled and a uniform teacher."""
-    scrambled = {
-        how: ScrambledTeacher(lab.teacher, how, lab.seed) for how in ("shuffled", "uniform")
-    }
-    return lab.taught({"true": lab.teacher, **scrambled}, images)
+    return dark_knowledge(lab, lab.images)
 
 
 @claim(
-    effects=(
-        Effect("recall of Ankle boot, distilled − labels", "boot distilled", "boot labels"),
-        Effect("recall of Bag, distilled − labels", "bag distilled", "bag labels"),
-        Effect("recall of Shirt, distilled − labels", "shirt distilled", "shirt labels"),
-    ),
+    Effect("recall of Ankle boot, distilled − labels", "boot distilled", "boot labels"),
+    Effect("recall of Bag, distilled − labels", "bag distilled", "bag labels"),
+    Effect("recall of Shirt, distilled − labels", "shirt distilled", "shirt labels"),
     reason="Both arms never see the class; in both, its bias is then raised until the mean "
     "predicted mass on their training images is 1/K.",
     settings=USUAL | dict(teacher="res16-augmented", student="plain8"),
@@ -255,12 +233,10 @@ def missing_bias(logits: Tensor, label: int) -> float:
 
 
 @claim(
-    effects=(
-        Effect("test accuracy, distilled − alone, 100 images", "100 distilled", "100 alone"),
-        Effect("test accuracy, distilled − alone, 500 images", "500 distilled", "500 alone"),
-        Effect("gain with 100 images − gain with 4,000", "100 gain", "4000 gain"),
-        Effect("gain with 500 images − gain with 4,000", "500 gain", "4000 gain"),
-    ),
+    Effect("test accuracy, distilled − alone, 100 images", "100 distilled", "100 alone"),
+    Effect("test accuracy, distilled − alone, 500 images", "500 distilled", "500 alone"),
+    Effect("gain with 100 images − gain with 4,000", "100 gain", "4000 gain"),
+    Effect("gain with 500 images − gain with 4,000", "500 gain", "4000 gain"),
     reason="Both arms see the same few images; the teacher saw 4,000 labels.",
     settings=dict(
         sizes=((100, 100, 32), (500, 40, 32), (4000, 15, 128)), teacher="res16", student="plain8"
@@ -269,7 +245,7 @@ def missing_bias(logits: Tensor, label: int) -> float:
 )
 def few_labels(lab: Lab) -> Measured:
     """Soft targets carry more per image than labels: the gain grows as images get few."""
-    for size, epochs, batch_size in lab["sizes"]:  # images, epochs, batch
+    for size, epochs, batch_size in lab["sizes"]:
         few = lab.pool[:IMAGES].subset(size, seed=lab.seed, balanced=size < IMAGES)
         options = {"images": few, "epochs": epochs, "batch_size": batch_size}
         alone = lab.accuracy(lab.train(**options))

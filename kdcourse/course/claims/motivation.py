@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcourse import CrossEntropy, metrics, motivation
-from kdcourse.course.claims.claim import NATS, Effect, Measured, claims_of
+from kdcourse.course.claims.claim import NATS, POINTS, Effect, Measured, claims_of
 from kdcourse.course.claims.experiment import USUAL, Lab, labels_and_kd
 
 claim = claims_of(notebook=1)
@@ -36,11 +36,9 @@ def fitted(net: nn.Module, places: Tensor, height: Tensor, steps: int, rate: flo
 
 
 @claim(
-    effects=(
-        Effect("error, width 3: 2 layers − 8 layers", "3 wide, 2 deep", "3 wide, 8 deep"),
-        Effect("error, 32 layers: width 2 − width 3", "2 wide, 32 deep", "3 wide, 32 deep"),
-        Effect("error, 32 layers: random start − carrying", "random", "3 wide, 32 deep"),
-    ),
+    Effect("error, width 3: 2 layers − 8 layers", "3 wide, 2 deep", "3 wide, 8 deep"),
+    Effect("error, 32 layers: width 2 − width 3", "2 wide, 32 deep", "3 wide, 32 deep"),
+    Effect("error, 32 layers: random start − carrying", "random", "3 wide, 32 deep"),
     reason="A function of two numbers, so the least width is 3: error in % of its deviation, "
     "median of five starts. It falls with depth, though from 8 layers to 32 training makes little "
     "of it; one channel less and depth does not help; and from an ordinary random start training "
@@ -68,13 +66,11 @@ WIDTHS = (1, 2, 4, 8)
 
 
 @claim(
-    effects=(
-        Effect("deviation of the final training loss, width 1 − width 8", "loss 1", "loss 8", NATS),
-        Effect("deviation of test accuracy, width 1 − width 8", "accuracy 1", "accuracy 8"),
-        Effect("disagreement of two nets, width 1 − width 2", "different 1", "different 2"),
-        Effect("disagreement of two nets, width 2 − width 4", "different 2", "different 4"),
-        Effect("disagreement of two nets, width 4 − width 8", "different 4", "different 8"),
-    ),
+    Effect("deviation of the final training loss, width 1 − width 8", "loss 1", "loss 8", NATS),
+    Effect("deviation of test accuracy, width 1 − width 8", "accuracy 1", "accuracy 8"),
+    Effect("disagreement of two nets, width 1 − width 2", "different 1", "different 2"),
+    Effect("disagreement of two nets, width 2 − width 4", "different 2", "different 4"),
+    Effect("disagreement of two nets, width 4 − width 8", "different 4", "different 8"),
     reason="Plain nets of four seeds each; deviations over these.",
     settings=USUAL | dict(nets=4),
     toy=dict(nets=2),
@@ -124,7 +120,7 @@ def landscape(lab: Lab) -> Measured:
 
 
 @claim(
-    effects=tuple(
+    *(
         Effect(f"test accuracy, width {wide} − width {narrow}", f"plain{wide}", f"plain{narrow}")
         for narrow, wide in ((1, 2), (2, 4), (4, 8), (8, 16))
     ),
@@ -160,14 +156,13 @@ def final_loss(lab: Lab, arm: str, weight: float, **options: Any) -> float:
     return lab.loss(net, lab.images)
 
 
-def lower_loss(how: str = "") -> tuple[Effect, ...]:
-    """Say that distilled students have a lower training loss."""
-    label = f"training loss, alone − distilled{how}"
-    return tuple(Effect(f"{label} ({s})", f"{s} alone", f"{s} distilled", NATS) for s in STUDENTS)
+def falls(label: str, name: str, unit: str = POINTS) -> Effect:
+    """Say that a measurement of distilled students is below that of students trained alone."""
+    return Effect(label, f"{name} alone", f"{name} distilled", unit)
 
 
 @claim(
-    effects=lower_loss(),
+    *(falls(f"training loss, alone − distilled ({s})", s, NATS) for s in STUDENTS),
     reason="At the same learning rate the teacher leads to a better minimum of the labels' own "
     "loss. Whether only a teacher can do so is the next claim.",
     settings=USUAL | dict(teacher="res16", weight=1.0),
@@ -195,7 +190,7 @@ def existence_search(lab: Lab) -> Measured:
 
 
 @claim(
-    effects=lower_loss(", both tuned"),
+    *(falls(f"training loss, alone − distilled, both tuned ({s})", s, NATS) for s in STUDENTS),
     reason="Given a search of their own, labels alone find optima as low: F_small has them, and a "
     "teacher is not the only way there.",
     settings=USUAL | dict(teacher="res16"),
@@ -214,12 +209,8 @@ def disagreement(logits: Tensor, others: Tensor) -> float:
 
 
 @claim(
-    effects=tuple(
-        Effect(
-            f"disagreement {words}, alone − distilled ({s})",
-            f"{s} {what} alone",
-            f"{s} {what} distilled",
-        )
+    *(
+        falls(f"disagreement {words}, alone − distilled ({s})", f"{s} {what}")
         for s in STUDENTS
         for words, what in (("of two seeds", "seeds"), ("with the teacher", "teacher"))
     ),
@@ -231,10 +222,9 @@ def regulariser(lab: Lab) -> Measured:
     teacher, and to each other, than students trained alone.
     """
     taught = lab.predict(lab.teacher)
+    seeds = lab.seed, 500 + lab.seed
     for name in lab["students"]:
         for arm, train in (("alone", lab.train), ("distilled", lab.distil)):
-            first, second = (
-                lab.predict(train(student=name, seed=seed)) for seed in (lab.seed, 500 + lab.seed)
-            )
+            first, second = (lab.predict(train(student=name, seed=seed)) for seed in seeds)
             yield f"{name} seeds {arm}", disagreement(first, second)
             yield f"{name} teacher {arm}", disagreement(first, taught)

@@ -8,7 +8,7 @@ from torch import nn
 from kdcourse import metrics, relational
 from kdcourse.course.claims.claim import Bound, Effect, Measured, claims_of
 from kdcourse.course.claims.experiment import USUAL, Lab
-from kdcourse.course.claims.feature import GRID, SEEN, WEIGHTS, by_family
+from kdcourse.course.claims.feature import GRID, SEEN, WEIGHTS, by_family, closer
 from kdcourse.data import replay
 
 claim = claims_of(notebook=4)
@@ -37,11 +37,9 @@ def by_both(lab: Lab, name: str, net: nn.Module) -> Measured:
 
 
 @claim(
-    bounds=(
-        Bound("distances of an embedding and its moved copy", "distance", 1e-12),
-        Bound("angles of an embedding and its moved copy", "angle", 1e-12),
-        Bound("similarities of an embedding and its rotated, scaled copy", "similarity", 1e-12),
-    ),
+    Bound("distances of an embedding and its moved copy", "distance", 1e-12),
+    Bound("angles of an embedding and its moved copy", "angle", 1e-12),
+    Bound("similarities of an embedding and its rotated, scaled copy", "similarity", 1e-12),
     reason="Analytic: distances over their mean and angles are the same.",
     settings=dict(samples=32, width=8),
 )
@@ -61,19 +59,8 @@ def invariance(lab: Lab) -> Measured:
 
 
 @claim(
-    effects=(
-        Effect(
-            "correlation of distances with the teacher's, taught − alone",
-            "relational distances",
-            "alone distances",
-            unit="",
-        ),
-        Effect(
-            "nearest neighbour of the same class, taught − alone",
-            "relational 1-NN",
-            "alone 1-NN",
-        ),
-    ),
+    closer("correlation of distances", "relational", "distances"),
+    Effect("nearest neighbour of the same class, taught − alone", "relational 1-NN", "alone 1-NN"),
     reason="Distances of 500 test images; nearest training image of each of 10,000 test images.",
     settings=USUAL | dict(student="res8", teacher="res16", weight=1),
 )
@@ -90,7 +77,7 @@ def structure(lab: Lab) -> Measured:
 
 
 @claim(
-    effects=tuple(
+    *(
         Effect(f"{what}, {family} − logit", f"{family}{suffix}", f"logit{suffix}")
         for what, suffix in (
             ("test accuracy", ""),

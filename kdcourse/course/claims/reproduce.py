@@ -9,7 +9,6 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_complet
 from contextlib import contextmanager
 from itertools import starmap
 from pathlib import Path
-from typing import TypeVar
 
 from tqdm.auto import tqdm
 
@@ -19,8 +18,6 @@ from kdcourse.course.claims.experiment import Lab
 from kdcourse.course.claims.fingerprint import TOLERANCE, Fingerprint
 from kdcourse.course.claims.results import RESULTS, Result
 from kdcourse.training.device import one_thread
-
-Done = TypeVar("Done")
 
 
 def reproduce(
@@ -96,11 +93,11 @@ def _compared(
 
 
 def _each(
-    task: Callable[..., Done], works: list[tuple], pool: Executor | None, progress: bool, unit: str
-) -> Iterable[Done]:
+    task: Callable, works: list[tuple], pool: Executor | None, progress: bool, unit: str
+) -> Iterable:
     """Do the same with each, in this process or in those of a pool, in the order they end."""
     if pool is None:
-        done: Iterator[Done] = starmap(task, works)
+        done: Iterator = starmap(task, works)
     else:
         done = map(Future.result, as_completed([pool.submit(task, *work) for work in works]))
     return tqdm(done, total=len(works), disable=not progress or not works, unit=unit)

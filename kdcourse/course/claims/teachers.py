@@ -31,8 +31,6 @@ from kdcourse.training import constant
 
 claim = claims_of(notebook=5)
 
-# --- dense models as teachers of compressed ones, and teachers that are corrected
-
 
 def retrained(lab: Lab, dense: nn.Module, compressed: Mapping[str, nn.Module]) -> Measured:
     """Compressed models as they are, retrained on labels, and taught by the dense one.
@@ -57,11 +55,9 @@ def cost(name: str, model: nn.Module) -> Measured:
 
 
 @claim(
-    effects=(
-        Effect("test accuracy at 90 % sparsity, taught − labels", "90 % taught", "90 % labels"),
-        Effect("test accuracy at 97 % sparsity, taught − labels", "97 % taught", "97 % labels"),
-        Effect("test accuracy at half the width, taught − labels", "width taught", "width labels"),
-    ),
+    Effect("test accuracy at 90 % sparsity, taught − labels", "90 % taught", "90 % labels"),
+    Effect("test accuracy at 97 % sparsity, taught − labels", "97 % taught", "97 % labels"),
+    Effect("test accuracy at half the width, taught − labels", "width taught", "width labels"),
     reason="res16, trained anew for every seed, pruned by magnitude and retrained for 5 epochs at "
     "a fifth of the learning rate.",
     settings=USUAL | dict(retraining=5, student="res16"),
@@ -79,9 +75,7 @@ def pruned(lab: Lab) -> Measured:
 
 
 @claim(
-    effects=(
-        Effect("test accuracy at 2-bit weights, taught − labels", "2 bits taught", "2 bits labels"),
-    ),
+    Effect("test accuracy at 2-bit weights, taught − labels", "2 bits taught", "2 bits labels"),
     reason="Weights of 2 bits take three values. At 8 and 4 bits hardly anything is lost, so "
     "there is hardly anything for a teacher to bring back.",
     settings=USUAL | dict(retraining=5, student="res16"),
@@ -102,11 +96,9 @@ def shifted(images: Images, contrast: float, noise: float, seed: int) -> Images:
 
 
 @claim(
-    effects=(
-        Effect("test accuracy, KD from corrected − from original teacher", "corrected", "original"),
-        Effect("test accuracy, KD while the teacher is corrected − original", "online", "original"),
-        Effect("test accuracy, KD from corrected teacher − labels alone", "corrected", "labels"),
-    ),
+    Effect("test accuracy, KD from corrected − from original teacher", "corrected", "original"),
+    Effect("test accuracy, KD while the teacher is corrected − original", "online", "original"),
+    Effect("test accuracy, KD from corrected teacher − labels alone", "corrected", "labels"),
     reason="The distillation data are other images, at half the contrast and with noise. No label "
     "but through the teacher, as in the report.",
     settings=USUAL | dict(correction=5, contrast=0.5, noise=0.1, teacher="res16", student="res8"),
@@ -137,9 +129,6 @@ def correction(lab: Lab) -> Measured:
         yield name, lab.accuracy(net, test)
 
 
-# --- ensembles: the brain teaser, and averaging real nets
-
-
 def urn(votes: tuple[bool, ...], accuracy: float, correlation: float) -> float:
     """Probability of a sequence of right and wrong votes from Pólya's urn, vote by vote."""
     probability = 1.0
@@ -152,13 +141,11 @@ def urn(votes: tuple[bool, ...], accuracy: float, correlation: float) -> float:
 
 
 @claim(
-    bounds=(
-        Bound("three voters of 0.7: formula and 0.784", "three", 1e-12),
-        Bound("formula and the sum over all votes, 1 to 8 voters", "enumeration", 1e-12),
-        Bound("correlation of two voters and ρ", "correlation", 1e-9),
-        Bound("identical voters: formula and one voter", "identical", 1e-12),
-        Bound("three voters of 0.7: bounds and 0.55, 1", "bounds", 1e-12),
-    ),
+    Bound("three voters of 0.7: formula and 0.784", "three", 1e-12),
+    Bound("formula and the sum over all votes, 1 to 8 voters", "enumeration", 1e-12),
+    Bound("correlation of two voters and ρ", "correlation", 1e-9),
+    Bound("identical voters: formula and one voter", "identical", 1e-12),
+    Bound("three voters of 0.7: bounds and 0.55, 1", "bounds", 1e-12),
     reason="Analytic. The question does not say how the errors hang together, and that decides.",
 )
 def vote(lab: Lab) -> Measured:
@@ -218,12 +205,10 @@ def cast(lab: Lab, own: bool) -> np.ndarray:
 
 
 @claim(
-    effects=(
-        Effect("accuracy, vote of three − one net", "three", "one"),
-        Effect("accuracy, three independent voters − vote of three nets", "independent", "three"),
-        Effect("accuracy of nine votes, each its own images − all the same", "own nine", "nine"),
-        Effect("correlation of two nets, same images − own images", "correlation", "own corr.", ""),
-    ),
+    Effect("accuracy, vote of three − one net", "three", "one"),
+    Effect("accuracy, three independent voters − vote of three nets", "independent", "three"),
+    Effect("accuracy of nine votes, each its own images − all the same", "own nine", "nine"),
+    Effect("correlation of two nets, same images − own images", "correlation", "own corr.", ""),
     reason="T-shirt or shirt, learned from 40 images. Nets find the same images hard, so their "
     "errors are correlated, less so if each learned from images of its own. Pólya's urn with the "
     "correlation measured predicts the vote within about a point.",
@@ -264,12 +249,10 @@ def several(lab: Lab) -> list[nn.Module]:
 
 
 @claim(
-    effects=(
-        Effect("test accuracy, averaged probabilities − one member", "probabilities", "member"),
-        Effect("test accuracy, averaged logits − one member", "logits", "member"),
-        Effect("test accuracy, majority vote − one member", "vote", "member"),
-        Effect("test accuracy of res8, from averaged probabilities − alone", "taught", "alone"),
-    ),
+    Effect("test accuracy, averaged probabilities − one member", "probabilities", "member"),
+    Effect("test accuracy, averaged logits − one member", "logits", "member"),
+    Effect("test accuracy, majority vote − one member", "vote", "member"),
+    Effect("test accuracy of res8, from averaged probabilities − alone", "taught", "alone"),
     reason="Three res8, trained on the same images from different seeds, teach a fourth.",
     settings=USUAL | dict(student="res8", members=3),
 )
@@ -285,10 +268,8 @@ def ensemble(lab: Lab) -> Measured:
 
 
 @claim(
-    effects=(
-        Effect("test accuracy of res8, from the votes − alone", "votes", "alone"),
-        Effect("test accuracy of res8, from averages − from the votes", "averages", "votes"),
-    ),
+    Effect("test accuracy of res8, from the votes − alone", "votes", "alone"),
+    Effect("test accuracy of res8, from averages − from the votes", "averages", "votes"),
     reason="The members are of one mind about nearly all images they were trained on: there their "
     "votes are little more than labels, and what is dark in their knowledge is lost.",
     settings=USUAL | dict(student="res8", members=3),
@@ -300,21 +281,14 @@ def vote_teacher(lab: Lab) -> Measured:
     return lab.taught({"votes": votes, "averages": averages})
 
 
-# --- the momentum teacher where there are no labels
-
-
 @claim(
-    effects=(
-        Effect("5-NN accuracy, self-supervised − random weights", "self-supervised", "random"),
-        Effect("what a prediction tells, % of log K, both − no centring", "told", "uncentred told"),
-        Effect(
-            "what a prediction tells, % of log K, both − no sharpening", "told", "unsharpened told"
-        ),
-    ),
+    Effect("5-NN accuracy, self-supervised − random weights", "self-supervised", "random"),
+    Effect("what a prediction tells, % of log K, both − no centring", "told", "uncentred told"),
+    Effect("what a prediction tells, % of log K, both − no sharpening", "told", "unsharpened told"),
     reason="res8, 4,000 images without labels, in the style of DINO. Without centring it collapses "
     "to one output, without sharpening to all outputs alike. Features learned from labels remain "
     "far ahead.",
-    settings=dict(images=IMAGES, epochs=20, student="res8"),
+    settings=USUAL | dict(epochs=20, student="res8"),
 )
 def self_supervised(lab: Lab) -> Measured:
     """The momentum teacher is applied together with noise for self-supervised learning."""
@@ -335,20 +309,15 @@ def self_supervised(lab: Lab) -> Measured:
         yield f"{name}told", 100 * said.share
 
 
-# --- size: too large a teacher, and the assistant
-
-
 SIZES = ("res4", "res8", "res16", "res32", "res48")
 
 
 @claim(
-    effects=(
-        Effect("student's test accuracy, from res16 − from res48", "res16", "res48"),
-        Effect(
-            "student's disagreement with its teacher, res48 − res16",
-            "res48 disagreement",
-            "res16 disagreement",
-        ),
+    Effect("student's test accuracy, from res16 − from res48", "res16", "res48"),
+    Effect(
+        "student's disagreement with its teacher, res48 − res16",
+        "res48 disagreement",
+        "res16 disagreement",
     ),
     reason="A plain2 student (536 parameters), teachers trained alike on labels, fresh ones for "
     "every seed. From res16 on, larger teachers no longer help, but they do no harm: the student "
@@ -376,11 +345,9 @@ def too_large(lab: Lab) -> Measured:
 
 
 @claim(
-    effects=(
-        Effect("test accuracy, res32 → res8 → plain2 − res32 → plain2", "one", "direct"),
-        Effect("test accuracy, res32 → res16 → res8 → plain2 − direct", "two", "direct"),
-        Effect("test accuracy, taught assistant − untaught res8, as teachers", "one", "untaught"),
-    ),
+    Effect("test accuracy, res32 → res8 → plain2 − res32 → plain2", "one", "direct"),
+    Effect("test accuracy, res32 → res16 → res8 → plain2 − direct", "two", "direct"),
+    Effect("test accuracy, taught assistant − untaught res8, as teachers", "one", "untaught"),
     reason="The gain through one assistant is within the noise of seeds. But the assistant that "
     "res32 taught is the better teacher than the same net trained on labels: it passes on what it "
     "was taught.",
@@ -404,9 +371,6 @@ def assistant(lab: Lab) -> Measured:
             yield f"{name} assistant", assistants[-1]
     untaught = lab.train(student=chain[1], seed=200 + lab.seed)
     yield "untaught", lab.distil(teacher=untaught)
-
-
-# --- the momentum teacher with noise, where labels are few
 
 
 NOISE = Compose(PadCrop(2), Flip(), Noise(0.1))
@@ -457,10 +421,8 @@ def mean_teacher_search(lab: Lab) -> Measured:
 
 
 @claim(
-    effects=(
-        Effect("test accuracy with 100 labels, average − labels alone", "average", "labels"),
-        Effect("test accuracy with 100 labels, average − labels as long", "average", "longer"),
-    ),
+    Effect("test accuracy with 100 labels, average − labels alone", "average", "labels"),
+    Effect("test accuracy with 100 labels, average − labels as long", "average", "longer"),
     reason="It beats the student that it starts from. Against one that went on learning from the "
     "labels for as many steps, these seeds do not tell.",
     settings=USUAL | dict(before=300, longer=450, weight=3, labels=LABELS, student="res8"),
@@ -474,9 +436,6 @@ def mean_teacher(lab: Lab) -> Measured:
     yield "labels", start
     yield "longer", by_labels(lab, lab["longer"])
     yield "average", consistent(lab, start, lab["weight"])
-
-
-# --- online: mutual learning, and the momentum teacher
 
 
 @claim(
@@ -513,10 +472,8 @@ def peers(lab: Lab, objective: Objective, updates: str) -> float:
 
 
 @claim(
-    effects=(
-        Effect("test accuracy of two res8, mutual − alone", "alternating", "alone"),
-        Effect("test accuracy of two res8, updated at once − alone", "simultaneous", "alone"),
-    ),
+    Effect("test accuracy of two res8, mutual − alone", "alternating", "alone"),
+    Effect("test accuracy of two res8, updated at once − alone", "simultaneous", "alone"),
     reason="The paper's τ = 1 and λ = 1; same initial weights and the same batches in both arms. "
     "Other settings may do as well or ruin it: see the search.",
     settings=USUAL | dict(student="res8"),
@@ -531,12 +488,10 @@ def mutual(lab: Lab) -> Measured:
 
 
 @claim(
-    effects=(
-        Effect("test accuracy at constant learning rate, average − student", "average", "student"),
-    ),
+    Effect("test accuracy at constant learning rate, average − student", "average", "student"),
     reason="At a constant rate the student never settles; the average does. A falling rate has "
     "the same effect, and then there is nothing left to average out.",
-    settings=dict(images=IMAGES, epochs=10, student="res8", learning_rate=0.05, decay=0.98),
+    settings=USUAL | dict(epochs=10, student="res8", learning_rate=0.05, decay=0.98),
 )
 def momentum(lab: Lab) -> Measured:
     """The exponential moving average of the student generalises better than the student."""
@@ -546,9 +501,6 @@ def momentum(lab: Lab) -> Measured:
         lab.fit(student, teacher=average, scheduler=schedule)
         yield f"student{suffix}", student
         yield f"average{suffix}", average
-
-
-# --- teachers of the student's own size: two views, born again
 
 
 def patch_net(
@@ -575,20 +527,18 @@ def patch_net(
 
 
 @claim(
-    effects=(
-        Effect("accuracy on one view, self-distilled − alone", "self", "alone"),
-        Effect("accuracy on one view, from the ensemble − self-distilled", "from ensemble", "self"),
-        Effect("accuracy on one view, ensemble − alone", "ensemble", "alone"),
-        Effect(
-            "classes with both views learned, self-distilled − alone",
-            "self both views",
-            "alone both views",
-        ),
-        Effect(
-            "classes with both views learned, from the ensemble − alone",
-            "from ensemble both views",
-            "alone both views",
-        ),
+    Effect("accuracy on one view, self-distilled − alone", "self", "alone"),
+    Effect("accuracy on one view, from the ensemble − self-distilled", "from ensemble", "self"),
+    Effect("accuracy on one view, ensemble − alone", "ensemble", "alone"),
+    Effect(
+        "classes with both views learned, self-distilled − alone",
+        "self both views",
+        "alone both views",
+    ),
+    Effect(
+        "classes with both views learned, from the ensemble − alone",
+        "from ensemble both views",
+        "alone both views",
     ),
     reason="Synthetic data with two features a class: a net that knows one view is right on every "
     "training sample and stops learning; the soft predictions of others still tell of the second.",
@@ -622,11 +572,9 @@ def multi_view(lab: Lab) -> Measured:
 
 
 @claim(
-    effects=(
-        Effect("test accuracy, f₂ − f₁", "f2", "f1"),
-        Effect("test accuracy, f₄ − f₁", "f4", "f1"),
-        Effect("test accuracy, ensemble of f₁, …, f₄ − f₄", "ensemble", "f4"),
-    ),
+    Effect("test accuracy, f₂ − f₁", "f2", "f1"),
+    Effect("test accuracy, f₄ − f₁", "f4", "f1"),
+    Effect("test accuracy, ensemble of f₁, …, f₄ − f₄", "ensemble", "f4"),
     reason="res8, the teacher's outputs only (τ = 1): no label is seen after the first generation.",
     settings=USUAL | dict(student="res8", generations=4),
 )
@@ -642,5 +590,4 @@ def born_again(lab: Lab) -> Measured:
     yield "ensemble", teachers.Ensemble(family)
     others = [lab.train(seed=start + n) for n in range(1, count)]
     yield "independent ensemble", teachers.Ensemble([family[0], *others])
-    labels = lab.distil(CrossEntropy() + LogitKD(1.0), family[0], seed=start + 1)
-    yield "f2 with labels", labels
+    yield "f2 with labels", lab.distil(CrossEntropy() + LogitKD(1.0), family[0], seed=start + 1)
