@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcourse.checks import check_number
+from kdcourse.checks import check_number, check_positive
 
 COURSE_DATA = Path(__file__).parents[1] / "data"
 
@@ -159,6 +159,7 @@ class Images:
             part: ``(i, P)`` to yield only the i-th of P consecutive parts of each batch, i from 0.
         """
         check_number("batch_size", batch_size, 1)
+        check_positive(batch_size=batch_size)
         own = partial(share, part=part)
         generator = replay(seed, epoch, self.device)
         order = torch.arange(len(self), device=self.device)

@@ -291,7 +291,9 @@ def test_parts_of_many_processes_add_up_to_the_batches_of_one(images, views):
         assert torch.equal(torch.cat(inputs[1:]), inputs[0])
 
 
-@pytest.mark.parametrize(("size", "error"), [(0, ValueError), (-3, ValueError), ("8", TypeError)])
+@pytest.mark.parametrize(
+    ("size", "error"), [(0, ValueError), (-3, ValueError), (1.5, ValueError), ("8", TypeError)]
+)
 def test_bad_batch_sizes_are_named(images, size, error):
     with pytest.raises(error, match="batch_size"):
         next(images.batches(size))
