@@ -490,7 +490,7 @@ RULES = {
         {"objective": LogitKD(), "train": cached(), "teacher": net(4)},
     ),
     "a recorded teacher without its lessons": (
-        "train",
+        "teacher",
         "lessons it belongs to",
         {"objective": LogitKD(), "teacher": cached().teacher},
     ),

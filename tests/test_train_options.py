@@ -57,6 +57,10 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
         (["--teacher", "Ensemble()", "--loss", "LogitKD()"], "an ensemble needs at least one"),
         (["--teacher", "Ensemble(3)", "--loss", "LogitKD()"], "--teacher: 'Ensemble(3)' at char"),
         (["--teacher", "ClosedTeacher()", "--loss", "LogitKD()"], "missing 1 required positional"),
+        (
+            ["--teacher", "RecordedTeacher()", "--loss", "LogitKD()"],
+            "--teacher: a recorded teacher answers the lessons it belongs to only",
+        ),
         (["--teacher", "CrossEntropy()", "--loss", "LogitKD()"], "--teacher: 'CrossEntropy()' ma"),
         (
             ["--teacher", "ClosedTeacher(pretrained('res16'))", "--loss", "FeatureHint('stage1')"],

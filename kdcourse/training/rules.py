@@ -97,7 +97,7 @@ def _check_answers(source: Epochs, teacher: nn.Module | None) -> None:
             "teacher", "these lessons hold their teacher's answers: pass their own as the teacher"
         )
     if getattr(teacher, "recorded", False) and own is None:
-        raise ArgumentError("train", "a recorded teacher answers the lessons it belongs to only")
+        raise ArgumentError("teacher", "a recorded teacher answers the lessons it belongs to only")
 
 
 def check_channels_last(
