@@ -190,6 +190,21 @@ def test_what_is_refused(text, message):
     assert len(str(refused.value)) < 400 + len(text)
 
 
+def test_the_question_of_newer_pythons_is_not_asked_twice(monkeypatch):
+    """From 3.13 on, Python itself asks whether another argument was meant."""
+
+    def newer(temperature=1.0, **others):
+        raise TypeError(
+            "newer() got an unexpected argument 'temprature'. Did you mean 'temperature'?"
+        )
+
+    newer.__signature__ = inspect.Signature([inspect.signature(newer).parameters["temperature"]])
+    monkeypatch.setitem(words(), "LogitKD", ("terms", newer))
+    with pytest.raises(ValueError, match="unexpected argument 'temprature'; did you") as refused:
+        read("LogitKD(temprature=1)")
+    assert str(refused.value).lower().count("did you mean") == 1
+
+
 PIECES = ["CrossEntropy()", "LogitKD(", "temperature", "0.9", "é", " ", "\n", *"10.-+*/()[],='\""]
 LIKELY = st.lists(st.sampled_from(PIECES), max_size=20).map("".join)
 

@@ -159,7 +159,8 @@ class Reader:
         except Exception as error:  # it may refuse in any way what it is given
             known = inspect.signature(maker).parameters
             close = [meant(name, known) for name in named if name and name not in known]
-            self.fail(node, f"{error}{''.join(close)}")
+            reason = str(error).partition(". Did you mean")[0]  # as Python asks from 3.13 on
+            self.fail(node, f"{reason}{''.join(close)}")
 
     def fail(self, node: ast.expr, reason: str) -> NoReturn:
         """Refuse a part of the expression, and say where it stands."""
