@@ -2,8 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+Run = Callable[[argparse.Namespace], int | None]  # a command; without a status, it went well
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        return options.run(options)
+        return options.run(options) or 0
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"kdcourse: {error}", file=sys.stderr)
         return 1
@@ -30,19 +33,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    lab = commands.add_parser(
+    def command(name: str, run: Run, within: Any = commands, **texts: Any) -> Any:
+        made = within.add_parser(name, **texts)
+        made.set_defaults(run=run)
+        return made
+
+    command(
         "lab",
+        _lab,
         help="open the notebooks in JupyterLab",
         description="Open the notebooks in JupyterLab. Options are passed on to it, such as "
         "--no-browser or --port 8890.",
     )
-    lab.set_defaults(run=_lab)
+    command("train", _train, help="train any net, also on many GPUs", add_help=False)
 
-    train = commands.add_parser("train", help="train any net, also on many GPUs", add_help=False)
-    train.set_defaults(run=_train)
-
-    reproduce = commands.add_parser(
+    reproduce = command(
         "reproduce",
+        _reproduce,
         help="measure the lecture's claims",
         description="Measure claims over seeds, store every seed, and print the table. "
         "What is stored already is not measured again.",
@@ -59,63 +66,36 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="measure nothing, see whether the code still does what it did when it was measured",
     )
-    reproduce.set_defaults(run=_reproduce)
 
-    teachers = commands.add_parser("teachers", help="train the teachers that ship with the course")
+    teachers = command("teachers", _teachers, help="train the teachers that ship with the course")
     teachers.add_argument("names", nargs="*", metavar="NAME", help="teachers (all by default)")
     teachers.add_argument("--folder", help="where to store them (data/teachers)")
-    teachers.set_defaults(run=_teachers)
 
-    _add_bench(commands.add_parser("bench", help="measure what the package costs, as ratios"))
-
-    notebooks = commands.add_parser("notebooks", help="run the notebooks and store their outputs")
-    notebooks.add_argument("paths", nargs="*", metavar="FILE", help="notebooks (all by default)")
-    notebooks.set_defaults(run=_notebooks)
-
-    _add_homework(commands.add_parser("homework", help="release and grade the homework"))
-
-    site = commands.add_parser("site", help="build the course as a web site")
-    site.add_argument(
-        "--folder", type=Path, default=Path("build/site"), help="where to (build/site)"
-    )
-    site.set_defaults(run=_site)
-
-    docs = commands.add_parser("docs", help="write the stored measurements into README and docs")
-    docs.set_defaults(run=_docs)
-    return parser
-
-
-def _add_bench(bench: argparse.ArgumentParser) -> None:
-    bench.add_argument(
-        "--training",
-        action="store_true",
-        help="images per second of a distillation epoch instead (ten minutes)",
-    )
-    bench.add_argument(
-        "--chunks",
-        action="store_true",
-        help="memory of KD with 128,000 classes instead (needs about 17 GB)",
-    )
-    bench.add_argument(
-        "--startup",
-        action="store_true",
-        help="seconds that importing the package takes instead",
-    )
+    bench = command("bench", _bench, help="measure what the package costs, as ratios")
+    for name, what in (
+        ("training", "images per second of a distillation epoch instead (ten minutes)"),
+        ("chunks", "memory of KD with 128,000 classes instead (needs about 17 GB)"),
+        ("startup", "seconds that importing the package takes instead"),
+    ):
+        bench.add_argument(f"--{name}", action="store_true", help=what)
     bench.add_argument("--rounds", type=int, default=9, help="rounds of each comparison (9)")
-    bench.set_defaults(run=_bench)
 
+    notebooks = command("notebooks", _notebooks, help="run the notebooks and store their outputs")
+    notebooks.add_argument("paths", nargs="*", metavar="FILE", help="notebooks (all by default)")
 
-def _add_homework(homework: argparse.ArgumentParser) -> None:
+    homework = commands.add_parser("homework", help="release and grade the homework")
     steps = homework.add_subparsers(required=True, metavar="STEP")
-
-    release = steps.add_parser(
-        "release", help="write student notebooks, autograder archives, and a zip to hand out"
+    release = command(
+        "release",
+        _release,
+        steps,
+        help="write student notebooks, autograder archives, and a zip to hand out",
     )
     release.add_argument("folder", metavar="DIR", type=Path, help="where to")
-    release.set_defaults(run=_release)
-
-    grade = steps.add_parser(
+    grade = command(
         "grade",
+        _grade,
+        steps,
         help="grade notebooks that came back",
         description="Grade notebooks, each in a sandbox of its own. What was graded before and has "
         "not changed is not graded again.",
@@ -127,18 +107,20 @@ def _add_homework(homework: argparse.ArgumentParser) -> None:
     grade.add_argument("--out", type=Path, default=Path("grades.csv"), help="CSV (grades.csv)")
     grade.add_argument("--jobs", type=int, default=2, help="submissions side by side (2)")
     grade.add_argument("--again", action="store_true", help="grade also what has not changed")
-    grade.add_argument(
-        "--unsafe",
-        action="store_true",
-        help="grade without a sandbox: notebooks have all your rights",
+
+    site = command("site", _site, help="build the course as a web site")
+    site.add_argument(
+        "--folder", type=Path, default=Path("build/site"), help="where to (build/site)"
     )
-    grade.set_defaults(run=_grade)
+
+    command("docs", _docs, help="write the stored measurements into README and docs")
+    return parser
 
 
 # Each command imports what it needs, so that --help answers at once.
 
 
-def _lab(options: argparse.Namespace) -> int:
+def _lab(options: argparse.Namespace) -> None:
     import os
 
     from jupyterlab.labapp import LabApp
@@ -161,13 +143,12 @@ def _lab(options: argparse.Namespace) -> int:
         arguments.append("--allow-root")
     os.chdir(NOTEBOOKS)
     LabApp.launch_instance(arguments)
-    return 0
 
 
-def _train(options: argparse.Namespace) -> int:
+def _train(options: argparse.Namespace) -> None:
     from kdcourse.train import command
 
-    return command.main(options.arguments)
+    command.main(options.arguments)
 
 
 def _reproduce(options: argparse.Namespace) -> int:
@@ -190,16 +171,15 @@ def _check(deviations: dict[str, float], tolerance: float) -> int:
     return int(changed > 0)
 
 
-def _teachers(options: argparse.Namespace) -> int:
+def _teachers(options: argparse.Namespace) -> None:
     from kdcourse.teachers import shipped
 
     for name in options.names or shipped.RECIPES:
         card = shipped.train_teacher(name, options.folder or shipped.TEACHERS)
         print(f"{name}: test accuracy {card['test_accuracy']} %, sha256 {card['sha256']}")
-    return 0
 
 
-def _bench(options: argparse.Namespace) -> int:
+def _bench(options: argparse.Namespace) -> None:
     from kdcourse.course.bench import chunks, losses, overhead, startup, training
 
     if options.training:
@@ -208,32 +188,28 @@ def _bench(options: argparse.Namespace) -> int:
         print(chunks.table(chunks.measure()))
     if options.startup:
         print(startup.table(startup.measure(rounds=options.rounds)))
-    if options.training or options.chunks or options.startup:
-        return 0
-    print(overhead.table(overhead.measure(rounds=options.rounds)))
-    print(losses.table(losses.measure(rounds=options.rounds)))
-    return 0
+    if not (options.training or options.chunks or options.startup):
+        print(overhead.table(overhead.measure(rounds=options.rounds)))
+        print(losses.table(losses.measure(rounds=options.rounds)))
 
 
-def _notebooks(options: argparse.Namespace) -> int:
+def _notebooks(options: argparse.Namespace) -> None:
     from kdcourse.course import notebooks
 
     if not options.paths:
         notebooks.write_map()
     every = [notebooks.START, *notebooks.course_notebooks()]
     notebooks.run([Path(path) for path in options.paths] or every)
-    return 0
 
 
-def _release(options: argparse.Namespace) -> int:
+def _release(options: argparse.Namespace) -> None:
     from kdcourse.homework import release
 
     for path in release.release(options.folder):
         print(path)
-    return 0
 
 
-def _grade(options: argparse.Namespace) -> int:
+def _grade(options: argparse.Namespace) -> None:
     from kdcourse.homework import grade
     from kdcourse.homework.sandbox import Limits
 
@@ -248,7 +224,6 @@ def _grade(options: argparse.Namespace) -> int:
     for label, verdict in verdicts.items():
         print(f"{label}: {verdict.points:g} of {verdict.of:g}", *verdict.remarks, sep="; ")
     print(f"written: {options.out} and {grade.feedback_folder(options.out)}")
-    return 0
 
 
 def _site(options: argparse.Namespace) -> int:
@@ -257,11 +232,10 @@ def _site(options: argparse.Namespace) -> int:
     return site.build(options.folder)
 
 
-def _docs(options: argparse.Namespace) -> int:
+def _docs(options: argparse.Namespace) -> None:
     from kdcourse.course import docs
 
     docs.write()
-    return 0
 
 
 if __name__ == "__main__":

@@ -26,13 +26,13 @@ OPTIONS, CHECKPOINT, CACHE = "options.toml", "checkpoint.pt", "answers.bin"
 STUDENT, RESULT = "student.safetensors", "result.json"
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit status."""
+def main(arguments: Sequence[str]) -> None:
+    """Run the command."""
     asked = vars(parser().parse_args(arguments))
     name, method = asked.pop("recipe"), asked.pop("method")
     if asked.pop("recipes"):
         print(recipes.table())
-        return 0
+        return
     if name is None and method is not None:
         raise OptionError("--method: there is no recipe to take it from")
     recipe = recipes.Recipe({}) if name is None else recipes.load(name, method)
@@ -43,12 +43,11 @@ def main(arguments: Sequence[str]) -> int:
         if "TORCHELASTIC_RUN_ID" in os.environ:
             raise OptionError("--dry-run: call it without torchrun")
         print(dry_run.report(prepare(options, need_weights=False)))
-        return 0
+        return
     result = run(options)
     if result is not None:
         published = "" if recipe.published is None else f" (published: {recipe.published} %)"
         print(f"test accuracy {result['test_accuracy']:.2f} %{published}, in {options.out}")
-    return 0
 
 
 def run(options: Options) -> dict[str, Any] | None:
