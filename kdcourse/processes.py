@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 Value = TypeVar("Value")
 
@@ -149,14 +149,11 @@ def from_main(function: Callable[[], Value]) -> Value:
     return answer[0]
 
 
-def same_buffers(module: nn.Module) -> None:
-    """Copy the main process's buffers: batch norm has seen different samples in every process."""
-    _broadcast(module.buffers())
-
-
-def same_weights(module: nn.Module) -> None:
-    """Copy the main process's weights and buffers."""
-    _broadcast([*module.parameters(), *module.buffers()])
+def copy_from_main(tensors: Iterable[Tensor]) -> None:
+    """Copy the main process's weights or buffers into those of all others."""
+    if count() > 1:
+        for tensor in tensors:
+            distributed.broadcast(tensor.detach(), 0)
 
 
 def wait() -> None:
@@ -177,25 +174,14 @@ def losses_told(advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except LostProcessError:
-        raise _lost(advice) from None
     except RuntimeError as error:
+        told = isinstance(error, LostProcessError)
         broken = isinstance(error, distributed.DistError) or "Connection" in str(error)
-        if count() == 1 or not broken:
+        if not told and (count() == 1 or not broken):
             raise
-        raise _lost(advice) from error
-
-
-def _broadcast(tensors: Iterable[Tensor]) -> None:
-    if count() > 1:
-        for tensor in tensors:
-            distributed.broadcast(tensor.detach(), 0)
-
-
-def _lost(advice: str) -> LostProcessError:
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # leave time for the message
-    return LostProcessError(f"another process has ended; {advice}")
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # leave time for the message
+        raise LostProcessError(f"another process has ended; {advice}") from error
 
 
 def _terminated(number: int, frame: object) -> None:

@@ -74,8 +74,8 @@ class Learner:
         if seen == 0:
             raise ValueError("train yielded no batch")
         row = self._row(totals, seen, labelled)
-        for student in self.students:
-            processes.same_buffers(student)
+        for student in self.students:  # whose batch norm has seen this process's samples only
+            processes.copy_from_main(student.buffers())
         for name in row:
             if name.endswith("loss") and not math.isfinite(row[name]):
                 raise FloatingPointError(

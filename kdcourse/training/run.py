@@ -61,7 +61,7 @@ class Run(Learner):
         if teacher is not None:
             self.teacher = as_teacher(teacher).to(self.device)
             if self.teacher.follows_student:  # a copy of a student that was made here
-                processes.same_weights(self.teacher)
+                processes.copy_from_main([*self.teacher.parameters(), *self.teacher.buffers()])
         check_nets(student, objective, self.teacher, self.knobs, self.device)
         if source is not None:
             prepare(objective, student, self.teacher, source)
@@ -131,7 +131,7 @@ class Run(Learner):
         self.scaler.update()
         self.scheduler.step()
         if self.teacher is not None and self.teacher.follows_student:
-            processes.same_buffers(self.student)
+            processes.copy_from_main(self.student.buffers())
             self.teacher.update(self.student, self.taken + 1)
         return processes.means(values)
 
