@@ -15,7 +15,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -177,10 +176,7 @@ class Images:
 
 
 def share(samples: Tensor, part: tuple[int, int]) -> Tensor:
-    """Return, for ``(i, P)``, the i-th of P consecutive parts of samples ``(N, …)``.
-
-    The parts are as equal in size as possible.
-    """
+    """Return, for ``(i, P)``, the i-th of P consecutive, nearly equal parts of ``(N, …)``."""
     number, of = part
     return samples.tensor_split(of)[number]
 
@@ -261,14 +257,21 @@ def from_torchvision(
     """
     kind = dataset_class(dataset)
     folder = data_root(root)
-    if download and _problem(kind, folder) is not None:
+    try:
+        _check_files(kind, folder)
+    except (FileNotFoundError, CorruptedFileError):
+        if not download:
+            raise
         _download(kind, folder)
-    problem = _problem(kind, folder)
-    if problem is not None:
-        raise problem
-    with _unpacked(kind, folder) as ready:
-        pixels, target, classes = _read(kind, ready, True, image_size)
-        test_pixels, test_target, _ = _read(kind, ready, False, image_size)
+        _check_files(kind, folder)
+    with tempfile.TemporaryDirectory() as aside:
+        # torchvision unpacks the MNIST family beside the archives. Here it does so in a copy: the
+        # data folder may be read-only, and never holds a half-written file.
+        if _packed(kind):
+            shutil.copytree(folder / kind.__name__, Path(aside) / kind.__name__)
+            folder = Path(aside)
+        pixels, target, classes = _read(kind, folder, True, image_size)
+        test_pixels, test_target, _ = _read(kind, folder, False, image_size)
     mean, std = _statistics(pixels)
     if not 0 <= validation < len(target):
         raise ValueError(f"validation must lie in [0, {len(target)}), got {validation}")
@@ -304,17 +307,21 @@ def dataset_class(dataset: str | type) -> type:
     return kind
 
 
+def _packed(kind: type) -> bool:
+    """Whether a set is of the MNIST family."""
+    return isinstance(getattr(kind, "resources", None), list)
+
+
 def _published_files(kind: type) -> list[tuple[str, str]]:
     """Return paths below the root and md5 sums, for the MNIST and the CIFAR family."""
-    resources = getattr(kind, "resources", None)
-    if isinstance(resources, list):
-        return [(f"{kind.__name__}/raw/{name}", md5) for name, md5 in resources]
+    if _packed(kind):
+        return [(f"{kind.__name__}/raw/{name}", md5) for name, md5 in kind.resources]  # type: ignore[attr-defined]
     files = [*getattr(kind, "train_list", []), *getattr(kind, "test_list", [])]
     return [(f"{kind.base_folder}/{name}", md5) for name, md5 in files]  # type: ignore[attr-defined]
 
 
-def _problem(kind: type, folder: Path) -> Exception | None:
-    """Return what is wrong with the files of a set, or None."""
+def _check_files(kind: type, folder: Path) -> None:
+    """Require the files of a set, as they were published."""
     advice = (
         "Restore it (`git checkout -- data` in the course's folder), or call the loader with "
         "download=True where there is a network."
@@ -323,18 +330,17 @@ def _problem(kind: type, folder: Path) -> Exception | None:
     for name, expected in files:
         path = folder / name
         if not path.is_file():
-            return FileNotFoundError(f"{path} is missing (md5 {expected}). {advice}")
+            raise FileNotFoundError(f"{path} is missing (md5 {expected}). {advice}")
         found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
         if found != expected:
-            return CorruptedFileError(
+            raise CorruptedFileError(
                 f"{path} is corrupted: its md5 is {found}, expected {expected}. {advice}"
             )
     if not files:  # other sets: torchvision's own check
         try:
             _construct(kind, folder, True)
         except RuntimeError as error:
-            return FileNotFoundError(f"{kind.__name__} in {folder}: {error} {advice}")
-    return None
+            raise FileNotFoundError(f"{kind.__name__} in {folder}: {error} {advice}") from None
 
 
 def _download(kind: type, folder: Path) -> None:
@@ -359,25 +365,6 @@ def _construct(kind: type, folder: Path, train: bool, **options: Any) -> Any:
     if "download" not in parameters:
         options.pop("download", None)
     return kind(root=str(folder), **options)
-
-
-def _packed(kind: type) -> bool:
-    return isinstance(getattr(kind, "resources", None), list)
-
-
-@contextmanager
-def _unpacked(kind: type, folder: Path) -> Iterator[Path]:
-    """Yield a folder from which the parts of a set can be read.
-
-    torchvision unpacks the MNIST family beside the archives. Here it does so in a copy, so that the
-    data folder may be read-only and never holds a half-written file.
-    """
-    if not _packed(kind):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as aside:
-        shutil.copytree(folder / kind.__name__, Path(aside) / kind.__name__)
-        yield Path(aside)
 
 
 def _read(

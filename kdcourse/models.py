@@ -25,14 +25,14 @@ class ConvNet(nn.Module):
     ``embedding`` (``(N, D)``) and ``classifier`` (logits, ``(N, K)``).
     """
 
-    def __init__(self, stem: nn.Module, stages: Sequence[nn.Module], head: nn.Module, classes: int):
+    def __init__(self, stem: nn.Module, stages: Sequence[nn.Module], head: nn.Linear):
         super().__init__()
         self.stem = stem
         for number, stage in enumerate(stages, start=1):
             self.add_module(f"stage{number}", stage)
         self.embedding = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.classifier = head
-        self.classes = classes
+        self.classes = head.out_features
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``(N, C, H, W)`` to logits ``(N, K)``."""
@@ -141,16 +141,21 @@ def _stages(block: Block, before: int, width: int, blocks: int) -> list[nn.Seque
     return stages
 
 
-def _course_net(
-    block: Block, width: int, depth: int, channels: int, classes: int, seed: int | None
+def _net(
+    block: Block,
+    width: int,
+    depth: int,
+    channels: int,
+    classes: int,
+    seed: int | None,
+    stem_stride: int = 2,
 ) -> ConvNet:
     check_positive(width=width, depth=depth, channels=channels, classes=classes)
     with seeded(seed):
         return ConvNet(
-            stem=_conv_norm_relu(channels, width, stride=2),
+            stem=_conv_norm_relu(channels, width, stem_stride),
             stages=_stages(block, width, width, depth),
             head=nn.Linear(4 * width, classes),
-            classes=classes,
         )
 
 
@@ -166,7 +171,7 @@ def plain(
         classes: Number of classes K.
         seed: Seed of the initial weights; without one, torch's global generator draws them.
     """
-    return _course_net(_conv_norm_relu, width, depth, channels, classes, seed)
+    return _net(_conv_norm_relu, width, depth, channels, classes, seed)
 
 
 def residual(
@@ -176,7 +181,7 @@ def residual(
 
     The arguments are those of :func:`plain`.
     """
-    return _course_net(ResidualBlock, width, depth, channels, classes, seed)
+    return _net(ResidualBlock, width, depth, channels, classes, seed)
 
 
 def resnet(
@@ -199,19 +204,12 @@ def resnet(
 
     Source: He et al. 2015 (arXiv 1512.03385), section 4.2.
     """
-    check_positive(channels=channels, classes=classes)
     if not isinstance(depth, int) or depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth of a CIFAR ResNet must be 6n + 2 (8, 14, 20, …), got {depth}")
     if shortcut not in SHORTCUTS:
         raise ValueError(f"shortcut must be one of {', '.join(SHORTCUTS)}, got {shortcut!r}")
-
-    with seeded(seed):
-        return ConvNet(
-            stem=_conv_norm_relu(channels, 16),
-            stages=_stages(partial(ResidualBlock, shortcut=shortcut), 16, 16, (depth - 2) // 6),
-            head=nn.Linear(64, classes),
-            classes=classes,
-        )
+    block = partial(ResidualBlock, shortcut=shortcut)
+    return _net(block, 16, (depth - 2) // 6, channels, classes, seed, stem_stride=1)
 
 
 def wide_resnet(
@@ -247,7 +245,6 @@ def wide_resnet(
             stem=_conv3(channels, 16),
             stages=stages,
             head=nn.Linear(4 * width, classes),
-            classes=classes,
         )
 
 
@@ -308,7 +305,11 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
     with ExitStack() as hooks:
         for name in layers:
             if name not in modules:
-                raise ValueError(_no_such_layer(model, name, list(modules)))
+                close = difflib.get_close_matches(name, modules, n=3) or list(modules)[1:9]
+                raise ValueError(
+                    f"{type(model).__name__} has no layer {name!r}; among its layers are: "
+                    + ", ".join(close)
+                )
 
             def record(module: nn.Module, inputs: object, output: object, name: str = name) -> None:
                 if not isinstance(output, Tensor):
@@ -318,12 +319,6 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
 
             hooks.enter_context(modules[name].register_forward_hook(record))
         yield shown
-
-
-def _no_such_layer(model: nn.Module, name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=3) or [n for n in names if n][:8]
-    kind = type(model).__name__
-    return f"{kind} has no layer {name!r}; among its layers are: {', '.join(close)}"
 
 
 @contextmanager
