@@ -21,7 +21,7 @@ from kdcourse.data import Splits
 from kdcourse.teachers import CachedLessons
 from kdcourse.teachers.shipped import TEACHERS
 from kdcourse.tips import Consistent
-from kdcourse.train import command, plan, record
+from kdcourse.train import command, plan
 from kdcourse.training import History
 
 FILES = {"options.toml", "checkpoint.pt", "metrics.jsonl", "student.safetensors", "result.json"}
@@ -232,9 +232,9 @@ def test_the_answers_that_are_kept_are_those_of_the_view(tmp_path, monkeypatch):
             seen.append(options)
             super().__init__(*arguments, **options)
 
-    monkeypatch.setattr(command, "CachedLessons", Seen)
+    monkeypatch.setattr(plan, "CachedLessons", Seen)
     train(tmp_path, "--augment", "Flip()", "--cache", "2", "--seed", "5", epochs=1)
-    (options,) = seen
+    _rehearsed, options = seen
     assert isinstance(options["views"], Consistent)  # by default
     assert (options["seed"], options["epochs"], options["batch_size"]) == (5, 2, 50)
 
@@ -321,7 +321,7 @@ class Stopped(Exception):
 @contextmanager
 def stopping(monkeypatch):
     """Stop a run after the line of its second epoch."""
-    write = record.Record.__call__
+    write = command.Record.__call__
 
     def write_and_stop(self, row):
         write(self, row)
@@ -329,7 +329,7 @@ def stopping(monkeypatch):
             raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr(record.Record, "__call__", write_and_stop)
+        patch.setattr(command.Record, "__call__", write_and_stop)
         with pytest.raises(Stopped):
             yield
 

@@ -11,8 +11,7 @@ from kdcourse.teachers import FoldedTeacher
 from kdcourse.train import command, options
 from kdcourse.train.options import OptionError, Options, dashed, from_toml, read_toml
 from kdcourse.train.parser import parser
-from kdcourse.train.plan import prepare
-from kdcourse.train.shape import SHAPES, data_set
+from kdcourse.train.plan import SHAPES, data_set, prepare
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -12,18 +13,17 @@ from safetensors.torch import save
 
 from kdcourse import metrics, models, processes
 from kdcourse.data import Splits, from_torchvision
-from kdcourse.teachers import CachedLessons
 from kdcourse.train import dry_run, recipes
 from kdcourse.train.options import OptionError, Options, blaming, dashed, from_toml, read_toml
 from kdcourse.train.parser import parser
-from kdcourse.train.plan import Plan, prepare
-from kdcourse.train.record import Record, summary_writer
-from kdcourse.train.shape import data_set
+from kdcourse.train.plan import Plan, data_set, prepare
 from kdcourse.training import History, checkpoint, choose_device, fit
 from kdcourse.training.checkpoint import write
 
 OPTIONS, CHECKPOINT, CACHE = "options.toml", "checkpoint.pt", "answers.bin"
 STUDENT, RESULT = "student.safetensors", "result.json"
+METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+Row = dict[str, float]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -140,6 +140,8 @@ def _read(options: Options) -> Splits:
 def _train(plan: Plan, splits: Splits, device: torch.device, folder: Path) -> dict[str, Any]:
     """Train, measure on the test set, and write down what came out."""
     options = plan.options
+    plan.knobs |= {"device": device, "validation": splits.validation or None}  # None if empty
+    lessons = plan.lessons(splits.train.to(device), epochs=options.cache, path=folder / CACHE)
     with ExitStack() as stack:
         record = None
         if processes.is_main():
@@ -149,32 +151,13 @@ def _train(plan: Plan, splits: Splits, device: torch.device, folder: Path) -> di
             stack.enter_context(closing(record))
         history = fit(
             plan.student,
-            **_lessons(plan, splits, device, folder / CACHE),
+            **lessons,
             objective=plan.objective,
             checkpoint=folder / CHECKPOINT,
             on_interrupt="raise",
             log=record,
         )
     return processes.from_main(lambda: _finish(plan, splits, history, device, folder))
-
-
-def _lessons(plan: Plan, splits: Splits, device: torch.device, path: Path) -> dict[str, Any]:
-    """Return what :func:`fit` learns from, by whom, and how."""
-    options, knobs = plan.options, {**plan.knobs, "device": device}
-    knobs["validation"] = splits.validation if len(splits.validation) else None
-    if not options.cache:
-        return {"train": splits.train, "teacher": plan.teacher, **knobs}
-    assert plan.teacher is not None
-    lessons = CachedLessons(
-        plan.teacher.to(device),
-        splits.train.to(device),
-        views=knobs.pop("views"),
-        epochs=options.cache,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        path=path,
-    )
-    return {"train": lessons, "teacher": lessons.teacher, **knobs}
 
 
 def _finish(
@@ -195,3 +178,55 @@ def _finish(
     }
     write(folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
     return result
+
+
+class Record:
+    """Writes one line an epoch, and the same numbers for TensorBoard where that is asked for.
+
+    A run that was killed may have written more or less than its checkpoint holds. So both are
+    written anew from the checkpoint's rows, and no epoch is missing or there twice.
+
+    Args:
+        folder: The folder to write into.
+        rows: The rows of the epochs that are finished.
+        tensorboard: Whether to write TensorBoard's files, too.
+    """
+
+    def __init__(self, folder: Path, rows: Sequence[Row] = (), *, tensorboard: bool = False):
+        shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
+        self.writer = summary_writer()(str(folder / TENSORBOARD)) if tensorboard else None
+        write(folder / METRICS, b"")
+        self.lines = open(folder / METRICS, "a", encoding="utf-8")  # noqa: SIM115 (closed below)
+        for row in rows:
+            self(row)
+
+    def __call__(self, row: Row) -> None:
+        """Write down one epoch."""
+        self.lines.write(json.dumps(row) + "\n")
+        self.lines.flush()
+        if self.writer is not None:
+            for name, value in row.items():
+                if name != "epoch":
+                    self.writer.add_scalar(name, value, int(row["epoch"]))
+            self.writer.flush()
+
+    def close(self) -> None:
+        """Close all files."""
+        self.lines.close()
+        if self.writer is not None:
+            self.writer.close()
+
+
+def summary_writer() -> Any:
+    """Return TensorBoard's writer.
+
+    Raises:
+        ValueError: TensorBoard is not installed; the message names the extra that brings it.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            f"TensorBoard is not installed ({error}): pip install 'kdcourse[train]'"
+        ) from None
+    return SummaryWriter

@@ -13,10 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kdcourse.data import Images, replay
 from kdcourse.metrics import evaluation_mode
-from kdcourse.teachers import CachedLessons
 from kdcourse.train.plan import Plan
 from kdcourse.training import Knobs, Run
-from kdcourse.training.epochs import Batch, Epochs
+from kdcourse.training.epochs import Batch, Batches, Epochs
 
 WARM_UP, TIMED = 2, 5  # steps
 
@@ -32,7 +31,8 @@ def report(plan: Plan) -> str:
     for name, model in (("student", plan.student), ("teacher", plan.teacher)):
         if model is not None:
             adds = multiply_adds(model, image)
-            parameters = sum(p.numel() for p in _own(model))
+            own = [p for n, p in model.named_parameters() if "folded" not in n.split(".")]
+            parameters = sum(p.numel() for p in own)
             lines.append(f"{name:10}{parameters:>14,}{adds:>26,}")
     images = _random_images(plan)
     memory = _memory(plan, images)
@@ -80,9 +80,10 @@ def kept_for_backward(step: Callable[[], Any], weights: Iterable[Tensor]) -> int
 def _memory(plan: Plan, images: Images) -> dict[str, int]:
     """Return bytes by what they are for, after one step on one part of a batch."""
     options, known = plan.options, plan.images
-    run = _run(replace(plan, knobs={**plan.knobs, "accumulate": 1}), plan.teacher)
     part = math.ceil(options.batch_size / options.accumulate)
-    batch = next(iter(_batches(plan, images, part)))
+    knobs = {**plan.knobs, "accumulate": 1, "batch_size": part}
+    run, batches = _begin(plan, images, plan.teacher, knobs)
+    batch = next(iter(batches))
     learned = [*run.student.parameters(), *run.objective.parameters()]
     activations = kept_for_backward(lambda: run.step(*batch), learned)
     states = [value for state in run.optimizer.state.values() for value in state.values()]
@@ -101,21 +102,10 @@ def _memory(plan: Plan, images: Images) -> dict[str, int]:
 
 def _seconds_per_step(plan: Plan, images: Images) -> tuple[float, float]:
     """Return the time of a step, and of one that finds the teacher's answers in the cache."""
-    options = plan.options
-    if not options.cache:
-        batches = _batches(plan, images, options.batch_size)
-        seconds = _timed(_run(plan, plan.teacher), batches)
-        return seconds, seconds
-    assert plan.teacher is not None
-    lessons = CachedLessons(
-        plan.teacher.to(images.device),
-        images,
-        views=plan.knobs["views"],
-        epochs=1,
-        batch_size=options.batch_size,
-    )
-    run = _run(plan, lessons.teacher)
-    return _timed(run, lessons), _timed(run, lessons)
+    knobs = plan.lessons(images, epochs=1)
+    run, batches = _begin(plan, knobs.pop("train"), knobs.pop("teacher"), knobs)
+    first = _timed(run, batches)
+    return first, _timed(run, batches) if plan.options.cache else first
 
 
 def _timed(run: Run, batches: Iterable[Batch]) -> float:
@@ -131,15 +121,15 @@ def _timed(run: Run, batches: Iterable[Batch]) -> float:
     return statistics.median(seconds[WARM_UP:])
 
 
-def _run(plan: Plan, teacher: nn.Module | None) -> Run:
-    student = plan.student.to(plan.knobs["device"]).train()
+def _begin(
+    plan: Plan, train: Batches, teacher: nn.Module | None, knobs: dict[str, Any]
+) -> tuple[Run, Iterable[Batch]]:
+    """Return what learns, on the device, and the batches of an epoch."""
+    device = knobs["device"]
+    student = plan.student.to(device).train()
     steps = 10**6  # more than are taken
-    return Run(student, plan.objective, teacher, steps=steps, **plan.knobs)
-
-
-def _batches(plan: Plan, images: Images, size: int) -> Iterable[Batch]:
-    """Return the batches of an epoch of these images, as the student and the teacher see them."""
-    return Epochs(images, images.device, Knobs(**{**plan.knobs, "batch_size": size})).batches(0)
+    run = Run(student, plan.objective, teacher, steps=steps, **knobs)
+    return run, Epochs(train, device, Knobs(**knobs)).batches(0)
 
 
 def _random_images(plan: Plan) -> Images:
@@ -149,11 +139,6 @@ def _random_images(plan: Plan) -> Images:
     pixels = torch.randint(256, (count, *known.pixels.shape[1:]), generator=draw, dtype=torch.uint8)
     target = torch.randint(len(known.classes), (count,), generator=draw)
     return replace(known, pixels=pixels, target=target).to(plan.knobs["device"])
-
-
-def _own(model: nn.Module) -> list[Tensor]:
-    """List the parameters of a model, without those of folded copies in teachers."""
-    return [p for name, p in model.named_parameters() if "folded" not in name.split(".")]
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

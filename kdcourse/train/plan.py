@@ -4,6 +4,7 @@ import copy
 import os
 import re
 import textwrap
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,21 @@ from kdcourse.teachers import (
 )
 from kdcourse.tips import Consistent
 from kdcourse.train.language import Reader
-from kdcourse.train.options import OptionError, Options, blaming
-from kdcourse.train.shape import blank
+from kdcourse.train.options import OptionError, Options, blaming, unknown
 from kdcourse.training import Knobs, choose_device, rehearse
+
+SHAPES = {  # training images, channels, height and width, classes
+    "MNIST": (60000, 1, 28, 10),
+    "FashionMNIST": (60000, 1, 28, 10),
+    "KMNIST": (60000, 1, 28, 10),
+    "QMNIST": (60000, 1, 28, 10),
+    "USPS": (7291, 1, 16, 10),
+    "CIFAR10": (50000, 3, 32, 10),
+    "CIFAR100": (50000, 3, 32, 100),
+    "SVHN": (73257, 3, 32, 10),
+    "STL10": (5000, 3, 96, 10),
+}
+GUESS = (10000, 3, 32, 10)
 
 
 @dataclass
@@ -45,6 +58,7 @@ class Plan:
         guessed: Whether the shape of these images is a guess, until the data have been read.
         student, teacher, objective: The nets and the aim.
         knobs: The other options of :func:`kdcourse.training.fit`.
+        steps_an_epoch: How many steps an epoch takes.
     """
 
     options: Options
@@ -54,15 +68,28 @@ class Plan:
     teacher: nn.Module | None
     objective: Objective
     knobs: dict[str, Any]
+    steps_an_epoch: int
 
-    @property
-    def steps_an_epoch(self) -> int:
-        """How many steps an epoch takes."""
-        return _steps_an_epoch(self.options, self.images)
+    def lessons(self, images: Images, **kept: Any) -> dict[str, Any]:
+        """Return what ``fit`` learns from, by whom, and how.
+
+        Args:
+            images: A training set, on the device.
+            kept: Options of :class:`CachedLessons`, where the teacher's answers are kept.
+        """
+        if not self.options.cache:
+            return {"train": images, "teacher": self.teacher, **self.knobs}
+        assert self.teacher is not None
+        knobs = dict(self.knobs)
+        kept |= {"views": knobs.pop("views"), "batch_size": self.options.batch_size}
+        lessons = CachedLessons(
+            self.teacher.to(images.device), images, seed=self.options.seed, **kept
+        )
+        return {"train": lessons, "teacher": lessons.teacher, **knobs}
 
 
 def prepare(options: Options, images: Images | None = None, *, need_weights: bool = True) -> Plan:
-    """Make everything that the options ask for, and try it out on a few blank images.
+    """Make everything that the options ask for, and try it out on a few images.
 
     Args:
         options: The options of the training.
@@ -79,7 +106,8 @@ def prepare(options: Options, images: Images | None = None, *, need_weights: boo
         student, _ = _net(options.student, given, "nets")
         with evaluation_mode(student), torch.no_grad():
             student(images[:2].inputs())
-    given |= {"student": student, "steps": options.epochs * _steps_an_epoch(options, images)}
+    steps_an_epoch = -(-len(images) // options.batch_size)
+    given |= {"student": student, "steps": options.epochs * steps_an_epoch}
     teacher = _teacher(options, given, need_weights=need_weights, read_weights=not guessed)
     with blaming("loss"):
         objective = Reader(options.loss, given, "terms").made
@@ -87,27 +115,21 @@ def prepare(options: Options, images: Images | None = None, *, need_weights: boo
         with blaming("teacher"):
             teacher = folded(teacher)
     knobs = _knobs(options, given, images)
-    plan = Plan(options, images, guessed, student, teacher, objective, knobs)
+    plan = Plan(options, images, guessed, student, teacher, objective, knobs, steps_an_epoch)
     _rehearse(plan)
     return plan
 
 
 def _rehearse(plan: Plan) -> None:
     """Let the library find out, on these images, what does not go together."""
-    options, images, knobs = plan.options, plan.images, dict(plan.knobs)
+    options, given = plan.options, {"objective": plan.objective, **plan.knobs}
     parts = 1 if plan.guessed else options.accumulate * int(os.environ.get("WORLD_SIZE", 1))
     with blaming("loss"):
-        rehearse(plan.student, images, plan.objective, teacher=plan.teacher, parts=parts, **knobs)
+        rehearse(plan.student, plan.images, teacher=plan.teacher, parts=parts, **given)
         if options.cache:
-            assert plan.teacher is not None
             with blaming("cache"):
-                views = knobs.pop("views")
-                lessons = CachedLessons(plan.teacher, images[:2], views=views, epochs=1)
-            rehearse(plan.student, lessons, plan.objective, teacher=lessons.teacher, **knobs)
-
-
-def _steps_an_epoch(options: Options, images: Images) -> int:
-    return -(-len(images) // options.batch_size)
+                lessons = plan.lessons(plan.images[:2], epochs=1)
+            rehearse(plan.student, objective=plan.objective, **lessons)
 
 
 def _knobs(options: Options, given: dict[str, Any], images: Images) -> dict[str, Any]:
@@ -193,10 +215,7 @@ def _net(text: str, given: dict[str, Any], *kinds: str) -> tuple[nn.Module, list
 def _teacher(
     options: Options, given: dict[str, Any], *, need_weights: bool, read_weights: bool
 ) -> nn.Module | None:
-    """Return the teacher: one that ships with the course, a net with weights, or an expression.
-
-    The nets that an expression makes take their weights from ``--teacher-weights``, in order.
-    """
+    """Return the teacher: one that ships with the course, a net with weights, or an expression."""
     files, text = [Path(name) for name in options.teacher_weights], options.teacher
     if text == "none":
         if files:
@@ -212,10 +231,8 @@ def _teacher(
                 f"{options.teacher} was trained on images of {first.in_channels} channel(s), these "
                 f"have {given['channels']}"
             )
-        if (
-            isinstance(teacher, Teacher) and teacher.follows_student
-        ):  # a copy of it, to see whether it can
-            copy.deepcopy(teacher).update(given["student"], 1)
+        if isinstance(teacher, Teacher) and teacher.follows_student:
+            copy.deepcopy(teacher).update(given["student"], 1)  # to see whether it can
     if need_weights or files:
         with blaming("teacher-weights"):
             if len(nets) != len(files):
@@ -231,11 +248,7 @@ def _teacher(
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a model's weights from a safetensors file.
-
-    Raises:
-        ValueError: There is no such file, or it holds the weights of another net.
-    """
+    """Load a model's weights from a safetensors file, or say why that cannot be."""
     try:
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError) as error:
@@ -256,3 +269,38 @@ def folded(model: nn.Module) -> nn.Module:
     elif not isinstance(model, Teacher):
         return FoldedTeacher(model)
     return model
+
+
+def data_set(name: str) -> str:
+    """Return the name of torchvision's class: ``fashion-mnist`` is ``FashionMNIST``."""
+    from torchvision import datasets  # see data.dataset_class
+
+    known = {}
+    for key in datasets.__all__:
+        with suppress(ValueError):  # which says that it has no training and test images
+            data.dataset_class(key)
+            known[key.lower()] = key
+    found = known.get(name.lower().replace("-", ""))
+    if found is None:
+        raise OptionError(f"--data: {unknown('data set', name, known.values())}")
+    return found
+
+
+def blank(options: Options) -> tuple[Images, bool]:
+    """Return blank images, which take no memory, and whether their shape is a guess."""
+    name = data_set(options.data)
+    count, channels, size, classes = SHAPES.get(name, GUESS)
+    guessed, left = name not in SHAPES, count - options.validation
+    if left < 1 and not guessed:
+        raise OptionError(f"--validation: {name} has {count} images to train on")
+    if options.images is not None and options.images > left and not guessed:
+        raise OptionError(f"--images: there are {left} to train on")
+    count, size = options.images or max(left, 1), options.image_size or size
+    images = Images(
+        torch.zeros((), dtype=torch.uint8).expand(count, channels, size, size),
+        torch.zeros((), dtype=torch.int64).expand(count),
+        tuple(map(str, range(classes))),
+        mean=(0.5,) * channels,
+        std=(0.5,) * channels,
+    )
+    return images, guessed

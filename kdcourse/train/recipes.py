@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcourse.train.options import OptionError, from_toml, read_toml, unknown
+from kdcourse.train.options import OptionError, Options, from_toml, read_toml, unknown
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 NOT_RUN = "not yet run here"
@@ -19,9 +19,9 @@ class Recipe:
     """One method of a file.
 
     Attributes:
-        settings: fields of :class:`kdcourse.train.options.Options`.
-        published: test accuracy in percent, as its authors or others measured it; None if unknown.
-        measured: here; None if it was not run yet.
+        settings: Fields of :class:`kdcourse.train.options.Options`.
+        published: Test accuracy in percent, as its authors or others measured it; None if unknown.
+        measured: The same, here; None if it was not run yet.
     """
 
     settings: dict[str, Any]
@@ -33,55 +33,25 @@ def load(name: str, method: str | None = None) -> Recipe:
     """Read one method of a recipe of the package, or of a file of one's own.
 
     Args:
-        name: of a recipe, or a path to a TOML file.
-        method: which of its methods; None for a file without any.
+        name: Of a recipe, or a path to a TOML file.
+        method: Which of its methods; None for a file without any.
 
     Raises:
-        OptionError: no such recipe or method, or a key that is no option.
+        OptionError: No such recipe or method, or a key that is no option.
     """
-    path = FOLDER / f"{name}.toml"
-    if not path.is_file():
-        path = Path(name)
-        if not path.is_file():
-            raise OptionError(f"RECIPE: {unknown('recipe', name, names())}; nor is there a file")
-    methods = _methods(path)
-    if method is None and "" not in methods:
-        raise OptionError(f"--method: say which of {path.stem}: {', '.join(methods)}")
-    if (method or "") not in methods:
-        raise OptionError(f"--method: {unknown('method', method or '', methods)}")
-    return methods[method or ""]
-
-
-def names() -> list[str]:
-    """List the recipes of the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    known = methods(name)
+    if method is None and "" not in known:
+        raise OptionError(f"--method: say which of {Path(name).stem}: {', '.join(known)}")
+    if (method or "") not in known:
+        raise OptionError(f"--method: {unknown('method', method or '', known)}")
+    return known[method or ""]
 
 
 def methods(name: str) -> dict[str, Recipe]:
-    """Return all methods of a recipe of the package."""
-    return _methods(FOLDER / f"{name}.toml")
-
-
-def table() -> str:
-    """List all recipes with the accuracies that were published, and that were measured here."""
-    rows = [("recipe", "method", "loss", "published, %", "here, %")]
-    for name in names():
-        for method, recipe in methods(name).items():
-            here = NOT_RUN if recipe.measured is None else f"{recipe.measured:.2f}"
-            published = "" if recipe.published is None else f"{recipe.published:.2f}"
-            rows.append(
-                (name, method, recipe.settings.get("loss", "CrossEntropy()"), published, here)
-            )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join(lines)
-
-
-def _methods(path: Path) -> dict[str, Recipe]:
-    """Return the methods of a file; without any, the file as a whole by an empty name."""
+    """Return the methods of a recipe or file; without any, it as a whole by an empty name."""
+    path = next(filter(Path.is_file, (FOLDER / f"{name}.toml", Path(name))), None)
+    if path is None:
+        raise OptionError(f"RECIPE: {unknown('recipe', name, names())}; nor is there a file")
     shared = read_toml(path)
     shared.pop("about", None)
     tables = shared.pop("methods", {"": {}})
@@ -93,3 +63,25 @@ def _methods(path: Path) -> dict[str, Recipe]:
         )
         for name, own in tables.items()
     }
+
+
+def names() -> list[str]:
+    """List the recipes of the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def table() -> str:
+    """List all recipes with the accuracies that were published, and that were measured here."""
+    rows = [("recipe", "method", "loss", "published, %", "here, %")]
+    for name in names():
+        for method, recipe in methods(name).items():
+            here = NOT_RUN if recipe.measured is None else f"{recipe.measured:.2f}"
+            published = "" if recipe.published is None else f"{recipe.published:.2f}"
+            loss = recipe.settings.get("loss", Options.loss)
+            rows.append((name, method, loss, published, here))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines)
