@@ -22,10 +22,7 @@ SAMPLES = 4  # enough to see what the nets show
 class Epochs:
     """The batches of every epoch: from a set in memory, or from anything that yields batches.
 
-    Args:
-        train: As for :func:`kdcourse.training.fit`.
-        device: Where the batches of an in-memory set are drawn.
-        knobs: Of the training; batch size, augmentation, views and seed are read.
+    Those of a set in memory are drawn on ``device``.
     """
 
     def __init__(self, train: Batches, device: torch.device, knobs: Knobs):

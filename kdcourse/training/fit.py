@@ -130,8 +130,11 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.dev
         **learner.settings,
     }
     history, checkpoint = History(), knobs.checkpoint
-    if checkpoint is not None and processes.from_main(Path(checkpoint).is_file):
-        history.rows = learner.resume(checkpoint, settings)
+    advice = "without a checkpoint, training has to start anew"
+    if checkpoint is not None:
+        advice = f"the same command resumes from {checkpoint}"
+        if processes.from_main(Path(checkpoint).is_file):
+            history.rows = learner.resume(checkpoint, settings)
 
     modes = [(model, model.training) for model in learner.students]
     silent = not (knobs.progress and processes.is_main())
@@ -140,7 +143,7 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.dev
     try:
         with (
             torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
-            processes.losses_told(_advice(checkpoint)),
+            processes.losses_told(advice),
         ):
             for epoch in range(len(history), knobs.epochs):
                 # Of dropout, which differs between processes, and of a DataLoader.
@@ -186,13 +189,8 @@ def rehearse(
     What :func:`fit` would refuse is refused here, and what would fail in its first step fails here.
     Terms that size themselves do so; nothing else is changed.
 
-    Args:
-        student: As for :func:`fit`, like the other arguments.
-        train: Images that may be blank.
-        objective: A sum of terms.
-        teacher: Who teaches, or None.
-        parts: The number of parts into which a batch will be split; by default as many as now.
-        knobs: As for :func:`fit`.
+    The arguments are those of :func:`fit`, but images may be blank, and ``parts`` is the number of
+    parts into which a batch will be split; by default as many as now.
 
     Raises:
         ArgumentError: The message says what does not go together, ``argument`` where.
@@ -206,12 +204,6 @@ def rehearse(
     parts = parts or processes.count() * chosen.accumulate
     check_source(source, [objective], teacher, parts)
     prepare(objective, student, asked, source)
-    lesson = first_lesson(objective, student, asked, *source.sample())
+    lesson = first_lesson(objective, student, asked, source)
     with torch.no_grad():  # on a copy: some terms change with every batch
         copy.deepcopy(objective)(lesson)
-
-
-def _advice(checkpoint: str | Path | None) -> str:
-    if checkpoint is None:
-        return "without a checkpoint, training has to start anew"
-    return f"the same command resumes from {checkpoint}"

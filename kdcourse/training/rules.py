@@ -66,16 +66,18 @@ def check_nets(
 def check_source(
     source: Epochs, objectives: Iterable[Objective], teacher: nn.Module | None, parts: int
 ) -> None:
-    """Require that the batches hold what the objectives need, and can be split.
+    """Require that the batches hold what objectives need, and can be split in all processes' parts.
 
-    Args:
-        source: The batches.
-        objectives: What is learned from them.
-        teacher: Who is asked about them, if it is one teacher.
-        parts: The number of parts of a batch, of all processes together.
+    Recorded answers can be repeated only to the lessons in which they were given.
     """
     source.check_parts(parts)
-    _check_answers(source, teacher)
+    lessons_teacher = getattr(source.train, "only_teacher", None)
+    if lessons_teacher is not None and teacher is not None and teacher is not lessons_teacher:
+        raise ArgumentError(
+            "teacher", "these lessons hold their teacher's answers: pass their own as the teacher"
+        )
+    if lessons_teacher is None and getattr(teacher, "recorded", False):
+        raise ArgumentError("teacher", "a recorded teacher answers the lessons it belongs to only")
     labels = source.labels
     for objective in objectives:
         terms = [term for _, term in objective.parts()]
@@ -87,17 +89,6 @@ def check_source(
             unlabelled = "train has samples without" if views is None else f"{views!r} shows no"
             argument = "train" if views is None else "views"
             raise ArgumentError(argument, f"{unlabelled} labels, which {need[0]!r} needs")
-
-
-def _check_answers(source: Epochs, teacher: nn.Module | None) -> None:
-    """Require that recorded answers are repeated to the lessons in which they were given."""
-    own = getattr(source.train, "only_teacher", None)
-    if teacher is not None and own is not None and teacher is not own:
-        raise ArgumentError(
-            "teacher", "these lessons hold their teacher's answers: pass their own as the teacher"
-        )
-    if getattr(teacher, "recorded", False) and own is None:
-        raise ArgumentError("teacher", "a recorded teacher answers the lessons it belongs to only")
 
 
 def check_channels_last(

@@ -266,39 +266,19 @@ def show(teacher: Teacher, inputs: Tensor, target: Tensor, objective: Objective)
 def prepare(
     objective: Objective, student: nn.Module, teacher: Teacher | None, source: Epochs
 ) -> None:
-    """Let terms that do not know the sizes of both nets yet see a few samples of the first batch.
-
-    Args:
-        objective: A sum of terms; those that know all they need stay as they are.
-        student: The student, on its device; left as it was.
-        teacher: Who teaches, or None.
-        source: The batches.
-    """
+    """Show a few samples to terms that do not know the sizes of both nets yet."""
     if not objective.prepared:
         knobs = source.knobs
         steps = len(source) * knobs.accumulate
-        lesson = first_lesson(objective, student, teacher, *source.sample())
+        lesson = first_lesson(objective, student, teacher, source)
         objective.prepare(lesson, seed=knobs.seed, steps_an_epoch=steps)
 
 
 def first_lesson(
-    objective: Objective,
-    student: nn.Module,
-    teacher: Teacher | None,
-    inputs: Tensor,
-    taught: Tensor,
-    target: Tensor,
+    objective: Objective, student: nn.Module, teacher: Teacher | None, source: Epochs
 ) -> Lesson:
-    """Return what both nets show of a few samples, without gradients and without a trace in them.
-
-    Args:
-        objective: It tells which layers are looked at.
-        student: The student.
-        teacher: Who teaches, or None.
-        inputs: What the student sees, ``(N, C, H, W)``.
-        taught: What the teacher sees.
-        target: ``(N,)``; −1 where there is no label.
-    """
+    """Return what both nets show of a few samples, without gradients or a trace in them."""
+    inputs, taught, target = source.sample()
     layers = objective.student_layers
     with evaluation_mode(student), capture(student, layers) as features, torch.no_grad():
         own = Outputs(logits=student(inputs), features=features)

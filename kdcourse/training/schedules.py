@@ -5,14 +5,8 @@
 
 from collections.abc import Callable, Sequence
 
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import (
-    ConstantLR,
-    CosineAnnealingLR,
-    LRScheduler,
-    MultiStepLR,
-    OneCycleLR,
-)
+from torch.optim import Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler
 
 from kdcourse.checks import check_number
 
@@ -21,7 +15,7 @@ def one_cycle(optimizer: Optimizer, steps: int) -> LRScheduler:
     """Rise to the learning rate and fall to almost nothing; momentum swings the other way."""
     (group,) = optimizer.param_groups
     momentum = group["momentum"]
-    return OneCycleLR(
+    return lr_scheduler.OneCycleLR(
         optimizer,
         group["lr"],
         total_steps=steps,
@@ -33,12 +27,12 @@ def one_cycle(optimizer: Optimizer, steps: int) -> LRScheduler:
 
 def cosine(optimizer: Optimizer, steps: int) -> LRScheduler:
     """Fall from the learning rate to zero along half a cosine."""
-    return CosineAnnealingLR(optimizer, steps)
+    return lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
 
 def constant(optimizer: Optimizer, steps: int) -> LRScheduler:
     """Keep the learning rate as it is."""
-    return ConstantLR(optimizer, factor=1.0)
+    return lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
 def at_epochs(
@@ -56,6 +50,8 @@ def at_epochs(
         raise ValueError(f"milestones must be epochs above 0, got {list(milestones)}")
 
     def scheduler(optimizer: Optimizer, steps: int) -> LRScheduler:
-        return MultiStepLR(optimizer, [m * steps // epochs for m in milestones], factor)
+        return lr_scheduler.MultiStepLR(
+            optimizer, [m * steps // epochs for m in milestones], factor
+        )
 
     return scheduler
