@@ -74,7 +74,6 @@ class Images:
 
     @property
     def device(self) -> torch.device:
-        """The device on which the images are stored."""
         return self.pixels.device
 
     def to(self, device: torch.device | str) -> "Images":
@@ -287,13 +286,10 @@ def data_root(root: str | Path | None = None) -> Path:
 
 
 def dataset_class(dataset: str | type) -> type:
-    """Return the class of a torchvision data set that has a training and a test part.
-
-    Args:
-        dataset: Name of a class in ``torchvision.datasets``, or such a class.
+    """Return a class of ``torchvision.datasets``, which may be given by its name.
 
     Raises:
-        ValueError: There is no such class.
+        ValueError: There is no such class, or it has no training and test part.
     """
     if isinstance(dataset, str):
         from torchvision import datasets  # nearly as slow to import as torch itself
@@ -356,15 +352,11 @@ def _download(kind: type, folder: Path) -> None:
                 os.replace(path, place)
 
 
-def _construct(kind: type, folder: Path, train: bool, **options: Any) -> Any:
-    parameters = inspect.signature(kind).parameters
-    if "train" in parameters:
-        options["train"] = train
-    else:
-        options["split"] = "train" if train else "test"
-    if "download" not in parameters:
-        options.pop("download", None)
-    return kind(root=str(folder), **options)
+def _construct(kind: type, folder: Path, train: bool, download: bool = False) -> Any:
+    """Make one part of a set; kinds differ in what they accept."""
+    accepted = inspect.signature(kind).parameters
+    options = {"train": train, "split": "train" if train else "test", "download": download}
+    return kind(str(folder), **{name: options[name] for name in options.keys() & accepted})
 
 
 def _read(

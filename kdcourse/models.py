@@ -17,6 +17,8 @@ from torch.nn import functional as F
 
 from kdcourse.checks import check_positive
 
+SHORTCUTS = ("projection", "pad")
+
 
 class ConvNet(nn.Module):
     """A stem, three stages, global mean pooling and a linear classifier.
@@ -67,18 +69,6 @@ class PadShortcut(nn.Module):
         return F.pad(kept, (0, 0, 0, 0, half, self.extra - half))
 
 
-def _projection(channels_in: int, channels_out: int, stride: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out)
-    )
-
-
-SHORTCUTS: dict[str, Callable[[int, int, int], nn.Module]] = {
-    "projection": _projection,  # a strided 1×1 convolution and batch norm
-    "pad": PadShortcut,
-}
-
-
 class ResidualBlock(nn.Module):
     """``relu(x + conv(relu(conv(x))))``, with batch norm after each convolution (He 2015)."""
 
@@ -91,10 +81,15 @@ class ResidualBlock(nn.Module):
             _conv3(channels_out, channels_out),
             nn.BatchNorm2d(channels_out),
         )
-        same = stride == 1 and channels_in == channels_out
-        self.shortcut = (
-            nn.Identity() if same else SHORTCUTS[shortcut](channels_in, channels_out, stride)
-        )
+        if stride == 1 and channels_in == channels_out:
+            self.shortcut: nn.Module = nn.Identity()
+        elif shortcut == "pad":
+            self.shortcut = PadShortcut(channels_in, channels_out, stride)
+        else:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
+                nn.BatchNorm2d(channels_out),
+            )
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to ``(N, C', H/stride, W/stride)``."""
@@ -128,13 +123,10 @@ Block = Callable[[int, int, int], nn.Module]
 
 
 def _stages(block: Block, before: int, width: int, blocks: int) -> list[nn.Sequential]:
-    """Build three stages of ``blocks`` blocks, as wide as ``width`` times 1, 2 and 4.
-
-    Only the first block of a stage changes the number of channels and the size of the image.
-    """
+    """Build three stages of ``blocks`` blocks, as wide as ``width`` times 1, 2 and 4."""
     stages = []
     for wide, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
-        layers = [block(before, wide, stride)]
+        layers = [block(before, wide, stride)]  # the only one to change channels and size
         layers += [block(wide, wide, 1) for _ in range(blocks - 1)]
         stages.append(nn.Sequential(*layers))
         before = wide

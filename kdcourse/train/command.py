@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +53,8 @@ def main(arguments: Sequence[str]) -> None:
 def run(options: Options) -> dict[str, Any] | None:
     """Train by options, or go on where such a training was stopped.
 
-    Args:
-        options: The options of the training; ``out`` is the folder to write to.
-
     Returns:
         What stands in ``result.json``; None in all processes but the main one.
-
-    Raises:
-        OptionError: The message names the option that cannot work, before any work is begun.
-        LostProcessError: Another process has ended.
     """
     if not options.out:
         raise OptionError("--out: say which folder to write to")
@@ -83,16 +76,10 @@ def run(options: Options) -> dict[str, Any] | None:
 
 
 def _open(folder: Path, options: Options) -> dict[str, Any] | None:
-    """Make the folder, and return the result that is there already, if any.
-
-    Raises:
-        OptionError: A run was begun there with other settings.
-    """
+    """Make the folder and return the result in it, if any; refuse a run with other settings."""
     path = folder / OPTIONS
-    try:
+    with blaming("out"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"--out: {error}") from None
     if path.is_file():
         begun = Options(**from_toml(read_toml(path), str(path))).settings
         for name, value in options.settings.items():
@@ -148,7 +135,7 @@ def _train(plan: Plan, splits: Splits, device: torch.device, folder: Path) -> di
             path = folder / CHECKPOINT
             rows = checkpoint.load(path)["rows"] if path.is_file() else []
             record = Record(folder, rows, tensorboard=options.tensorboard)
-            stack.enter_context(closing(record))
+            stack.callback(record.close)
         history = fit(
             plan.student,
             **lessons,
@@ -185,14 +172,9 @@ class Record:
 
     A run that was killed may have written more or less than its checkpoint holds. So both are
     written anew from the checkpoint's rows, and no epoch is missing or there twice.
-
-    Args:
-        folder: The folder to write into.
-        rows: The rows of the epochs that are finished.
-        tensorboard: Whether to write TensorBoard's files, too.
     """
 
-    def __init__(self, folder: Path, rows: Sequence[Row] = (), *, tensorboard: bool = False):
+    def __init__(self, folder: Path, rows: Sequence[Row], *, tensorboard: bool):
         shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
         self.writer = summary_writer()(str(folder / TENSORBOARD)) if tensorboard else None
         write(folder / METRICS, b"")
@@ -201,7 +183,6 @@ class Record:
             self(row)
 
     def __call__(self, row: Row) -> None:
-        """Write down one epoch."""
         self.lines.write(json.dumps(row) + "\n")
         self.lines.flush()
         if self.writer is not None:
@@ -211,18 +192,13 @@ class Record:
             self.writer.flush()
 
     def close(self) -> None:
-        """Close all files."""
         self.lines.close()
         if self.writer is not None:
             self.writer.close()
 
 
 def summary_writer() -> Any:
-    """Return TensorBoard's writer.
-
-    Raises:
-        ValueError: TensorBoard is not installed; the message names the extra that brings it.
-    """
+    """Return TensorBoard's writer, or say how to install it."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

@@ -74,7 +74,7 @@ def is_schedule(maker: Maker) -> bool:
 
 
 class Reader:
-    """Reads one expression.
+    """Reads one expression, or raises a ``ValueError`` that says where it cannot be followed.
 
     Args:
         text: The expression.
@@ -85,9 +85,6 @@ class Reader:
     Attributes:
         made: What it makes.
         nets: The nets that were made on the way, in the order of their names, with fresh weights.
-
-    Raises:
-        ValueError: The text cannot be read, or Python refuses what it says; the message says where.
     """
 
     def __init__(self, text: str, given: Mapping[str, Any], *kinds: str):

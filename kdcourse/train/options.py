@@ -163,11 +163,7 @@ def dashed(name: str) -> str:
 
 
 def from_toml(table: dict[str, Any], source: str) -> dict[str, Any]:
-    """Turn a table of a TOML file into fields of :class:`Options`.
-
-    Raises:
-        OptionError: A key is no option; the message names the file.
-    """
+    """Turn a table of a TOML file into fields of :class:`Options`; an error names the file."""
     known = [dashed(name) for name in NAMES]
     for key in table:
         if key not in known:
@@ -179,11 +175,7 @@ def from_toml(table: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises:
-        OptionError: It cannot be read; the message names the file and the place.
-    """
+    """Read a TOML file; an error names the file and the place."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -65,7 +65,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add(group: Any, spec: Field) -> None:
-    """Add one option, of its field's type."""
     help = spec.metadata["help"]
     if spec.default not in ("", (), None, False):
         help += f" ({spec.default})"

@@ -6,6 +6,7 @@ import re
 import textwrap
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD
 from torch.optim.lr_scheduler import LRScheduler
 
 from kdcourse import augmentation, data, models
@@ -32,7 +33,7 @@ from kdcourse.teachers import (
 from kdcourse.tips import Consistent
 from kdcourse.train.language import Reader
 from kdcourse.train.options import OptionError, Options, blaming, unknown
-from kdcourse.training import Knobs, choose_device, rehearse
+from kdcourse.training import Knobs, as_teacher, choose_device, rehearse
 
 SHAPES = {  # training images, channels, height and width, classes
     "MNIST": (60000, 1, 28, 10),
@@ -50,32 +51,21 @@ GUESS = (10000, 3, 32, 10)
 
 @dataclass
 class Plan:
-    """Everything that a training is made of, except the data.
-
-    Attributes:
-        options: The options it was made from.
-        images: Images like those to train on.
-        guessed: Whether the shape of these images is a guess, until the data have been read.
-        student, teacher, objective: The nets and the aim.
-        knobs: The other options of :func:`kdcourse.training.fit`.
-        steps_an_epoch: How many steps an epoch takes.
-    """
+    """Everything that a training is made of, except the data."""
 
     options: Options
-    images: Images
-    guessed: bool
+    images: Images  # like those to train on
+    guessed: bool  # whether their shape is a guess, until the data have been read
     student: nn.Module
     teacher: nn.Module | None
     objective: Objective
-    knobs: dict[str, Any]
+    knobs: dict[str, Any]  # the other options of fit
     steps_an_epoch: int
 
     def lessons(self, images: Images, **kept: Any) -> dict[str, Any]:
         """Return what ``fit`` learns from, by whom, and how.
 
-        Args:
-            images: A training set, on the device.
-            kept: Options of :class:`CachedLessons`, where the teacher's answers are kept.
+        The images are on the device. Where answers are kept, ``kept`` says how many, and where.
         """
         if not self.options.cache:
             return {"train": images, "teacher": self.teacher, **self.knobs}
@@ -91,13 +81,8 @@ class Plan:
 def prepare(options: Options, images: Images | None = None, *, need_weights: bool = True) -> Plan:
     """Make everything that the options ask for, and try it out on a few images.
 
-    Args:
-        options: The options of the training.
-        images: The training set, once it has been read; blank images until then.
-        need_weights: Whether the teacher's nets must have weights; without, they stay untrained.
-
-    Raises:
-        OptionError: The message names the option that cannot work.
+    These are blank images until the training set has been read. Without ``need_weights``, the
+    teacher's nets may stay untrained.
     """
     images, guessed = blank(options) if images is None else (images, False)
     given: dict[str, Any] = {"channels": images.pixels.shape[1], "classes": len(images.classes)}
@@ -116,34 +101,25 @@ def prepare(options: Options, images: Images | None = None, *, need_weights: boo
             teacher = folded(teacher)
     knobs = _knobs(options, given, images)
     plan = Plan(options, images, guessed, student, teacher, objective, knobs, steps_an_epoch)
-    _rehearse(plan)
-    return plan
-
-
-def _rehearse(plan: Plan) -> None:
-    """Let the library find out, on these images, what does not go together."""
-    options, given = plan.options, {"objective": plan.objective, **plan.knobs}
-    parts = 1 if plan.guessed else options.accumulate * int(os.environ.get("WORLD_SIZE", 1))
-    with blaming("loss"):
-        rehearse(plan.student, plan.images, teacher=plan.teacher, parts=parts, **given)
+    parts = 1 if guessed else options.accumulate * int(os.environ.get("WORLD_SIZE", 1))
+    with blaming("loss"):  # the library finds out what does not go together
+        rehearse(student, images, objective, teacher=teacher, parts=parts, **knobs)
         if options.cache:
             with blaming("cache"):
-                lessons = plan.lessons(plan.images[:2], epochs=1)
-            rehearse(plan.student, objective=plan.objective, **lessons)
+                lessons = plan.lessons(images[:2], epochs=1)
+            rehearse(student, objective=objective, **lessons)
+    return plan
 
 
 def _knobs(options: Options, given: dict[str, Any], images: Images) -> dict[str, Any]:
     """Return the options of ``fit``; most of them are options of the command by the same name."""
-
-    def optimizer(parameters: Any) -> Optimizer:
-        return SGD(
-            parameters,
-            options.learning_rate,
-            momentum=options.momentum,
-            nesterov=options.nesterov,
-            weight_decay=options.weight_decay,
-        )
-
+    optimizer = partial(
+        SGD,
+        lr=options.learning_rate,
+        momentum=options.momentum,
+        nesterov=options.nesterov,
+        weight_decay=options.weight_decay,
+    )
     with blaming("schedule"):
         schedule = Reader(options.schedule, given, "schedules").made
         made = schedule(optimizer(given["student"].parameters()), given["steps"])
@@ -258,17 +234,14 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise ValueError(f"{path} holds the weights of another net: {reason}") from None
 
 
-def folded(model: nn.Module) -> nn.Module:
+def folded(model: nn.Module) -> Teacher:
     """Make faster the nets in a teacher whose hidden layers nobody asks for."""
-    if isinstance(model, Ensemble):
-        model.members = nn.ModuleList(folded(member) for member in model.members)
-    elif isinstance(model, ClosedTeacher):
-        model.model = folded(model.model)
-    elif type(model) is FrozenTeacher:
-        return FoldedTeacher(model.model)
-    elif not isinstance(model, Teacher):
-        return FoldedTeacher(model)
-    return model
+    teacher = as_teacher(model)
+    if isinstance(teacher, Ensemble):
+        teacher.members = nn.ModuleList(folded(member) for member in teacher.members)
+    elif isinstance(teacher, ClosedTeacher):
+        teacher.model = folded(teacher.model)
+    return FoldedTeacher(teacher.model) if type(teacher) is FrozenTeacher else teacher
 
 
 def data_set(name: str) -> str:

@@ -16,29 +16,15 @@ NOT_RUN = "not yet run here"
 
 @dataclass(frozen=True)
 class Recipe:
-    """One method of a file.
-
-    Attributes:
-        settings: Fields of :class:`kdcourse.train.options.Options`.
-        published: Test accuracy in percent, as its authors or others measured it; None if unknown.
-        measured: The same, here; None if it was not run yet.
-    """
+    """One method of a file: fields of :class:`Options`, and its test accuracies in percent."""
 
     settings: dict[str, Any]
-    published: float | None = None
-    measured: float | None = None
+    published: float | None = None  # by its authors or others; None if unknown
+    measured: float | None = None  # here; None if it was not run yet
 
 
 def load(name: str, method: str | None = None) -> Recipe:
-    """Read one method of a recipe of the package, or of a file of one's own.
-
-    Args:
-        name: Of a recipe, or a path to a TOML file.
-        method: Which of its methods; None for a file without any.
-
-    Raises:
-        OptionError: No such recipe or method, or a key that is no option.
-    """
+    """Read one method of a recipe of the package, or of a file of one's own, if it has any."""
     known = methods(name)
     if method is None and "" not in known:
         raise OptionError(f"--method: say which of {Path(name).stem}: {', '.join(known)}")

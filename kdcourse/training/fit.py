@@ -91,12 +91,8 @@ def fit_learner(
 ) -> History:
     """Run the epochs of one student, or of several models that learn together.
 
-    Args:
-        make: Makes the learner from the batches, once its models are on their device.
-        models: Everything that has to go to the device, and back to where it was.
-        train: As for :func:`fit`.
-        knobs: How to train.
-        teacher: The one that is asked about the batches, if there is one.
+    The learner is made from the batches once all models are on the device, from which they go back
+    to where they were. The teacher is the one that is asked about the batches, if there is one.
     """
     place = choose_device(knobs.device)
     with _moved(models, place, knobs.channels_last):

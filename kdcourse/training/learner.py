@@ -32,7 +32,6 @@ class Learner:
     objectives: Sequence[Objective]
     device: torch.device
     taken: int = 0  # steps so far
-    accumulate: int = 1  # parts of a batch
 
     def step(self, inputs: Inputs, target: Tensor) -> dict[str, Tensor]:
         """Learn from one batch and return its measurements, detached."""

@@ -66,9 +66,10 @@ def check_nets(
 def check_source(
     source: Epochs, objectives: Iterable[Objective], teacher: nn.Module | None, parts: int
 ) -> None:
-    """Require that the batches hold what objectives need, and can be split in all processes' parts.
+    """Require that the batches hold what the objectives need, and can be split.
 
-    Recorded answers can be repeated only to the lessons in which they were given.
+    A batch has so many parts in all processes together. Recorded answers can be repeated only to
+    the lessons in which they were given.
     """
     source.check_parts(parts)
     lessons_teacher = getattr(source.train, "only_teacher", None)

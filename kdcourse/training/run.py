@@ -110,7 +110,9 @@ class Run(Learner):
         own, theirs = inputs
         if shown is None:
             shown = self.ask([] if self.teacher is None else [self.teacher], theirs, target)
-        whole = self._whole(target)
+        whole = None  # numbers of samples and labels, where this is not all of the batch
+        if processes.count() > 1 or self.accumulate > 1:
+            whole = processes.total(_counted_samples(target))
         self.optimizer.zero_grad(set_to_none=True)
         values: dict[str, Tensor] = {}
         split = (tensor.tensor_split(self.accumulate) for tensor in (own, target))
@@ -146,12 +148,6 @@ class Run(Learner):
                 shown = [show(teacher, seen, labels, self.objective) for teacher in teachers]
             yield shown
 
-    def _whole(self, target: Tensor) -> Tensor | None:
-        """Count samples and labels of a batch in all processes; None if this is all of it."""
-        if processes.count() == self.accumulate == 1:
-            return None
-        return processes.total(_counted_samples(target))
-
     def _shares(self, target: Tensor, whole: Tensor | None) -> dict[str, Tensor] | None:
         """Return how much a part counts, so that the mean over the processes is right."""
         if whole is None:
@@ -180,7 +176,6 @@ class Run(Learner):
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
     def rates(self) -> dict[str, float]:
-        """Return the present learning rate."""
         return {"learning_rate": self.optimizer.param_groups[0]["lr"]}
 
     def validate(self, images: Images) -> dict[str, float]:
@@ -192,7 +187,6 @@ class Run(Learner):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What distinguishes this run from others, for the checkpoint."""
         return {
             "learning_rate": self.knobs.learning_rate,
             "weight_decay": self.knobs.weight_decay,
@@ -207,7 +201,6 @@ class Run(Learner):
         }
 
     def parts(self) -> dict[str, Any]:
-        """Return everything that has a state, by name."""
         moves = {"teacher_weights": self.teacher} if follows(self.teacher) else {}
         return {
             "student_weights": self.student,

@@ -78,13 +78,11 @@ class FrozenTeacher(Teacher):
         self.eval()
 
     def check_shown(self, layers: Sequence[str], *, input_gradient: bool = False) -> None:
-        """Raise a ``ValueError`` if the model has no such layer."""
         with capture(self.model, layers):
             pass
 
     @torch.no_grad()
     def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
-        """Show logits, and the features of the named layers."""
         self._stay_in_eval_mode()
         with capture(self.model, layers) as features:
             logits = self.model(inputs)
@@ -124,7 +122,6 @@ class FoldedTeacher(FrozenTeacher):
 
     @torch.no_grad()
     def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
-        """Show logits, and the features of the named layers."""
         if layers:
             return super().show(inputs, layers)
         self._stay_in_eval_mode()
