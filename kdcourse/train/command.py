@@ -177,14 +177,12 @@ class Record:
     def __init__(self, folder: Path, rows: Sequence[Row], *, tensorboard: bool):
         shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
         self.writer = summary_writer()(str(folder / TENSORBOARD)) if tensorboard else None
-        write(folder / METRICS, b"")
-        self.lines = open(folder / METRICS, "a", encoding="utf-8")  # noqa: SIM115 (closed below)
+        self.lines = (folder / METRICS).open("w", buffering=1, encoding="utf-8")  # by the line
         for row in rows:
             self(row)
 
     def __call__(self, row: Row) -> None:
         self.lines.write(json.dumps(row) + "\n")
-        self.lines.flush()
         if self.writer is not None:
             for name, value in row.items():
                 if name != "epoch":
