@@ -107,6 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--out", type=Path, default=Path("grades.csv"), help="CSV (grades.csv)")
     grade.add_argument("--jobs", type=int, default=2, help="submissions side by side (2)")
     grade.add_argument("--again", action="store_true", help="grade also what has not changed")
+    grade.add_argument(
+        "--unsafe",
+        action="store_true",
+        help="grade without a sandbox: notebooks have all your rights",
+    )
 
     site = command("site", _site, help="build the course as a web site")
     site.add_argument(

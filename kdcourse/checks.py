@@ -107,7 +107,9 @@ def check_temperature(temperature: float) -> None:
 def check_positive(**values: int) -> None:
     """Require every named value to be an integer of at least 1."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} must be a positive integer, got {type(value).__name__}")
+        if not isinstance(value, Integral) or value < 1:
             raise ArgumentError(name, f"{name} must be a positive integer, got {value!r}")
 
 

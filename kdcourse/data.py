@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcourse.checks import check_number, check_positive
+from kdcourse.checks import check_positive
 
 COURSE_DATA = Path(__file__).parents[1] / "data"
 
@@ -156,7 +156,6 @@ class Images:
                 student sees, what the teacher sees, and the target; the inputs are then a pair.
             part: ``(i, P)`` to yield only the i-th of P consecutive parts of each batch, i from 0.
         """
-        check_number("batch_size", batch_size, 1)
         check_positive(batch_size=batch_size)
         own = partial(share, part=part)
         generator = replay(seed, epoch, self.device)

@@ -15,9 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdcourse.checks import check_positive
-
-SHORTCUTS = ("projection", "pad")
+from kdcourse.checks import check_choice, check_positive
 
 
 class ConvNet(nn.Module):
@@ -76,6 +74,7 @@ class ResidualBlock(nn.Module):
         self, channels_in: int, channels_out: int, stride: int = 1, shortcut: str = "projection"
     ):
         super().__init__()
+        check_choice("shortcut", shortcut, ("projection", "pad"))
         self.residual = nn.Sequential(
             *_conv_norm_relu(channels_in, channels_out, stride),
             _conv3(channels_out, channels_out),
@@ -198,8 +197,6 @@ def resnet(
     """
     if not isinstance(depth, int) or depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth of a CIFAR ResNet must be 6n + 2 (8, 14, 20, …), got {depth}")
-    if shortcut not in SHORTCUTS:
-        raise ValueError(f"shortcut must be one of {', '.join(SHORTCUTS)}, got {shortcut!r}")
     block = partial(ResidualBlock, shortcut=shortcut)
     return _net(block, 16, (depth - 2) // 6, channels, classes, seed, stem_stride=1)
 

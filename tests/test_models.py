@@ -111,7 +111,7 @@ def test_unknown_names_are_errors(name):
         (lambda: models.plain(0), "width must be a positive integer, got 0"),
         (lambda: models.residual(8, depth=-1), "depth must be"),
         (lambda: models.plain(8, classes=0), "classes must be"),
-        (lambda: models.resnet(20, shortcut="none"), "shortcut must be one of projection, pad"),
+        (lambda: models.resnet(20, shortcut="none"), "shortcut must be one of 'projection', 'pad'"),
         (lambda: models.resnet(9), r"6n \+ 2"),
         (lambda: models.wide_resnet(17, 2), r"6n \+ 4"),
     ],

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcourse import processes
-from kdcourse.checks import check_number
+from kdcourse.checks import check_positive
 from kdcourse.data import Images, Views, share
 from kdcourse.objective import Outputs
 from kdcourse.training.history import described
@@ -83,8 +83,7 @@ class CachedLessons:
         seed: int = 0,
         path: str | Path | None = None,
     ):
-        check_number("epochs", epochs, 1)
-        check_number("batch_size", batch_size, 1)
+        check_positive(epochs=epochs, batch_size=batch_size)
         if follows(teacher):
             raise ValueError("a teacher that follows its student says something else every time")
         self.images, self.views = images, views

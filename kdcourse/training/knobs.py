@@ -77,8 +77,6 @@ class Knobs:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        check_number("batch_size", self.batch_size, 1)
-        check_number("epochs", self.epochs, 1)
         check_positive(batch_size=self.batch_size, epochs=self.epochs, accumulate=self.accumulate)
         check_choice("on_interrupt", self.on_interrupt, ("return", "raise"))
         if self.augment is not None and self.views is not None:
