@@ -128,8 +128,10 @@ def test_twice_differentiated_is_an_error():
 
 @pytest.mark.parametrize(
     ("rows", "error"),
-    [(0, ValueError), (-1, ValueError), (2.0, ValueError)]
-    + [(True, TypeError), ("2", TypeError), (None, TypeError)],
+    [
+        *((0, ValueError), (-1, ValueError), (2.0, ValueError)),
+        *((True, TypeError), ("2", TypeError), (None, TypeError)),
+    ],
 )
 def test_bad_rows_are_named(rows, error):
     with pytest.raises(error, match="rows must be a positive integer"):
