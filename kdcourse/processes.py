@@ -1,4 +1,4 @@
-"""Processes that train together under ``torchrun``: who is there, and what they all need.
+"""Processes: those that train together under ``torchrun``, and those that work side by side.
 
 >>> with joined() as device:                    # torchrun --nproc-per-node 2 train.py
 ...     fit(student, train, objective, teacher=teacher, device=device)
@@ -7,11 +7,13 @@
 everything here does nothing, or the obvious thing.
 """
 
+import multiprocessing
 import os
 import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -160,6 +162,33 @@ def wait() -> None:
     """Wait until all processes have reached this point."""
     if count() > 1:
         distributed.barrier()
+
+
+@contextmanager
+def workers(jobs: int, start: str = "spawn") -> Iterator[Executor]:
+    """Start processes that work side by side, and end with this one, even if it is killed.
+
+    Args:
+        jobs: Number of processes.
+        start: How they start, by the name that :mod:`multiprocessing` has for it.
+    """
+    context = multiprocessing.get_context(start)
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

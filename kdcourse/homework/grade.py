@@ -5,20 +5,20 @@ import hashlib
 import io
 import json
 import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, replace
-from multiprocessing import get_context, parent_process
+from multiprocessing import set_forkserver_preload
 from pathlib import Path
 
-import torch
 from tqdm.auto import tqdm
 
 from kdcourse.homework import fence, release
 from kdcourse.homework.feedback import page
 from kdcourse.homework.judge import Verdict, judge, nothing
 from kdcourse.homework.sandbox import Limits
+from kdcourse.processes import workers
+from kdcourse.training import checkpoint
 
 FAILED = "not graded, the grader failed"  # the next run tries again
 COLUMNS = ("submission", "question", "points", "of", "remarks")
@@ -83,6 +83,7 @@ def _judge_all(
     contents: Mapping[str, bytes], assignment: release.Assignment, limits: Limits, jobs: int
 ) -> Iterator[tuple[str, Verdict]]:
     """Judge notebooks in parallel, and yield each verdict as soon as there is one."""
+    set_forkserver_preload(["kdcourse.homework.judge", "otter.test_files"])
     pool = ThreadPoolExecutor(jobs)
     running = {
         pool.submit(_judge_aside, data, assignment, limits): label
@@ -99,22 +100,8 @@ def _judge_all(
 
 def _judge_aside(data: bytes, assignment: release.Assignment, limits: Limits) -> Verdict:
     """Judge in a fresh process, which shares its random numbers and settings with no other."""
-    fresh = get_context("forkserver")
-    fresh.set_forkserver_preload(["kdcourse.homework.judge", "otter.test_files"])
-    with ProcessPoolExecutor(1, fresh, _prepare) as aside:
+    with workers(1, "forkserver") as aside:
         return aside.submit(judge, data, assignment, limits).result()
-
-
-def _prepare() -> None:
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)  # a parent that was killed could not end it
 
 
 def feedback_folder(out: Path) -> Path:
@@ -179,6 +166,4 @@ def _harmless(text: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     """Write a file: all of it, or nothing."""
-    from kdcourse.training import checkpoint  # not needed in the processes that judge
-
     checkpoint.write(path, text.encode(errors="backslashreplace"))

@@ -6,6 +6,7 @@ from typing import Any
 from kdcourse.homework.release import Assignment, Question
 from kdcourse.homework.sandbox import Limits, Sandbox, SubmissionError
 from kdcourse.homework.submission import Submission, UnreadableError, read
+from kdcourse.training.device import one_thread
 
 MANY_CELLS = 5  # more failing cells than this are not listed
 MUCH_OUTPUT = 2**20  # bytes
@@ -86,7 +87,7 @@ def judge(data: bytes, assignment: Assignment, limits: Limits | None = None) -> 
         submission = read(data, assignment)
     except UnreadableError as error:
         return nothing(assignment, str(error))
-    with Sandbox(submission.cells, limits) as sandbox:
+    with one_thread(), Sandbox(submission.cells, limits) as sandbox:
         marks = [
             run_checks(question, sandbox) if question.checks else _written(question, submission)
             for question in assignment.questions

@@ -1,10 +1,8 @@
 """Read a notebook that was handed in, from which anything may be missing."""
 
 import ast
-import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
@@ -71,25 +69,14 @@ def _parsed(data: bytes) -> nbformat.NotebookNode:
     if len(data) > LARGEST:
         raise UnreadableError(f"the file is larger than {LARGEST // 2**20} MB")
     try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        raise UnreadableError("this is not a notebook: not JSON") from None
-    try:
-        notebook = nbformat.from_dict(_joined(content))
-        notebook = nbformat.convert(notebook, 4)
+        notebook = nbformat.reads(data.decode(), as_version=4)
         nbformat.validate(notebook)
+    except (UnicodeDecodeError, RecursionError, nbformat.reader.NotJSONError):
+        raise UnreadableError("this is not a notebook: not JSON") from None
     except Exception as error:
         reason = str(error).split("\n")[0]
         raise UnreadableError(f"this is not a notebook: {reason:.150}") from None
     return notebook
-
-
-def _joined(content: Any) -> Any:
-    """Join sources that are stored as lists of lines."""
-    for cell in content["cells"]:
-        if isinstance(cell["source"], list):
-            cell["source"] = "".join(cell["source"])
-    return content
 
 
 def _functions(source: str) -> list[str]:

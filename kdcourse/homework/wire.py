@@ -4,11 +4,11 @@ Both formats hold data only: reading them executes nothing, and expands nothing.
 """
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import safetensors.torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 
 def packed(reply: dict[str, Any]) -> tuple[bytes, bytes]:
@@ -41,12 +41,6 @@ def unpacked(text: bytes, tensors: bytes) -> dict[str, Any]:
     return reply
 
 
-def leaves(value: Any) -> Iterator[Tensor | nn.Module]:
-    """Yield the modules and tensors in nested arguments, always in the same order."""
-    if isinstance(value, Tensor | nn.Module):
-        yield value
-    elif isinstance(value, list | tuple):
-        for one in value:
-            yield from leaves(one)
-    elif isinstance(value, dict):
-        yield from leaves(list(value.values()))
+def leaves(value: Any) -> list[Tensor | nn.Module]:
+    """Return the modules and tensors in nested arguments, always in the same order."""
+    return [one for one in tree_leaves(value) if isinstance(one, Tensor | nn.Module)]

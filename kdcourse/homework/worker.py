@@ -60,7 +60,7 @@ class Worker:
 
     def call(self, name: str, arguments: list[Any], options: dict[str, Any]) -> dict[str, Any]:
         """Call a function; its result can be differentiated afterwards."""
-        given = list(leaves([arguments, options]))
+        given = leaves([arguments, options])
         before = [one._version for one in given if isinstance(one, Tensor)]
         with LargestTensor() as watched:
             result = self.shell.user_ns[name](*arguments, **options)

@@ -1,12 +1,9 @@
 """Measure claims: seed by seed, resumable, one process or several side by side."""
 
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import Executor, Future, as_completed
+from contextlib import nullcontext
 from itertools import starmap
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from kdcourse.course.claims.claim import CLAIMS, known
 from kdcourse.course.claims.experiment import Lab
 from kdcourse.course.claims.fingerprint import TOLERANCE, Fingerprint
 from kdcourse.course.claims.results import RESULTS, Result
+from kdcourse.processes import workers
 from kdcourse.training.device import one_thread
 
 
@@ -46,7 +44,7 @@ def reproduce(
     ids = known(ids)
     if seeds < 1 or jobs < 1:
         raise ValueError(f"seeds and jobs must be at least 1, got {seeds} and {jobs}")
-    with _workers(jobs) as pool:
+    with workers(jobs) if jobs > 1 else nullcontext() as pool:
         wanted = {}
         for id, now, stored in _compared(ids, folder, pool, progress):
             changed = stored.deviation(now) > TOLERANCE
@@ -75,7 +73,7 @@ def check(
         claim has to be measured anew if that is above
         :data:`kdcourse.course.claims.fingerprint.TOLERANCE`.
     """
-    with _workers(jobs) as pool:
+    with workers(jobs) if jobs > 1 else nullcontext() as pool:
         compared = _compared(known(ids), folder, pool, progress)
         return {id: stored.deviation(now) for id, now, stored in compared}
 
@@ -101,32 +99,6 @@ def _each(
     else:
         done = map(Future.result, as_completed([pool.submit(task, *work) for work in works]))
     return tqdm(done, total=len(works), disable=not progress or not works, unit=unit)
-
-
-@contextmanager
-def _workers(jobs: int) -> Iterator[Executor | None]:
-    """Start processes that work side by side; none for a single job."""
-    if jobs == 1:
-        yield None
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_end_with_parent) as pool:
-        try:
-            yield pool
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, even if that was killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _fingerprint(id: str) -> tuple[str, Fingerprint]:
