@@ -10,6 +10,7 @@ naming the argument.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,15 +84,13 @@ def attention_transfer_loss(
 
     Source: Zagoruyko, Komodakis 2017 (arXiv 1612.03928), eq. 2.
     """
-    _check_features("student_features", student_features)
-    _check_features("teacher_features", teacher_features)
-    check_same_samples("student_features", student_features, "teacher_features", teacher_features)
+    _check_both(student_features, teacher_features)
     check_number("power", power, 0.0, open_low=True)
     student = at_least_float32(student_features)
     teacher = at_least_float32(teacher_features.detach())
     if student.shape[-2:] != teacher.shape[-2:]:
         height, width = map(min, student.shape[-2:], teacher.shape[-2:])
-        student, teacher = (_pooled(x, height, width) for x in (student, teacher))
+        student, teacher = (F.adaptive_avg_pool2d(x, (height, width)) for x in (student, teacher))
     taught, _ = _attention(teacher, power)
     return _AttentionLoss.apply(student, taught, power, squared)[0]
 
@@ -141,11 +140,7 @@ class Hint(nn.Module):
 
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
         """Return the mean squared error between projected student and teacher, a scalar."""
-        _check_features("student_features", student_features)
-        _check_features("teacher_features", teacher_features)
-        check_same_samples(
-            "student_features", student_features, "teacher_features", teacher_features
-        )
+        _check_both(student_features, teacher_features)
         for name, features, channels in (
             ("student_features", student_features, self.projection.in_channels),
             ("teacher_features", teacher_features, self.projection.out_channels),
@@ -244,12 +239,10 @@ def saliency_loss(student_gradient: Tensor, teacher_gradient: Tensor) -> Tensor:
 
 
 class AttentionTransfer(LayerTerm):
-    """Attention maps, summed over layers: :func:`attention_transfer_loss`.
+    """Attention maps, summed over layers: :func:`attention_transfer_loss`, which explains the rest.
 
     Args:
         layers: Names of layers with features ``(N, C, H, W)``, or pairs of names.
-        power: The power p > 0 of the attention map.
-        squared: Whether to take the authors' mean square in place of the lecture's norm.
     """
 
     def __init__(self, layers: Sequence[Layer], power: float = 2, *, squared: bool = False):
@@ -260,14 +253,8 @@ class AttentionTransfer(LayerTerm):
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the sum of the distances between attention maps."""
-
-        def loss(student: Tensor, teacher: Tensor) -> Tensor:
-            return attention_transfer_loss(student, teacher, self.power, squared=self.squared)
-
+        loss = partial(attention_transfer_loss, power=self.power, squared=self.squared)
         return self.compared(lesson, loss)
-
-
-NONLINEARITIES = ("none", "relu", "norm-relu")
 
 
 class FeatureHint(LayerTerm):
@@ -300,7 +287,7 @@ class FeatureHint(LayerTerm):
         seed: int | None = None,
     ):
         super().__init__([layer])
-        check_choice("nonlinearity", nonlinearity, NONLINEARITIES)
+        check_choice("nonlinearity", nonlinearity, ("none", "relu", "norm-relu"))
         if kernel_size is not None:
             check_positive(kernel_size=kernel_size)
         self.hint = hint
@@ -310,8 +297,7 @@ class FeatureHint(LayerTerm):
     def prepare(self, lesson: Lesson, *, seed: int = 0, steps_an_epoch: int | None = None) -> None:
         """Make a projection from the student's channels to the teacher's."""
         ((student, teacher),) = self.shown(lesson)
-        _check_features("student_features", student)
-        _check_features("teacher_features", teacher)
+        _check_both(student, teacher)
         size = self._kernel_size or max(1, student.shape[-1] - teacher.shape[-1] + 1)
         channels = teacher.shape[1]
         with seeded(seed if self._seed is None else self._seed):
@@ -429,10 +415,10 @@ def _norm(rows: Tensor) -> tuple[Tensor, Tensor]:
     return scaled * largest, scaled
 
 
-def _pooled(features: Tensor, height: int, width: int) -> Tensor:
-    if features.shape[-2:] == (height, width):
-        return features
-    return F.adaptive_avg_pool2d(features, (height, width))
+def _check_both(student: Tensor, teacher: Tensor) -> None:
+    _check_features("student_features", student)
+    _check_features("teacher_features", teacher)
+    check_same_samples("student_features", student, "teacher_features", teacher)
 
 
 def _check_features(name: str, features: Tensor) -> None:

@@ -13,9 +13,6 @@ sure, all classes equally often; the student is taught on these (:class:`Generat
 
 >>> generated = GeneratedImages(Generator(), teacher, layer="embedding")
 >>> fit(student, generated, LogitKD(4), teacher=teacher)
-
-Sources: Fang et al. 2021 (arXiv 2101.04731), section 3; Chen et al. 2019 (arXiv 1904.01186),
-section 3.
 """
 
 from collections.abc import Callable, Iterator
@@ -83,7 +80,8 @@ def seed_loss(
 class SEED(LayerTerm):
     """:func:`seed_loss` on a layer, with its queue and a projection to the teacher's width.
 
-    Widths that are not given are those of what the two nets show on the first batch.
+    Widths that are not given are those of what the two nets show on the first batch. The
+    temperatures are those of the loss.
 
     Args:
         student_width: Length of the student's embedding.
@@ -92,8 +90,6 @@ class SEED(LayerTerm):
             it and the teacher's.
         hidden: Width of the projection's hidden layer; its weights are trained with the student.
         length: Length Q of the queue, which starts with random directions.
-        student_temperature: τ_S > 0.
-        teacher_temperature: τ_T > 0.
         seed: Seed of the projection's weights and of the first queue; that of the training by
             default, or 0 where the widths are given.
     """

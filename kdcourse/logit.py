@@ -319,15 +319,12 @@ class CrossEntropy(Term):
 
 
 class LogitKD(Term):
-    """``dist(f, f_large)`` on softened predictions: :func:`kd_loss`.
+    """``dist(f, f_large)`` on softened predictions: :func:`kd_loss`, which explains the arguments.
 
     From a closed teacher, which shows probabilities only, the loss is taken from those
     (:func:`kd_loss_from_probabilities`; forward divergence only).
 
     Args:
-        temperature: τ > 0, as in :func:`kd_loss`.
-        divergence: ``"forward"``, ``"reverse"`` or ``"jensen-shannon"``, as in :func:`kd_loss`.
-        scale: Whether to multiply by τ².
         rows: How many samples to compute at a time, which saves memory where there are very many
             classes (:func:`in_chunks`); all at once by default.
     """

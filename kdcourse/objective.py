@@ -202,7 +202,6 @@ class Term(Objective):
         return re.sub(starts, "_", type(self).__name__).lower()
 
     def parts(self) -> list[tuple[float, "Term"]]:
-        """List the term itself, with weight 1."""
         return [(1.0, self)]
 
     def loss(self, lesson: Lesson) -> Tensor:
@@ -272,8 +271,7 @@ class WarmUp(Term):
         for need in Term.__annotations__:
             setattr(self, need, getattr(term, need))
         self.prepared = term.prepared and steps is not None
-        self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
-        self.taken: Tensor
+        self.taken: Tensor = nn.Buffer(torch.zeros((), dtype=torch.int64))
 
     def prepare(self, lesson: Lesson, *, seed: int = 0, steps_an_epoch: int | None = None) -> None:
         """Prepare the term, and turn epochs into steps."""

@@ -57,7 +57,7 @@ def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) ->
     student, teacher = _both(student_embeddings, teacher_embeddings, least=2)
     difference = _in_units_of_mean(distances(student)) - _in_units_of_mean(distances(teacher))
     slope = difference.detach().clamp(-1, 1)  # of the Huber loss, which is slope · (x − slope / 2)
-    return (slope * (difference - slope / 2)).sum() / _pairs(len(student))
+    return (slope * (difference - slope / 2)).sum() / (len(student) * (len(student) - 1))
 
 
 def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
@@ -115,16 +115,12 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
         if features.dim() < 2:
             raise ValueError(f"{name} must have shape (N, …), got {tuple(features.shape)}")
         pair.append(features.flatten(1))
-    student, teacher = _both(*pair, least=1, names=("student_features", "teacher_features"))
+    student, teacher = _both(*pair, least=1, what="features")
     return _SimilarityLoss.apply(student, _similarities(teacher)[0])[0]
 
 
 class _RelationTerm(LayerTerm):
-    """A term on relations between the samples of a batch.
-
-    Args:
-        layers: Names of layers, or pairs of names; what they put out is flattened to ``(N, D)``.
-    """
+    """A term on relations between the samples of a batch."""
 
     mean_over = "batch"
     relation: Callable[[Tensor, Tensor], Tensor]
@@ -145,33 +141,21 @@ class _RelationTerm(LayerTerm):
 
 
 class RKDDistance(_RelationTerm):
-    """Distances between samples: :func:`rkd_distance_loss`.
-
-    Args:
-        layers: Names of layers, or pairs of names; what they put out is flattened to ``(N, D)``.
-    """
+    """Distances between samples, of layers flattened to ``(N, D)``: :func:`rkd_distance_loss`."""
 
     relation = staticmethod(rkd_distance_loss)
     least = 2
 
 
 class RKDAngle(_RelationTerm):
-    """Angles of triples of samples: :func:`rkd_angle_loss`.
-
-    Args:
-        layers: Names of layers, or pairs of names; what they put out is flattened to ``(N, D)``.
-    """
+    """Angles of triples of samples, of layers flattened to ``(N, D)``: :func:`rkd_angle_loss`."""
 
     relation = staticmethod(rkd_angle_loss)
     least = 3
 
 
 class SimilarityPreserving(LayerTerm):
-    """Which samples look alike: :func:`similarity_preserving_loss`.
-
-    Args:
-        layers: Names of layers, or pairs of names.
-    """
+    """Which samples look alike, by the outputs of layers: :func:`similarity_preserving_loss`."""
 
     mean_over = "batch"
 
@@ -225,14 +209,40 @@ class _Distances(torch.autograd.Function):
         return weight.sum(dim=1, keepdim=True) * centred - _product(weight, centred)
 
 
+CHUNK = {"cpu": 2**16, "other": 2**25}  # cosines at a time: few enough for a processor's cache
+
+
 class _AngleLoss(torch.autograd.Function):
-    """The angle loss of N × N distances; value and gradient are made in one pass over chunks."""
+    """The angle loss of N × N distances; value and gradient are made a few vertices at a time.
+
+    From cos_ijk = (d_ij² + d_kj² − d_ik²) / (2 d_ij d_kj):
+    ∂cos/∂d_ij = 1/d_kj − cos/d_ij (for d_kj alike), and ∂cos/∂d_ik = −d_ik / (d_ij d_kj).
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        return _angle_loss_and_gradient(student, teacher)
+        samples = len(student)
+        at_once = max(1, CHUNK.get(student.device.type, CHUNK["other"]) // samples**2)
+        inverse = _inverse(student)
+        student_sides = student.square(), inverse
+        teacher_sides = teacher.square(), _inverse(teacher)
+        loss, opposite, adjacent = student.new_zeros(()), torch.zeros_like(student), []
+        for start in range(0, samples, at_once):
+            vertices = slice(start, start + at_once)
+            cosine = _cosines(*student_sides, vertices)  # (J, N, N)
+            difference = cosine - _cosines(*teacher_sides, vertices)
+            difference.diagonal(dim1=1, dim2=2).zero_()  # i = k is no triple
+            slope = difference.clamp(-1, 1)  # of the Huber loss, as above
+            loss = loss + difference.sub_(slope, alpha=0.5).mul_(slope).sum()
+            along = torch.mul(cosine, slope).sum(dim=2)
+            near = inverse[vertices]  # (J, N): 1 / d_ij from vertex j
+            pull = _product(slope, near[:, :, None])[:, :, 0] - near * along
+            adjacent.append(2 * pull)  # i and k play the same part
+            opposite = opposite + slope.mul_(near[:, :, None]).mul_(near[:, None, :]).sum(dim=0)
+        triples = samples * (samples - 1) * (samples - 2)
+        return loss / triples, (torch.cat(adjacent) - student * opposite) / triples
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor]) -> None:
@@ -243,39 +253,6 @@ class _AngleLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
         return gradient * ctx.saved_tensors[0], None
-
-
-CHUNK = {"cpu": 2**16, "other": 2**25}  # cosines at a time: few enough for a processor's cache
-
-
-def _angle_loss_and_gradient(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and its gradient with respect to the student's distances, a few vertices at a time.
-
-    From cos_ijk = (d_ij² + d_kj² − d_ik²) / (2 d_ij d_kj):
-    ∂cos/∂d_ij = 1/d_kj − cos/d_ij (for d_kj alike), and ∂cos/∂d_ik = −d_ik / (d_ij d_kj).
-    """
-    samples = len(student)
-    at_once = max(1, CHUNK.get(student.device.type, CHUNK["other"]) // samples**2)
-    inverse = _inverse(student)
-    student_sides, teacher_sides = (
-        (student.square(), inverse),
-        (teacher.square(), _inverse(teacher)),
-    )
-    loss, opposite, adjacent = student.new_zeros(()), torch.zeros_like(student), []
-    for start in range(0, samples, at_once):
-        vertices = slice(start, start + at_once)
-        cosine = _cosines(*student_sides, vertices)  # (J, N, N)
-        difference = cosine - _cosines(*teacher_sides, vertices)
-        difference.diagonal(dim1=1, dim2=2).zero_()  # i = k is no triple
-        slope = difference.clamp(-1, 1)  # of the Huber loss, as above
-        loss = loss + difference.sub_(slope, alpha=0.5).mul_(slope).sum()
-        along = torch.mul(cosine, slope).sum(dim=2)
-        near = inverse[vertices]  # (J, N): 1 / d_ij from vertex j
-        pull = _product(slope, near[:, :, None])[:, :, 0] - near * along
-        adjacent.append(2 * pull)  # i and k play the same part
-        opposite = opposite + slope.mul_(near[:, :, None]).mul_(near[:, None, :]).sum(dim=0)
-    triples = samples * (samples - 1) * (samples - 2)
-    return loss / triples, (torch.cat(adjacent) - student * opposite) / triples
 
 
 def _cosines(square: Tensor, inverse: Tensor, vertices: slice) -> Tensor:
@@ -300,12 +277,8 @@ def _inverse(distance: Tensor) -> Tensor:
 
 
 def _in_units_of_mean(distance: Tensor) -> Tensor:
-    mean = distance.sum() / _pairs(len(distance))
+    mean = distance.sum() / (len(distance) * (len(distance) - 1))
     return distance / torch.where(mean > 0, mean, 1.0)
-
-
-def _pairs(samples: int) -> int:
-    return samples * (samples - 1)
 
 
 class _SimilarityLoss(torch.autograd.Function):
@@ -378,13 +351,14 @@ def _both(
     teacher: Tensor,
     *,
     least: int,
-    names: tuple[str, str] = ("student_embeddings", "teacher_embeddings"),
+    what: str = "embeddings",
 ) -> tuple[Tensor, Tensor]:
     """Check both, gather the samples of all processes, and cut the teacher off."""
-    check_matrix(names[0], student, "D")
-    check_matrix(names[1], teacher, "D")
-    check_same_samples(names[0], student, names[1], teacher)
+    own, theirs = f"student_{what}", f"teacher_{what}"
+    check_matrix(own, student, "D")
+    check_matrix(theirs, teacher, "D")
+    check_same_samples(own, student, theirs, teacher)
     student, teacher = all_samples(student), all_samples(teacher.detach())
     if len(student) < least:
-        raise ValueError(f"{names[0]} must hold at least {least} samples, got {len(student)}")
+        raise ValueError(f"{own} must hold at least {least} samples, got {len(student)}")
     return at_least_float32(student), at_least_float32(teacher)

@@ -395,8 +395,8 @@ FAULTS = {
     "every generation has the first as its teacher": (
         "born-again",
         teachers.born_again,
-        "family[-1],",
-        "family[0],",
+        "family[-1]",
+        "family[0]",
     ),
     "pruned weights come back": (
         "pruned",
@@ -407,8 +407,8 @@ FAULTS = {
     "a level of the weights is missing": (
         "quantized",
         compression._rounded,
-        "0, low, high)",
-        "0, low, high - 1)",
+        "-most, most)",
+        "-most, most - 1)",
     ),
     "teacher and student see other views": (
         "views",

@@ -9,7 +9,6 @@ from torch import nn
 from kdcourse.checks import check_number
 from kdcourse.logit import LogitKD
 from kdcourse.objective import Objective
-from kdcourse.teachers.assistant import distill_through
 from kdcourse.training.epochs import Batches
 from kdcourse.training.fit import fit
 from kdcourse.training.knobs import takes_knobs
@@ -50,30 +49,20 @@ def born_again(
     Source: Furlanello et al. 2018 (arXiv 1805.04770).
     """
     check_number("generations", generations, 1)
-
-    def file(number: int) -> str | Path | None:
-        if checkpoint is None or number == generations:
-            return checkpoint
-        return f"{checkpoint}.f{number}"
-
-    family = []
-    if first is not None:
-        family.append(first)
-    else:
-        family.append(make(seed))
-        if fit(family[0], train, seed=seed, checkpoint=file(1), **knobs).interrupted:
-            return family
     objective = LogitKD(1.0) if objective is None else objective
-    for number in range(2, generations + 1):
-        child = make(seed + number - 1)
-        (history,) = distill_through(
-            family[-1],
-            [],
+    family = [] if first is None else [first]
+    for number in range(len(family), generations):
+        child = make(seed + number)
+        if child in family:
+            raise ValueError("every link of the chain must be a model of its own")
+        suffix = "" if number == generations - 1 else f".f{number + 1}"
+        history = fit(
             child,
             train,
-            objective,
-            seed=seed + number - 1,
-            checkpoint=file(number),
+            objective if family else None,
+            teacher=family[-1] if family else None,
+            seed=seed + number,
+            checkpoint=None if checkpoint is None else f"{checkpoint}{suffix}",
             **knobs,
         )
         family.append(child)

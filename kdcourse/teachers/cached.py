@@ -131,24 +131,25 @@ class CachedLessons:
 
     def _open(self, shape: tuple[int, ...], path: Path | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the answers and which epochs are known, from files if there are any."""
-        size = 4 * math.prod(shape)
         if path is None:
             known = np.zeros(self.epochs, bool)
-            if size <= MOST_IN_MEMORY:
+            if 4 * math.prod(shape) <= MOST_IN_MEMORY:
                 return np.zeros(shape, np.float32), known
             with tempfile.TemporaryFile() as aside:
                 return np.memmap(aside, np.float32, "w+", shape=shape), known
-        processes.from_main(lambda: self._create(path, shape))
+        marks = path.with_suffix(".known")
+        processes.from_main(lambda: self._create(path, marks, shape))
         answers = np.memmap(path, np.float32, "r+", shape=shape)
-        return answers, np.memmap(_marks(path), np.bool_, "r+", shape=(self.epochs,))
+        return answers, np.memmap(marks, np.bool_, "r+", shape=(self.epochs,))
 
-    def _create(self, path: Path, shape: tuple[int, ...]) -> None:
+    def _create(self, path: Path, marks: Path, shape: tuple[int, ...]) -> None:
         """Make the files, unless they are there and belong to these lessons."""
-        card, size = path.with_suffix(".json"), 4 * math.prod(shape)
+        card = path.with_suffix(".json")
         belongs = self._belongs_to()
-        if card.is_file() and _marks(path).is_file() and path.is_file():
+        if card.is_file() and marks.is_file() and path.is_file():
             stored = json.loads(card.read_text())
-            stored["bytes"], belongs["bytes"] = str(path.stat().st_size), str(size)
+            stored["bytes"] = str(path.stat().st_size)
+            belongs["bytes"] = str(4 * math.prod(shape))
             for name, value in belongs.items():
                 if stored.get(name) != value:
                     raise WrongCacheError(
@@ -157,7 +158,7 @@ class CachedLessons:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         np.memmap(path, np.float32, "w+", shape=shape)
-        np.memmap(_marks(path), np.bool_, "w+", shape=(self.epochs,))
+        np.memmap(marks, np.bool_, "w+", shape=(self.epochs,))
         card.write_text(json.dumps(belongs, indent=1))
 
     def _belongs_to(self) -> dict[str, str]:
@@ -171,11 +172,6 @@ class CachedLessons:
             "batch_size": str(self.batch_size),
             "seed": str(self.seed),
         }
-
-
-def _marks(path: Path) -> Path:
-    """Return the file that says which epochs are known."""
-    return path.with_suffix(".known")
 
 
 def _sha256(description: str, *tensors: Tensor) -> str:

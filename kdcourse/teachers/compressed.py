@@ -12,6 +12,7 @@ its models cannot be copied after a forward pass.)
 import copy
 import io
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,9 @@ class Mask(nn.Module):
 
     def __init__(self, mask: Tensor):
         super().__init__()
-        self.register_buffer("mask", mask)
-        self.mask: Tensor
+        self.mask = nn.Buffer(mask)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the weights, with zeros where the mask has them."""
         return weight * self.mask
 
 
@@ -54,16 +53,10 @@ class FakeQuantize(nn.Module):
     def __init__(self, weight: Tensor, bits: int):
         super().__init__()
         self.most = 2 ** (bits - 1) - 1
-        self.register_buffer("scale", self._best_scale(weight.detach()))
-        self.scale: Tensor
+        self.scale = nn.Buffer(self._best_scale(weight.detach()))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the rounded weights."""
-        return _rounded(weight, self.scale, -self.most, self.most)
-
-    def codes(self, weight: Tensor) -> Tensor:
-        """Return the integers that stand for weights that are already rounded."""
-        return (weight / _by_channel(self.scale, weight)).round().to(torch.int8)
+        return _rounded(weight, self.scale, self.most)
 
     def _best_scale(self, weight: Tensor) -> Tensor:
         rows = weight.flatten(1)
@@ -72,27 +65,22 @@ class FakeQuantize(nn.Module):
         best, least = largest, torch.full_like(largest, torch.inf)
         for share in torch.linspace(0.2, 1.0, 33).tolist():
             scale = share * largest
-            error = (_rounded(rows, scale, -self.most, self.most) - rows).square().sum(dim=1)
+            error = (_rounded(rows, scale, self.most) - rows).square().sum(dim=1)
             best = torch.where(error < least, scale, best)
             least = torch.minimum(error, least)
         return best
 
 
-class QuantizeInput:
-    """Rounds a layer's input to 2^b levels between the least and largest value of each sample."""
-
-    def __init__(self, bits: int):
-        self.bits = bits
-
-    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        first, *others = inputs
-        flat = first.detach().flatten(1)
-        low, high = flat.amin(dim=1).clamp(max=0), flat.amax(dim=1).clamp(min=0)
-        levels = 2**self.bits - 1
-        scale = ((high - low) / levels).clamp(min=torch.finfo(torch.float32).tiny)
-        zero = (-low / scale).round().to(torch.int32)
-        rounded = torch.fake_quantize_per_channel_affine(first, scale, zero, 0, 0, levels)
-        return rounded, *others
+def round_input(layer: nn.Module, inputs: tuple[Tensor, ...], *, bits: int) -> tuple[Tensor, ...]:
+    """Round a layer's input to 2^b levels between the least and largest value of each sample."""
+    first, *others = inputs
+    flat = first.detach().flatten(1)
+    low, high = flat.amin(dim=1).clamp(max=0), flat.amax(dim=1).clamp(min=0)
+    levels = 2**bits - 1
+    scale = ((high - low) / levels).clamp(min=torch.finfo(torch.float32).tiny)
+    zero = (-low / scale).round().to(torch.int32)
+    rounded = torch.fake_quantize_per_channel_affine(first, scale, zero, 0, 0, levels)
+    return rounded, *others
 
 
 def prune(model: nn.Module, sparsity: float) -> nn.Module:
@@ -162,7 +150,7 @@ def quantize(model: nn.Module, bits: int = 8, activation_bits: int | None = 8) -
     """Return a copy that computes with rounded weights and inputs, and can be trained further.
 
     The weights of linear and convolutional layers are rounded by channel (:class:`FakeQuantize`),
-    their inputs by sample (:class:`QuantizeInput`). The arithmetic remains in floating point ("fake
+    their inputs by sample (:func:`round_input`). The arithmetic remains in floating point ("fake
     quantisation"), and shows what an integer kernel would compute. A pruned model may be quantised;
     zeros stay zero.
 
@@ -183,7 +171,7 @@ def quantize(model: nn.Module, bits: int = 8, activation_bits: int | None = 8) -
         rounding = FakeQuantize(layer.weight, bits)
         parametrize.register_parametrization(layer, "weight", rounding)
         if activation_bits is not None:
-            layer.register_forward_pre_hook(QuantizeInput(activation_bits))
+            layer.register_forward_pre_hook(partial(round_input, bits=activation_bits))
     return quantized
 
 
@@ -223,8 +211,8 @@ def pack(model: nn.Module) -> dict[str, np.ndarray]:
         rounding = module.parametrizations.weight[-1]
         if isinstance(rounding, FakeQuantize):
             weight = f"{name}.weight" if name else "weight"
-            codes = rounding.codes(module.weight.detach())
-            arrays[weight] = codes.cpu().numpy()
+            codes = module.weight.detach() / _by_channel(rounding.scale, module.weight)
+            arrays[weight] = codes.round().to(torch.int8).cpu().numpy()
             arrays[f"{weight}:scale"] = rounding.scale.cpu().numpy()
     return arrays
 
@@ -254,9 +242,9 @@ def _by_channel(scale: Tensor, weight: Tensor) -> Tensor:
     return scale.view(-1, *(1,) * (weight.dim() - 1))
 
 
-def _rounded(weight: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+def _rounded(weight: Tensor, scale: Tensor, most: int) -> Tensor:
     zero = torch.zeros_like(scale, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, low, high)
+    return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -most, most)
 
 
 def _layers(model: nn.Module) -> list[Any]:

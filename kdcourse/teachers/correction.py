@@ -1,8 +1,5 @@
 """Teacher correction: the data at hand is not what the teacher was trained on.
 
-Where the original training data is gone, the teacher is first fine-tuned on the data that will be
-distilled on, and then teaches; or it goes on learning there while it teaches.
-
 Source: Sreenivas et al. 2024 (arXiv 2408.11796), section 3.1.
 """
 

@@ -11,8 +11,6 @@ from kdcourse.checks import at_least_float32, check_choice
 from kdcourse.objective import Outputs
 from kdcourse.training.teacher import Teacher, as_teacher
 
-COMBINE = ("logits", "probabilities", "vote")
-
 
 class Ensemble(Teacher):
     """Several models, of any architectures, that answer as one.
@@ -38,7 +36,7 @@ class Ensemble(Teacher):
         super().__init__()
         if members and isinstance(members[-1], str):  # Ensemble(members, "vote")
             *members, combine = members  # type: ignore[assignment]
-        check_choice("combine", combine, COMBINE)
+        check_choice("combine", combine, ("logits", "probabilities", "vote"))
         if len(members) == 1 and not isinstance(members[0], nn.Module):
             members = tuple(members[0])
         if not members:
@@ -58,14 +56,13 @@ class Ensemble(Teacher):
         """Show what the members think together; asking for layers is an error."""
         self.check_shown(layers)
         shown = [member.show(inputs) for member in self.members]
-        logits = None
-        if all(outputs.logits is not None for outputs in shown):
-            logits = _stacked([outputs.logits for outputs in shown])  # (M, N, K)
+        open_members = all(outputs.logits is not None for outputs in shown)
         if self.combine == "logits":
-            if logits is None:
+            if not open_members:
                 raise ValueError("a member shows probabilities only: combine those instead")
-            return Outputs(logits=logits.mean(dim=0))
-        if self.combine == "probabilities" and logits is not None:
+            return Outputs(logits=_stacked([outputs.logits for outputs in shown]).mean(dim=0))
+        if self.combine == "probabilities" and open_members:
+            logits = _stacked([outputs.logits for outputs in shown])
             mean = logits.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(logits))
             return Outputs(logits=mean, probabilities=mean.exp())
         answers = _stacked([_probabilities(outputs) for outputs in shown])

@@ -40,12 +40,10 @@ class Peer(FrozenTeacher):
         self.model = model
 
     def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
-        """Show logits, and the features of the named layers."""
         with _kept_buffers(self.model):
             return super().show(inputs, layers)
 
     def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
-        """Show the input gradient (:func:`kdcourse.feature.input_gradient`)."""
         with _kept_buffers(self.model):
             return super().input_gradient(inputs, target)
 
@@ -98,18 +96,15 @@ class Peers(Learner):
         return [Peer(peer) for peer in self.students if peer is not run.student]
 
     def rates(self) -> dict[str, float]:
-        """Return the present learning rate of every student."""
         return self._each(run.rates() for run in self.runs)
 
     def validate(self, images: Images) -> dict[str, float]:
-        """Return the accuracy of every student."""
         return self._each(
             {"validation_accuracy": shared_accuracy(s, images)} for s in self.students
         )
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What distinguishes this training from others, for the checkpoint."""
         return {"updates": self.updates, **self._each(run.settings for run in self.runs)}
 
     def parts(self) -> dict[str, Any]:

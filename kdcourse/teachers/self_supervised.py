@@ -65,8 +65,7 @@ class SelfDistillation(Term):
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
         self.centre_momentum = centre_momentum
-        self.register_buffer("centre", torch.zeros(outputs or 1))
-        self.centre: Tensor
+        self.centre: Tensor = nn.Buffer(torch.zeros(outputs or 1))
         self.prepared = outputs is not None
 
     def prepare(self, lesson: Lesson, *, seed: int = 0, steps_an_epoch: int | None = None) -> None:

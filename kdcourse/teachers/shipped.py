@@ -86,7 +86,8 @@ def pretrained(name: str, folder: str | Path = TEACHERS) -> nn.Module:
     """
     recipe = _recipe(name)
     weights = _existing(Path(folder) / f"{name}.safetensors", name)
-    expected, found = card(name, folder)["sha256"], _sha256(weights)
+    expected = card(name, folder)["sha256"]
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
     if found != expected:
         raise RuntimeError(f"{weights} is corrupted: its sha256 is {found}, expected {expected}")
     model = recipe.untrained()
@@ -108,8 +109,8 @@ def train_teacher(
     splits = fashion_mnist()
     train = splits.train[: recipe.images]
     model = recipe.train(train, progress=progress)
-    weights, card = (Path(folder) / f"{name}.{kind}" for kind in ("safetensors", "json"))
-    write(weights, save(model.state_dict()))
+    weights = save(model.state_dict())
+    write(Path(folder) / f"{name}.safetensors", weights)
     content = {
         "name": name,
         "command": f"python -m kdcourse teachers {name}",
@@ -119,9 +120,9 @@ def train_teacher(
         "validation_accuracy": round(recipe.score(model, splits.validation, train), 2),
         "test_accuracy": round(recipe.score(model, splits.test, train), 2),
         "torch": torch.__version__,
-        "sha256": _sha256(weights),
+        "sha256": hashlib.sha256(weights).hexdigest(),
     }
-    write(card, json.dumps(content, indent=1) + "\n")
+    write(Path(folder) / f"{name}.json", json.dumps(content, indent=1) + "\n")
     return content
 
 
@@ -135,7 +136,3 @@ def _existing(path: Path, name: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; make it: python -m kdcourse teachers {name}")
     return path
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

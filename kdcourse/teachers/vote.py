@@ -56,11 +56,8 @@ def majority_vote_bounds(accuracy: float, voters: int) -> tuple[float, float]:
 
     The majority is right where m = ⌊n/2⌋ + 1 voters are. At best, no right vote is wasted on a
     question that is lost anyway, or on one that is won already: min(1, np / m). At worst, the wrong
-    votes are placed as cleverly. Three voters of 0.7: from 0.55 to 1.
-
-    Args:
-        accuracy: Probability p that a voter is right, the same for all, in [0, 1].
-        voters: Number of voters n ≥ 1.
+    votes are placed as cleverly. Three voters of 0.7: from 0.55 to 1. Arguments as in
+    :func:`majority_vote_accuracy`.
     """
     check_number("accuracy", accuracy, 0.0, 1.0)
     check_positive(voters=voters)
