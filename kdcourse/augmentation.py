@@ -46,11 +46,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """Cut out a part that covers a random share of the image's area, and enlarge it to full size.
-
-    Args:
-        scale: Smallest and largest share of the area.
-    """
+    """Cut out a part and enlarge it to full size; ``scale`` bounds its random share of the area."""
 
     scale: tuple[float, float] = (0.3, 1.0)
 

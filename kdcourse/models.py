@@ -143,11 +143,9 @@ def _net(
 ) -> ConvNet:
     check_positive(width=width, depth=depth, channels=channels, classes=classes)
     with seeded(seed):
-        return ConvNet(
-            stem=_conv_norm_relu(channels, width, stem_stride),
-            stages=_stages(block, width, width, depth),
-            head=nn.Linear(4 * width, classes),
-        )
+        stem = _conv_norm_relu(channels, width, stem_stride)
+        stages = _stages(block, width, width, depth)
+        return ConvNet(stem, stages, nn.Linear(4 * width, classes))
 
 
 def plain(
@@ -187,11 +185,9 @@ def resnet(
 
     Args:
         depth: Number of layers with weights.
-        channels: Number of channels of the images.
-        classes: Number of classes K.
         shortcut: ``"projection"``, as in the distillation literature, or ``"pad"``, the
             parameter-free shortcut of the original paper.
-        seed: Seed of the initial weights.
+        channels, classes, seed: As for :func:`plain`.
 
     Source: He et al. 2015 (arXiv 1512.03385), section 4.2.
     """
@@ -215,10 +211,8 @@ def wide_resnet(
     Args:
         depth: Number of convolutions.
         widen: Factor by which the widths 16, 32, 64 are multiplied.
-        channels: Number of channels of the images.
-        classes: Number of classes K.
         dropout: Probability of dropping an activation inside each block.
-        seed: Seed of the initial weights.
+        channels, classes, seed: As for :func:`plain`.
 
     Source: Zagoruyko, Komodakis 2016 (arXiv 1605.07146).
     """
@@ -230,11 +224,7 @@ def wide_resnet(
     with seeded(seed):
         stages = _stages(partial(WideBlock, dropout=dropout), 16, width, (depth - 4) // 6)
         stages[-1].extend([nn.BatchNorm2d(4 * width), nn.ReLU()])
-        return ConvNet(
-            stem=_conv3(channels, 16),
-            stages=stages,
-            head=nn.Linear(4 * width, classes),
-        )
+        return ConvNet(_conv3(channels, 16), stages, nn.Linear(4 * width, classes))
 
 
 _FAMILIES: dict[str, Callable[..., ConvNet]] = {
@@ -251,9 +241,7 @@ def by_name(name: str, *, channels: int = 1, classes: int = 10, seed: int | None
     Args:
         name: Family and size: the width of ``plain`` and ``res``, the depth of ``resnet``, the
             depth and the widening of ``wrn``.
-        channels: Number of channels of the images.
-        classes: Number of classes K.
-        seed: Seed of the initial weights.
+        channels, classes, seed: As for :func:`plain`.
     """
     for pattern, build in _FAMILIES.items():
         if found := re.fullmatch(pattern, name, re.ASCII):

@@ -136,15 +136,14 @@ class Objective(nn.Module):
             shares: Factors by which the values of parts add up to that of the whole, one for each
                 :attr:`Term.mean_over`.
         """
-        total, values = None, {}
+        weighted, values = [], {}
         for name, (weight, term) in zip(self.names, self.parts(), strict=True):
             value = term.loss(lesson)
             if shares is not None:
                 value = value * shares[term.mean_over]
             values[name] = value.detach()
-            total = weight * value if total is None else total + weight * value
-        assert total is not None
-        return total, values
+            weighted.append(weight * value)
+        return sum(weighted[1:], start=weighted[0]), values
 
     def __add__(self, other: "Objective") -> "Objective":
         if not isinstance(other, Objective):

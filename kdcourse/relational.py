@@ -347,11 +347,7 @@ def _split(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _both(
-    student: Tensor,
-    teacher: Tensor,
-    *,
-    least: int,
-    what: str = "embeddings",
+    student: Tensor, teacher: Tensor, *, least: int, what: str = "embeddings"
 ) -> tuple[Tensor, Tensor]:
     """Check both, gather the samples of all processes, and cut the teacher off."""
     own, theirs = f"student_{what}", f"teacher_{what}"

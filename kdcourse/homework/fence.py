@@ -65,13 +65,13 @@ def command(own: Path, memory: int, seconds: int) -> list[str]:
         bwrap,
         *("--unshare-all", "--unshare-user", "--disable-userns", "--uid", "1000", "--gid", "1000"),
         *("--cap-drop", "ALL", "--new-session", "--die-with-parent", "--hostname", "homework"),
-        *("--proc", "/proc", "--dev", "/dev", *_writable(Path("/dev/shm")), *_read_only("/dev")),
+        *("--proc", "/proc", "--dev", "/dev", *_writable(Path("/dev/shm")), "--remount-ro", "/dev"),
         *(word for path in _folders() for word in ("--ro-bind", str(path), str(path))),
         *_system_links(),
         *_course(),
         *_writable(own),
         *("--chdir", str(own)),
-        *_read_only("/"),
+        *("--remount-ro", "/"),
         "prlimit",
         *(f"--{name}={value}" for name, value in limits.items()),
         "--",
@@ -107,12 +107,8 @@ def _course() -> Iterator[str]:
     allowed = [str(COURSE / "kdcourse" / f"{name}.py") for name in ALLOWED]
     yield from (word for path in closed for word in ("--tmpfs", path))
     yield from (word for path in allowed for word in ("--ro-bind", path, path))
-    yield from (word for path in closed for word in _read_only(path))
+    yield from (word for path in closed for word in ("--remount-ro", path))
 
 
 def _writable(folder: Path) -> tuple[str, ...]:
     return "--size", str(SPACE), "--tmpfs", str(folder)
-
-
-def _read_only(folder: str) -> tuple[str, str]:
-    return "--remount-ro", folder

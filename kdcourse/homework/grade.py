@@ -59,9 +59,14 @@ def grade(
     if not limits.unsafe:
         fence.check()
     keys = {label: hashlib.sha256(rules + data).hexdigest() for label, data in contents.items()}
-    store = Store(feedback_folder(out))
-    known = {} if again else store.verdicts(keys)
-
+    folder = feedback_folder(out)
+    record = folder / "results.json"
+    stored = json.loads(record.read_text()) if record.is_file() else {}
+    known = {
+        label: Verdict.from_json(stored[label]["verdict"])
+        for label, key in keys.items()
+        if stored.get(label, {}).get("key") == key and not again
+    }
     left = {label: contents[label] for label in contents if label not in known}
     for label, verdict in tqdm(
         _judge_all(left, assignment, limits, jobs),
@@ -71,10 +76,11 @@ def grade(
     ):
         known[label] = verdict
         if not any(remark.startswith(FAILED) for remark in verdict.remarks):
-            store.keep(label, keys[label], verdict)
+            stored[label] = {"key": keys[label], "verdict": asdict(verdict)}
+            _write(record, json.dumps(stored, indent=1))  # at once: a run that is stopped can go on
     verdicts = {label: known[label] for label in contents}
     for label, verdict in verdicts.items():
-        _write(store.folder / f"{label}.html", page(name, label, verdict))
+        _write(folder / f"{label}.html", page(name, label, verdict))
     _write_csv(out, verdicts)
     return verdicts
 
@@ -107,28 +113,6 @@ def _judge_aside(data: bytes, assignment: release.Assignment, limits: Limits) ->
 def feedback_folder(out: Path) -> Path:
     """Return the folder of feedback that belongs to a CSV."""
     return out.with_name(f"{out.stem}-feedback")
-
-
-class Store:
-    """The folder beside the CSV: a page per student, and the verdicts so far."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.path = folder / "results.json"
-        self.stored = json.loads(self.path.read_text()) if self.path.is_file() else {}
-
-    def verdicts(self, keys: Mapping[str, str]) -> dict[str, Verdict]:
-        """Return the stored verdicts of submissions that have not changed."""
-        return {
-            label: Verdict.from_json(self.stored[label]["verdict"])
-            for label, key in keys.items()
-            if self.stored.get(label, {}).get("key") == key
-        }
-
-    def keep(self, label: str, key: str, verdict: Verdict) -> None:
-        """Store a verdict at once, so that a run that is stopped can go on from there."""
-        self.stored[label] = {"key": key, "verdict": asdict(verdict)}
-        _write(self.path, json.dumps(self.stored, indent=1))
 
 
 def _labelled(submissions: Iterable[Path]) -> dict[str, Path]:

@@ -73,7 +73,7 @@ class Process:
         self.drain.start()
         threading.Thread(target=self._watch, daemon=True).start()
         try:
-            self._ask(("ready",))
+            self._ask(("defines", ""))
         except EndedError as error:
             self.close()
             told = self.first_words.decode(errors="replace")

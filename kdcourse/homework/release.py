@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import requires
 from pathlib import Path
-from typing import Any
 
 import nbformat
 
@@ -81,21 +80,22 @@ def build(name: str) -> Assignment:
     """
     if name not in names():
         raise ValueError(f"no assignment {name!r}; there are {', '.join(names())}")
+    from otter.assign.blocks import BlockType, get_cell_config, is_block_boundary_cell
+
     master = MASTERS / f"{name}.ipynb"
+    source = nbformat.read(master, as_version=4)
     with tempfile.TemporaryDirectory() as aside:
         student, archive = _assign(master, Path(aside))
     with zipfile.ZipFile(io.BytesIO(archive)) as parts:
         content = {part: parts.read(part) for part in parts.namelist()}
-    questions = tuple(
-        Question(
-            config["name"],
-            config["points"],
-            content.get(f"tests/{config['name']}.py", b"").decode(),
-        )
-        for config in _question_configs(nbformat.read(master, as_version=4))
-    )
-    kept = {cell.id for cell in nbformat.read(master, as_version=4).cells}
-    return Assignment(name, questions, _normal(student, kept), _zip(content))
+    questions = []
+    for cell in source.cells:
+        if is_block_boundary_cell(cell, BlockType.QUESTION):
+            config = get_cell_config(cell)
+            checks = content.get(f"tests/{config['name']}.py", b"").decode()
+            questions.append(Question(config["name"], config["points"], checks))
+    kept = {cell.id for cell in source.cells}
+    return Assignment(name, tuple(questions), _normal(student, kept), _zip(content))
 
 
 def _assign(master: Path, aside: Path) -> tuple[nbformat.NotebookNode, bytes]:
@@ -122,16 +122,6 @@ def _requirements() -> list[str]:
     }
     lines = (COURSE / "constraints.txt").read_text().splitlines()
     return [line.split(";")[0] for line in lines if line.split("==")[0] in needed]
-
-
-def _question_configs(master: nbformat.NotebookNode) -> list[dict[str, Any]]:
-    from otter.assign.blocks import BlockType, get_cell_config, is_block_boundary_cell
-
-    return [
-        get_cell_config(cell)
-        for cell in master.cells
-        if is_block_boundary_cell(cell, BlockType.QUESTION)
-    ]
 
 
 def _normal(student: nbformat.NotebookNode, kept: set[str]) -> str:

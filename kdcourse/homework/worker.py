@@ -44,10 +44,6 @@ class Worker:
         # Cells that call otter get an object that does nothing: there are no checks to run here.
         sys.modules["otter"] = MagicMock()
 
-    def ready(self) -> dict[str, Any]:
-        """Answer the first question."""
-        return {}
-
     def run(self, source: str) -> dict[str, Any]:
         """Run a cell as a notebook would."""
         result = self.shell.run_cell(source, store_history=False)

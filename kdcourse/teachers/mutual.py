@@ -26,7 +26,7 @@ from kdcourse.training.fit import fit_learner
 from kdcourse.training.history import History
 from kdcourse.training.knobs import Knobs, takes_knobs
 from kdcourse.training.learner import Learner, shared_accuracy
-from kdcourse.training.run import Run, Shown, prepare
+from kdcourse.training.run import Run, Shown, first_lesson
 from kdcourse.training.teacher import FrozenTeacher, Teacher
 
 UPDATES = ("alternating", "simultaneous")
@@ -108,7 +108,6 @@ class Peers(Learner):
         return {"updates": self.updates, **self._each(run.settings for run in self.runs)}
 
     def parts(self) -> dict[str, Any]:
-        """Return everything that has a state, by the number of the student and name."""
         return self._each(run.parts() for run in self.runs)
 
     @staticmethod
@@ -167,7 +166,8 @@ def mutual_learning(
     def make(source: Epochs) -> Peers:
         for student, own in zip(students, objectives, strict=True):
             peer = next(other for other in students if other is not student)
-            prepare(own, student, Peer(peer), source)
+            if not own.prepared:
+                first_lesson(own, student, Peer(peer), source)
         steps = source.knobs.epochs * len(source)
         return Peers(
             [

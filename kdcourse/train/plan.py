@@ -36,10 +36,7 @@ from kdcourse.train.options import OptionError, Options, blaming, unknown
 from kdcourse.training import Knobs, as_teacher, choose_device, rehearse
 
 SHAPES = {  # training images, channels, height and width, classes
-    "MNIST": (60000, 1, 28, 10),
-    "FashionMNIST": (60000, 1, 28, 10),
-    "KMNIST": (60000, 1, 28, 10),
-    "QMNIST": (60000, 1, 28, 10),
+    **dict.fromkeys(("MNIST", "FashionMNIST", "KMNIST", "QMNIST"), (60000, 1, 28, 10)),
     "USPS": (7291, 1, 16, 10),
     "CIFAR10": (50000, 3, 32, 10),
     "CIFAR100": (50000, 3, 32, 100),

@@ -21,7 +21,7 @@ from kdcourse.training.history import History
 from kdcourse.training.knobs import Knobs, takes_knobs
 from kdcourse.training.learner import Learner
 from kdcourse.training.rules import check_nets, check_source, check_teacher
-from kdcourse.training.run import Run, first_lesson, prepare
+from kdcourse.training.run import Run, first_lesson
 from kdcourse.training.teacher import as_teacher
 
 
@@ -199,7 +199,6 @@ def rehearse(
     check_nets(student, objective, asked, chosen, choose_device(chosen.device))
     parts = parts or processes.count() * chosen.accumulate
     check_source(source, [objective], teacher, parts)
-    prepare(objective, student, asked, source)
     lesson = first_lesson(objective, student, asked, source)
     with torch.no_grad():  # on a copy: some terms change with every batch
         copy.deepcopy(objective)(lesson)

@@ -90,13 +90,8 @@ class Knobs:
         """Make the optimiser of these parameters."""
         if self.optimizer is not None:
             return self.optimizer(parameters)
-        return torch.optim.SGD(
-            parameters,
-            self.learning_rate,
-            momentum=0.9,
-            nesterov=True,
-            weight_decay=self.weight_decay,
-        )
+        rate, decay = self.learning_rate, self.weight_decay
+        return torch.optim.SGD(parameters, rate, momentum=0.9, nesterov=True, weight_decay=decay)
 
 
 def takes_knobs(function: Function) -> Function:

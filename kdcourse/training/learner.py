@@ -61,7 +61,11 @@ class Learner:
         seen, labelled = 0, torch.zeros((), device=self.device)
         for inputs, target in batches:
             target = target.to(self.device)
-            values = self.step(_to(inputs, self.device), target)
+            if isinstance(inputs, Tensor):
+                inputs = inputs.to(self.device)
+            else:  # one for the student, and one for the teacher
+                inputs = inputs[0].to(self.device), inputs[1].to(self.device)
+            values = self.step(inputs, target)
             self.taken += 1
             with_label = (target >= 0).sum()
             for name, value in values.items():  # summed on the device: no stall for a number
@@ -127,10 +131,3 @@ def shared_accuracy(model: nn.Module, images: Images) -> float:
     right = accuracy(model, own) * len(own) if len(own) else 0.0
     place = next(model.parameters()).device
     return float(processes.total(torch.tensor(right, device=place))) / len(images)
-
-
-def _to(inputs: Inputs, device: torch.device) -> Inputs:
-    if isinstance(inputs, Tensor):
-        return inputs.to(device)
-    student, teacher = inputs
-    return student.to(device), teacher.to(device)

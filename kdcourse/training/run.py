@@ -63,8 +63,8 @@ class Run(Learner):
             if self.teacher.follows_student:  # a copy of a student that was made here
                 processes.copy_from_main([*self.teacher.parameters(), *self.teacher.buffers()])
         check_nets(student, objective, self.teacher, self.knobs, self.device)
-        if source is not None:
-            prepare(objective, student, self.teacher, source)
+        if source is not None and not objective.prepared:
+            first_lesson(objective, student, self.teacher, source)
         if self.knobs.channels_last:
             for model in filter(None, (student, self.teacher)):
                 model.to(memory_format=torch.channels_last)
@@ -256,21 +256,13 @@ def show(teacher: Teacher, inputs: Tensor, target: Tensor, objective: Objective)
     return shown
 
 
-def prepare(
-    objective: Objective, student: nn.Module, teacher: Teacher | None, source: Epochs
-) -> None:
-    """Show a few samples to terms that do not know the sizes of both nets yet."""
-    if not objective.prepared:
-        knobs = source.knobs
-        steps = len(source) * knobs.accumulate
-        lesson = first_lesson(objective, student, teacher, source)
-        objective.prepare(lesson, seed=knobs.seed, steps_an_epoch=steps)
-
-
 def first_lesson(
     objective: Objective, student: nn.Module, teacher: Teacher | None, source: Epochs
 ) -> Lesson:
-    """Return what both nets show of a few samples, without gradients or a trace in them."""
+    """Return what both nets show of a few samples, without gradients or a trace in them.
+
+    By this, terms that do not know the sizes of both nets yet are prepared.
+    """
     inputs, taught, target = source.sample()
     layers = objective.student_layers
     with evaluation_mode(student), capture(student, layers) as features, torch.no_grad():
@@ -278,7 +270,10 @@ def first_lesson(
     if objective.needs_input_gradient:
         own.input_gradient = torch.zeros_like(inputs)
     theirs = None if teacher is None else show(teacher, taught, target.clamp(min=0), objective)
-    return Lesson(own, target, theirs)
+    lesson, steps = Lesson(own, target, theirs), len(source) * source.knobs.accumulate
+    if not objective.prepared:
+        objective.prepare(lesson, seed=source.knobs.seed, steps_an_epoch=steps)
+    return lesson
 
 
 def _counted_samples(target: Tensor) -> Tensor:

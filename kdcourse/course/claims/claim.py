@@ -21,10 +21,10 @@ class Effect:
     """A paired difference that the claim says is above zero.
 
     Attributes:
-        label: what is compared, in words.
-        more: the measurement that should be larger.
-        less: the one that should be smaller; zero if None.
-        unit: of the difference; empty for a number without one.
+        label: What is compared, in words.
+        more: The measurement that should be larger.
+        less: The one that should be smaller; zero if None.
+        unit: Of the difference; empty for a number without one.
     """
 
     label: str
@@ -42,9 +42,9 @@ class Bound:
     """A deviation from an identity that no seed may exceed: the claim is exact, not statistical.
 
     Attributes:
-        label: what is equal, in words.
-        deviation: the measurement of the deviation.
-        most: rounding error allowed.
+        label: What is equal, in words.
+        deviation: The measurement of the deviation.
+        most: Rounding error allowed.
     """
 
     label: str
@@ -72,18 +72,18 @@ class Claim:
     """One claim of the lecture as a measurement.
 
     Attributes:
-        id: short name.
-        statement: what the lecture says.
-        notebook: number of the notebook that shows it.
-        measure: the experiment: names and values of what is measured in a
+        id: Short name.
+        statement: What the lecture says.
+        notebook: Number of the notebook that shows it.
+        measure: The experiment: names and values of what is measured in a
             :class:`kdcourse.course.claims.experiment.Lab`; accuracies and shares in percent. A net
             stands for its accuracy.
-        effects: what should be above zero, in every seed's paired difference.
-        bounds: what should be equal, for an exact claim.
-        reason: a sentence on why the verdict is what it is.
-        settings: what a measurement depends on beside the seed.
-        toy: the settings that differ in a small run; it has few images and epochs anyway.
-        search: whether it chooses settings: on validation data, with seeds of its own.
+        effects: What should be above zero, in every seed's paired difference.
+        bounds: What should be equal, for an exact claim.
+        reason: A sentence on why the verdict is what it is.
+        settings: What a measurement depends on beside the seed.
+        toy: The settings that differ in a small run; it has few images and epochs anyway.
+        search: Whether it chooses settings: on validation data, with seeds of its own.
     """
 
     id: str
@@ -137,7 +137,7 @@ def known(ids: Iterable[str]) -> list[str]:
     """Return the ids of claims, each once; all claims, by notebook, if there are none.
 
     Raises:
-        ValueError: no such claim.
+        ValueError: There is no such claim.
     """
     chosen = list(dict.fromkeys(ids)) or sorted(CLAIMS, key=lambda id: CLAIMS[id].notebook)
     for id in chosen:

@@ -32,11 +32,11 @@ def reproduce(
     (:func:`check`): a run that was stopped goes on where it was.
 
     Args:
-        ids: claims to measure; all of them by default.
-        seeds: measure the seeds 0 … seeds − 1.
-        jobs: processes side by side, each with one thread.
-        folder: where results are stored.
-        progress: show a progress bar.
+        ids: Claims to measure; all of them by default.
+        seeds: Measure the seeds 0 … seeds − 1.
+        jobs: Processes side by side, each with one thread.
+        folder: Where results are stored.
+        progress: Whether to show a progress bar.
 
     Returns:
         The results, in the order of ``ids``.
@@ -66,7 +66,7 @@ def check(
     """Find out whether the code still does what it did when claims were measured.
 
     Args:
-        ids, jobs, folder, progress: as for :func:`reproduce`.
+        ids, jobs, folder, progress: As for :func:`reproduce`.
 
     Returns:
         By how much the worst number of each claim's fingerprint deviates, relative to its size; the

@@ -42,7 +42,7 @@ def compressed(*results: Result) -> str:
     """Return one row a compressed model: parameters, size, accuracies untrained and retrained.
 
     Args:
-        results: of ``pruned`` and ``quantized``, which have the same dense model.
+        results: Those of ``pruned`` and ``quantized``, which have the same dense model.
     """
 
     def row(result: Result, name: str, *accuracies: str) -> list[str]:
