@@ -9,7 +9,7 @@ import shutil
 import site
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kdcourse.data import data_root
@@ -19,9 +19,8 @@ ALLOWED = (
     *("__init__", "checks", "data", "metrics", "models"),
     *("homework/__init__", "homework/memory", "homework/wire", "homework/worker"),
 )
-CLOSED = ("kdcourse", "notebooks", "tests")  # parts of the course that hold solutions
 SPACE = 256 * 2**20  # bytes that a submission may write, into each of two folders
-PROCESSES = 100
+PROCESSES, FILES = 100, 1024
 
 
 class NoFenceError(RuntimeError):
@@ -60,54 +59,51 @@ def command(own: Path, memory: int, seconds: int) -> list[str]:
             "submissions run under bubblewrap, which is not installed: `apt install bubblewrap` "
             "(Linux), or use --unsafe for notebooks that you would run yourself"
         )
-    limits = {"data": memory, "cpu": seconds, "nproc": PROCESSES, "core": 0}
+    limits = {"data": memory, "cpu": seconds, "nproc": PROCESSES, "nofile": FILES, "core": 0}
     return [
-        bwrap,
-        *("--unshare-all", "--unshare-user", "--disable-userns", "--uid", "1000", "--gid", "1000"),
-        *("--cap-drop", "ALL", "--new-session", "--die-with-parent", "--hostname", "homework"),
-        *("--proc", "/proc", "--dev", "/dev", *_writable(Path("/dev/shm")), "--remount-ro", "/dev"),
-        *(word for path in _folders() for word in ("--ro-bind", str(path), str(path))),
-        *_system_links(),
-        *_course(),
+        *(bwrap, "--die-with-parent", "--unshare-pid", "--dev-bind", "/", "/"),  # out of its reach
+        *(bwrap, "--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
+        *("--uid", "1000", "--gid", "1000", "--hostname", "homework", "--new-session"),
+        *("--proc", "/proc", "--dev", "/dev", *_writable(Path("/dev/shm"))),
+        *_seen(),
         *_writable(own),
+        *(word for path in ("/dev", "/proc", "/") for word in ("--remount-ro", path)),
         *("--chdir", str(own)),
-        *("--remount-ro", "/"),
         "prlimit",
         *(f"--{name}={value}" for name, value in limits.items()),
         "--",
     ]
 
 
-def _folders() -> Iterator[Path]:
-    """Yield the folders of Python, its packages and the course's images."""
-    python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *site.getsitepackages()]
+def _seen() -> Iterator[str]:
+    """Yield what shows Python, its packages, the images, and of the course the allowed modules."""
+    python = {sys.prefix, sys.base_prefix, sys.exec_prefix, *site.getsitepackages()}
     if site.ENABLE_USER_SITE:
-        python.append(site.getusersitepackages())
-    images = [data_root() / part for part in DATA]
-    for path in dict.fromkeys([Path("/usr"), *map(Path, python), *images]):
-        if path.exists():
-            yield path.absolute()
-            if path.resolve() != path.absolute():
-                yield path.resolve()
-
-
-def _system_links() -> Iterator[str]:
-    """Yield what makes ``/bin``, ``/lib`` and the like lead where they lead outside."""
-    for path in (Path("/bin"), Path("/lib"), Path("/lib32"), Path("/lib64")):
+        python.add(site.getusersitepackages())
+    images = [data_root().absolute() / part for part in DATA]
+    folders = [Path("/usr"), *map(Path, sorted(python)), *images]
+    folders += [path.resolve() for path in folders if path.exists()]
+    outside = [path for path in folders if not path.is_relative_to(COURSE)]
+    inside = [path for path in folders if path.is_relative_to(COURSE)]
+    inside += [COURSE / "kdcourse" / f"{name}.py" for name in ALLOWED]
+    for path in map(Path, ("/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")):
         if path.is_symlink():
             yield from ("--symlink", str(path.readlink()), str(path))
-        elif path.exists():
-            yield from ("--ro-bind", str(path), str(path))
-    yield from ("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache")
+        else:
+            outside.append(path)
+    yield from _read_only(outside)
+    yield from ("--tmpfs", str(COURSE))  # also where it lies in one of those
+    yield from _read_only(inside)
+    yield from ("--remount-ro", str(COURSE))
 
 
-def _course() -> Iterator[str]:
-    """Yield what hides the course, wherever it is installed, except for the allowed modules."""
-    closed = [str(COURSE / part) for part in CLOSED if (COURSE / part).exists()]
-    allowed = [str(COURSE / "kdcourse" / f"{name}.py") for name in ALLOWED]
-    yield from (word for path in closed for word in ("--tmpfs", path))
-    yield from (word for path in allowed for word in ("--ro-bind", path, path))
-    yield from (word for path in closed for word in ("--remount-ro", path))
+def _read_only(paths: Iterable[Path]) -> Iterator[str]:
+    bound: list[Path] = []
+    for path in dict.fromkeys(paths):
+        link = path.resolve() != path and any(map(path.is_relative_to, bound))
+        if not link:  # a link inside a folder that is bound leads where it leads outside
+            yield from ("--ro-bind-try", str(path), str(path))
+            bound.append(path)
 
 
 def _writable(folder: Path) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from kdcourse.homework.wire import unpacked
 
 START = 120  # seconds to start a process
 PATIENCE = 4  # seconds that one second of computing may take on a busy machine
+MOST_TEXT = 2**20  # bytes of an answer beside its tensors
 THREADS = 500  # of all processes of a submission together
 KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")  # environment variables
 
@@ -106,7 +107,8 @@ class Process:
     def _ask(self, message: Sequence[Any]) -> dict[str, Any]:
         try:
             self.requests.send_bytes(pickle.dumps(message))
-            answer = [self.replies.recv_bytes(self.limits.reply) for _ in range(2)]
+            most = min(MOST_TEXT, self.limits.reply), self.limits.reply
+            answer = [self.replies.recv_bytes(size) for size in most]
         except (EOFError, BrokenPipeError):
             status = self.process.wait()
             killed = status - 128 if status > 128 else -status  # bubblewrap's word, and Popen's

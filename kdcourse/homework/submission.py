@@ -1,11 +1,10 @@
 """Read a notebook that was handed in, from which anything may be missing."""
 
-import ast
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
 import nbformat
-from IPython.core.inputtransformer2 import TransformerManager
 
 from kdcourse.homework.release import Assignment
 
@@ -42,8 +41,9 @@ def read(data: bytes, assignment: Assignment) -> Submission:
     """
     released = nbformat.reads(assignment.notebook, as_version=4)
     notebook = _parsed(data)
-    named = notebook.metadata.get("otter", {}).get("assignment_name", assignment.name)
-    if named != assignment.name:
+    otter = notebook.metadata.get("otter")
+    named = otter.get("assignment_name") if isinstance(otter, dict) else None
+    if named not in (None, assignment.name):
         raise UnreadableError(f"this is assignment {named!s:.60}, not {assignment.name}")
     (setup,) = (cell.source for cell in released.cells if cell.id == "setup")
     submission = Submission({SETUP: setup})
@@ -52,7 +52,8 @@ def read(data: bytes, assignment: Assignment) -> Submission:
             submission.cells[f"cell {number}"] = cell.source
     if setup not in list(submission.cells.values())[1:]:
         submission.remarks.append(f"{SETUP} was changed or deleted; the released one was run first")
-    defined = Counter(name for source in submission.cells.values() for name in _functions(source))
+    everything = "\n".join(submission.cells.values())
+    defined = Counter(re.findall(r"^def (\w+)", everything, re.MULTILINE))
     for question in assignment.questions:
         if question.checks and defined[question.name] > 1:
             submission.remarks.append(
@@ -69,7 +70,7 @@ def _parsed(data: bytes) -> nbformat.NotebookNode:
     if len(data) > LARGEST:
         raise UnreadableError(f"the file is larger than {LARGEST // 2**20} MB")
     try:
-        notebook = nbformat.reads(data.decode(), as_version=4)
+        notebook = nbformat.reads(data.decode("utf-8-sig"), as_version=4)
         nbformat.validate(notebook)
     except (UnicodeDecodeError, RecursionError, nbformat.reader.NotJSONError):
         raise UnreadableError("this is not a notebook: not JSON") from None
@@ -77,15 +78,6 @@ def _parsed(data: bytes) -> nbformat.NotebookNode:
         reason = str(error).split("\n")[0]
         raise UnreadableError(f"this is not a notebook: {reason:.150}") from None
     return notebook
-
-
-def _functions(source: str) -> list[str]:
-    """Return the names of the functions that a cell defines at its outer level."""
-    try:
-        tree = ast.parse(TransformerManager().transform_cell(source))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
-    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
 
 
 def _answer(notebook: nbformat.NotebookNode, question: str) -> str:

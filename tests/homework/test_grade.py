@@ -120,6 +120,7 @@ UNREADABLE = {
     "half a file": (b'{"cells": [', "not JSON"),
     "nested without end": (b"[" * 100_000, "not JSON"),
     "no cells": (b'{"metadata": {}, "nbformat": 4, "nbformat_minor": 5}', "not a notebook"),
+    "too large": (b"x" * 2**26, "larger than"),
     "another kind of JSON": (b"[1, 2]", "not a notebook"),
 }
 
@@ -175,6 +176,14 @@ def test_another_assignment(assignments, notebook):
     verdict = judge(notebook("1_logit"), assignments[NAME])
     assert verdict.points == 0
     assert verdict.remarks == ["this is assignment 1_logit, not 3_teachers_tips"]
+
+
+def test_a_notebook_as_other_programs_write_it(assignments, notebook):
+    """With a byte-order mark, odd metadata, and as many lines as nobody writes."""
+    content = json.loads(notebook(NAME, more="a1 = %x\n" * 400 + "x = 1\n" * 20_000))
+    content["metadata"]["otter"] = "x"
+    verdict = judge(b"\xef\xbb\xbf" + json.dumps(content).encode(), assignments[NAME], QUICK)
+    assert verdict.points == ALL
 
 
 def test_another_kernel_and_lost_metadata(assignments, notebook):

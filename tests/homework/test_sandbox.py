@@ -1,6 +1,8 @@
 """A submission's functions behave as here, and reach nothing that is not theirs."""
 
+import contextlib
 import os
+import platform
 import re
 import socket
 import time
@@ -94,6 +96,8 @@ def test_plain_results_come_back(sandbox, value, expected):
         ("open('/dev/kdcourse-was-here', 'w')", "Read-only file system"),
         ("os.symlink('/', 'root') or open('root/etc/shadow')", "No such file"),
         ("__import__('kdcourse.logit')", "No module named"),
+        ("open('/proc/sys/vm/swappiness', 'w')", "Read-only file system"),
+        ("open('/proc/1/mem', 'r+b')", "Read-only file system"),
         ("os.chmod(torch.__file__, 0o777)", "Read-only file system"),
         ("os.chown(torch.__file__, 1, 1)", "Read-only file system"),
         ("os.utime(torch.__file__)", "Read-only file system"),
@@ -134,7 +138,9 @@ def test_the_machine_is_not_there(sandbox):
         with pytest.raises(TimeoutError):
             udp.recv(1)
     own = "[int(one) for one in os.listdir('/proc') if one.isdigit()]"
-    assert len(answer(own)) <= 4  # bubblewrap, its first process, and Python
+    assert len(answer(own)) <= 2  # the first process, and Python
+    limit = "__import__('resource').getrlimit(__import__('resource').RLIMIT_NOFILE)"
+    assert answer(limit) == [fence.FILES] * 2
     status = answer("open('/proc/self/status').read()")
     assert set(re.findall(r"^Cap\w+:\s*(\w+)$", status, re.M)) == {"0" * 16}
     assert "NoNewPrivs:\t1" in status
@@ -159,6 +165,46 @@ def test_nothing_stays_behind():
         assert answer(f"__import__('subprocess').run(['python3', '-c', {daemon!r}]) and 1") == 1
         assert len(_running(mark)) >= 5
     assert not _running(mark)
+
+
+OUTLIVE = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+registers = "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip".split()
+registers += "cs eflags rsp ss fs_base gs_base ds es fs gs".split()
+
+class Registers(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_ulonglong) for name in registers]
+
+def outlive():
+    libc.ptrace(16, 1, None, None)  # attach to the first process
+    os.waitpid(1, 0x40000000)
+    old = Registers()
+    libc.ptrace(12, 1, None, ctypes.addressof(old))
+    new = Registers.from_buffer_copy(old)
+    new.orig_rax, new.rax, new.rip = 2**64 - 1, 157, old.rip - 2  # again a system call: prctl
+    new.rdi, new.rsi = 1, 0  # no signal when the parent ends
+    libc.ptrace(13, 1, None, ctypes.addressof(new))
+    libc.ptrace(9, 1, None, None)
+    os.waitpid(1, 0x40000000)
+    got = Registers()
+    libc.ptrace(12, 1, None, ctypes.addressof(got))
+    libc.ptrace(13, 1, None, ctypes.addressof(old))
+    libc.ptrace(17, 1, None, None)
+    return got.rax
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="it is written for this processor")
+def test_it_cannot_make_its_first_process_outlive_the_grader():
+    with Sandbox({**CELLS, "outlive": OUTLIVE}) as sandbox:
+        with contextlib.suppress(SubmissionError):  # where the kernel lets nobody trace
+            assert sandbox.function("outlive")() == 0
+        inside = psutil.Process(sandbox.process.process.pid).children(recursive=True)
+        assert len(inside) >= 3
+    psutil.wait_procs(inside, timeout=10)
+    assert not any(one.is_running() for one in inside)
 
 
 def test_more_threads_than_anybody_needs(monkeypatch):
