@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _command(commands: Any, name: str, run: Run, **texts: Any) -> Any:
+    made = commands.add_parser(name, **texts)
+    made.set_defaults(run=run)
+    return made
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m kdcourse", description="Knowledge distillation, taught and measured."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(name: str, run: Run, within: Any = commands, **texts: Any) -> Any:
-        made = within.add_parser(name, **texts)
-        made.set_defaults(run=run)
-        return made
+    command = partial(_command, commands)
 
     command(
         "lab",
@@ -83,19 +86,30 @@ def _parser() -> argparse.ArgumentParser:
     notebooks = command("notebooks", _notebooks, help="run the notebooks and store their outputs")
     notebooks.add_argument("paths", nargs="*", metavar="FILE", help="notebooks (all by default)")
 
-    homework = commands.add_parser("homework", help="release and grade the homework")
+    _add_homework(commands.add_parser("homework", help="release and grade the homework"))
+
+    site = command("site", _site, help="build the course as a web site")
+    site.add_argument(
+        "--folder", type=Path, default=Path("build/site"), help="where to (build/site)"
+    )
+
+    command("docs", _docs, help="write the stored measurements into README and docs")
+    return parser
+
+
+def _add_homework(homework: argparse.ArgumentParser) -> None:
     steps = homework.add_subparsers(required=True, metavar="STEP")
-    release = command(
+    release = _command(
+        steps,
         "release",
         _release,
-        steps,
         help="write student notebooks, autograder archives, and a zip to hand out",
     )
     release.add_argument("folder", metavar="DIR", type=Path, help="where to")
-    grade = command(
+    grade = _command(
+        steps,
         "grade",
         _grade,
-        steps,
         help="grade notebooks that came back",
         description="Grade notebooks, each in a sandbox of its own. What was graded before and has "
         "not changed is not graded again.",
@@ -112,14 +126,6 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="grade without a sandbox: notebooks have all your rights",
     )
-
-    site = command("site", _site, help="build the course as a web site")
-    site.add_argument(
-        "--folder", type=Path, default=Path("build/site"), help="where to (build/site)"
-    )
-
-    command("docs", _docs, help="write the stored measurements into README and docs")
-    return parser
 
 
 # Each command imports what it needs, so that --help answers at once.
