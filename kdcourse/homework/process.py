@@ -126,7 +126,7 @@ class Process:
         """End the process and everything it has started; return how many bytes it printed."""
         self._kill()
         self.process.wait()
-        self.drain.join()
+        self.drain.join(10)  # seconds; whoever still prints then has left the fence
         self.requests.close()
         self.replies.close()
         self.folder.cleanup()
