@@ -50,25 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command("train", _train, help="train any net, also on many GPUs", add_help=False)
 
-    reproduce = command(
-        "reproduce",
-        _reproduce,
-        help="measure the lecture's claims",
-        description="Measure claims over seeds, store every seed, and print the table. "
-        "What is stored already is not measured again.",
-    )
-    reproduce.add_argument("ids", nargs="*", metavar="ID", help="claims (all by default)")
-    reproduce.add_argument("--seeds", type=int, default=10, help="number of seeds (10)")
-    reproduce.add_argument("--jobs", type=int, default=1, help="processes side by side (1)")
-    instead = reproduce.add_mutually_exclusive_group()
-    instead.add_argument(
-        "--stored", action="store_true", help="measure nothing, print what is stored"
-    )
-    instead.add_argument(
-        "--check",
-        action="store_true",
-        help="measure nothing, see whether the code still does what it did when it was measured",
-    )
+    _add_reproduce(command)
 
     teachers = command("teachers", _teachers, help="train the teachers that ship with the course")
     teachers.add_argument("names", nargs="*", metavar="NAME", help="teachers (all by default)")
@@ -95,6 +77,28 @@ def _parser() -> argparse.ArgumentParser:
 
     command("docs", _docs, help="write the stored measurements into README and docs")
     return parser
+
+
+def _add_reproduce(command: Any) -> None:
+    reproduce = command(
+        "reproduce",
+        _reproduce,
+        help="measure the lecture's claims",
+        description="Measure claims over seeds, store every seed, and print the table. "
+        "What is stored already is not measured again.",
+    )
+    reproduce.add_argument("ids", nargs="*", metavar="ID", help="claims (all by default)")
+    reproduce.add_argument("--seeds", type=int, default=10, help="number of seeds (10)")
+    reproduce.add_argument("--jobs", type=int, default=1, help="processes side by side (1)")
+    instead = reproduce.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--stored", action="store_true", help="measure nothing, print what is stored"
+    )
+    instead.add_argument(
+        "--check",
+        action="store_true",
+        help="measure nothing, see whether the code still does what it did when it was measured",
+    )
 
 
 def _add_homework(homework: argparse.ArgumentParser) -> None:
