@@ -26,6 +26,9 @@ PROCESSES, FILES = 100, 1024
 class NoFenceError(RuntimeError):
     """Submissions cannot be fenced in on this machine; the message says what to do."""
 
+    def __init__(self, reason: str):
+        super().__init__(f"{reason}, or use --unsafe for notebooks that you would run yourself")
+
 
 def check() -> None:
     """Try the fence.
@@ -33,12 +36,12 @@ def check() -> None:
     Raises:
         NoFenceError: It cannot be built here.
     """
-    own = Path("/own")
-    tried = subprocess.run([*command(own, 2**30, 60), "true"], capture_output=True, text=True)
+    words = command(Path("/own"), 2**30, 60)
+    tried = subprocess.run([*words, "true"], capture_output=True, text=True)
     if tried.returncode:
         raise NoFenceError(
             f"bubblewrap does not run here ({tried.stderr.strip()}); grade where unprivileged user "
-            "namespaces are allowed, or use --unsafe for notebooks that you would run yourself"
+            "namespaces are allowed"
         )
 
 
@@ -57,7 +60,7 @@ def command(own: Path, memory: int, seconds: int) -> list[str]:
     if bwrap is None:
         raise NoFenceError(
             "submissions run under bubblewrap, which is not installed: `apt install bubblewrap` "
-            "(Linux), or use --unsafe for notebooks that you would run yourself"
+            "(Linux)"
         )
     limits = {"data": memory, "cpu": seconds, "nproc": PROCESSES, "nofile": FILES, "core": 0}
     return [

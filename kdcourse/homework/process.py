@@ -68,8 +68,7 @@ class Process:
         self.replies, answered = Pipe(duplex=False)
         with asked, answered:
             self.process = self._start(asked.fileno(), answered.fileno())
-        self.handle = psutil.Process(self.process.pid)
-        self.living = [self.handle]
+        self.living = [psutil.Process(self.process.pid)]  # it, and later all it has started
         self.drain = threading.Thread(target=self._drain, daemon=True)
         self.drain.start()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -105,18 +104,18 @@ class Process:
             self.spent += self._taken()
 
     def _ask(self, message: Sequence[Any]) -> dict[str, Any]:
+        most, answer = self.limits.reply, []
         try:
             self.requests.send_bytes(pickle.dumps(message))
-            most = min(MOST_TEXT, self.limits.reply), self.limits.reply
-            answer = [self.replies.recv_bytes(size) for size in most]
+            for most in (min(MOST_TEXT, self.limits.reply), self.limits.reply):
+                answer.append(self.replies.recv_bytes(most))
         except (EOFError, BrokenPipeError):
             status = self.process.wait()
             killed = status - 128 if status > 128 else -status  # bubblewrap's word, and Popen's
             how = f"signal {killed}" if killed > 0 else f"exit status {status}"
             raise EndedError(self.reason or f"ended its process ({how})") from None
         except OSError:
-            size = f"{self.limits.reply / 2**20:g} MB"
-            raise EndedError(self.reason or f"answered more than {size}") from None
+            raise EndedError(self.reason or f"answered more than {most / 2**20:g} MB") from None
         try:
             return unpacked(*answer)
         except Exception:
@@ -140,7 +139,7 @@ class Process:
         """Kill the process when its time is up or it uses too much of the machine."""
         while self.process.poll() is None:
             with contextlib.suppress(psutil.Error):
-                self.living = [self.handle, *self.handle.children(recursive=True)]
+                self.living = [self.living[0], *self.living[0].children(recursive=True)]
             if self._taken() > self.allowed:
                 self.reason = "took too long"
             elif self._sum(lambda one: one.memory_info().rss) > self.limits.memory:

@@ -70,7 +70,7 @@ def _parsed(data: bytes) -> nbformat.NotebookNode:
     if len(data) > LARGEST:
         raise UnreadableError(f"the file is larger than {LARGEST // 2**20} MB")
     try:
-        notebook = nbformat.reads(data.decode("utf-8-sig"), as_version=4)
+        notebook = nbformat.convert(nbformat.reader.reads(data.decode("utf-8-sig")), 4)
         nbformat.validate(notebook)
     except (UnicodeDecodeError, RecursionError, nbformat.reader.NotJSONError):
         raise UnreadableError("this is not a notebook: not JSON") from None

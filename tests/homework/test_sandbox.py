@@ -87,6 +87,7 @@ def test_plain_results_come_back(sandbox, value, expected):
         ("object()", "returned a object"),
         ("nn.Linear(1, 1)", "returned a Linear"),
         ("torch.zeros(2**25)", "answered more than 64 MB"),
+        ("'x' * 2**21", "answered more than 1 MB"),
         ("1 / 0", "raised ZeroDivisionError: division by zero"),
         ("exec('raise SystemExit(3)')", "raised SystemExit: 3"),
         ("torch.zeros(10 * 2**28)", "allocate"),
