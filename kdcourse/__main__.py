@@ -126,6 +126,13 @@ def _add_homework(homework: argparse.ArgumentParser) -> None:
     grade.add_argument("--jobs", type=int, default=2, help="submissions side by side (2)")
     grade.add_argument("--again", action="store_true", help="grade also what has not changed")
     grade.add_argument(
+        "--late-penalty",
+        type=float,
+        default=10.0,
+        metavar="PERCENT",
+        help="of the points, for each day late beyond the extension (10)",
+    )
+    grade.add_argument(
         "--unsafe",
         action="store_true",
         help="grade without a sandbox: notebooks have all your rights",
@@ -235,10 +242,15 @@ def _grade(options: argparse.Namespace) -> None:
         jobs=options.jobs,
         again=options.again,
         limits=Limits(unsafe=options.unsafe),
+        late_penalty=options.late_penalty,
     )
     for label, verdict in verdicts.items():
         print(f"{label}: {verdict.points:g} of {verdict.of:g}", *verdict.remarks, sep="; ")
-    print(f"written: {options.out} and {grade.feedback_folder(options.out)}")
+    left = sum(mark.points is None for verdict in verdicts.values() for mark in verdict.marks)
+    print(f"results: {options.out}")
+    print(f"summary: {grade.beside(options.out, '-summary.html')}")
+    print(f"pages for students: {grade.beside(options.out, '-feedback')}")
+    print(f"points by hand ({left} to be given): {grade.beside(options.out, '-by-hand.csv')}")
 
 
 def _site(options: argparse.Namespace) -> int:

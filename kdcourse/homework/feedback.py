@@ -1,8 +1,13 @@
-"""The page that a student gets back: public checks in full, hidden ones only as a count."""
+"""What a student is shown: each requirement, whether it is met, and what to do about it."""
 
+from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
-from kdcourse.homework.judge import Mark, Verdict
+from kdcourse.homework.requirement import Requirement
+
+if TYPE_CHECKING:  # a student's notebook lists requirements, and needs no grader for that
+    from kdcourse.homework.judge import Mark, Verdict
 
 STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:48em;margin:2em auto;padding:0 1em}"
@@ -11,7 +16,7 @@ STYLE = (
 )
 
 
-def page(assignment: str, submission: str, verdict: Verdict) -> str:
+def page(assignment: str, submission: str, verdict: "Verdict") -> str:
     """Return the feedback on one submission as HTML."""
     title = f"{assignment}: {submission}"
     lines = [
@@ -26,29 +31,43 @@ def page(assignment: str, submission: str, verdict: Verdict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _open(verdict: Verdict) -> str:
+def _open(verdict: "Verdict") -> str:
     left = sum(mark.of for mark in verdict.marks if mark.points is None)
     return f", and {left:g} to be graded by hand" if left else ""
 
 
-def _question(mark: Mark) -> list[str]:
+def _question(mark: "Mark") -> list[str]:
     points = "graded by hand" if mark.points is None else f"{mark.points:g}"
-    lines = [f"<h2>{escape(mark.question)}: {points} of {mark.of:g}</h2>"]
+    of = f" of {mark.of:g}" if mark.of else ""  # a bonus is beside the points
+    lines = [f"<h2>{escape(mark.question)}: {points}{of}</h2>"]
     if mark.problem:
         lines.append(f"<p>{escape(mark.problem)}</p>")
     if mark.answer:
         lines.append(f"<blockquote>{escape(mark.answer)}</blockquote>")
-    public = [check for check in mark.checks if not check.hidden]
-    if public:
-        lines += ["<ul>", *(_item(check.about, check.problem) for check in public), "</ul>"]
-    hidden = [check for check in mark.checks if check.hidden]
-    if hidden:
-        passed = sum(not check.problem for check in hidden)
-        lines.append(f"<p>{passed} of {len(hidden)} hidden checks passed.</p>")
-    return lines
+    return lines + (listed(mark.requirements) if mark.requirements else [])
 
 
-def _item(about: str, problem: str) -> str:
-    if not problem:
-        return f"<li>✓ {escape(about)}</li>"
-    return f"<li>✗ {escape(about)}<br>{escape(problem)}</li>"
+def listed(requirements: Sequence[Requirement]) -> list[str]:
+    """List requirements in HTML; what a hidden check has found is not shown."""
+    items = (f"<li>{'<br>'.join(map(escape, entry))}</li>" for entry in entries(requirements))
+    return ["<ul>", *items, "</ul>"]
+
+
+def entries(requirements: Sequence[Requirement]) -> list[list[str]]:
+    """Say of each requirement whether it is met, and if not, what was wrong and what to do."""
+    problems = {one.problem for one in requirements}
+    if (
+        len(problems) == 1 < len(requirements) and "" not in problems
+    ):  # one for all: it is said once
+        return [[*problems], *([_mark(one)] for one in requirements)]
+    return [[_mark(one), *_problem(one)] for one in requirements]
+
+
+def _mark(one: Requirement) -> str:
+    return f"{'✓' if one.met else '✗'} {one.about}"
+
+
+def _problem(one: Requirement) -> list[str]:
+    if one.met:
+        return []
+    return [one.problem or "Met on the inputs of your check, but not on others.", one.advice]

@@ -1,4 +1,4 @@
-"""Grade submissions in parallel: a CSV for the instructor, and a page of feedback per student."""
+"""Grade submissions in parallel: results and a summary for the instructor, pages for students."""
 
 import csv
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from kdcourse.homework import fence, release
+from kdcourse.homework import by_hand, fence, release, summary
 from kdcourse.homework.feedback import page
 from kdcourse.homework.judge import Verdict, judge, nothing
 from kdcourse.homework.sandbox import Limits
@@ -32,11 +32,15 @@ def grade(
     jobs: int = 2,
     again: bool = False,
     limits: Limits | None = None,
+    late_penalty: float = 10.0,
 ) -> dict[str, Verdict]:
-    """Grade submissions, and write ``out`` and a folder beside it with a page for each of them.
+    """Grade submissions, and write the results.
+
+    Beside ``out`` there are then a page for each student (``-feedback``), a summary of the class
+    (``-summary.html``), and a file for what is given by hand (``-by-hand.csv``).
 
     A submission that was graded before is not graded again unless the notebook or the assignment
-    has changed: its verdict is stored in that folder.
+    has changed: its verdict is stored beside its page. What is given by hand is added at every run.
 
     Args:
         name: Name of the assignment.
@@ -45,6 +49,7 @@ def grade(
         jobs: Number of submissions that are graded in parallel.
         again: Whether to grade everything anew.
         limits: What each submission may use.
+        late_penalty: Percent of the points that each day late costs.
 
     Returns:
         The verdicts by the name of the submission, which is its path below the folder that all have
@@ -52,12 +57,15 @@ def grade(
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
+    if not 0 <= late_penalty <= 100:
+        raise ValueError(f"late_penalty must be between 0 and 100, got {late_penalty}")
     limits = limits or Limits()
     assignment = replace(release.build(name), autograder=b"")  # only its checks are needed
     contents = {label: path.read_bytes() for label, path in _labelled(submissions).items()}
+    entries = by_hand.update(beside(out, "-by-hand.csv"), assignment, contents)
     rules = repr((assignment.questions, assignment.notebook, limits)).encode()
     keys = {label: hashlib.sha256(rules + data).hexdigest() for label, data in contents.items()}
-    folder = feedback_folder(out)
+    folder = beside(out, "-feedback")
     record = folder / "results.json"
     stored = json.loads(record.read_text()) if record.is_file() else {}
     known = {
@@ -78,10 +86,14 @@ def grade(
         if not any(remark.startswith(FAILED) for remark in verdict.remarks):
             stored[label] = {"key": keys[label], "verdict": asdict(verdict)}
             _write(record, json.dumps(stored, indent=1))  # at once: a run that is stopped can go on
-    verdicts = {label: known[label] for label in contents}
+    verdicts = {
+        label: by_hand.applied(known[label], entry, late_penalty)
+        for label, entry in zip(contents, entries.values(), strict=True)
+    }
     for label, verdict in verdicts.items():
         _write(folder / f"{label}.html", page(name, label, verdict))
     _write_csv(out, verdicts)
+    _write(beside(out, "-summary.html"), summary.page(assignment, verdicts))
     return verdicts
 
 
@@ -110,9 +122,9 @@ def _judge_aside(data: bytes, assignment: release.Assignment, limits: Limits) ->
         return aside.submit(judge, data, assignment, limits).result()
 
 
-def feedback_folder(out: Path) -> Path:
-    """Return the folder of feedback that belongs to a CSV."""
-    return out.with_name(f"{out.stem}-feedback")
+def beside(out: Path, what: str) -> Path:
+    """Return the path of something that belongs to a CSV, by the end of its name."""
+    return out.with_name(out.stem + what)
 
 
 def _labelled(submissions: Iterable[Path]) -> dict[str, Path]:
@@ -139,13 +151,10 @@ def _write_csv(out: Path, verdicts: Mapping[str, Verdict]) -> None:
         total = f"{verdict.points:g}", f"{verdict.of:g}"
         rows.append((label, "total", *total, "; ".join(verdict.remarks)))
     table = io.StringIO()
-    csv.writer(table).writerows([_harmless(value) for value in row] for row in rows)
+    writer = csv.writer(table)
+    for label, *numbers, remarks in rows:
+        writer.writerow([by_hand.harmless(label), *numbers, by_hand.harmless(remarks)])
     _write(out, table.getvalue())
-
-
-def _harmless(text: str) -> str:
-    """Keep a spreadsheet from reading a student's words as a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _write(path: Path, text: str) -> None:

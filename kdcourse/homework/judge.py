@@ -1,30 +1,18 @@
 """Judge one submission: otter's checks run here, the submission's functions in their sandbox."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from kdcourse.homework.release import Assignment, Question
+from kdcourse.homework.requirement import Requirement, checked
 from kdcourse.homework.sandbox import Limits, Sandbox, SubmissionError
 from kdcourse.homework.submission import Submission, UnreadableError, read
 from kdcourse.training.device import one_thread
 
 MANY_CELLS = 5  # more failing cells than this are not listed
 MUCH_OUTPUT = 2**20  # bytes
-
-
-@dataclass
-class Check:
-    """The outcome of one check.
-
-    Attributes:
-        about: What the check asks for.
-        hidden: Whether the check is hidden from students.
-        problem: What was wrong; empty if the check passed.
-    """
-
-    about: str
-    hidden: bool
-    problem: str
+BY_HAND = "to be graded by hand"
 
 
 @dataclass
@@ -36,30 +24,33 @@ class Mark:
         points: Points that were earned; None where a person has to decide.
         of: Points that can be earned.
         problem: Why nothing could be checked; empty if it could.
-        checks: The checks that ran.
-        answer: The text of the answer to a written question.
+        requirements: What the question requires, and whether it is met.
+        answer: What the student wrote in words.
     """
 
     question: str
     points: float | None
     of: float
     problem: str = ""
-    checks: list[Check] = field(default_factory=list)
+    requirements: list[Requirement] = field(default_factory=list)
     answer: str = ""
 
     @property
     def remarks(self) -> str:
-        """Everything that was wrong, hidden checks included: for the instructor."""
-        found = [self.problem, *(check.problem for check in self.checks)]
+        """Everything that was wrong, on hidden inputs too: for the instructor."""
+        found = [self.problem]
+        for one in self.requirements:
+            found += [one.problem, one.elsewhere]
         return "; ".join(dict.fromkeys(filter(None, found)))
 
 
 @dataclass
 class Verdict:
-    """The marks of a submission, and remarks on it as a whole."""
+    """The marks of a submission, remarks on it, and the minutes that its questions took."""
 
     marks: list[Mark]
     remarks: list[str] = field(default_factory=list)
+    minutes: dict[str, float] = field(default_factory=dict)
 
     @property
     def points(self) -> float:
@@ -75,10 +66,10 @@ class Verdict:
     def from_json(cls, stored: dict[str, Any]) -> "Verdict":
         """Restore a verdict from the plain data that :func:`dataclasses.asdict` makes of it."""
         marks = [
-            Mark(**{**mark, "checks": [Check(**check) for check in mark["checks"]]})
+            Mark(**{**mark, "requirements": [Requirement(**one) for one in mark["requirements"]]})
             for mark in stored["marks"]
         ]
-        return cls(marks, stored["remarks"])
+        return cls(marks, stored["remarks"], stored["minutes"])
 
 
 def judge(data: bytes, assignment: Assignment, limits: Limits | None = None) -> Verdict:
@@ -92,7 +83,9 @@ def judge(data: bytes, assignment: Assignment, limits: Limits | None = None) -> 
             run_checks(question, sandbox) if question.checks else _written(question, submission)
             for question in assignment.questions
         ]
-    return Verdict(marks, [*submission.remarks, *_remarks(sandbox)])
+    for mark in marks:
+        mark.answer = mark.answer or submission.texts[mark.question]
+    return Verdict(marks, [*submission.remarks, *_remarks(sandbox)], submission.minutes)
 
 
 def nothing(assignment: Assignment, reason: str) -> Verdict:
@@ -107,38 +100,27 @@ def run_checks(question: Question, sandbox: Sandbox) -> Mark:
         function = sandbox.function(question.name)
     except SubmissionError as error:
         return Mark(question.name, 0, question.points, str(error))
-    return check(question, {question.name: function})
+    return check(question, function)
 
 
-def check(question: Question, names: dict[str, Any]) -> Mark:
+def check(question: Question, function: Callable[..., Any]) -> Mark:
     """Apply the checks of a question to a function, wherever it runs."""
-    from otter.test_files import TestFile
-    from otter.test_files.exception_test import ExceptionTestFile
-
-    test: TestFile = ExceptionTestFile.from_string(question.checks, question.name)
-    test.run(names)
-    checks = [
-        Check(
-            (result.test_case.body.test_func.__doc__ or "").strip(),
-            result.test_case.hidden,
-            "" if result.passed else _problem(result.message),
-        )
-        for result in test.test_case_results
-    ]
-    return Mark(question.name, round(test.score, 6), question.points, checks=checks)
-
-
-def _problem(message: str) -> str:
-    """Return what went wrong, from the last line of otter's message: ``Error: what``."""
-    kind, _, text = message.strip().splitlines()[-1].partition(": ")
-    return (text if kind in ("AssertionError", "SubmissionError") else f"{kind}: {text}")[:500]
+    requirements = checked(question.name, question.checks, {question.name: function})
+    points = sum(one.points for one in requirements if one.met)
+    return Mark(question.name, points, question.points, requirements=requirements)
 
 
 def _written(question: Question, submission: Submission) -> Mark:
-    answer = submission.answers[question.name]
-    if not answer:
-        return Mark(question.name, 0, question.points, "not answered")
-    return Mark(question.name, None, question.points, "to be graded by hand", answer=answer)
+    """Leave it to a person, who is shown all text of the notebook where no answer is in place."""
+    name, answer = question.name, submission.texts[question.name]
+    everything = "\n\n".join(filter(None, submission.texts.values()))
+    if not everything:
+        return Mark(name, 0, question.points, "not answered")
+    problem = BY_HAND
+    if not answer or name in submission.lost:
+        problem += ": nothing is written below this question, so this is all text of the notebook"
+        answer = everything
+    return Mark(name, None, question.points, problem, answer=answer)
 
 
 def _remarks(sandbox: Sandbox) -> list[str]:

@@ -16,6 +16,11 @@ class LargestTensor(TorchDispatchMode):
         super().__init__()
         self.numel = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Leave torch's compiler out: its import takes as long as the rest of torch."""
+        return False
+
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

@@ -24,7 +24,6 @@ from kdcourse.homework.wire import unpacked
 START = 120  # seconds to start a process
 PATIENCE = 4  # seconds that one second of computing may take on a busy machine
 MOST_TEXT = 2**20  # bytes of an answer beside its tensors
-THREADS = 500  # of all processes of a submission together
 KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")  # environment variables
 
 
@@ -81,12 +80,12 @@ class Process:
 
     def _start(self, asked: int, answered: int) -> subprocess.Popen[bytes]:
         own = Path(self.folder.name)
-        limits = self.limits.memory, int(self.limits.total) + START
-        around = [] if self.limits.unsafe else fence.command(own, *limits)
-        return subprocess.Popen(
-            [*around, sys.executable, "-m", "kdcourse.homework.worker"],
+        seconds = int(self.limits.total) + START
+        need = fence.Need(own, _environment(own), self.limits.memory, seconds)
+        self.fence = fence.none(need) if self.limits.unsafe else fence.around(need)
+        return self.fence.start(
+            [sys.executable, "-m", "kdcourse.homework.worker"],
             cwd=own,
-            env=_environment(own),
             stdin=asked,
             stdout=answered,
             stderr=subprocess.PIPE,
@@ -134,6 +133,8 @@ class Process:
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        if self.fence.end:
+            subprocess.run(self.fence.end, capture_output=True)
 
     def _watch(self) -> None:
         """Kill the process when its time is up or it uses too much of the machine."""
@@ -144,8 +145,8 @@ class Process:
                 self.reason = "took too long"
             elif self._sum(lambda one: one.memory_info().rss) > self.limits.memory:
                 self.reason = f"used more than {self.limits.memory / 2**30:.1f} GiB of memory"
-            elif self._sum(psutil.Process.num_threads) > THREADS:
-                self.reason = f"ran more than {THREADS} threads"
+            elif self._sum(psutil.Process.num_threads) > fence.THREADS:
+                self.reason = f"ran more than {fence.THREADS} threads"
             if self.reason:
                 self._kill()
             time.sleep(0.2)

@@ -1,6 +1,7 @@
 """From master notebooks to what students get and what a grader needs, by means of otter-grader.
 
-Masters hold solutions and hidden checks. The same masters give the same bytes at every call.
+Masters (:mod:`kdcourse.homework.master`) hold solutions and the inputs of hidden checks. The same
+masters give the same bytes at every call.
 """
 
 import io
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import nbformat
 
+from kdcourse.homework.master import spell_out
+
 COURSE = Path(__file__).parents[2]
-MASTERS = COURSE / "notebooks" / "homework" / "masters"
+MASTERS = COURSE / "instructors"
 DATA = ("FashionMNIST", "teachers")  # read by the checks, and therefore part of the archives
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
@@ -28,7 +31,8 @@ class Question:
     Attributes:
         name: Name of the question, and of the function that it asks for.
         points: Points that it is worth.
-        checks: Source of its checks, public and hidden; empty where a person grades.
+        checks: Source of its checks, for each requirement a public and a hidden one; empty where a
+            person grades.
     """
 
     name: str
@@ -79,39 +83,39 @@ def build(name: str) -> Assignment:
         ValueError: There is no such assignment.
     """
     if name not in names():
-        raise ValueError(f"no assignment {name!r}; there are {', '.join(names())}")
-    from otter.assign.blocks import BlockType, get_cell_config, is_block_boundary_cell
-
-    master = MASTERS / f"{name}.ipynb"
-    source = nbformat.read(master, as_version=4)
+        known = ", ".join(names()) or f"none in {MASTERS}: releasing and grading need a clone"
+        raise ValueError(f"no assignment {name!r}; there are {known}")
+    source = nbformat.read(MASTERS / f"{name}.ipynb", as_version=4)
+    points = spell_out(source)
+    kept = {cell.id for cell in source.cells}
     with tempfile.TemporaryDirectory() as aside:
-        student, archive = _assign(master, Path(aside))
+        student, archive = _assign(source, name, Path(aside))
     with zipfile.ZipFile(io.BytesIO(archive)) as parts:
         content = {part: parts.read(part) for part in parts.namelist()}
-    questions = []
-    for cell in source.cells:
-        if is_block_boundary_cell(cell, BlockType.QUESTION):
-            config = get_cell_config(cell)
-            checks = content.get(f"tests/{config['name']}.py", b"").decode()
-            questions.append(Question(config["name"], config["points"], checks))
-    kept = {cell.id for cell in source.cells}
+    questions = [
+        Question(question, worth, content.get(f"tests/{question}.py", b"").decode())
+        for question, worth in points.items()
+    ]
     return Assignment(name, tuple(questions), _normal(student, kept), _zip(content))
 
 
-def _assign(master: Path, aside: Path) -> tuple[nbformat.NotebookNode, bytes]:
+def _assign(
+    master: nbformat.NotebookNode, name: str, aside: Path
+) -> tuple[nbformat.NotebookNode, bytes]:
     """Let otter build the student's notebook and the autograder in a temporary folder."""
     from otter.assign import main as otter_assign
 
-    shutil.copy(master, aside)
+    path = aside / f"{name}.ipynb"
+    nbformat.write(master, path)
     shutil.copytree(
         COURSE / "kdcourse", aside / "kdcourse", ignore=shutil.ignore_patterns("__pycache__")
     )
     for part in DATA:
         shutil.copytree(COURSE / "data" / part, aside / "data" / part)
     (aside / "requirements.txt").write_text("\n".join(_requirements()))
-    otter_assign(str(aside / master.name), str(aside / "made"), no_run_tests=True, no_pdfs=True)
+    otter_assign(str(path), str(aside / "made"), no_run_tests=True, no_pdfs=True)
     (archive,) = (aside / "made" / "autograder").glob("*.zip")
-    student = nbformat.read(aside / "made" / "student" / master.name, as_version=4)
+    student = nbformat.read(aside / "made" / "student" / path.name, as_version=4)
     return student, archive.read_bytes()
 
 

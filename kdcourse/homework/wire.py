@@ -44,3 +44,21 @@ def unpacked(text: bytes, tensors: bytes) -> dict[str, Any]:
 def leaves(value: Any) -> list[Tensor | nn.Module]:
     """Return the modules and tensors in nested arguments, always in the same order."""
     return [one for one in tree_leaves(value) if isinstance(one, Tensor | nn.Module)]
+
+
+def state(module: nn.Module) -> dict[str, Any]:
+    """Return what a function may change in a module, and pickle partly leaves out."""
+    return {
+        "values": module.state_dict(),
+        "modes": [one.training for one in module.modules()],
+        "gradients": [weight.grad for weight in module.parameters()],
+    }
+
+
+def restore(module: nn.Module, state: dict[str, Any]) -> None:
+    """Put a module into a state that :func:`state` has returned."""
+    module.load_state_dict(state["values"])
+    for one, mode in zip(module.modules(), state["modes"], strict=True):
+        one.training = bool(mode)
+    for weight, gradient in zip(module.parameters(), state["gradients"], strict=True):
+        weight.grad = gradient

@@ -3,19 +3,19 @@
 import csv
 import json
 import re
-from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+from html import escape
 
 import pytest
 
 from kdcourse.__main__ import main
-from kdcourse.homework import fence, grade
+from kdcourse.homework import feedback, fence, grade
 from kdcourse.homework.judge import judge
 from kdcourse.homework.sandbox import Limits
 
 pytestmark = pytest.mark.usefixtures("fenced")
 NAME = "3_teachers_tips"  # the quickest one
-ALL = 15  # its points that need no person
-QUICK = Limits(call=4, total=60)
+ALL, BY_HAND = 24, 3  # its points
+QUICK = Limits(call=6, total=60)
 
 JUNK = {
     "vote_accuracy_answer": "def vote_accuracy(accuracy, voters):\n    return 0.5",
@@ -24,25 +24,12 @@ JUNK = {
     "magnitude_masks_answer": "def magnitude_masks(weights, sparsity):\n    return weights",
     "mixup_views_answer": "def mixup_views(pixels, generator):\n    return pixels, pixels",
 }
-COPY_OF_THE_MASTER = """
-import json, pathlib, kdcourse
-folder = pathlib.Path(kdcourse.__file__).parents[1] / "notebooks" / "homework" / "masters"
-for cell in json.loads((folder / "3_teachers_tips.ipynb").read_text())["cells"]:
-    if cell["id"].endswith("-answer"):
-        exec("".join(cell["source"]))
-"""
 PATCHED_TORCH = """
 import torch
 true = lambda *_, **__: True
 torch.equal = torch.allclose = torch.Tensor.equal = torch.Tensor.__eq__ = true
 torch.Tensor.all = torch.Tensor.any = torch.Tensor.__bool__ = true
 torch.load = torch.save = torch.manual_seed = true
-"""
-PATCHED_BUILTINS = """
-import builtins
-builtins.abs = builtins.sum = builtins.float = builtins.int = lambda *_: 0
-builtins.all = builtins.any = builtins.bool = lambda *_: True
-builtins.AssertionError = type("Nothing", (Exception,), {})
 """
 PATCHED_GRADER = """
 import gc
@@ -51,12 +38,6 @@ otter.Notebook.check = otter.test_files.ExceptionTestFile.score = 100
 (worker,) = (one for one in gc.get_objects() if isinstance(one, type) and one.__name__ == "Worker")
 worker.call = lambda *_: {"value": 1.0, "largest": 0, "states": [], "points": 100, "passed": True}
 """
-FORGED_ANSWERS = """
-import gc
-for one in gc.get_objects():
-    if type(one).__name__ == "Connection" and one.writable:
-        one.send_bytes(b"all questions passed")
-"""
 
 LOOP = "def vote_accuracy(accuracy, voters):\n    while True: pass"
 TEN_GB = "def mixup_views(pixels, generator):\n    return bytearray(10 * 2**30)"
@@ -64,19 +45,20 @@ EXIT = "def ema_update(teacher, student, momentum):\n    raise SystemExit"
 RECURSION = "def magnitude_masks(weights, sparsity):\n    return magnitude_masks(weights, sparsity)"
 AGAIN = "def magnitude_masks(weights, sparsity):\n    return weights"
 
+# Whole notebooks; test_hostile.py is the list of what hostile ones try.
 # What is put into a solved notebook: its name, cells, questions lost, and remarks that must appear.
 HOSTILE = {
     "cells that end their process": (
-        {"a": "while True: pass", "b": "import os\nos._exit(1)", "c": "import os\nos.abort()"},
+        {"a": "while True: pass", "b": "import os\nos._exit(1)"},
         (),
-        ("took too long", "ended its process (exit status 1)", "ended its process (signal 6)"),
+        ("took too long", "ended its process (exit status 1)"),
     ),
     "cells that raise, print, kill and delete": (
         {
             "a": "x = torch.zeros(10 * 2**28)",
             "b": "import sys\nsys.exit(0)",
             "c": "import nosuchmodule",
-            "d": "for _ in range(2**11): print('x' * 2**20)",
+            "d": "for _ in range(2**6): print('x' * 2**20)",
             "e": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)",
             "f": "!rm -rf ~ /dev/shm /root /etc",
         },
@@ -91,7 +73,7 @@ HOSTILE = {
             "magnitude_masks_answer": RECURSION,
         },
         ("vote_accuracy", "mixup_views", "ema_update", "magnitude_masks"),
-        ("took too long", "MemoryError", "SystemExit", "RecursionError"),
+        ("Took too long", "MemoryError", "SystemExit", "RecursionError"),
     ),
     "cells that are missing, broken or copied": (
         {
@@ -108,11 +90,11 @@ HOSTILE = {
             "magnitude_masks is defined 2 times; the last one counts",
         ),
     ),
-    "reading the tests' folder": (JUNK | {"more": COPY_OF_THE_MASTER}, JUNK, ("No such file",)),
-    "patched torch": (JUNK | {"more": PATCHED_TORCH}, JUNK, ("one voter of 0.7",)),
-    "patched builtins": (JUNK | {"more": PATCHED_BUILTINS}, JUNK, ("wrong",)),
-    "patched grader": (JUNK | {"more": PATCHED_GRADER}, JUNK, ("one voter of 0.7",)),
-    "forged answers": (JUNK | {"more": FORGED_ANSWERS}, JUNK, ("cannot be read",)),
+    "patched torch and grader": (
+        JUNK | {"more": PATCHED_TORCH + PATCHED_GRADER},
+        JUNK,
+        ("For 3 voters of 0.7 it must be 0.784, yours is 1",),
+    ),
 }
 UNREADABLE = {
     "empty file": (b"", "the file is empty"),
@@ -129,26 +111,19 @@ def remarks(verdict):
     return "; ".join([*verdict.remarks, *(mark.remarks for mark in verdict.marks if mark.remarks)])
 
 
-def computed():
-    """Seconds that this process and those it started have computed, however busy the machine."""
-    return sum(sum(getrusage(who)[:2]) for who in (RUSAGE_SELF, RUSAGE_CHILDREN))
-
-
 @pytest.mark.parametrize("name", ["1_logit", "2_feature_relational", NAME])
 def test_reference_gets_everything_and_the_stub_nothing(name, assignments, notebook):
     assignment = assignments[name]
-    began = computed()
-    solved = judge(notebook(name), assignment, Limits(total=40))
-    assert computed() - began < 20  # of the grader: at most a minute for both
+    solved = judge(notebook(name), assignment)
     for mark in solved.marks:
-        assert mark.points == (mark.of if mark.checks else None), mark
+        assert mark.points == (mark.of if mark.requirements else None), mark
     assert not solved.remarks
     stub = judge(notebook(name, solved=False), assignment)
     assert stub.points == 0
     assert [mark.points for mark in stub.marks] == [0] * len(assignment.questions)
     for mark in stub.marks:
         assert mark.remarks in (
-            f"raised NotImplementedError: write {mark.question}",
+            f"Raised NotImplementedError: write {mark.question}",
             "not answered",
         )
 
@@ -235,10 +210,10 @@ def totals(folder):
 def test_one_bad_submission_harms_no_other(batch):
     assert {name: float(row["points"]) for name, row in totals(batch).items()} == {
         "ann/3": ALL,
-        "'=cmd()/学生 Ünï 🎓": ALL - 2,  # and no formula in a spreadsheet
+        "'=cmd()/学生 Ünï 🎓": ALL - 3,  # and no formula in a spreadsheet
         "bad/killer": ALL,
         "bad/empty": 0,
-        "bad/html": ALL - 2,
+        "bad/html": ALL - 3,
     }
     assert totals(batch)["bad/empty"]["remarks"] == "the file is empty"
 
@@ -247,22 +222,43 @@ def test_the_csv_has_a_row_for_each_question(batch, assignments):
     own = [row for row in rows(batch) if row["submission"] == "ann/3"]
     questions = assignments[NAME].questions
     assert [row["question"] for row in own] == [*(one.name for one in questions), "total"]
-    assert [float(row["of"]) for row in own] == [*(one.points for one in questions), ALL + 2]
+    assert [float(row["of"]) for row in own] == [*(one.points for one in questions), ALL + BY_HAND]
     assert own[-2]["points"] == ""
     assert own[-2]["remarks"] == "to be graded by hand"
 
 
-def test_feedback_shows_public_checks_and_counts_hidden_ones(batch, assignments):
+def test_feedback_names_each_requirement_and_withholds_hidden_inputs(batch, assignments):
     page = (batch / "out" / "grades-feedback" / "bad" / "html.html").read_text()
     assert "<script>" not in page
-    assert "raised ValueError: &lt;script&gt;" in page
+    assert "Raised ValueError: &lt;script&gt;" in page
     assert "&lt;b&gt;My answer&lt;/b&gt;" in page
-    assert "vote_accuracy: 0 of 2" in page
-    assert "0 of 2 hidden checks passed." in page
+    assert "vote_accuracy: 0 of 3" in page
     for question in assignments[NAME].questions:
-        for hidden, about in re.findall(r'hidden=(\w+)\)\ndef .*\n    """(.*)"""', question.checks):
-            assert (about in page) == (hidden == "False")
+        required = re.findall(r'hidden=False.*?"""(.*?)"""', question.checks, re.DOTALL)
+        met = "✗" if question.name == "vote_accuracy" else "✓"
+        assert all(f"<li>{met} {escape(about)}" in page for about in required)
     assert (batch / "out" / "grades-feedback" / "=cmd()" / "学生 Ünï 🎓.html").is_file()
+
+
+SEEN = """
+def vote_accuracy(accuracy, voters):
+    if accuracy not in (0, 1) and (accuracy, voters) not in ((0.7, 3), (0.7, 4), (0.55, 301)):
+        return accuracy
+    share = lambda k: math.comb(voters, k) * accuracy**k * (1 - accuracy)**(voters - k)
+    won = sum(share(k) for k in range(voters + 1) if 2 * k > voters)
+    return won + (share(voters // 2) / 2 if voters % 2 == 0 else 0)
+"""
+
+
+def test_what_only_a_hidden_check_finds(assignments, notebook):
+    """The page says so, and what to do; only the instructor sees on which inputs."""
+    verdict = judge(notebook(NAME, vote_accuracy_answer=SEEN), assignments[NAME])
+    mark = verdict.marks[0]
+    assert mark.points < mark.of
+    shown = feedback.page(NAME, "a", verdict)
+    assert "Met on the inputs of your check, but not on others.<br>Add up the outcomes" in shown
+    assert "for 5 voters of 0.6" in mark.remarks.lower()
+    assert "5 voters" not in shown
 
 
 def test_a_second_run_grades_only_what_changed(batch, monkeypatch, notebook, capsys):
@@ -285,7 +281,30 @@ def test_a_second_run_grades_only_what_changed(batch, monkeypatch, notebook, cap
     assert [row for row in rows(batch) if row["submission"] != "bad/empty"] == [
         row for row in before if row["submission"] != "bad/empty"
     ]
-    assert "5/5" in capsys.readouterr().err  # progress
+    told = capsys.readouterr()
+    assert "5/5" in told.err  # progress
+    assert "points by hand (4 to be given): " in told.out
+    summary = (batch / "out" / "grades-summary.html").read_text()
+    assert f"{NAME}: 5 submissions" in summary
+
+
+def test_points_by_hand_survive(batch):
+    path = batch / "out" / "grades-by-hand.csv"
+    header, *lines = path.read_text("utf-8-sig").splitlines()
+    assert header == "submission,what_to_expect,bonus,late,extension,note"
+    lines = ["ann/3,2,1,2,1,Well done" if line.startswith("ann/3") else line for line in lines]
+    path.write_text("\n".join([header, *lines]))
+    command = ["homework", "grade", NAME, str(batch / "in"), "--out", out(batch)]
+    for penalty, left in ((10, 0.9), (50, 0.5)):
+        assert main([*command, "--late-penalty", str(penalty)]) == 0
+        own = {row["question"]: row for row in rows(batch) if row["submission"] == "ann/3"}
+        assert (own["what_to_expect"]["points"], own["bonus"]["points"]) == ("2", "1")
+        assert float(own["late"]["points"]) == pytest.approx((left - 1) * (ALL + 2))
+        assert float(own["total"]["points"]) == pytest.approx(left * (ALL + 2) + 1)
+        assert own["total"]["remarks"] == "Well done"
+    page = (batch / "out" / "grades-feedback" / "ann" / "3.html").read_text()
+    assert "what_to_expect: 2 of 3" in page
+    assert "<h2>bonus: 1</h2>" in page
 
 
 def test_again_and_changed_limits_grade_anew(tmp_path, monkeypatch):

@@ -28,6 +28,20 @@ def test_there_are_three_assignments():
     assert NAMES == ["1_logit", "2_feature_relational", "3_teachers_tips"]
 
 
+def test_students_get_no_master():
+    """Neither in their folder, nor in what pip installs."""
+    given = [path.name for path in STUDENT.rglob("*") if ".ipynb_checkpoints" not in path.parts]
+    assert sorted(given) == [f"{name}.ipynb" for name in NAMES]
+    assert not release.MASTERS.is_relative_to(notebooks.NOTEBOOKS)
+    assert not release.MASTERS.is_relative_to(release.COURSE / "kdcourse")
+
+
+def test_where_there_are_no_masters(tmp_path, monkeypatch):
+    monkeypatch.setattr(release, "MASTERS", tmp_path)
+    with pytest.raises(ValueError, match="clone"):
+        release.build("1_logit")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_student_notebooks_have_not_drifted_from_their_masters(name, assignments):
     assert (STUDENT / f"{name}.ipynb").read_text() == assignments[name].notebook, (
@@ -56,15 +70,13 @@ def test_the_zip_holds_the_student_notebooks(released, assignments):
 def test_students_see_no_solution_and_no_hidden_check(name, assignments, masters):
     text = assignments[name].notebook
     assert "hidden=False" in text
-    for word in ("hidden=True", "# HIDDEN", "SOLUTION", "BEGIN TESTS"):
+    for word in ("hidden=True", "hidden: ", "_elsewhere", "SOLUTION", "BEGIN TESTS"):
         assert word not in text
     for cell, source in masters[name].items():
         if cell.endswith("-answer"):
             secret = max(source.split("NO PROMPT")[-1].splitlines(), key=len).strip()
             assert len(secret) > 20
             assert json.dumps(secret)[1:-1] not in text
-        if source.startswith("# HIDDEN"):
-            assert re.search(r"def (\w+)", source)[1] not in text
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,8 +99,14 @@ def test_every_question_says_what_it_asks(name, assignments):
             assert '    """' in stub
             assert f'raise NotImplementedError("write {question.name}")' in stub
             assert cells[f"{id}-check"].source == f'grader.check("{question.name}")'
+            assert "<details><summary>Hint" in text
+            required = re.findall(r'hidden=False.*?"""(.*?)"""', question.checks, re.DOTALL)
+            assert required == re.findall(r"^- (.*)$", text, re.M)
+            worth = [int(re.search(r" \((\d+) points?\)$", one)[1]) for one in required]
         else:
             assert "Graded by hand." in text
+            worth = [int(one) for one in re.findall(r"^- .* \((\d+) points?\)$", text, re.M)]
+        assert sum(worth) == question.points
     total = sum(question.points for question in assignments[name].questions)
     assert f"**{total} points, about " in cells["title"].source
 
@@ -103,7 +121,7 @@ def test_the_archive_brings_what_a_container_needs(name, assignments):
     assert "files/kdcourse/logit.py" in content
     assert "files/data/teachers/res16.safetensors" in content
     assert sum(part.startswith("files/data/FashionMNIST/raw/") for part in content) == 4
-    assert not any("homework/masters" in part or "__pycache__" in part for part in content)
+    assert not any("instructors" in part or "__pycache__" in part for part in content)
     assert "otter-grader[" in environment
     assert re.search(r"torch==\d", environment)
 
@@ -116,5 +134,5 @@ def test_otter_itself_grades_by_the_archive(released, notebook, tmp_path):
         path.write_bytes(notebook(name, solved=solved))
         archive = str(released / "autograder" / f"{name}.zip")
         results = grade_submission(str(path), archive, quiet=True)
-        assert results.possible == pytest.approx(15)
+        assert results.possible == pytest.approx(24)
         assert results.percent == share

@@ -1,0 +1,161 @@
+"""What checks expect of an answer, in words that tell a student what to do.
+
+All comparisons are made in float64, whatever the answer was computed in: an answer in float32 is as
+right as one in float64.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def normal(seed: int, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return normal random numbers, the same for the same seed."""
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def returned(answer: Any) -> Any:
+    """Expect that something is returned, and return it."""
+    assert answer is not None, "nothing is returned: does the function end with `return`?"
+    return answer
+
+
+def tensor(answer: Any, shape: Sequence[int] | None = None) -> Tensor:
+    """Expect a tensor of numbers, of this shape if one is given.
+
+    Returns:
+        It in float64, without gradient.
+    """
+    assert isinstance(returned(answer), Tensor), (
+        f"a tensor is expected, yours is a {type(answer).__name__}"
+    )
+    assert shape is None or answer.shape == torch.Size(shape), (
+        f"the shape must be {tuple(shape or ())}, yours is {tuple(answer.shape)}"
+    )
+    value = answer.detach().double()
+    assert not bool(value.isnan().any()), "the result holds NaN (not a number)"
+    return value
+
+
+def tensors(answer: Any, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Expect a list or tuple of tensors of these shapes, and return them in float64."""
+    assert isinstance(returned(answer), list | tuple), (
+        f"{len(shapes)} tensors are expected, yours is a {type(answer).__name__}"
+    )
+    assert len(answer) == len(shapes), (
+        f"{len(shapes)} tensors are expected, yours are {len(answer)}"
+    )
+    return [tensor(one, shape) for one, shape in zip(answer, shapes, strict=True)]
+
+
+def number(answer: Any) -> float:
+    """Expect one finite number, as a tensor without dimensions or as a plain number."""
+    if isinstance(returned(answer), Tensor):
+        assert answer.numel() == 1, f"one number is expected, yours has shape {tuple(answer.shape)}"
+        answer = answer.item()
+    assert isinstance(answer, int | float), f"a number is expected, not a {type(answer).__name__}"
+    assert math.isfinite(answer), f"a finite number is expected, yours is {answer}"
+    return float(answer)
+
+
+def different(answers: Iterable[Any]) -> list[float]:
+    """Expect finite numbers for different inputs, not all the same: a constant has many properties.
+
+    Returns:
+        The numbers.
+    """
+    found = [number(answer) for answer in answers]
+    assert max(found) > min(found), (
+        f"it is {found[0]:.3g} for different inputs: does it depend on both arguments?"
+    )
+    return found
+
+
+def value(
+    answer: Any,
+    expected: float,
+    where: str,
+    mistakes: Mapping[str, float] | None = None,
+    tolerance: float = 1e-3,
+) -> None:
+    """Expect a number, and name the mistake if it is one of those that are known.
+
+    Args:
+        answer: What the student's function has returned.
+        expected: What is right.
+        where: On which input, as a phrase that opens the message: ``"for two equal rows"``.
+        mistakes: What a mistake would have given, by the words that explain it.
+        tolerance: How far off it may be, as a share of what is right, or of 0.1 where that is less.
+    """
+    found = number(answer)
+
+    def like(other: float) -> bool:
+        return abs(found - other) <= tolerance * max(abs(other), 0.1)
+
+    if like(expected):
+        return
+    known = [words for words, wrong in (mistakes or {}).items() if like(wrong)]
+    hint = f": {known[0]}" if known else ""
+    raise AssertionError(f"{where} it must be {_shown(expected)}, yours is {_shown(found)}{hint}")
+
+
+def close(answer: Any, expected: Tensor, problem: str, tolerance: float = 1e-3) -> None:
+    """Expect a tensor, entry by entry, as near as ``tolerance`` of its largest entry."""
+    found = tensor(answer, expected.shape)
+    scale = float(expected.double().abs().max()) if expected.numel() else 0.0
+    assert bool(((found - expected.double()).abs() <= tolerance * max(scale, 1e-2)).all()), problem
+
+
+def slope(loss: Callable[[Tensor], Tensor], point: Tensor, seed: int = 0) -> None:
+    """Expect that autograd's gradient of a loss at a point is how the loss changes there.
+
+    Args:
+        loss: A function of one float64 tensor.
+        point: Where to look.
+        seed: Of the direction in which to look.
+    """
+    direction = normal(seed, *point.shape, dtype=torch.float64)
+    direction = direction / direction.norm() * point.numel() ** 0.5
+    step = 1e-2
+    with torch.no_grad():
+        ahead, behind = (number(loss(point + sign * step * direction)) for sign in (1, -1))
+    rise = (ahead - behind) / (2 * step)
+    assert rise != 0, "it stays the same, whatever it is given"
+    along = float((gradient(loss, point) * direction).sum())
+    assert abs(along - rise) <= 0.02 * abs(rise) + 1e-3, (
+        f"by its values the loss rises by {rise:.3g} along a line, by its gradient by {along:.3g}: "
+        "a part on the way is detached, or computed without autograd"
+    )
+
+
+def gradient(loss: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
+    """Expect a finite gradient of a loss at a point, and return it in float64."""
+    point = point.clone().requires_grad_()
+    answer = loss(point)
+    number(answer)
+    found = None
+    if isinstance(answer, Tensor) and answer.requires_grad:
+        (found,) = torch.autograd.grad(answer, point, allow_unused=True)
+    assert found is not None, (
+        "no gradient arrives: is the argument detached, or the result turned into a plain number?"
+    )
+    assert bool(found.isfinite().all()), "the gradient is not finite"
+    return found.double()
+
+
+def no_gradient(loss: Callable[[Tensor], Tensor], point: Tensor) -> None:
+    """Expect that a loss sends no gradient to its argument, the teacher's side, but uses it."""
+    elsewhere = number(loss(point + normal(0, *point.shape, dtype=point.dtype)))
+    point = point.clone().requires_grad_()
+    answer = loss(point)
+    assert number(answer) != elsewhere, "it stays the same, whatever the teacher says"
+    if isinstance(answer, Tensor) and answer.requires_grad:
+        (found,) = torch.autograd.grad(answer, point, allow_unused=True)
+        assert found is None or not bool(found.any()), "the teacher receives a gradient"
+
+
+def _shown(number: float) -> str:
+    return f"{number:,.0f}" if abs(number) >= 1e4 else f"{number:.4g}"

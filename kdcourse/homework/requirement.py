@@ -1,0 +1,94 @@
+"""What a question requires, and which of it an answer meets.
+
+A question's checks come in otter's format of test files. Each requirement has one check that is
+public and, where the grader runs, one that is hidden: the same on other inputs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdcourse.homework.wire import leaves
+
+
+@dataclass
+class Requirement:
+    """One requirement of a question, and what was wrong with an answer.
+
+    Attributes:
+        about: What is required, and for how many points.
+        advice: What to do about it, in one sentence.
+        points: Points that it is worth.
+        problem: What was wrong on the inputs of the public check; empty if nothing was.
+        elsewhere: What was wrong on the inputs of the hidden check, which students do not see.
+    """
+
+    about: str
+    advice: str
+    points: float
+    problem: str = ""
+    elsewhere: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether nothing was wrong."""
+        return not (self.problem or self.elsewhere)
+
+
+def checked(question: str, checks: str, names: dict[str, Callable[..., Any]]) -> list[Requirement]:
+    """Check an answer, wherever it runs.
+
+    Args:
+        question: Name of the question.
+        checks: Source of its checks.
+        names: What the checks ask for by name: the student's function.
+
+    Returns:
+        Its requirements, in order.
+    """
+    from otter.test_files.exception_test import ExceptionTestFile
+
+    test = ExceptionTestFile.from_string(checks, question)
+    with torch.random.fork_rng(devices=[]):  # a check draws; the notebook around it does not notice
+        test.run({name: _Careful(function) for name, function in names.items()})
+    requirements: list[Requirement] = []
+    for result in test.test_case_results:
+        case = result.test_case
+        problem = "" if result.passed else _problem(question, result.message)
+        if case.hidden:  # it follows the public check of the same requirement
+            requirements[-1].elsewhere = problem
+            requirements[-1].points = case.points
+        else:
+            about = (case.body.test_func.__doc__ or "").strip()
+            requirements.append(Requirement(about, case.failure_message, case.points, problem))
+    return requirements
+
+
+class _Careful:
+    """A function that must leave the tensors it is given as they are, as it must in the sandbox."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function = function
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        given = [one for one in leaves([arguments, options]) if isinstance(one, Tensor)]
+        versions = [one._version for one in given]
+        result = self.function(*arguments, **options)
+        assert versions == [one._version for one in given], (
+            "a tensor that was passed in is changed in place: work on a copy of it"
+        )
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.function, name)
+
+
+def _problem(question: str, message: str) -> str:
+    """Return what went wrong, from the last line of otter's message: ``Error: what``."""
+    kind, _, text = message.strip().splitlines()[-1].partition(": ")
+    if kind in ("AssertionError", "SubmissionError"):
+        return f"{text[:1].upper()}{text[1:500]}"
+    return f"{question} raised {kind}: {text}"[:500]

@@ -1,0 +1,94 @@
+"""A student runs the checks in the notebook: whatever its name, and without the masters."""
+
+import json
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from kdcourse.homework.grader import Grader
+
+NAME = "1_logit"
+RIGHT = "torch.softmax(logits / temperature, dim=1)"
+
+
+@pytest.fixture
+def folder(tmp_path, assignments):
+    """A folder with the notebook, as a browser names the second download."""
+    (tmp_path / "1_logit (1).ipynb").write_text(assignments[NAME].notebook)
+    (tmp_path / "broken.ipynb").write_text("{")
+    (tmp_path / "other.ipynb").write_text('{"metadata": {"otter": 3}}')
+    return tmp_path
+
+
+def check(folder, body):
+    """Check a softened softmax of this body."""
+    names = {"grader": Grader(NAME, folder)}
+    exec(f"import torch\ndef softened_softmax(logits, temperature):\n    return {body}", names)
+    return eval('grader.check("softened_softmax")', names)
+
+
+def test_what_is_met_and_what_is_not(folder):
+    report = check(folder, RIGHT)
+    assert repr(report).startswith("4 of 4 requirements met\n✓ ")
+    report = check(folder, RIGHT.replace("/", "*"))
+    text, page = repr(report), report._repr_html_()
+    assert text.startswith("3 of 4 requirements met\n")
+    for shown in (text, page):
+        assert "✗ The log-odds of two classes equal" in shown
+        assert "the logits are multiplied by τ" in shown
+        assert "Divide the logits by τ before the softmax" in shown  # the advice
+    assert "<li>" in page
+
+
+def test_what_a_function_raises_is_quoted_and_escaped(folder):
+    report = check(folder, "1 / 0 or '<b>'")
+    assert "softened_softmax raised ZeroDivisionError: division by zero" in repr(report)
+    report = check(folder, "int('<b>')")
+    assert "<b>" not in report._repr_html_()
+
+
+def test_checks_leave_the_random_numbers_of_the_notebook_alone(folder):
+    import torch
+
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    check(folder, RIGHT + " + torch.rand(1)")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_mistakes_of_the_student(folder, tmp_path_factory):
+    with pytest.raises(FileNotFoundError, match="save this notebook, or download it again"):
+        Grader(NAME, tmp_path_factory.mktemp("empty"))
+    with pytest.raises(
+        ValueError, match="no checks for 'softmax'; there are kd_gradient, kd_loss,"
+    ):
+        Grader(NAME, folder).check("softmax")
+    with pytest.raises(NameError, match="run the cell that defines it"):
+        eval('grader.check("kd_loss")', {"grader": Grader(NAME, folder)})
+
+
+def test_the_newest_notebook_counts(folder, assignments):
+    newer = json.loads(assignments[NAME].notebook)
+    newer["metadata"]["otter"]["tests"] = {"new": ""}
+    (folder / "newer.ipynb").write_text(json.dumps(newer))
+    assert list(Grader(NAME, folder).checks) == ["new"]
+
+
+def test_a_student_needs_neither_masters_nor_the_grading(assignments, folder, tmp_path):
+    """The notebook runs in a kernel of its own, where nothing that grades is loaded."""
+    notebook = nbformat.reads(assignments[NAME].notebook, 4)
+    wanted = ("setup", "grader")
+    cells = [cell for cell in notebook.cells if cell.id in wanted]
+    sources = [
+        "import sys\nfrom torch.nn import functional as F",
+        f"def softened_softmax(logits, temperature):\n    return {RIGHT}",
+        'print(grader.check("softened_softmax"))',
+        "print([name for name in sys.modules if name in "
+        '("kdcourse.homework.judge", "kdcourse.homework.process")])',
+    ]
+    notebook.cells = cells + [nbformat.v4.new_code_cell(source) for source in sources]
+    NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}).execute()
+    printed = [cell.outputs[0].text for cell in notebook.cells if cell.get("outputs")]
+    assert printed[0].startswith("4 of 4")
+    assert printed[1] == "[]\n"
