@@ -113,7 +113,7 @@ def check(question: Question, function: Callable[..., Any]) -> Mark:
 def _written(question: Question, submission: Submission) -> Mark:
     """Leave it to a person, who is shown all text of the notebook where no answer is in place."""
     name, answer = question.name, submission.texts[question.name]
-    everything = "\n\n".join(filter(None, submission.texts.values()))
+    everything = "\n\n".join(filter(None, [*submission.texts.values(), *submission.asides]))
     if not everything:
         return Mark(name, 0, question.points, "not answered")
     problem = BY_HAND

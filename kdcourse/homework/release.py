@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 
+from kdcourse.homework.cells import SEAL, seal
 from kdcourse.homework.master import spell_out
 
 COURSE = Path(__file__).parents[2]
@@ -129,7 +130,7 @@ def _requirements() -> list[str]:
 
 
 def _normal(student: nbformat.NotebookNode, kept: set[str]) -> str:
-    """Give the cells that otter has added meaningful names, the same at every call."""
+    """Give the cells that otter has added meaningful names, and seal those not to be written in."""
     before = ""
     for cell in student.cells:
         if cell.id not in kept:
@@ -138,7 +139,8 @@ def _normal(student: nbformat.NotebookNode, kept: set[str]) -> str:
                 cell.id = f"{check[1].replace('_', '-')}-check"
             else:
                 cell.id = f"{before}-{'answer' if cell.metadata.get('tags') else 'end'}"
-        before = cell.id
+        if not (before := cell.id).endswith(("-answer", "minutes")):
+            cell.metadata[SEAL] = seal(cell.source)
     return nbformat.writes(student) + "\n"
 
 
