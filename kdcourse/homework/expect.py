@@ -69,7 +69,7 @@ def different(answers: Iterable[Any]) -> list[float]:
     """
     found = [number(answer) for answer in answers]
     assert max(found) > min(found), (
-        f"it is {found[0]:.3g} for different inputs: does it depend on both arguments?"
+        f"the result is {found[0]:.3g} for different inputs: does it depend on both arguments?"
     )
     return found
 
@@ -123,11 +123,11 @@ def slope(loss: Callable[[Tensor], Tensor], point: Tensor, seed: int = 0) -> Non
     with torch.no_grad():
         ahead, behind = (number(loss(point + sign * step * direction)) for sign in (1, -1))
     rise = (ahead - behind) / (2 * step)
-    assert rise != 0, "it stays the same, whatever it is given"
+    assert rise != 0, "the result is the same for different inputs"
     along = float((gradient(loss, point) * direction).sum())
     assert abs(along - rise) <= 0.02 * abs(rise) + 1e-3, (
-        f"by its values the loss rises by {rise:.3g} along a line, by its gradient by {along:.3g}: "
-        "a part on the way is detached, or computed without autograd"
+        f"in one direction, the loss has the numerical derivative {rise:.3g}, but by autograd "
+        f"{along:.3g}: a part on the way is detached, or computed without autograd"
     )
 
 
@@ -140,7 +140,8 @@ def gradient(loss: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
     if isinstance(answer, Tensor) and answer.requires_grad:
         (found,) = torch.autograd.grad(answer, point, allow_unused=True)
     assert found is not None, (
-        "no gradient arrives: is the argument detached, or the result turned into a plain number?"
+        "no gradient arrives: is the argument detached, the result turned into a plain number, or "
+        "all of it computed under torch.no_grad()?"
     )
     assert bool(found.isfinite().all()), "the gradient is not finite"
     return found.double()
@@ -151,7 +152,7 @@ def no_gradient(loss: Callable[[Tensor], Tensor], point: Tensor) -> None:
     elsewhere = number(loss(point + normal(0, *point.shape, dtype=point.dtype)))
     point = point.clone().requires_grad_()
     answer = loss(point)
-    assert number(answer) != elsewhere, "it stays the same, whatever the teacher says"
+    assert number(answer) != elsewhere, "the result is the same, whatever the teacher says"
     if isinstance(answer, Tensor) and answer.requires_grad:
         (found,) = torch.autograd.grad(answer, point, allow_unused=True)
         assert found is None or not bool(found.any()), "the teacher receives a gradient"

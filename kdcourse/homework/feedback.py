@@ -54,20 +54,22 @@ def listed(requirements: Sequence[Requirement]) -> list[str]:
 
 
 def entries(requirements: Sequence[Requirement]) -> list[list[str]]:
-    """Say of each requirement whether it is met, and if not, what was wrong and what to do."""
-    problems = {one.problem for one in requirements}
-    if (
-        len(problems) == 1 < len(requirements) and "" not in problems
-    ):  # one for all: it is said once
-        return [[*problems], *([_mark(one)] for one in requirements)]
-    return [[_mark(one), *_problem(one)] for one in requirements]
+    """Say of each requirement whether it is met, and if not, what was wrong and what to do.
 
-
-def _mark(one: Requirement) -> str:
-    return f"{'✓' if one.met else '✗'} {one.about}"
-
-
-def _problem(one: Requirement) -> list[str]:
-    if one.met:
-        return []
-    return [one.problem or "Met on the inputs of your check, but not on others.", one.advice]
+    What is wrong with several of them in the same way is said once, without their advice.
+    """
+    problems = [one.problem for one in requirements]
+    lines = []
+    for place, one in enumerate(requirements):
+        line = [f"{'✓' if one.met else '✗'} {one.about}"]
+        if one.problem and one.problem in problems[:place]:
+            line.append("As above.")
+        elif one.problem and one.problem in problems[place + 1 :]:
+            line.append(one.problem)
+        elif not one.met:
+            line += [
+                one.problem or "Met on the inputs of your check, but not on others.",
+                one.advice,
+            ]
+        lines.append(line)
+    return lines

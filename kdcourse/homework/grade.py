@@ -139,7 +139,15 @@ def _labelled(submissions: Iterable[Path]) -> dict[str, Path]:
     if not paths:
         raise ValueError("no notebooks among the submissions")
     common = Path(os.path.commonpath([path.parent for path in paths]))
-    return {path.relative_to(common).as_posix().removesuffix(".ipynb"): path for path in paths}
+    labelled: dict[str, Path] = {}
+    for path in paths:
+        # A name may hold bytes that are no text, and spaces at its ends, which spreadsheets drop.
+        name = os.fsencode(path.relative_to(common)).decode(errors="backslashreplace")
+        label = Path(name.removesuffix(".ipynb").strip()).as_posix()
+        while label in labelled:
+            label += "_"
+        labelled[label] = path
+    return labelled
 
 
 def _write_csv(out: Path, verdicts: Mapping[str, Verdict]) -> None:

@@ -57,7 +57,7 @@ def checked(question: str, checks: str, names: dict[str, Callable[..., Any]]) ->
     requirements: list[Requirement] = []
     for result in test.test_case_results:
         case = result.test_case
-        problem = "" if result.passed else _problem(question, result.message)
+        problem = "" if result.passed else _problem(result.message)
         if case.hidden:  # it follows the public check of the same requirement
             requirements[-1].elsewhere = problem
             requirements[-1].points = case.points
@@ -86,9 +86,9 @@ class _Careful:
         return getattr(self.function, name)
 
 
-def _problem(question: str, message: str) -> str:
+def _problem(message: str) -> str:
     """Return what went wrong, from the last line of otter's message: ``Error: what``."""
     kind, _, text = message.strip().splitlines()[-1].partition(": ")
     if kind in ("AssertionError", "SubmissionError"):
         return f"{text[:1].upper()}{text[1:500]}"
-    return f"{question} raised {kind}: {text}"[:500]
+    return f"Raised {kind}: {text}"[:500]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from html import escape
 
@@ -305,6 +306,19 @@ def test_points_by_hand_survive(batch):
     page = (batch / "out" / "grades-feedback" / "ann" / "3.html").read_text()
     assert "what_to_expect: 2 of 3" in page
     assert "<h2>bonus: 1</h2>" in page
+
+
+def test_names_of_files_may_be_anything(tmp_path):
+    names = [b"caf\xe9", " café ".encode(), "café".encode(), b"'two\nlines'", b'a;b,"c"', b"-1"]
+    for name in names:
+        (tmp_path / os.fsdecode(name + b".ipynb")).write_bytes(b"")
+    out = tmp_path / "out" / "grades.csv"
+    found = [grade.grade(NAME, [tmp_path], out) for _ in range(2)]
+    assert found[0] == found[1]
+    assert len(found[0]) == len(names)
+    assert len(list((tmp_path / "out" / "grades-feedback").glob("*.html"))) == len(names)
+    with open(tmp_path / "out" / "grades-by-hand.csv", encoding="utf-8-sig", newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(names)
 
 
 def test_again_and_changed_limits_grade_anew(tmp_path, monkeypatch):
