@@ -86,7 +86,7 @@ def applied(verdict: Verdict, entry: Entry, penalty: float) -> Verdict:
     if entry.bonus:
         marks.append(Mark("bonus", entry.bonus, 0))
     if late:
-        days = f"{late:g} day{'s' * (late != 1)} late, each costs {penalty:g} %"
+        days = f"{late:g} day{'s' * (late != 1)} late, at a cost of {penalty:g} % each"
         marks.append(Mark("late", -round(lost, 2), 0, days))
     return replace(verdict, marks=marks, remarks=[*filter(None, [entry.note]), *verdict.remarks])
 
@@ -135,7 +135,8 @@ def _entry(where: str, row: Mapping[str, str], assignment: Assignment) -> Entry:
             value = _number(where, question.name, row[question.name])
             if not 0 <= value <= question.points:
                 raise ValueError(
-                    f"{where}: {question.name} has 0 to {question.points:g} points, not {value:g}"
+                    f"{where}: {question.name} must be between 0 and {question.points:g} points, "
+                    f"not {value:g}"
                 )
             points[question.name] = value
     days = {name: _number(where, name, row.get(name, "")) for name in DAYS}

@@ -19,7 +19,7 @@ def normal(seed: int, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def returned(answer: Any) -> Any:
     """Expect that something is returned, and return it."""
-    assert answer is not None, "nothing is returned: does the function end with `return`?"
+    assert answer is not None, "the function returns nothing: does it end with `return`?"
     return answer
 
 
@@ -30,23 +30,24 @@ def tensor(answer: Any, shape: Sequence[int] | None = None) -> Tensor:
         It in float64, without gradient.
     """
     assert isinstance(returned(answer), Tensor), (
-        f"a tensor is expected, yours is a {type(answer).__name__}"
+        f"the result should be a tensor, but yours is of type {type(answer).__name__}"
     )
     assert shape is None or answer.shape == torch.Size(shape), (
-        f"the shape must be {tuple(shape or ())}, yours is {tuple(answer.shape)}"
+        f"the shape should be {tuple(shape or ())}, but yours is {tuple(answer.shape)}"
     )
     value = answer.detach().double()
-    assert not bool(value.isnan().any()), "the result holds NaN (not a number)"
+    assert not bool(value.isnan().any()), "the result contains NaN (not a number)"
     return value
 
 
 def tensors(answer: Any, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
     """Expect a list or tuple of tensors of these shapes, and return them in float64."""
     assert isinstance(returned(answer), list | tuple), (
-        f"{len(shapes)} tensors are expected, yours is a {type(answer).__name__}"
+        f"the result should be a list or tuple of length {len(shapes)}, but yours is of type "
+        f"{type(answer).__name__}"
     )
     assert len(answer) == len(shapes), (
-        f"{len(shapes)} tensors are expected, yours are {len(answer)}"
+        f"the number of tensors should be {len(shapes)}, but yours is {len(answer)}"
     )
     return [tensor(one, shape) for one, shape in zip(answer, shapes, strict=True)]
 
@@ -54,10 +55,14 @@ def tensors(answer: Any, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
 def number(answer: Any) -> float:
     """Expect one finite number, as a tensor without dimensions or as a plain number."""
     if isinstance(returned(answer), Tensor):
-        assert answer.numel() == 1, f"one number is expected, yours has shape {tuple(answer.shape)}"
+        assert answer.numel() == 1, (
+            f"the result should be one number, but yours has shape {tuple(answer.shape)}"
+        )
         answer = answer.item()
-    assert isinstance(answer, int | float), f"a number is expected, not a {type(answer).__name__}"
-    assert math.isfinite(answer), f"a finite number is expected, yours is {answer}"
+    assert isinstance(answer, int | float), (
+        f"the result should be a number, but yours is of type {type(answer).__name__}"
+    )
+    assert math.isfinite(answer), f"the result should be finite, but yours is {answer}"
     return float(answer)
 
 
@@ -69,7 +74,8 @@ def different(answers: Iterable[Any]) -> list[float]:
     """
     found = [number(answer) for answer in answers]
     assert max(found) > min(found), (
-        f"the result is {found[0]:.3g} for different inputs: does it depend on both arguments?"
+        f"the result is always {found[0]:.3g}, even for different inputs: does it depend on both "
+        "arguments?"
     )
     return found
 
@@ -86,7 +92,8 @@ def value(
     Args:
         answer: What the student's function has returned.
         expected: What is right.
-        where: On which input, as a phrase that opens the message: ``"for two equal rows"``.
+        where: What is compared and on which input, as the subject of the message:
+            ``"for two equal rows, the loss"`` (should be 0, but yours is 1).
         mistakes: What a mistake would have given, by the words that explain it.
         tolerance: How far off it may be, as a share of what is right, or of 0.1 where that is less.
     """
@@ -99,7 +106,9 @@ def value(
         return
     known = [words for words, wrong in (mistakes or {}).items() if like(wrong)]
     hint = f": {known[0]}" if known else ""
-    raise AssertionError(f"{where} it must be {_shown(expected)}, yours is {_shown(found)}{hint}")
+    raise AssertionError(
+        f"{where} should be {_shown(expected)}, but yours is {_shown(found)}{hint}"
+    )
 
 
 def close(answer: Any, expected: Tensor, problem: str, tolerance: float = 1e-3) -> None:
@@ -126,8 +135,8 @@ def slope(loss: Callable[[Tensor], Tensor], point: Tensor, seed: int = 0) -> Non
     assert rise != 0, "the result is the same for different inputs"
     along = float((gradient(loss, point) * direction).sum())
     assert abs(along - rise) <= 0.02 * abs(rise) + 1e-3, (
-        f"in one direction, the loss has the numerical derivative {rise:.3g}, but by autograd "
-        f"{along:.3g}: a part on the way is detached, or computed without autograd"
+        f"the derivative in one direction is {rise:.3g} numerically, but {along:.3g} by autograd: "
+        "part of the computation is detached, or done without autograd"
     )
 
 
@@ -141,7 +150,7 @@ def gradient(loss: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
         (found,) = torch.autograd.grad(answer, point, allow_unused=True)
     assert found is not None, (
         "no gradient arrives: is the argument detached, the result turned into a plain number, or "
-        "all of it computed under torch.no_grad()?"
+        "everything computed under torch.no_grad()?"
     )
     assert bool(found.isfinite().all()), "the gradient is not finite"
     return found.double()

@@ -33,7 +33,7 @@ def page(assignment: str, submission: str, verdict: "Verdict") -> str:
 
 def _open(verdict: "Verdict") -> str:
     left = sum(mark.of for mark in verdict.marks if mark.points is None)
-    return f", and {left:g} to be graded by hand" if left else ""
+    return f", with {left:g} still to be graded by hand" if left else ""
 
 
 def _question(mark: "Mark") -> list[str]:
@@ -68,7 +68,7 @@ def entries(requirements: Sequence[Requirement]) -> list[list[str]]:
             line.append(one.problem)
         elif not one.met:
             line += [
-                one.problem or "Met on the inputs of your check, but not on others.",
+                one.problem or "Met on the inputs of grader.check, but not on others.",
                 one.advice,
             ]
         lines.append(line)

@@ -30,7 +30,7 @@ class Grader:
         if not self.checks:
             raise FileNotFoundError(
                 f"no notebook with the checks of {assignment} in {folder}: save this notebook, or "
-                "download it again if a program has removed its metadata, which hold the checks"
+                "download it again if a program has removed its metadata, which holds the checks"
             )
 
     def check(self, question: str) -> "Report":
@@ -47,7 +47,9 @@ class Grader:
             NameError: The notebook does not define the function.
         """
         if question not in self.checks:
-            raise ValueError(f"no checks for {question!r}; there are {', '.join(self.checks)}")
+            raise ValueError(
+                f"no checks for {question!r}; there are checks for {', '.join(self.checks)}"
+            )
         names = sys._getframe(1).f_globals
         if not callable(names.get(question)):
             raise NameError(f"{question} is not defined: run the cell that defines it")

@@ -118,7 +118,7 @@ def _written(question: Question, submission: Submission) -> Mark:
         return Mark(name, 0, question.points, "not answered")
     problem = BY_HAND
     if not answer or name in submission.lost:
-        problem += ": nothing is written below this question, so this is all text of the notebook"
+        problem += ": nothing is written below this question, so all text in the notebook is shown"
         answer = everything
     return Mark(name, None, question.points, problem, answer=answer)
 
@@ -130,5 +130,5 @@ def _remarks(sandbox: Sandbox) -> list[str]:
     if sandbox.limits.unsafe:
         remarks.append("graded without a sandbox (--unsafe)")
     if sandbox.printed > MUCH_OUTPUT:
-        remarks.append(f"printed {sandbox.printed // 2**20} MB, which were thrown away")
+        remarks.append(f"printed {sandbox.printed // 2**20} MB of output, which was discarded")
     return remarks

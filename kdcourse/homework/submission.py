@@ -68,7 +68,7 @@ def read(data: bytes, assignment: Assignment) -> Submission:
         minutes = _minutes(cell, questions)
         submission.minutes |= minutes or {}
         if needed and not cell.code:
-            submission.remarks.append(f"{cell.name} is no code cell, but was run as one")
+            submission.remarks.append(f"{cell.name} is not a code cell, but was run as one")
             written.update(needed)
         elif cell.own and minutes is None:
             if not cell.code or cell.is_prose or not (functions or cell.question in asked):
@@ -113,7 +113,7 @@ def _cells(data: bytes, assignment: str) -> list[Any]:
     try:
         notebook = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        raise UnreadableError("this is not a notebook: not JSON") from None
+        raise UnreadableError("this is not a notebook: it is not JSON") from None
     try:
         if notebook.get("nbformat", 4) < 4:
             notebook = nbformat.convert(nbformat.from_dict(notebook), 4)

@@ -47,9 +47,12 @@ def _totals(assignment: Assignment, verdicts: Sequence[Verdict]) -> list[str]:
     totals = [verdict.points for verdict in verdicts]
     of = sum(question.points for question in assignment.questions)
     waiting = sum(any(mark.points is None for mark in one.marks) for one in verdicts)
-    said = f"Of {of:g} points, the mean is {mean(totals):.1f} and the median {median(totals):.1f}."
+    said = (
+        f"Out of {of:g} points, the mean is {mean(totals):.1f} and the median {median(totals):.1f}."
+    )
     if waiting:
-        said += f" {waiting} wait for points by hand, which are not counted yet."
+        where = f"{waiting} submission{'s' * (waiting != 1)}"
+        said += f" Answers still to be graded by hand in {where} are not counted yet."
     figure = Figure(figsize=(7, 2.6), layout="constrained")
     axes = figure.subplots()
     highest = max(of, *totals)
@@ -84,11 +87,11 @@ def _questions(assignment: Assignment, verdicts: Sequence[Verdict]) -> list[str]
     axes = figure.subplots()
     axes.barh(names, [100 * share for share in shares], color=COLOUR)
     axes.invert_yaxis()
-    axes.set(xlim=(0, 100), xlabel="% of the points, mean")
-    heads = ("question", "points, mean", "success", "minutes, median (told by)")
+    axes.set(xlim=(0, 100), xlabel="mean % of the points")
+    heads = ("question", "mean points", "success", "median minutes (reported by)")
     return [
         "<h2>Questions</h2>",
-        _picture(figure, "Success in each question, as in the table below."),
+        _picture(figure, "Success on each question, as in the table below."),
         *_table(heads, rows),
     ]
 
@@ -106,7 +109,7 @@ def _requirements(verdicts: Sequence[Verdict]) -> list[str]:
     hardest = sorted(counted, key=lambda row: row[0])
     rows = [(q, about, f"{share:.0%}", f"{only or ''}") for share, only, q, about in hardest]
     heads = ("question", "requirement", "met by", "met only on the public inputs")
-    return ["<h2>Requirements, the hardest first</h2>", *_table(heads, rows)]
+    return ["<h2>Requirements, hardest first</h2>", *_table(heads, rows)]
 
 
 def _remarked(verdicts: Mapping[str, Verdict]) -> list[str]:

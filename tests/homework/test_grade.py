@@ -64,7 +64,7 @@ HOSTILE = {
             "f": "!rm -rf ~ /dev/shm /root /etc",
         },
         (),
-        ("allocate memory", "SystemExit", "No module named", "MB, which were thrown away"),
+        ("allocate memory", "SystemExit", "No module named", "MB of output, which was discarded"),
     ),
     "functions that hang or raise": (
         {
@@ -94,7 +94,7 @@ HOSTILE = {
     "patched torch and grader": (
         JUNK | {"more": PATCHED_TORCH + PATCHED_GRADER},
         JUNK,
-        ("For 3 voters of 0.7 it must be 0.784, yours is 1",),
+        ("For n = 3 and p = 0.7, the result should be 0.784, but yours is 1",),
     ),
 }
 UNREADABLE = {
@@ -257,8 +257,8 @@ def test_what_only_a_hidden_check_finds(assignments, notebook):
     mark = verdict.marks[0]
     assert mark.points < mark.of
     shown = feedback.page(NAME, "a", verdict)
-    assert "Met on the inputs of your check, but not on others.<br>Add up the outcomes" in shown
-    assert "for 5 voters of 0.6" in mark.remarks.lower()
+    assert "Met on the inputs of grader.check, but not on others.<br>Add up the outcomes" in shown
+    assert "for n = 5 and p = 0.6" in mark.remarks.lower()
     assert "5 voters" not in shown
 
 
@@ -353,7 +353,7 @@ def test_a_grader_that_fails_stops_nothing(tmp_path, monkeypatch):
     assert verdicts["b"].remarks == ["the file is empty"]
     monkeypatch.setattr(grade, "_judge_aside", judge)
     verdicts = grade.grade(NAME, [tmp_path], tmp_path / "grades.csv")
-    assert verdicts["a"].remarks == ["this is not a notebook: not JSON"]
+    assert verdicts["a"].remarks == ["this is not a notebook: it is not JSON"]
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_mistakes_of_the_student(folder, tmp_path_factory):
     with pytest.raises(FileNotFoundError, match="save this notebook, or download it again"):
         Grader(NAME, tmp_path_factory.mktemp("empty"))
     with pytest.raises(
-        ValueError, match="no checks for 'softmax'; there are kd_gradient, kd_loss,"
+        ValueError, match="no checks for 'softmax'; there are checks for kd_gradient, kd_loss,"
     ):
         Grader(NAME, folder).check("softmax")
     with pytest.raises(NameError, match="run the cell that defines it"):

@@ -281,7 +281,7 @@ def test_code_in_a_cell_of_another_kind_is_run(kind, handed_in):
 
     submission = handed_in(change)
     assert CODE in submission.cells.values()
-    assert any("is no code cell, but was run as one" in one for one in submission.remarks)
+    assert any("is not a code cell, but was run as one" in one for one in submission.remarks)
     assert not submission.texts["kd_loss"]
 
 

@@ -38,8 +38,8 @@ def cells(html):
 
 def test_numbers_of_a_class():
     html = page(ASSIGNMENT, CLASS)
-    assert "Of 5 points, the mean is 2.0 and the median 1.5." in html
-    assert "1 wait for points by hand" in html
+    assert "Out of 5 points, the mean is 2.0 and the median 1.5." in html
+    assert "Answers still to be graded by hand in 1 submission are not counted yet." in html
     rows = cells(html)
     assert ["loss", "1.2 of 3", "42%", "40 (3)"] in rows
     assert ["why", "1.0 of 2", "50%", ""] in rows
