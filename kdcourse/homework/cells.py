@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
 IGNORED = "otter_ignore"  # tag of cells to try things in, which are not run for grading
@@ -60,14 +61,15 @@ class Cell:
     @property
     def said(self) -> list[str]:
         """Comments and strings beside the functions: perhaps an answer in an unusual place."""
-        lines, own = self.source.splitlines(), {*self.own.splitlines()}
+        own = {*self.own.splitlines()}
+        lines = dict(enumerate(self.source.splitlines(), start=1))
         outside = [one for one in self.statements or [] if not isinstance(one, ast.FunctionDef)]
         strings = [
             node.value
             for one in outside
             for node in ast.walk(one)
             if isinstance(node, ast.Constant) and isinstance(node.value, str)
-            if " " in node.value and lines[node.lineno - 1] in own
+            if " " in node.value and lines.get(node.lineno) in own
         ]
         return [*re.findall(r"^#.*", self.own, re.MULTILINE), *strings]
 
@@ -114,7 +116,7 @@ class Handout:
                     stub=part in self.stubs,
                     source=runs,
                     own=own,
-                    statements=statements(runs) if left > 0 else [ast.Pass()] if code else None,
+                    statements=statements(runs, code) if left > 0 else [ast.Pass()] * code or None,
                 )
 
     def _parts(self, text: str) -> list[str]:
@@ -137,9 +139,11 @@ def seal(source: str) -> str:
     return hashlib.sha256(source.encode(errors="replace")).hexdigest()[:16]
 
 
-def statements(source: str) -> list[ast.stmt] | None:
-    """Return the statements of a text; None if it is not Python."""
+def statements(source: str, magics: bool) -> list[ast.stmt] | None:
+    """Return the statements of a text; None if it is not Python, or what IPython makes of it."""
     try:
+        if magics:
+            source = TransformerManager().transform_cell(source)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a student's escape sequences
             return ast.parse(source).body

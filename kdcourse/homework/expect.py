@@ -36,7 +36,7 @@ def tensor(answer: Any, shape: Sequence[int] | None = None) -> Tensor:
         f"the shape should be {tuple(shape or ())}, but yours is {tuple(answer.shape)}"
     )
     value = answer.detach().double()
-    assert not bool(value.isnan().any()), "the result contains NaN (not a number)"
+    assert not bool(value.isnan().any()), "the result contains NaN, as 0/0 does"
     return value
 
 
@@ -56,7 +56,8 @@ def number(answer: Any) -> float:
     """Expect one finite number, as a tensor without dimensions or as a plain number."""
     if isinstance(returned(answer), Tensor):
         assert answer.numel() == 1, (
-            f"the result should be one number, but yours has shape {tuple(answer.shape)}"
+            f"the result should be one number, but yours has shape {tuple(answer.shape)}: is a sum "
+            "or a mean missing?"
         )
         answer = answer.item()
     assert isinstance(answer, int | float), (
@@ -74,8 +75,8 @@ def different(answers: Iterable[Any]) -> list[float]:
     """
     found = [number(answer) for answer in answers]
     assert max(found) > min(found), (
-        f"the result is always {found[0]:.3g}, even for different inputs: does it depend on both "
-        "arguments?"
+        f"the result is always {found[0] + 0.0:.3g}, even for different inputs: does it depend on "
+        "both arguments?"
     )
     return found
 
@@ -104,10 +105,27 @@ def value(
 
     if like(expected):
         return
-    known = [words for words, wrong in (mistakes or {}).items() if like(wrong)]
-    hint = f": {known[0]}" if known else ""
+    wrong = mistakes or {}
+    known = sorted((abs(found - wrong[words]), words) for words in wrong if like(wrong[words]))
+    hint = f": {known[0][1]}" if known else ""
     raise AssertionError(
         f"{where} should be {_shown(expected)}, but yours is {_shown(found)}{hint}"
+    )
+
+
+def unchanged(answer: Any, before: float, where: str, tolerance: float = 1e-3) -> None:
+    """Expect the number that was there before: something that must not matter has changed.
+
+    Args:
+        answer: What the student's function has returned.
+        before: What it had returned before.
+        where: What has changed, as the subject of the message: ``"scaling the features"``.
+        tolerance: As for :func:`value`.
+    """
+    found = number(answer)
+    assert abs(found - before) <= tolerance * max(abs(before), 0.1), (
+        f"{where} should not change the result, but yours goes from {_shown(before)} to "
+        f"{_shown(found)}"
     )
 
 
@@ -118,12 +136,15 @@ def close(answer: Any, expected: Tensor, problem: str, tolerance: float = 1e-3) 
     assert bool(((found - expected.double()).abs() <= tolerance * max(scale, 1e-2)).all()), problem
 
 
-def slope(loss: Callable[[Tensor], Tensor], point: Tensor, seed: int = 0) -> None:
+def slope(
+    loss: Callable[[Tensor], Tensor], point: Tensor, of: str = "the student's side", seed: int = 0
+) -> None:
     """Expect that autograd's gradient of a loss at a point is how the loss changes there.
 
     Args:
         loss: A function of one float64 tensor.
         point: Where to look.
+        of: What the point is, for the message.
         seed: Of the direction in which to look.
     """
     direction = normal(seed, *point.shape, dtype=torch.float64)
@@ -133,14 +154,16 @@ def slope(loss: Callable[[Tensor], Tensor], point: Tensor, seed: int = 0) -> Non
         ahead, behind = (number(loss(point + sign * step * direction)) for sign in (1, -1))
     rise = (ahead - behind) / (2 * step)
     assert rise != 0, "the result is the same for different inputs"
-    along = float((gradient(loss, point) * direction).sum())
+    along = float((gradient(loss, point, of) * direction).sum())
     assert abs(along - rise) <= 0.02 * abs(rise) + 1e-3, (
         f"the derivative in one direction is {rise:.3g} numerically, but {along:.3g} by autograd: "
         "part of the computation is detached, or done without autograd"
     )
 
 
-def gradient(loss: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
+def gradient(
+    loss: Callable[[Tensor], Tensor], point: Tensor, of: str = "the student's side"
+) -> Tensor:
     """Expect a finite gradient of a loss at a point, and return it in float64."""
     point = point.clone().requires_grad_()
     answer = loss(point)
@@ -149,10 +172,12 @@ def gradient(loss: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
     if isinstance(answer, Tensor) and answer.requires_grad:
         (found,) = torch.autograd.grad(answer, point, allow_unused=True)
     assert found is not None, (
-        "no gradient arrives: is the argument detached, the result turned into a plain number, or "
+        f"no gradient arrives at {of}: is it detached, the result turned into a plain number, or "
         "everything computed under torch.no_grad()?"
     )
-    assert bool(found.isfinite().all()), "the gradient is not finite"
+    assert bool(found.isfinite().all()), (
+        "the gradient is not finite: roots and quotients have no slope where they are made of zeros"
+    )
     return found.double()
 
 

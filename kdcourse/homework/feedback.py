@@ -9,6 +9,7 @@ from kdcourse.homework.requirement import Requirement
 if TYPE_CHECKING:  # a student's notebook lists requirements, and needs no grader for that
     from kdcourse.homework.judge import Mark, Verdict
 
+BY_HAND = "to be graded by hand"
 STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:48em;margin:2em auto;padding:0 1em}"
     "h2{margin:1.5em 0 .2em}blockquote{white-space:pre-wrap;border-left:3px solid #888;"
@@ -37,10 +38,12 @@ def _open(verdict: "Verdict") -> str:
 
 
 def _question(mark: "Mark") -> list[str]:
-    points = "graded by hand" if mark.points is None else f"{mark.points:g}"
-    of = f" of {mark.of:g}" if mark.of else ""  # a bonus is beside the points
-    lines = [f"<h2>{escape(mark.question)}: {points}{of}</h2>"]
-    if mark.problem:
+    if mark.points is None:
+        points = f"{mark.of:g} points, {BY_HAND}"
+    else:  # a bonus is beside the points
+        points = f"{mark.points:g} of {mark.of:g}" if mark.of else f"{mark.points:g}"
+    lines = [f"<h2>{escape(mark.question)}: {points}</h2>"]
+    if mark.problem not in ("", BY_HAND):
         lines.append(f"<p>{escape(mark.problem)}</p>")
     if mark.answer:
         lines.append(f"<blockquote>{escape(mark.answer)}</blockquote>")
@@ -50,7 +53,7 @@ def _question(mark: "Mark") -> list[str]:
 def listed(requirements: Sequence[Requirement]) -> list[str]:
     """List requirements in HTML; what a hidden check has found is not shown."""
     items = (f"<li>{'<br>'.join(map(escape, entry))}</li>" for entry in entries(requirements))
-    return ["<ul>", *items, "</ul>"]
+    return ['<ul style="list-style: none; padding-left: 0">', *items, "</ul>"]
 
 
 def entries(requirements: Sequence[Requirement]) -> list[list[str]]:

@@ -2,11 +2,15 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import CodeType, ModuleType
 from typing import Any
 
 from kdcourse.homework.feedback import entries, listed
 from kdcourse.homework.requirement import Requirement, checked
+
+GIVEN = ("checks", "data", "metrics", "models")  # modules of the course that homework may use
 
 
 class Grader:
@@ -45,6 +49,7 @@ class Grader:
         Raises:
             ValueError: There are no checks for such a question.
             NameError: The notebook does not define the function.
+            ImportError: It uses modules that do not exist where homework is graded.
         """
         if question not in self.checks:
             raise ValueError(
@@ -53,6 +58,11 @@ class Grader:
         names = sys._getframe(1).f_globals
         if not callable(names.get(question)):
             raise NameError(f"{question} is not defined: run the cell that defines it")
+        if taken := sorted(_of_the_course(names[question]) - {f"kdcourse.{one}" for one in GIVEN}):
+            raise ImportError(
+                f"{question} uses {taken[0]}: the losses and teachers of kdcourse are what you "
+                "write here, and cannot be imported while your homework is graded"
+            )
         return Report(checked(question, self.checks[question], {question: names[question]}))
 
 
@@ -67,6 +77,40 @@ class Report(list[Requirement]):
 
     def _met(self) -> str:
         return f"{sum(one.met for one in self)} of {len(self)} requirements met"
+
+
+def _of_the_course(function: Callable[..., Any]) -> set[str]:
+    """Return the modules of the course that a function of a notebook uses, also through others."""
+    found: set[str] = set()
+    left, seen = [function], set()
+    while left:
+        one = left.pop()
+        if one in seen or not isinstance(getattr(one, "__code__", None), CodeType):
+            continue
+        seen.add(one)
+        names = {*_names(one.__code__)}
+        found |= {name for name in names if name.startswith("kdcourse.")}
+        if "kdcourse" in names:
+            found |= {f"kdcourse.{name}" for name in names} & {*sys.modules}
+        for value in (one.__globals__[name] for name in names if name in one.__globals__):
+            module = (
+                value.__name__
+                if isinstance(value, ModuleType)
+                else str(getattr(value, "__module__", ""))
+            )
+            if module.startswith("kdcourse."):
+                found.add(module)
+            elif module == function.__module__:
+                left.append(value)
+    return found
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Yield the names that a function refers to, and those inside it."""
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _names(inner)
 
 
 def _checks(path: Path, assignment: str) -> dict[str, Any]:

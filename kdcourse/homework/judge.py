@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdcourse.homework.feedback import BY_HAND
 from kdcourse.homework.release import Assignment, Question
 from kdcourse.homework.requirement import Requirement, checked
 from kdcourse.homework.sandbox import Limits, Sandbox, SubmissionError
@@ -12,7 +13,6 @@ from kdcourse.training.device import one_thread
 
 MANY_CELLS = 5  # more failing cells than this are not listed
 MUCH_OUTPUT = 2**20  # bytes
-BY_HAND = "to be graded by hand"
 
 
 @dataclass

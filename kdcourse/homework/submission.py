@@ -52,6 +52,7 @@ def read(data: bytes, assignment: Assignment) -> Submission:
     questions = [question.name for question in assignment.questions]
     asked = {question.name for question in assignment.questions if question.checks}
     cells = list(Handout(released, questions).compare(_cells(data, assignment.name)))
+    course = "\n".join(cell.source for cell in released)
     (setup,) = (cell.source for cell in released if cell.id == "setup")
     submission = Submission({SETUP: setup})
     texts: dict[str, list[str]] = {name: [] for name in questions}
@@ -70,11 +71,12 @@ def read(data: bytes, assignment: Assignment) -> Submission:
         if needed and not cell.code:
             submission.remarks.append(f"{cell.name} is not a code cell, but was run as one")
             written.update(needed)
-        elif cell.own and minutes is None:
-            if not cell.code or cell.is_prose or not (functions or cell.question in asked):
-                texts[cell.question].append(cell.own)
-            else:
-                submission.asides += cell.said
+            continue
+        in_place = not functions and minutes is None and cell.question not in asked
+        if cell.own and (not cell.code or cell.is_prose or in_place):
+            texts[cell.question].append(cell.own)
+        elif cell.own:
+            submission.asides += [words for words in cell.said if words not in course]
     submission.texts = {name: "\n\n".join(own) for name, own in texts.items()}
     submission.lost = sorted({*questions} - asked - {cell.question for cell in cells})
     if setup not in list(submission.cells.values())[1:]:

@@ -9,7 +9,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kdcourse.homework.judge import BY_HAND, Mark, Verdict
+from kdcourse.homework.feedback import BY_HAND
+from kdcourse.homework.judge import Mark, Verdict
 from kdcourse.homework.release import Assignment
 
 STYLE = (

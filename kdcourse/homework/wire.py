@@ -41,6 +41,14 @@ def unpacked(text: bytes, tensors: bytes) -> dict[str, Any]:
     return reply
 
 
+CHANGED = "a tensor that was passed in was changed in place: work on a copy of it"
+
+
+def changes(tensor: Tensor) -> tuple[int, bool]:
+    """Return what differs once a tensor was changed in place, or made to require a gradient."""
+    return tensor._version, tensor.requires_grad
+
+
 def leaves(value: Any) -> list[Tensor | nn.Module]:
     """Return the modules and tensors in nested arguments, always in the same order."""
     return [one for one in tree_leaves(value) if isinstance(one, Tensor | nn.Module)]

@@ -65,6 +65,7 @@ def test_the_page_fits_its_window_and_is_accessible(name, window, page, pictures
     page.set_viewport_size(size)
     page.emulate_media(color_scheme=scheme)
     page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=scheme)
+    page.wait_for_function("!document.getAnimations().length")  # colours change gradually
     assert not page.left  # nothing comes from the network
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     page.screenshot(path=pictures / f"site-{name.replace('/', '-')}-{window}.png")
