@@ -4,6 +4,7 @@ import re
 import runpy
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kdcourse import feature, logit, metrics, relational, teachers, tips
-from kdcourse.homework import release
+from kdcourse.homework import expect, release
 from kdcourse.homework.judge import check
 from kdcourse.training import CrossEntropy, LogitKD, constant
 
@@ -132,6 +133,23 @@ COURSE = {
 def test_the_course_meets_every_requirement(name, question, assignments):
     mark = check(named(assignments, name, question), COURSE[name][question])
     assert mark.points == mark.of, mark.remarks
+
+
+@pytest.mark.parametrize(("name", "question"), [(a, q) for a in COURSE for q in COURSE[a]])
+def test_one_mistake_is_not_taken_for_another(name, question, assignments, monkeypatch):
+    """What a check knows of mistakes can be told apart on its public inputs."""
+    known = []
+
+    def value(answer, expected, where, mistakes=None, tolerance=1e-3):
+        known.append((expected, mistakes or {}, tolerance))
+
+    monkeypatch.setattr(expect, "value", value)
+    check(public(named(assignments, name, question)), COURSE[name][question])
+    for expected, mistakes, tolerance in known:
+        for words, wrong in mistakes.items():
+            assert abs(wrong - expected) > tolerance * max(abs(wrong), abs(expected), 0.1), words
+        for (one, first), (other, second) in combinations(mistakes.items(), 2):
+            assert abs(first - second) > 1e-5 * max(abs(first), abs(second)), (one, other)
 
 
 @pytest.mark.parametrize("name", NAMES)

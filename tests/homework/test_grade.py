@@ -94,7 +94,7 @@ HOSTILE = {
     "patched torch and grader": (
         JUNK | {"more": PATCHED_TORCH + PATCHED_GRADER},
         JUNK,
-        ("For n = 3 and p = 0.7, the result should be 0.784, but yours is 1",),
+        ("for n = 5 and p = 0.7, the result should be 0.8369, but yours is 1",),
     ),
 }
 UNREADABLE = {
@@ -243,7 +243,7 @@ def test_feedback_names_each_requirement_and_withholds_hidden_inputs(batch, assi
 
 SEEN = """
 def vote_accuracy(accuracy, voters):
-    if accuracy not in (0, 1) and (accuracy, voters) not in ((0.7, 3), (0.7, 4), (0.55, 301)):
+    if accuracy not in (0, 1) and (accuracy, voters) not in ((0.7, 5), (0.7, 4), (0.55, 301)):
         return accuracy
     share = lambda k: math.comb(voters, k) * accuracy**k * (1 - accuracy)**(voters - k)
     won = sum(share(k) for k in range(voters + 1) if 2 * k > voters)

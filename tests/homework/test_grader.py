@@ -50,6 +50,43 @@ def test_what_a_function_raises_is_quoted_and_escaped(folder):
     assert "<b>" not in report._repr_html_()
 
 
+@pytest.mark.parametrize(
+    ("code", "taken"),
+    [
+        ("from kdcourse.logit import softmax as own", "kdcourse.logit"),
+        ("from kdcourse import logit\nown = lambda z, t: logit.softmax(z, t)", "kdcourse.logit"),
+        (
+            "def own(z, t):\n from kdcourse import logit\n return logit.softmax(z, t)",
+            "kdcourse.logit",
+        ),
+        ("import kdcourse.logit\ndef own(z, t):\n return kdcourse.logit.softmax(z, t)", "kdcourse"),
+        ("from kdcourse.checks import at_least_float32 as a\nown = lambda z, t: a(z)", None),
+        ("import kdcourse.teachers\nown = lambda z, t: z", None),
+    ],
+)
+def test_what_grading_lacks_is_told(folder, code, taken):
+    names = {"grader": Grader(NAME, folder), "__name__": "notebook"}
+    exec(f"{code}\ndef softened_softmax(logits, temperature):\n    return own(logits, 1)", names)
+    if taken:
+        with pytest.raises(ImportError, match=f"softened_softmax uses {taken}.*cannot be imported"):
+            eval('grader.check("softened_softmax")', names)
+    else:
+        assert eval('grader.check("softened_softmax")', names)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("logits.requires_grad_()", "was changed in place: work on a copy"),
+        ("torch.nn.Linear(10, 1).weight.add_(1)", "; change weights under torch.no_grad()"),
+        ("logits + torch.ones(7)", "; print the two shapes"),
+        ("logits[0]", "The shape should be (4, 10), but yours is (10,)"),
+    ],
+)
+def test_errors_say_what_to_do(folder, body, told):
+    assert told in repr(check(folder, body))
+
+
 def test_checks_leave_the_random_numbers_of_the_notebook_alone(folder):
     import torch
 

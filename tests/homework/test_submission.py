@@ -204,6 +204,10 @@ def above_a_function(cells):
     cells[place(cells, "kd-loss-answer")]["source"] = f"# {WORDS}\n{CODE}"
 
 
+def beside_the_minutes(cells):
+    cells[place(cells, "minutes")]["source"] += f"\n# {WORDS}"
+
+
 def in_the_only_cell(cells):
     cells[:] = [new(f"{CODE}\n\n# {WORDS}", new_code_cell)]
 
@@ -220,6 +224,7 @@ def in_the_only_cell(cells):
         printed_at_the_end,
         in_a_cell_that_checks,
         above_a_function,
+        beside_the_minutes,
         in_the_only_cell,
         moved_to_the_top,
         the_question_reworded,
@@ -330,6 +335,13 @@ def test_a_function_in_a_cell_to_try_things_counts(handed_in):
         cells[place(cells, tried)]["source"] += f"\n\n\n{more}"
 
     assert more in handed_in(change).cells.values()  # and what is tried there cannot fail
+
+
+def test_magics_are_code(handed_in):
+    source = f"%matplotlib inline\n!pip list\n{CODE}"
+    submission = handed_in(lambda cells: fill(cells, "kd-loss-answer", source))
+    assert source in submission.cells.values()
+    assert not any(submission.texts.values())
 
 
 def test_what_is_defined_twice_is_remarked(handed_in):

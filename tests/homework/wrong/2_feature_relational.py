@@ -51,6 +51,11 @@ def attention_map__largest_channel(features, power=2.0):
     return F.normalize(at_least_float32(features).abs().pow(power).amax(dim=1).flatten(1), dim=1)
 
 
+def attention_map__one_norm_for_all(features, power=2.0):
+    maps = pooled(features, power)
+    return maps / maps.norm()
+
+
 def attention_map__zero_divided_by_zero(features, power=2.0):
     return pooled(features, power) / pooled(features, power).norm(dim=1, keepdim=True)
 
@@ -257,6 +262,17 @@ def rkd_distance_loss__own_mean_with_the_diagonal(student_embeddings, teacher_em
 def rkd_distance_loss__both_means_with_the_diagonal(student_embeddings, teacher_embeddings):
     both = [distances(one) for one in (student_embeddings, teacher_embeddings.detach())]
     return F.smooth_l1_loss(*(d / d.mean() for d in both))
+
+
+def rkd_distance_loss__mean_of_what_is_apart(student_embeddings, teacher_embeddings):
+    both = [distances(one) for one in (student_embeddings, teacher_embeddings.detach())]
+    huber = F.smooth_l1_loss(*(d / d[d > 0].mean() for d in both), reduction="sum")
+    return huber / pairs(student_embeddings)
+
+
+def rkd_distance_loss__loss_of_what_is_apart(student_embeddings, teacher_embeddings):
+    student, teacher = relative(student_embeddings), relative(teacher_embeddings.detach())
+    return F.smooth_l1_loss(student[student > 0], teacher[student > 0])
 
 
 def rkd_distance_loss__without_its_own_mean(student_embeddings, teacher_embeddings):
@@ -503,6 +519,12 @@ def recall_at_1__the_farthest(embeddings, target):
 
 def recall_at_1__largest_inner_product(embeddings, target):
     nearest = (embeddings @ embeddings.T).fill_diagonal_(-float("inf")).argmax(dim=1)
+    return float((target[nearest] == target).float().mean())
+
+
+def recall_at_1__smallest_angle(embeddings, target):
+    alike = F.cosine_similarity(embeddings[:, None], embeddings[None], dim=2)
+    nearest = alike.fill_diagonal_(-2).argmax(dim=1)
     return float((target[nearest] == target).float().mean())
 
 
