@@ -94,7 +94,7 @@ HOSTILE = {
     "patched torch and grader": (
         JUNK | {"more": PATCHED_TORCH + PATCHED_GRADER},
         JUNK,
-        ("for n = 5 and p = 0.7, the result should be 0.8369, but yours is 1",),
+        ("For n = 5 and p = 0.7, the result should be 0.8369, but yours is 1",),
     ),
 }
 UNREADABLE = {
