@@ -11,11 +11,9 @@ naming the argument.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from kdcourse.checks import (
@@ -54,7 +52,7 @@ def attention_map(features: Tensor, power: float = 2) -> Tensor:
     _check_features("features", features)
     check_number("power", power, 0.0, open_low=True)
     features = at_least_float32(features)
-    return _attention(features, power)[0].to(features.dtype)
+    return _attention(features, power).to(features.dtype)
 
 
 def attention_transfer_loss(
@@ -80,7 +78,7 @@ def attention_transfer_loss(
         squared: Whether to take the authors' form in place of the lecture's.
 
     Returns:
-        Scalar ≥ 0, once differentiable.
+        Scalar ≥ 0.
 
     Source: Zagoruyko, Komodakis 2017 (arXiv 1612.03928), eq. 2.
     """
@@ -91,8 +89,10 @@ def attention_transfer_loss(
     if student.shape[-2:] != teacher.shape[-2:]:
         height, width = map(min, student.shape[-2:], teacher.shape[-2:])
         student, teacher = (F.adaptive_avg_pool2d(x, (height, width)) for x in (student, teacher))
-    taught, _ = _attention(teacher, power)
-    return _AttentionLoss.apply(student, taught, power, squared)[0]
+    difference = _attention(student, power) - _attention(teacher, power)
+    if squared:
+        return difference.square().mean().to(student.dtype)
+    return torch.linalg.vector_norm(difference, dim=1).mean().to(student.dtype)
 
 
 class Hint(nn.Module):
@@ -334,50 +334,8 @@ class Saliency(Term):
         return saliency_loss(student, teacher)
 
 
-class _AttentionLoss(torch.autograd.Function):
-    """Attention loss; the gradient by the map is made with the value, backward is one product."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        student: Tensor, taught: Tensor, power: float, squared: bool
-    ) -> tuple[Tensor, Tensor]:
-        map, norm = _attention(student, power)
-        difference = map - taught
-        if squared:
-            loss = difference.square().mean()
-            gradient = difference * (2 / difference.numel())
-        else:
-            distance = torch.linalg.vector_norm(difference, dim=1, keepdim=True)
-            loss = distance.mean()
-            gradient = difference / (distance.clamp_min(SMALL) * len(difference))
-        # Through the normalisation passes what is orthogonal to the map.
-        gradient = (gradient - map * (gradient * map).sum(dim=1, keepdim=True)) / norm
-        gradient = gradient.view(len(student), *student.shape[2:])
-        return loss.to(student.dtype), gradient.to(student.dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(inputs[0], output[1])
-        ctx.power = inputs[2]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
-        student, of_map = ctx.saved_tensors
-        each = (of_map * (gradient * ctx.power / student.shape[1]))[:, None]
-        if ctx.power == 2:
-            return student * each, None, None, None
-        # As above, where() before the power: a dead channel receives no gradient.
-        size = student.abs()
-        slope = torch.where(size > 0, size, 1.0).pow(ctx.power - 1) * student.sign()
-        return slope * each, None, None, None
-
-
-def _attention(features: Tensor, power: float) -> tuple[Tensor, Tensor]:
-    """Maps ``(N, H * W)`` of unit norm, and the norms ``(N, 1)`` they had.
+def _attention(features: Tensor, power: float) -> Tensor:
+    """Maps ``(N, H * W)`` of unit norm.
 
     In float64 where a map may hardly vary: at a large offset all positions are nearly alike, and
     what tells them apart would be lost in rounding.
@@ -393,7 +351,7 @@ def _attention(features: Tensor, power: float) -> tuple[Tensor, Tensor]:
     if not readable(flat) or bool(flat.any()):
         mean = values.mean(dim=1, dtype=widest(mean)).flatten(1)
         norm, _ = _norm(mean)
-    return mean / norm, norm
+    return mean / norm
 
 
 def _unit(rows: Tensor) -> Tensor:

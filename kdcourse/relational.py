@@ -116,7 +116,8 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
             raise ValueError(f"{name} must have shape (N, …), got {tuple(features.shape)}")
         pair.append(features.flatten(1))
     student, teacher = _both(*pair, least=1, what="features")
-    return _SimilarityLoss.apply(student, _similarities(teacher)[0])[0]
+    difference = _similarities(student) - _similarities(teacher)
+    return difference.square().mean().to(student.dtype)
 
 
 class _RelationTerm(LayerTerm):
@@ -265,7 +266,7 @@ def _cosines(square: Tensor, inverse: Tensor, vertices: slice) -> Tensor:
 def _product(one: Tensor, other: Tensor) -> Tensor:
     """Product of matrices in the precision they have, under autocast too."""
     kind = one.device.type
-    if not torch.amp.is_autocast_available(kind):
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
         return one @ other
     with torch.autocast(kind, enabled=False):
         return one @ other
@@ -281,43 +282,29 @@ def _in_units_of_mean(distance: Tensor) -> Tensor:
     return distance / torch.where(mean > 0, mean, 1.0)
 
 
-class _SimilarityLoss(torch.autograd.Function):
-    """Similarity loss; value and gradient are made together, backward is one product."""
+def _similarities(features: Tensor) -> Tensor:
+    """Rows of F Fᵀ ``(N, N)`` scaled to unit norm."""
+    gram = _inner_products(features)
+    norm = torch.linalg.vector_norm(gram, dim=1, keepdim=True)
+    return gram / torch.where(norm > torch.finfo(norm.dtype).tiny, norm, 1.0)
+
+
+class _Gram(torch.autograd.Function):
+    """F Fᵀ ``(N, N)``: one product of matrices backward, and never in half precision."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(features: Tensor, taught: Tensor) -> tuple[Tensor, Tensor]:
-        similarity, inverse_norm = _similarities(features)
-        difference = similarity - taught
-        loss = difference.square().mean()
-        # Through the normalisation passes what is orthogonal to the row.
-        along = (difference * similarity).sum(dim=1, keepdim=True)
-        gradient = (difference - similarity * along) * (2 * inverse_norm / len(features) ** 2)
-        return loss.to(features.dtype), gradient + gradient.T
+    def forward(features: Tensor) -> Tensor:
+        return _product(features, features.mT)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(inputs[0], output[1])
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
-        features, weight = ctx.saved_tensors
-        weight = weight * gradient
-        if weight.dtype == features.dtype:
-            return _product(weight, features), None
-        rest, common = _split(features)
-        offset = weight.sum(dim=1, keepdim=True) * common
-        return _product(weight.to(features.dtype), rest) + offset.to(features.dtype), None
-
-
-def _similarities(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of F Fᵀ ``(N, N)`` scaled to unit norm, and one over the norms they had ``(N, 1)``."""
-    gram = _inner_products(features)
-    inverse_norm = _inverse(torch.linalg.vector_norm(gram, dim=1, keepdim=True))
-    return gram * inverse_norm, inverse_norm
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _product(gradient + gradient.mT, *ctx.saved_tensors)
 
 
 def _inner_products(features: Tensor) -> Tensor:
@@ -326,14 +313,14 @@ def _inner_products(features: Tensor) -> Tensor:
     At a large offset all products are nearly the same, and what tells samples apart is lost in
     their rounding. There what all samples share is put back after the product, in float64.
     """
-    gram = _product(features, features.T)
+    gram = _Gram.apply(features)
     if readable(gram) and gram.amin() < 0.9 * gram.amax():  # no such offset
         return gram
     wide = widest(gram)
     rest, common = _split(features)
-    along = _product(rest, common[:, None]).to(wide)
+    along = (rest * common).sum(dim=1, keepdim=True).to(wide)
     shared = along + along.T + common.to(wide).square().sum()
-    return _product(rest, rest.T).to(wide) + shared
+    return _Gram.apply(rest).to(wide) + shared
 
 
 def _split(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -342,7 +329,8 @@ def _split(features: Tensor) -> tuple[Tensor, Tensor]:
     Shared is, by column, the value nearest to zero if all have the same sign. So it is never
     larger than a sample, and taking it out loses nothing.
     """
-    common = features.amin(dim=0).clamp_min(0) + features.amax(dim=0).clamp_max(0)
+    lowest, highest = features.detach().aminmax(dim=0)
+    common = lowest.clamp_min(0) + highest.clamp_max(0)
     return features - common, common
 
 

@@ -284,12 +284,17 @@ def test_torchdistills_similarity_divides_rows_by_their_sum_and_ours_by_their_no
 # Precision, devices, transformations.
 
 
-@every_loss
+@rkd
 def test_differentiating_twice_is_an_error_and_not_a_wrong_number(loss):
     s = STUDENT.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(s, TEACHER), s, create_graph=True)
     with pytest.raises(RuntimeError, match=r"once_differentiable|does not require grad"):
         gradient.square().sum().backward()
+
+
+def test_the_similarity_loss_can_be_differentiated_twice():
+    s = STUDENT.clone().requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda s: LOSSES["similarity"](s, TEACHER), s)
 
 
 def test_the_angle_loss_never_holds_all_differences():
