@@ -32,6 +32,8 @@ def check_matrix(name: str, tensor: Tensor, columns: str = "K", least: int = 1) 
         raise ValueError(f"{name} must have shape (N, {columns}), got {tuple(tensor.shape)}")
     if tensor.shape[0] < least:
         raise ValueError(f"{name} must hold at least {least} sample(s), got {tensor.shape[0]}")
+    if columns == "K" and tensor.shape[1] < 2:
+        raise ValueError(f"{name} must have at least 2 classes (N, K), got {tuple(tensor.shape)}")
     if tensor.shape[1] < 1:
         raise ValueError(f"{name} must have at least one column, got {tuple(tensor.shape)}")
 
@@ -130,6 +132,14 @@ def check_probabilities(name: str, probabilities: Tensor) -> None:
     off = float((sums - 1).abs().max())
     if not off <= max(1e-3, 4 * torch.finfo(probabilities.dtype).eps):
         raise ValueError(f"each row of {name} must sum to one; the worst is off by {off:.4g}")
+
+
+def are_probabilities(outputs: Tensor) -> bool:
+    """Whether outputs ``(N, K)`` are probabilities and not logits: each row ≥ 0, with sum one."""
+    if outputs.dim() != 2 or outputs.shape[1] < 2 or outputs.device.type == "meta":
+        return False
+    rows = outputs.detach().float()
+    return len(rows) > 0 and bool((rows >= 0).all() & ((rows.sum(1) - 1).abs() < 1e-3).all())
 
 
 def readable(tensor: Tensor) -> bool:

@@ -29,9 +29,11 @@ from kdcourse.checks import (
     check_same_shape,
     check_target,
     check_temperature,
+    widest,
 )
 from kdcourse.objective import Lesson, Term
 
+HOT = 32.0  # a temperature from which on predictions hardly differ: compared in float64
 DIVERGENCES = ("forward", "reverse", "jensen-shannon")
 
 
@@ -104,7 +106,8 @@ def kd_loss(
     else:
         log_mixture = torch.logaddexp(log_p_student, log_p_teacher) - math.log(2)
         loss = (_kl(log_p_teacher, log_mixture) + _kl(log_p_student, log_mixture)) / 2
-    return _scaled(loss, temperature, scale)
+    loss = loss + (loss.clamp_min(0) - loss).detach()  # not below zero by rounding
+    return _scaled(loss, temperature, scale).to(at_least_float32(student_logits).dtype)
 
 
 def kd_cross_entropy(
@@ -125,7 +128,7 @@ def kd_cross_entropy(
     """
     log_p_student, log_p_teacher = _both_log_softmax(student_logits, teacher_logits, temperature)
     loss = -(log_p_teacher.exp() * log_p_student).sum(dim=1).mean()
-    return _scaled(loss, temperature, scale)
+    return _scaled(loss, temperature, scale).to(at_least_float32(student_logits).dtype)
 
 
 def kd_loss_from_probabilities(
@@ -205,8 +208,6 @@ def decoupled_kd_loss(
     check_number("beta", beta, 0.0)
     student, teacher = _both_log_softmax(student_logits, teacher_logits, temperature)
     samples, classes = student.shape
-    if classes < 2:
-        raise ValueError(f"student_logits must have at least 2 classes, got {classes}")
     check_target(target, samples, classes)
     others = torch.arange(classes - 1, device=target.device).expand(samples, -1)
     others = others + (others >= target[:, None])  # (N, K-1): every class but the target
@@ -218,7 +219,7 @@ def decoupled_kd_loss(
 
     (student_binary, student_rest), (teacher_binary, teacher_rest) = parts(student), parts(teacher)
     loss = alpha * _kl(teacher_binary, student_binary) + beta * _kl(teacher_rest, student_rest)
-    return _scaled(loss, temperature, True)
+    return _scaled(loss, temperature, True).to(at_least_float32(student_logits).dtype)
 
 
 def in_chunks(
@@ -415,18 +416,21 @@ class StandardizedKD(Term):
         return kd_loss(student, standardize(lesson.teacher_logits), self.temperature)
 
 
-def _log_softmax(name: str, logits: Tensor, temperature: float) -> Tensor:
+def _log_softmax(name: str, logits: Tensor, temperature: float, wide: bool = False) -> Tensor:
     check_matrix(name, logits)
     check_temperature(temperature)
-    return F.log_softmax(at_least_float32(logits) / temperature, dim=1)
+    logits = logits.to(widest(logits)) if wide else at_least_float32(logits)
+    return F.log_softmax(logits / temperature, dim=1)
 
 
 def _both_log_softmax(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    log_p_student = _log_softmax("student_logits", student_logits, temperature)
+    check_temperature(temperature)
+    wide = temperature >= HOT
+    log_p_student = _log_softmax("student_logits", student_logits, temperature, wide)
     with torch.no_grad():
-        log_p_teacher = _log_softmax("teacher_logits", teacher_logits, temperature)
+        log_p_teacher = _log_softmax("teacher_logits", teacher_logits, temperature, wide)
     check_same_shape("student_logits", student_logits, "teacher_logits", teacher_logits)
     return log_p_student, log_p_teacher
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from kdcourse.checks import check_matrix, check_same_shape, check_target
 from kdcourse.data import Images
 from kdcourse.models import capture
 
@@ -42,13 +43,21 @@ def accuracy(model: nn.Module, images: Images) -> float:
 
 
 def share_correct(predictions: Tensor, target: Tensor) -> float:
-    """Share of predictions ``(N, K)`` whose largest entry is the target, in [0, 1]."""
-    return agreement(predictions, nn.functional.one_hot(target, predictions.shape[1]))
+    """Share of predictions ``(N, K)`` whose largest entry is the target ``(N,)``, in [0, 1]."""
+    check_matrix("predictions", predictions)
+    check_target(target, *predictions.shape)
+    return _share(predictions.argmax(dim=1) == target.to(predictions.device))
 
 
 def agreement(predictions: Tensor, others: Tensor) -> float:
     """Share of samples on which two predictions ``(N, K)`` agree on the class, in [0, 1]."""
-    same = predictions.argmax(dim=1) == others.argmax(dim=1).to(predictions.device)
+    check_matrix("predictions", predictions)
+    check_matrix("others", others)
+    check_same_shape("predictions", predictions, "others", others)
+    return _share(predictions.argmax(dim=1) == others.argmax(dim=1).to(predictions.device))
+
+
+def _share(same: Tensor) -> float:
     return float(same.float().mean())
 
 

@@ -153,7 +153,7 @@ class Objective(nn.Module):
     def __mul__(self, factor: float) -> "Objective":
         if isinstance(factor, bool) or not isinstance(factor, Real):
             return NotImplemented
-        check_number("the factor of a term", factor)
+        check_number("the factor of a term", factor, 0.0)
         return Objective((float(factor) * weight, term) for weight, term in self.parts())
 
     __rmul__ = __mul__

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from kdcourse.checks import are_probabilities, at_least_float32
 from kdcourse.logit import softmax
 from kdcourse.objective import Outputs
 from kdcourse.training.teacher import Teacher
@@ -20,12 +21,21 @@ class ClosedTeacher(Teacher):
         model: The model behind the service.
         top_k: How many of the largest probabilities to show, with zeros elsewhere; all by default.
         decimals: The number of decimals to which probabilities are rounded; exact by default.
+        probabilities: Whether the model returns probabilities already, and not logits; by default,
+            its first outputs tell.
     """
 
     shows_logits = False
     about = "a closed teacher shows probabilities only"
 
-    def __init__(self, model: nn.Module, top_k: int | None = None, decimals: int | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        top_k: int | None = None,
+        decimals: int | None = None,
+        *,
+        probabilities: bool | None = None,
+    ):
         super().__init__()
         for name, value, least in (("top_k", top_k, 1), ("decimals", decimals, 0)):
             if value is not None and (type(value) is not int or value < least):
@@ -33,6 +43,7 @@ class ClosedTeacher(Teacher):
         self.model = model
         self.top_k = top_k
         self.decimals = decimals
+        self.probabilities = probabilities
         self.eval()
 
     @torch.no_grad()
@@ -40,7 +51,10 @@ class ClosedTeacher(Teacher):
         """Show probabilities ``(N, K)``; asking for layers is an error."""
         self.check_shown(layers)
         self.model.eval()
-        probabilities = softmax(self.model(inputs))
+        outputs = self.model(inputs)
+        if self.probabilities is None:
+            self.probabilities = are_probabilities(outputs)
+        probabilities = at_least_float32(outputs) if self.probabilities else softmax(outputs)
         if self.top_k is not None:
             if self.top_k > probabilities.shape[1]:
                 classes = probabilities.shape[1]

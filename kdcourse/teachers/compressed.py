@@ -21,6 +21,7 @@ import torch_pruning
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils import prune as pruning
+from torch.utils._pytree import tree_leaves
 
 from kdcourse.checks import check_number
 from kdcourse.metrics import evaluation_mode
@@ -143,7 +144,22 @@ def prune_width(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
             pruning_ratio=float(share),
             ignored_layers=called[-1:],  # its channels are the classes
         ).step()
+        try:
+            found = _shapes(narrow(inputs))
+        except Exception as error:  # whatever the model's own code makes of other widths
+            raise ValueError(f"{type(model).__name__} cannot be narrowed: {error}") from error
+        with evaluation_mode(model):
+            expected = _shapes(model(inputs))
+    if found != expected:
+        raise ValueError(
+            f"{type(model).__name__} cannot be narrowed: its outputs would have the shapes "
+            f"{found}, not {expected}"
+        )
     return narrow
+
+
+def _shapes(outputs: object) -> list[tuple[int, ...]]:
+    return [tuple(one.shape) for one in tree_leaves(outputs) if isinstance(one, Tensor)]
 
 
 def quantize(model: nn.Module, bits: int = 8, activation_bits: int | None = 8) -> nn.Module:

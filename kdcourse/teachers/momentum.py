@@ -9,16 +9,16 @@ different noise on both sides (:mod:`kdcourse.tips`) it teaches without labels: 
 Sources: Tarvainen, Valpola 2017 (arXiv 1703.01780); Caron et al. 2021 (arXiv 2104.14294).
 """
 
+import copy
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
 
-from kdcourse.checks import check_number
-from kdcourse.training.teacher import FrozenTeacher, Teacher
+from kdcourse.checks import at_least_float32, check_number
+from kdcourse.objective import Outputs
+from kdcourse.training.teacher import FrozenTeacher
 
 Momentum = float | Callable[[int], float]
 
@@ -26,7 +26,8 @@ Momentum = float | Callable[[int], float]
 class MomentumTeacher(FrozenTeacher):
     """The exponential moving average of a student, starting as a copy of it.
 
-    Buffers (the statistics of batch norm) are averaged like weights; counters are copied.
+    Buffers (the statistics of batch norm) are averaged like weights; counters are copied. The
+    average of a model in half precision is kept, and asked, in float32.
 
     >>> teacher = MomentumTeacher(student, momentum=0.99)
     >>> fit(student, train, teacher=teacher)  # updates it after every step
@@ -40,22 +41,25 @@ class MomentumTeacher(FrozenTeacher):
     follows_student = True
 
     def __init__(self, student: nn.Module, momentum: Momentum = 0.996):
-        Teacher.__init__(self)
         if not isinstance(student, nn.Module):
             raise TypeError(f"student must be a torch.nn.Module, got {type(student).__name__}")
         if not callable(momentum):
             check_number("momentum", momentum, 0.0, 1.0)
+        super().__init__(copy.deepcopy(student).requires_grad_(False))
+        for one in _tensors(self.model):
+            one.data = at_least_float32(one.data)  # half precision would round small steps away
         self.momentum = momentum
-        self.average = AveragedModel(student, multi_avg_fn=self._average, use_buffers=True)
-        self.average.n_averaged += 1  # the copy counts: the first update averages with it
-        self.average.requires_grad_(False)
-        self.eval()
 
-    @property
-    def model(self) -> nn.Module:  # type: ignore[override]
-        """The averaged model."""
-        return self.average.module
+    def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
+        return super().show(self._wide(inputs), layers)
 
+    def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
+        return super().input_gradient(self._wide(inputs), target)
+
+    def _wide(self, inputs: Tensor) -> Tensor:
+        return at_least_float32(inputs) if inputs.is_floating_point() else inputs
+
+    @torch.no_grad()
     def update(self, student: nn.Module, step: int) -> None:
         """Move towards the student.
 
@@ -65,17 +69,21 @@ class MomentumTeacher(FrozenTeacher):
         """
         momentum = self.momentum(step) if callable(self.momentum) else self.momentum
         check_number("momentum", momentum, 0.0, 1.0)
-        self._blend = get_ema_multi_avg_fn(momentum)
-        self.average.update_parameters(student)
-
-    def _average(self, own: Any, students: Any, count: Any) -> None:
-        if own[0].is_floating_point():
-            self._blend(own, students, count)
-        else:  # batch norm's number of batches
-            torch._foreach_copy_(own, students)
+        pairs = list(zip(_tensors(self.model), _tensors(student), strict=True))
+        for own, new in pairs:
+            if not own.is_floating_point():  # batch norm's number of batches
+                own.copy_(new)
+        moved = [(own, new.to(own.dtype)) for own, new in pairs if own.is_floating_point()]
+        if moved:  # all at once: a net has many small ones
+            torch._foreach_lerp_([own for own, _ in moved], [new for _, new in moved], 1 - momentum)
 
     def __repr__(self) -> str:
         return f"MomentumTeacher({type(self.model).__name__}, momentum={self.momentum})"
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
 
 
 def mean_teacher_momentum(most: float = 0.999) -> Callable[[int], float]:

@@ -49,7 +49,8 @@ def fit(
 
     Args:
         student: Any module that maps inputs to logits ``(N, K)``; trained in place. It learns on
-            ``device`` and then goes back to where it was, and so does the teacher.
+            ``device`` and then goes back to where it was, and so does the teacher. It learns in
+            train mode, but a part in eval mode whose weights are all frozen stays as it is.
         train: An in-memory set, or anything that yields ``(inputs, target)`` batches anew each
             epoch and has a length (a ``DataLoader``); if it has a ``set_epoch``, that is called
             before. The inputs may be a pair: what the student and what the teacher sees. A target
@@ -132,7 +133,9 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.dev
         if processes.from_main(Path(checkpoint).is_file):
             history.rows = learner.resume(checkpoint, settings)
 
-    modes = [(model, model.training) for model in learner.students]
+    parts = [part for model in learner.students for part in model.modules()]
+    modes = [(part, part.training) for part in parts]
+    frozen = [part for part in parts if not part.training and _is_frozen(part)]
     silent = not (knobs.progress and processes.is_main())
     steps = knobs.epochs * len(source)
     bar = tqdm(total=steps, initial=learner.taken, disable=silent, unit="step")
@@ -146,6 +149,8 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.dev
                 torch.manual_seed(replay_seed(knobs.seed, epoch) + processes.rank())
                 for model in learner.students:
                     model.train()
+                for part in frozen:
+                    part.eval()
                 row = {"epoch": epoch + 1, **learner.epoch(source.batches(epoch), bar)}
                 if knobs.validation is not None:
                     row |= learner.validate(knobs.validation)
@@ -166,9 +171,14 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.dev
         )
     finally:
         bar.close()
-        for model, mode in modes:
-            model.train(mode)
+        for part, mode in modes:
+            part.training = mode
     return history
+
+
+def _is_frozen(model: nn.Module) -> bool:
+    weights = [*model.parameters()]
+    return bool(weights) and not any(weight.requires_grad for weight in weights)
 
 
 def rehearse(

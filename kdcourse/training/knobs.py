@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,10 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 MakeScheduler = Callable[[Optimizer, int], LRScheduler]
 Log = Callable[[dict[str, float]], None]
 Function = TypeVar("Function", bound=Callable)
+NUMBERS = {
+    **dict.fromkeys(("epochs", "batch_size", "seed", "accumulate"), int),
+    **dict.fromkeys(("learning_rate", "weight_decay", "clip"), float),
+}
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,15 @@ class Knobs:
             raise ArgumentError(
                 "views", "augment and views were both given: views hold their augmentation"
             )
+        check_number("learning_rate", self.learning_rate, 0.0)
+        check_number("weight_decay", self.weight_decay, 0.0)
         if self.clip is not None:
             check_number("clip", self.clip, 0.0, open_low=True)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, Integral):
+            raise TypeError(f"seed must be an integer, got {self.seed!r}")
+        for name, kind in NUMBERS.items():  # NumPy's numbers cannot be read from a checkpoint
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else kind(value))
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> Optimizer:
         """Make the optimiser of these parameters."""

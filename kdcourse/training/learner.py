@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kdcourse import processes
+from kdcourse.checks import ArgumentError
 from kdcourse.data import Images
 from kdcourse.metrics import accuracy
 from kdcourse.objective import Objective
@@ -44,6 +45,11 @@ class Learner:
     def validate(self, images: Images) -> dict[str, float]:
         """Return the accuracies on a validation set."""
         raise NotImplementedError
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether more epochs than were planned at first go on as the same run."""
+        return False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -90,6 +96,11 @@ class Learner:
         """Return the means over the epoch, in all processes."""
         counts = torch.stack([torch.full_like(labelled, seen), labelled])
         samples, labels, *sums = processes.total(torch.stack([*counts, *totals.values()])).tolist()
+        terms = [term for objective in self.objectives for _, term in objective.parts()]
+        if not labels and all(term.mean_over == "labels" for term in terms):
+            raise ArgumentError(
+                "train", f"train has no labels, and {self.objectives[0]!r} learns from nothing else"
+            )
         return {
             name: total / (labels if name.endswith(ACCURACY) else samples)
             for name, total in zip(totals, sums, strict=True)
@@ -112,10 +123,16 @@ class Learner:
         if not (isinstance(state, dict) and "settings" in state):
             raise checkpoints.CorruptedCheckpointError(f"{path} is no checkpoint of a training run")
         for name, value in settings.items():
-            if state["settings"].get(name) != value:
+            stored = state["settings"].get(name)
+            more = name == "epochs" and isinstance(stored, int) and value > stored
+            if stored != value and not (more and self.open_ended):
+                hint = (
+                    "; its schedule of learning rates ends there: train the result further under "
+                    "another checkpoint, or use scheduler=constant from the start"
+                )
                 raise ValueError(
-                    f"{path} belongs to another run: its {name} is "
-                    f"{state['settings'].get(name)!r}, here it is {value!r}"
+                    f"{path} belongs to another run: its {name} is {stored!r}, here it is {value!r}"
+                    + hint * more
                 )
         for name, part in self.parts().items():
             part.load_state_dict(state[name])

@@ -3,15 +3,15 @@
 Every error is a :class:`kdcourse.checks.ArgumentError` that names the argument at fault.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from kdcourse.checks import ArgumentError
+from kdcourse.checks import ArgumentError, are_probabilities
 from kdcourse.models import capture
-from kdcourse.objective import Objective
+from kdcourse.objective import Lesson, Objective
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.knobs import Knobs
 from kdcourse.training.teacher import Teacher, follows
@@ -41,6 +41,13 @@ def check_nets(
     """Require that both nets show what the objective looks at, and can be trained that way."""
     if teacher is not None and student in teacher.modules():
         raise ArgumentError("teacher", "the teacher is the student itself: teach with a copy of it")
+    if teacher is not None and (shared := _memory(student) & _memory(teacher)):
+        names = [n for n, one in _tensors(student) if one.untyped_storage().data_ptr() in shared]
+        raise ArgumentError(
+            "teacher",
+            f"teacher and student share the weights or buffers {', '.join(names[:3])}: the teacher "
+            "would change with the student, teach with a copy (copy.deepcopy)",
+        )
     if knobs.compile and objective.needs_input_gradient:
         raise ArgumentError(
             "compile", "torch.compile cannot differentiate twice: use compile=False here"
@@ -61,6 +68,45 @@ def check_nets(
             raise ArgumentError(
                 "objective", f"{term!r} needs logits, and the teacher shows probabilities only"
             )
+
+
+def check_lesson(lesson: Lesson) -> None:
+    """Require of the first batch that its labels are classes, and that what is shown are logits."""
+    theirs = None if lesson.teacher is None else lesson.teacher.logits
+    for who, logits in (("student", lesson.student.logits), ("teacher", theirs)):
+        if logits is None:
+            continue
+        if not isinstance(logits, Tensor):
+            raise ArgumentError(
+                who,
+                f"the {who} must return a tensor of logits (N, K), got {type(logits).__name__}: "
+                "wrap it in a module that returns its logits",
+            )
+        if are_probabilities(logits):
+            raise ArgumentError(
+                who,
+                f"the {who} returns probabilities, and logits are needed: leave its softmax out"
+                + " (or use ClosedTeacher)" * (who == "teacher"),
+            )
+    target, logits = lesson.target, lesson.student_logits
+    if target.dtype == torch.int64 and target.dim() == 1 == logits.dim() - 1 and len(target):
+        lowest, highest = int(target.min()), int(target.max())
+        if lowest < -1 or highest >= logits.shape[1]:
+            raise ArgumentError(
+                "train",
+                f"labels must lie in [0, {logits.shape[1]}), or be -1 where there is none, got "
+                f"values from {lowest} to {highest} (the student has {logits.shape[1]} classes)",
+            )
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _memory(model: nn.Module) -> set[int]:
+    """Return where the weights and buffers of a model lie."""
+    return {one.untyped_storage().data_ptr() for _, one in _tensors(model)} - {0}
 
 
 def check_source(

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from kdcourse import processes
-from kdcourse.checks import widest
+from kdcourse.checks import ArgumentError, widest
 from kdcourse.data import Images, in_order
 from kdcourse.feature import prediction_gradient
 from kdcourse.metrics import evaluation_mode
@@ -22,7 +22,8 @@ from kdcourse.training.epochs import Epochs, Inputs
 from kdcourse.training.history import described
 from kdcourse.training.knobs import Knobs
 from kdcourse.training.learner import ACCURACY, Learner, shared_accuracy
-from kdcourse.training.rules import check_nets
+from kdcourse.training.rules import check_lesson, check_nets
+from kdcourse.training.schedules import constant
 from kdcourse.training.teacher import Teacher, as_teacher, follows
 
 Shown = Iterable[Sequence[Outputs]]  # by each teacher, for every part of a batch
@@ -86,6 +87,12 @@ class Run(Learner):
             if self.knobs.scheduler is None
             else self.knobs.scheduler(self.optimizer, steps)
         )
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            raise ArgumentError(
+                "scheduler",
+                "scheduler must not be a ReduceLROnPlateau, which waits for a validation loss: "
+                "schedules are stepped after every batch (kdcourse.training.schedules)",
+            )
         self.dtype = autocast_dtype(self.device, self.knobs.autocast)
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.dtype == torch.float16 and self.device.type == "cuda"
@@ -186,6 +193,10 @@ class Run(Learner):
         return measured
 
     @property
+    def open_ended(self) -> bool:
+        return self.knobs.scheduler is constant
+
+    @property
     def settings(self) -> dict[str, Any]:
         return {
             "learning_rate": self.knobs.learning_rate,
@@ -219,6 +230,7 @@ class _Judged(nn.Module):
         super().__init__()
         self.student, self.objective = student, objective
         self.asked = torch.compile(student) if compile else student
+        self.checked = False
 
     def forward(
         self,
@@ -233,6 +245,10 @@ class _Judged(nn.Module):
         with capture(self.student, self.objective.student_layers) as features:
             logits = self.asked(inputs)
         learned = Outputs(logits=logits, features=features)
+        if not self.checked:  # once: on a GPU, looking at values waits for them
+            for one in shown or (None,):
+                check_lesson(Lesson(learned, target, one))
+            self.checked = True
         if self.objective.needs_input_gradient:
             learned.input_gradient = prediction_gradient(logits, inputs, target, create_graph=True)
         judged = [self.objective(Lesson(learned, target, one), shares) for one in shown or (None,)]
@@ -240,11 +256,12 @@ class _Judged(nn.Module):
         if len(judged) > 1:
             loss = torch.stack([loss for loss, _ in judged]).mean()
             values = {n: torch.stack([each[n] for _, each in judged]).mean() for n in values}
-        right = (logits.detach().argmax(dim=1) == target).sum()
-        accuracy = right / (target >= 0).sum().clamp(min=1)
-        if shares is not None:
-            accuracy = accuracy * shares["labels"]
-        return loss, {"loss": loss.detach(), **values, ACCURACY: accuracy}
+        values = {"loss": loss.detach(), **values}
+        if target.shape == logits.shape[:1] and not target.is_floating_point():
+            right = (logits.detach().argmax(dim=1) == target).sum()
+            accuracy = right / (target >= 0).sum().clamp(min=1)
+            values[ACCURACY] = accuracy if shares is None else accuracy * shares["labels"]
+        return loss, values
 
 
 def show(teacher: Teacher, inputs: Tensor, target: Tensor, objective: Objective) -> Outputs:
