@@ -298,8 +298,8 @@ FAULTS = {
     "attention maps are not normalised": (
         "attention",
         feature._attention,
-        "return mean / norm, norm",
-        "return mean, norm",
+        "return mean / norm",
+        "return mean",
     ),
     "a hint sends no gradient": (
         "hint",
@@ -371,8 +371,8 @@ FAULTS = {
     "momentum is inverted": (
         "momentum",
         teachers.MomentumTeacher.update,
-        "get_ema_multi_avg_fn(momentum)",
-        "get_ema_multi_avg_fn(1 - momentum)",
+        "for _, new in moved], 1 - momentum)",
+        "for _, new in moved], momentum)",
     ),
     "peers are not asked anew": (
         "mutual",

@@ -37,7 +37,7 @@ def weights(text):
         ("LogitKD()*2 + 1e-3 * CrossEntropy()", [(2, "LogitKD"), (1e-3, "CrossEntropy")]),
         ("2*(CrossEntropy() + 3*LogitKD())", [(2, "CrossEntropy"), (6, "LogitKD")]),
         ("25*63/64*RKDDistance()", [(25 * 63 / 64, "RKDDistance")]),
-        ("-1*LogitKD()", [(-1, "LogitKD")]),
+        ("-1*-2*LogitKD()", [(2, "LogitKD")]),
         ("  CrossEntropy()\n  + LogitKD()", [(1, "CrossEntropy"), (1, "LogitKD")]),
     ],
 )
