@@ -207,19 +207,20 @@ def decoupled_kd_loss(
     check_number("alpha", alpha, 0.0)
     check_number("beta", beta, 0.0)
     student, teacher = _both_log_softmax(student_logits, teacher_logits, temperature)
-    samples, classes = student.shape
-    check_target(target, samples, classes)
-    others = torch.arange(classes - 1, device=target.device).expand(samples, -1)
-    others = others + (others >= target[:, None])  # (N, K-1): every class but the target
-
-    def parts(log_p: Tensor) -> tuple[Tensor, Tensor]:
-        rest = log_p.gather(1, others)
-        log_rest = rest.logsumexp(dim=1, keepdim=True)
-        return torch.cat([log_p.gather(1, target[:, None]), log_rest], dim=1), rest - log_rest
-
-    (student_binary, student_rest), (teacher_binary, teacher_rest) = parts(student), parts(teacher)
+    check_target(target, *student.shape)
+    student_binary, student_rest = _target_and_rest(student, target)
+    teacher_binary, teacher_rest = _target_and_rest(teacher, target)
     loss = alpha * _kl(teacher_binary, student_binary) + beta * _kl(teacher_rest, student_rest)
     return _scaled(loss, temperature, True).to(at_least_float32(student_logits).dtype)
+
+
+def _target_and_rest(log_p: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Split log-probabilities: target against the rest ``(N, 2)``, and within the rest."""
+    others = torch.arange(log_p.shape[1] - 1, device=target.device).expand(len(log_p), -1)
+    others = others + (others >= target[:, None])  # (N, K-1): every class but the target
+    rest = log_p.gather(1, others)
+    log_rest = rest.logsumexp(dim=1, keepdim=True)
+    return torch.cat([log_p.gather(1, target[:, None]), log_rest], dim=1), rest - log_rest
 
 
 def in_chunks(

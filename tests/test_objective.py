@@ -112,7 +112,7 @@ def test_term_equals_its_function_in_value_and_gradient(term, function):
         (Constant(2) * 4, 8),
         (2 * (3 * Constant(2)), 12),
         (2 * (Constant(2) + 3 * Constant(3)), 22),
-        (Constant(2) + -1 * Constant(3), -1),
+        (Constant(2) + 0 * Constant(3), 2),
         (0 * Constant(2) + Constant(3), 3),
     ],
     ids=repr,
