@@ -8,10 +8,10 @@ export OMP_NUM_THREADS ?= 1
 # Each module is compiled when it is first imported, instead of all of them while installing.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install lab test lint notebooks docs site clean
+.PHONY: help install lab test test-oldest lint notebooks docs site clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 install: $(VENV)/installed ## create .venv and install the course into it
 
@@ -28,6 +28,14 @@ lab: install ## open the notebooks in JupyterLab (ARGS="--no-browser --port 8890
 test: install lint ## run the unit tests and every notebook
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval --nbval-current-env --nbval-cell-timeout=240 notebooks tests
 
+# The lower bounds of pyproject.toml, exactly: what they promise is tried here, outside `make test`.
+OLDEST := .venv-oldest
+test-oldest: ## run the unit tests with the oldest supported versions (another 6 GB)
+	$(PYTHON) -m venv $(OLDEST)
+	sed -n 's/^ *"\([a-zA-Z-]*\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml > $(OLDEST)/oldest.txt
+	$(OLDEST)/bin/python -m pip install --disable-pip-version-check --no-compile -c $(OLDEST)/oldest.txt -e ".[test]"
+	$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile tests --ignore=tests/homework --ignore=tests/browser --ignore=tests/test_setup.py
+
 lint: install ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,4 +51,4 @@ site: install ## build the course as a web site in build/site
 	$(BIN)/python -m kdcourse site
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(OLDEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
