@@ -11,6 +11,7 @@ naming the argument.
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -340,18 +341,42 @@ def _attention(features: Tensor, power: float) -> Tensor:
     In float64 where a map may hardly vary: at a large offset all positions are nearly alike, and
     what tells them apart would be lost in rounding.
     """
-    if power == 2:
-        values = features.square()
-    else:  # where() before the power: for p < 1 its slope at zero is not finite
-        size = features.abs()
-        values = torch.where(size > 0, size, 1.0).pow(power) * (size > 0)
-    mean = values.mean(dim=1).flatten(1)
+    mean = _channel_mean(features, power, features.dtype)
     norm, flatness = _norm(mean)
     flat = flatness > 0.9 * mean.shape[1] ** 0.5  # the root itself where all entries are equal
     if not readable(flat) or bool(flat.any()):
-        mean = values.mean(dim=1, dtype=widest(mean)).flatten(1)
+        mean = _channel_mean(features, power, widest(mean))
         norm, _ = _norm(mean)
     return mean / norm
+
+
+def _channel_mean(features: Tensor, power: float, dtype: torch.dtype) -> Tensor:
+    """Mean of ``|A|^p`` over the channels, ``(N, H * W)``."""
+    if power == 2:
+        return _MeanSquare.apply(features, dtype).flatten(1)
+    size = features.abs()  # where() before the power: for p < 1 its slope at zero is not finite
+    values = torch.where(size > 0, size, 1.0).pow(power) * (size > 0)
+    return values.mean(dim=1, dtype=dtype).flatten(1)
+
+
+class _MeanSquare(torch.autograd.Function):
+    """Mean of squares over the channels; its gradient is one product, and keeps nothing else."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(features: Tensor, dtype: torch.dtype) -> Tensor:
+        return features.square().mean(dim=1, dtype=dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, torch.dtype], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (features,) = ctx.saved_tensors
+        each = gradient * (2 / features.shape[1])
+        return features * each.to(features.dtype)[:, None], None
 
 
 def _unit(rows: Tensor) -> Tensor:

@@ -111,6 +111,13 @@ def test_attention_map_equals_its_definition(power):
     )
 
 
+@pytest.mark.parametrize("power", [1.5, 2, 3])
+def test_the_attention_loss_can_be_differentiated_twice(power):
+    s = STUDENT.clone().requires_grad_()
+    loss = lambda z: feature.attention_transfer_loss(z, TEACHER, power)  # noqa: E731
+    assert torch.autograd.gradgradcheck(loss, s)
+
+
 def test_a_larger_power_attends_more_to_the_strongest():
     sharpness = [feature.attention_map(STUDENT, p).amax(dim=1).mean() for p in (1, 2, 4, 8)]
     assert sharpness == sorted(sharpness)
