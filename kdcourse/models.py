@@ -266,12 +266,12 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
     ...     logits = net(images)
     >>> shown["layer1"].shape                                # (N, C, H, W)
 
+    A layer's output is what the layer has put out, also where an in-place module
+    (``nn.ReLU(inplace=True)``) overwrites it afterwards: there it is copied.
+
     Args:
         model: Any module.
         layers: Names of layers, as in ``model.named_modules()``.
-
-    A layer's output is what the layer has put out, also where an in-place module (``nn.ReLU(
-    inplace=True)``) overwrites it afterwards: there it is copied.
 
     Yields:
         A dictionary that holds, after each forward pass, the output of every named layer.
@@ -281,64 +281,70 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
             it more than once in a pass, or overwrites its output by code of its own.
         TypeError: The output of a layer is not a tensor.
     """
-    shown: dict[str, Tensor] = {}
-    if not layers:
-        yield shown
-        return
-    modules = dict(model.named_modules())
-    versions: dict[str, int] = {}  # of the outputs in the present pass
-    running = [False]
-
-    def start(*_: object) -> None:
-        versions.clear()
-        running[0] = True
-
-    def record(module: nn.Module, inputs: object, output: object, name: str) -> None:
-        if not isinstance(output, Tensor):
-            kind = type(output).__name__
-            raise TypeError(f"layer {name!r} returns a {kind}, not a tensor")
-        if torch.compiler.is_compiling():  # where a copy that is not needed costs nothing
-            shown[name] = output.clone()
-            return
-        if running[0] and name in versions:
+    recorder = _Recorder(type(model).__name__)
+    modules = dict(model.named_modules()) if layers else {}
+    for name in layers:
+        if name not in modules:
+            close = difflib.get_close_matches(name, modules, n=3) or list(modules)[1:9]
             raise ValueError(
-                f"{type(model).__name__} calls the layer {name!r} more than once: its outputs "
-                "cannot be told apart, name a layer that is called once"
+                f"{type(model).__name__} has no layer {name!r}; among its layers are: "
+                + ", ".join(close)
             )
-        shown[name], versions[name] = output, _version(output)
-
-    def keep(module: nn.Module, inputs: tuple[object, ...]) -> None:
-        for name, output in shown.items():
-            if name in versions and any(one is output for one in inputs):
-                shown[name] = output.clone()
-                versions[name] = _version(shown[name])
-
-    def check(*_: object) -> None:
-        for name, version in versions.items():
-            if _version(shown[name]) != version:
-                raise ValueError(
-                    f"{type(model).__name__} changes the output of the layer {name!r} in place "
-                    "(x += y, or F.relu(x, inplace=True)): name another layer, or write x = x + y"
-                )
-        running[0] = False
-
     with ExitStack() as hooks:
-        hooks.enter_context(model.register_forward_pre_hook(start))
+        if layers:
+            hooks.enter_context(model.register_forward_pre_hook(recorder.start))
         for name in layers:
-            if name not in modules:
-                close = difflib.get_close_matches(name, modules, n=3) or list(modules)[1:9]
+            record = partial(recorder.record, name=name)
+            hooks.enter_context(modules[name].register_forward_hook(record))
+        for module in modules.values():
+            if getattr(module, "inplace", False):
+                hooks.enter_context(module.register_forward_pre_hook(recorder.keep))
+        if layers:
+            hooks.enter_context(model.register_forward_hook(recorder.finish))
+        yield recorder.shown
+
+
+class _Recorder:
+    """What layers have put out, and how often each of it was changed in place since."""
+
+    def __init__(self, model: str):
+        self.model = model
+        self.shown: dict[str, Tensor] = {}
+        self.versions: dict[str, int] = {}  # of the outputs of the present pass
+        self.running = False
+
+    def start(self, *_: object) -> None:
+        self.versions.clear()
+        self.running = True
+
+    def record(self, module: nn.Module, inputs: object, output: object, name: str) -> None:
+        if not isinstance(output, Tensor):
+            raise TypeError(f"layer {name!r} returns a {type(output).__name__}, not a tensor")
+        if torch.compiler.is_compiling():  # where a copy that is not needed costs nothing
+            self.shown[name] = output.clone()
+            return
+        if self.running and name in self.versions:
+            raise ValueError(
+                f"{self.model} calls the layer {name!r} more than once: its outputs cannot be told "
+                "apart, name a layer that is called once"
+            )
+        self.shown[name], self.versions[name] = output, _version(output)
+
+    def keep(self, module: nn.Module, inputs: tuple[object, ...]) -> None:
+        """Copy what a module is about to overwrite."""
+        for name in self.versions:
+            if any(one is self.shown[name] for one in inputs):
+                self.shown[name] = self.shown[name].clone()
+                self.versions[name] = _version(self.shown[name])
+
+    def finish(self, *_: object) -> None:
+        self.running = False
+        for name, version in self.versions.items():
+            if _version(self.shown[name]) != version:
                 raise ValueError(
-                    f"{type(model).__name__} has no layer {name!r}; among its layers are: "
-                    + ", ".join(close)
+                    f"{self.model} changes the output of the layer {name!r} in place (x += y, or "
+                    "F.relu(x, inplace=True)): name another layer, or write x = x + y"
                 )
-            own = partial(record, name=name)
-            hooks.enter_context(modules[name].register_forward_hook(own))
-        if not torch.compiler.is_compiling():
-            for module in modules.values():
-                if getattr(module, "inplace", False):
-                    hooks.enter_context(module.register_forward_pre_hook(keep))
-        hooks.enter_context(model.register_forward_hook(check))
-        yield shown
 
 
 def _version(tensor: Tensor) -> int:
