@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcourse.data import Augmentation
+from kdcourse.checks import check_number, check_positive
+from kdcourse.data import Augmentation, check_pixels
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,12 @@ class PadCrop:
 
     padding: int = 2
 
+    def __post_init__(self) -> None:
+        if self.padding != 0:
+            check_positive(padding=self.padding)
+
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        check_pixels(pixels)
         samples, _, height, width = pixels.shape
         padded = F.pad(pixels, (self.padding,) * 4)
         down, right = torch.randint(
@@ -38,7 +44,11 @@ class Flip:
 
     probability: float = 0.5
 
+    def __post_init__(self) -> None:
+        check_number("probability", self.probability, 0.0, 1.0)
+
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        check_pixels(pixels)
         draw = torch.rand(len(pixels), generator=generator, device=pixels.device)
         mirrored = (draw < self.probability).view(-1, 1, 1, 1)
         return torch.where(mirrored, pixels.flip(-1), pixels)
@@ -50,7 +60,13 @@ class ResizedCrop:
 
     scale: tuple[float, float] = (0.3, 1.0)
 
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        check_number("the upper scale", high, 0.0, 1.0, open_low=True)
+        check_number("the lower scale", low, 0.0, high, open_low=True)
+
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        check_pixels(pixels)
         low, high = self.scale
         draw = torch.rand(3, len(pixels), generator=generator, device=pixels.device)
         side = (low + (high - low) * draw[0]).sqrt()  # of the image's, which is 2 long in the grid
@@ -68,7 +84,11 @@ class Noise:
 
     deviation: float = 0.1
 
+    def __post_init__(self) -> None:
+        check_number("deviation", self.deviation, 0.0)
+
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        check_pixels(pixels)
         noise = torch.randn(pixels.shape, generator=generator, device=pixels.device)
         return (pixels + 255 * self.deviation * noise).round_().clamp_(0, 255).to(torch.uint8)
 

@@ -115,6 +115,12 @@ def check_positive(**values: int) -> None:
             raise ArgumentError(name, f"{name} must be a positive integer, got {value!r}")
 
 
+def check_flag(name: str, value: object) -> None:
+    """Require True or False: any other value would be one of them, without a word."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Require ``value`` to be one of ``choices``."""
     if value not in choices:

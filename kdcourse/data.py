@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcourse.checks import check_positive
+from kdcourse.checks import check_number, check_positive, readable
 
 COURSE_DATA = Path(__file__).parents[1] / "data"
 
@@ -35,6 +35,13 @@ Views = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor, Tensor
 
 class CorruptedFileError(RuntimeError):
     """A data file whose checksum is not the published one."""
+
+
+def check_pixels(pixels: Tensor) -> None:
+    """Require a batch of images as they are stored."""
+    if pixels.dtype != torch.uint8 or pixels.dim() != 4:
+        kind = f"{pixels.dtype} {tuple(pixels.shape)}"
+        raise ValueError(f"pixels must be torch.uint8 of shape (N, C, H, W), got {kind}")
 
 
 @dataclass(frozen=True)
@@ -58,12 +65,19 @@ class Images:
     name: str = "images"
 
     def __post_init__(self) -> None:
-        if self.pixels.dtype != torch.uint8 or self.pixels.dim() != 4:
-            kind = f"{self.pixels.dtype} {tuple(self.pixels.shape)}"
-            raise ValueError(f"pixels must be torch.uint8 of shape (N, C, H, W), got {kind}")
+        check_pixels(self.pixels)
         if self.target.shape != self.pixels.shape[:1] or self.target.dtype != torch.int64:
             kind = f"{self.target.dtype} {tuple(self.target.shape)}"
             raise ValueError(f"target must be torch.int64 of shape (N,), one per image, got {kind}")
+        if readable(self.target) and len(self.target):
+            lowest, highest = int(self.target.min()), int(self.target.max())
+            if lowest < -1 or highest >= len(self.classes):
+                raise ValueError(
+                    f"target must lie in [0, {len(self.classes)}), or be -1 where there is no "
+                    f"label, got values from {lowest} to {highest}"
+                )
+        for deviation in self.std:
+            check_number("std", deviation, 0.0, open_low=True)
 
     def __len__(self) -> int:
         return len(self.target)

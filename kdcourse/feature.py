@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from kdcourse.checks import (
     at_least_float32,
     check_choice,
+    check_flag,
     check_floating,
     check_matrix,
     check_number,
@@ -85,6 +86,7 @@ def attention_transfer_loss(
     """
     _check_both(student_features, teacher_features)
     check_number("power", power, 0.0, open_low=True)
+    check_flag("squared", squared)
     student = at_least_float32(student_features)
     teacher = at_least_float32(teacher_features.detach())
     if student.shape[-2:] != teacher.shape[-2:]:
@@ -249,6 +251,7 @@ class AttentionTransfer(LayerTerm):
     def __init__(self, layers: Sequence[Layer], power: float = 2, *, squared: bool = False):
         super().__init__(layers)
         check_number("power", power, 0.0, open_low=True)
+        check_flag("squared", squared)
         self.power = power
         self.squared = squared
 

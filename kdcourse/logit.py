@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from kdcourse.checks import (
     at_least_float32,
     check_choice,
+    check_flag,
     check_matrix,
     check_number,
     check_positive,
@@ -442,6 +443,7 @@ def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def _scaled(loss: Tensor, temperature: float, scale: bool) -> Tensor:
+    check_flag("scale", scale)
     return loss * temperature**2 if scale else loss
 
 

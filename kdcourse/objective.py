@@ -15,7 +15,7 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from kdcourse.checks import check_number
+from kdcourse.checks import check_number, check_positive
 
 Layer = str | tuple[str, str]  # its name in both nets, or the student's and the teacher's
 
@@ -264,7 +264,7 @@ class WarmUp(Term):
         super().__init__()
         if (steps is None) == (epochs is None):
             raise ValueError(f"give either steps or epochs, got steps={steps} and epochs={epochs}")
-        check_number("steps" if epochs is None else "epochs", steps or epochs or 0, 1)
+        check_positive(**({"steps": steps} if epochs is None else {"epochs": epochs}))
         self.term = term
         self.steps, self.epochs = steps, epochs
         for need in Term.__annotations__:

@@ -1,6 +1,8 @@
 """Models, data and calls of other people: what was reported, by the kind of fault."""
 
 import copy
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,13 +10,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kdcourse import logit, metrics, models
+from kdcourse import feature, logit, metrics, models
+from kdcourse.augmentation import Flip, Noise, PadCrop, ResizedCrop
 from kdcourse.checks import ArgumentError
 from kdcourse.data import Images
 from kdcourse.logit import LogitKD
-from kdcourse.objective import Term
-from kdcourse.teachers import ClosedTeacher, MomentumTeacher, prune_width
-from kdcourse.training import constant, fit
+from kdcourse.objective import Term, WarmUp
+from kdcourse.teachers import ClosedTeacher, Ensemble, MomentumTeacher, prune_width
+from kdcourse.teachers.momentum import cosine_momentum
+from kdcourse.teachers.self_supervised import with_head
+from kdcourse.training import Knobs, constant, fit
+from kdcourse.training.teacher import as_teacher
 
 # A captured layer is what the layer has put out.
 
@@ -308,3 +314,44 @@ def test_the_divergence_is_never_below_zero():
         near = student + 1e-4 * student.flip(1)
         assert logit.kd_loss(student, near, 1.0, scale=False).item() >= 0
         assert logit.kd_loss(student, near, 4.0, divergence="reverse").item() >= 0
+
+
+# Bad calls, each named, none accepted.
+
+TWO = torch.randn(2, 4, 10, generator=torch.Generator().manual_seed(0))
+MAPS = torch.randn(2, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        *[
+            (partial(Knobs, autocast=one), "autocast")
+            for one in (None, 0, 1, "float16", torch.int8)
+        ],
+        *[(partial(Knobs, compile=one), "compile") for one in (None, 1, "yes")],
+        *[(partial(Knobs, seed=one), "seed") for one in (None, 1.5, "0", True)],
+        *[(partial(Knobs, learning_rate=one), "learning_rate") for one in (None, -1, float("nan"))],
+        *[(partial(Flip, one), "probability") for one in (2, float("nan"), "half")],
+        *[(partial(Noise, one), "deviation") for one in (-1, float("nan"), None)],
+        *[(partial(ResizedCrop, one), "scale") for one in ((2, 3), (0.5, 0.2), (0, 1))],
+        *[(partial(PadCrop, one), "padding") for one in (-1, 1.5)],
+        *[
+            (partial(one, TWO, None), "pixels")
+            for one in (Flip(), Noise(), ResizedCrop(), PadCrop())
+        ],
+        *[(partial(logit.kd_loss, *TWO, scale=one), "scale") for one in ("no", 0, None)],
+        (partial(feature.attention_transfer_loss, *MAPS, squared="no"), "squared"),
+        (partial(as_teacher, None), "teacher"),
+        (partial(Ensemble, [None]), "teacher"),
+        (partial(with_head, models.plain(1), outputs=0), "outputs"),
+        (partial(WarmUp, LogitKD(), 1.5), "steps"),
+        (partial(WarmUp, LogitKD(), epochs=0), "epochs"),
+        (partial(cosine_momentum, steps=1.5), "steps"),
+        *[(partial(replace, few(), target=few().target + one), "target") for one in (1, -2, -100)],
+        (partial(replace, few(), std=(0.0,)), "std"),
+    ],
+)
+def test_bad_calls_are_named(call, name):
+    with pytest.raises((ValueError, TypeError), match=name):
+        call()

@@ -357,4 +357,4 @@ def test_two_sets_become_one(images):
     assert torch.equal(both.pixels[30:], images.pixels[10:])
     assert torch.equal(both.target[:30], images.target[:30])
     with pytest.raises(ValueError, match="classes differ"):
-        images + dataclasses.replace(images, classes=("x",))
+        images + dataclasses.replace(images, classes=tuple(f"{name}?" for name in images.classes))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from kdcourse.checks import at_least_float32, check_number
+from kdcourse.checks import at_least_float32, check_number, check_positive
 from kdcourse.objective import Outputs
 from kdcourse.training.teacher import FrozenTeacher
 
@@ -98,7 +98,7 @@ def mean_teacher_momentum(most: float = 0.999) -> Callable[[int], float]:
 def cosine_momentum(start: float = 0.996, *, steps: int) -> Callable[[int], float]:
     """Return DINO's schedule: from ``start`` to 1 along half a cosine over ``steps`` steps."""
     check_number("start", start, 0.0, 1.0)
-    check_number("steps", steps, 1)
+    check_positive(steps=steps)
 
     def momentum(step: int) -> float:
         done = min(step / steps, 1.0)

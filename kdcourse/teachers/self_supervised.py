@@ -24,7 +24,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdcourse.checks import at_least_float32, check_matrix, check_number, check_probabilities
+from kdcourse.checks import (
+    at_least_float32,
+    check_matrix,
+    check_number,
+    check_positive,
+    check_probabilities,
+)
 from kdcourse.data import Augmentation, Images
 from kdcourse.logit import softmax
 from kdcourse.models import seeded
@@ -145,6 +151,7 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, width: int, outputs: int = 64, hidden: int = 256, bottleneck: int = 64):
         super().__init__()
+        check_positive(width=width, outputs=outputs, hidden=hidden, bottleneck=bottleneck)
         self.layers = nn.Sequential(
             nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
         )

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from kdcourse.checks import ArgumentError, check_choice, check_number, check_positive
+from kdcourse.checks import ArgumentError, check_choice, check_flag, check_number, check_positive
 from kdcourse.data import Augmentation, Images, Views
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -88,6 +88,10 @@ class Knobs:
             raise ArgumentError(
                 "views", "augment and views were both given: views hold their augmentation"
             )
+        if self.autocast not in (torch.float16, torch.bfloat16):
+            check_flag("autocast", self.autocast)
+        check_flag("compile", self.compile)
+        check_flag("channels_last", self.channels_last)
         check_number("learning_rate", self.learning_rate, 0.0)
         check_number("weight_decay", self.weight_decay, 0.0)
         if self.clip is not None:

@@ -140,6 +140,8 @@ class FoldedTeacher(FrozenTeacher):
 
 def as_teacher(model: nn.Module) -> Teacher:
     """Return ``model`` if it is a teacher already, or freeze it into one."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a teacher must be a torch.nn.Module, got {type(model).__name__}")
     return model if isinstance(model, Teacher) else FrozenTeacher(model)
 
 
