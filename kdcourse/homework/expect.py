@@ -99,15 +99,14 @@ def value(
         tolerance: How far off it may be, as a share of what is right, or of 0.1 where that is less.
     """
     found = number(answer)
-
-    def like(other: float) -> bool:
-        return abs(found - other) <= tolerance * max(abs(other), 0.1)
-
-    if like(expected):
+    if _near(found, expected, tolerance):
         return
-    wrong = mistakes or {}
-    known = sorted((abs(found - wrong[words]), words) for words in wrong if like(wrong[words]))
-    hint = f": {known[0][1]}" if known else ""
+    known = [
+        (abs(found - wrong), words)
+        for words, wrong in (mistakes or {}).items()
+        if _near(found, wrong, tolerance)
+    ]
+    hint = f": {min(known)[1]}" if known else ""
     raise AssertionError(
         f"{where} should be {_shown(expected)}, but yours is {_shown(found)}{hint}"
     )
@@ -123,7 +122,7 @@ def unchanged(answer: Any, before: float, where: str, tolerance: float = 1e-3) -
         tolerance: As for :func:`value`.
     """
     found = number(answer)
-    assert abs(found - before) <= tolerance * max(abs(before), 0.1), (
+    assert _near(found, before, tolerance), (
         f"{where} should not change the result, but yours goes from {_shown(before)} to "
         f"{_shown(found)}"
     )
@@ -190,6 +189,10 @@ def no_gradient(loss: Callable[[Tensor], Tensor], point: Tensor) -> None:
     if isinstance(answer, Tensor) and answer.requires_grad:
         (found,) = torch.autograd.grad(answer, point, allow_unused=True)
         assert found is None or not bool(found.any()), "the teacher receives a gradient"
+
+
+def _near(found: float, other: float, tolerance: float) -> bool:
+    return abs(found - other) <= tolerance * max(abs(other), 0.1)
 
 
 def _shown(number: float) -> str:

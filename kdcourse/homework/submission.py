@@ -61,9 +61,8 @@ def read(data: bytes, assignment: Assignment) -> Submission:
     )
     for cell in cells:
         functions = cell.functions & asked
-        needed = functions - {
-            *written
-        }  # a stub, or code in a cell of text, is run for want of better
+        # A stub, or code in a cell of text, is run for want of better.
+        needed = functions - {*written}
         if needed or (cell.code and not cell.stub and (functions or not cell.scratch)):
             submission.cells[cell.name] = cell.source
         minutes = _minutes(cell, questions)

@@ -17,7 +17,7 @@ STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
     "figure{margin:1em 0}svg{max-width:100%;height:auto}table{border-collapse:collapse}"
     "td,th{text-align:left;padding:.2em .8em .2em 0;border-bottom:1px solid #ddd;"
-    "vertical-align:top}td.number,th.number{text-align:right;white-space:nowrap}"
+    "vertical-align:top}"
 )
 COLOUR = "#3b6ea5"
 

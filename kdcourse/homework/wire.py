@@ -44,9 +44,9 @@ def unpacked(text: bytes, tensors: bytes) -> dict[str, Any]:
 CHANGED = "a tensor that was passed in was changed in place: work on a copy of it"
 
 
-def changes(tensor: Tensor) -> tuple[int, bool]:
+def changes(given: list[Tensor | nn.Module]) -> list[tuple[int, bool]]:
     """Return what differs once a tensor was changed in place, or made to require a gradient."""
-    return tensor._version, tensor.requires_grad
+    return [(one._version, one.requires_grad) for one in given if isinstance(one, Tensor)]
 
 
 def leaves(value: Any) -> list[Tensor | nn.Module]:

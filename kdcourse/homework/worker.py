@@ -63,10 +63,10 @@ class Worker:
         modules = [one for one in given if isinstance(one, nn.Module)]
         for module, before in zip(modules, states, strict=True):
             restore(module, before)
-        kept = [changes(one) for one in given if isinstance(one, Tensor)]
+        kept = changes(given)
         with LargestTensor() as watched:
             result = self.shell.user_ns[name](*arguments, **options)
-        if kept != [changes(one) for one in given if isinstance(one, Tensor)]:
+        if kept != changes(given):
             raise ValueError(CHANGED)
         reply = {"value": result, "largest": watched.numel, "states": [*map(state, modules)]}
         if isinstance(result, Tensor) and result.requires_grad:

@@ -396,22 +396,20 @@ def rkd_angle_loss__leaks_to_the_teacher(student_embeddings, teacher_embeddings)
     return F.smooth_l1_loss(*both)
 
 
+def inner_products(distance):
+    square = distance.square()
+    products = square[:, :, None] + square[:, None, :] - square
+    return products[triples(len(distance))] / 2
+
+
 def rkd_angle_loss__not_divided_by_the_sides(student_embeddings, teacher_embeddings):
-    chosen = triples(len(student_embeddings))
-    both = []
-    for z in (student_embeddings, teacher_embeddings.detach()):
-        square = distances(z).square()
-        both.append((square[:, :, None] + square[:, None, :] - square)[chosen] / 2)
-    return F.smooth_l1_loss(*both)
+    both = [distances(z) for z in (student_embeddings, teacher_embeddings.detach())]
+    return F.smooth_l1_loss(*map(inner_products, both))
 
 
 def rkd_angle_loss__in_units_of_the_mean_distance(student_embeddings, teacher_embeddings):
-    chosen = triples(len(student_embeddings))
-    both = []
-    for z in (student_embeddings, teacher_embeddings.detach()):
-        square = relative(z).square()
-        both.append((square[:, :, None] + square[:, None, :] - square)[chosen] / 2)
-    return F.smooth_l1_loss(*both)
+    both = [relative(z) for z in (student_embeddings, teacher_embeddings.detach())]
+    return F.smooth_l1_loss(*map(inner_products, both))
 
 
 def rkd_angle_loss__without_the_2(student_embeddings, teacher_embeddings):
