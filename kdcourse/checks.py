@@ -6,76 +6,135 @@ runs for CPU tensors only: on a GPU it would stall the device, and inside ``torc
 """
 
 import math
+import sysconfig
+from collections.abc import Iterator
 from numbers import Integral, Real
+from pathlib import Path
+from types import TracebackType
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 
-class ArgumentError(ValueError):
-    """An argument that cannot work, by itself or in combination with others.
+class Told(Exception):
+    """An error that names the argument at fault; a notebook shows it below the user's own line.
+
+    IPython asks an exception how to render itself. Left out are the frames of this package and of
+    what is installed, which the message makes needless; scripts and debuggers see all of them.
 
     Attributes:
         argument: The name of the argument.
     """
 
     def __init__(self, argument: str, message: str):
-        super().__init__(message)
+        super().__init__(argument, message)
         self.argument = argument
+
+    def __str__(self) -> str:
+        return self.args[1]
+
+    def _render_traceback_(self) -> list[str]:
+        from IPython import get_ipython
+
+        shown: TracebackType | None = None
+        for frame in reversed([*_frames(self.__traceback__)]):
+            if not frame.tb_frame.f_code.co_filename.startswith(NOT_THE_USERS):
+                shown = TracebackType(shown, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+        alone = type(self)(*self.args)  # without what it was raised from, which its words tell
+        render = get_ipython().InteractiveTB.structured_traceback
+        return render(type(self), alone, shown, tb_offset=0, context=3)
+
+
+NOT_THE_USERS = (str(Path(__file__).parent), *sysconfig.get_paths().values(), "<string>")
+
+
+def _frames(traceback: TracebackType | None) -> Iterator[TracebackType]:
+    while traceback is not None:
+        yield traceback
+        traceback = traceback.tb_next
+
+
+class ArgumentError(Told, ValueError):
+    """An argument that cannot work, by itself or in combination with others."""
+
+
+class ArgumentTypeError(Told, TypeError):
+    """An argument of a type that cannot work."""
+
+
+class NotFiniteError(Told, FloatingPointError):
+    """A loss that is no longer finite; ``argument`` is what to blame."""
 
 
 def check_matrix(name: str, tensor: Tensor, columns: str = "K", least: int = 1) -> None:
     """Require a floating-point tensor of shape ``(N, columns)`` with at least ``least`` rows."""
     check_floating(name, tensor)
     if tensor.dim() != 2:
-        raise ValueError(f"{name} must have shape (N, {columns}), got {tuple(tensor.shape)}")
+        raise ArgumentError(
+            name, f"{name} must have shape (N, {columns}), got {tuple(tensor.shape)}"
+        )
     if tensor.shape[0] < least:
-        raise ValueError(f"{name} must hold at least {least} sample(s), got {tensor.shape[0]}")
+        raise ArgumentError(
+            name, f"{name} must hold at least {least} sample(s), got {tensor.shape[0]}"
+        )
     if columns == "K" and tensor.shape[1] < 2:
-        raise ValueError(f"{name} must have at least 2 classes (N, K), got {tuple(tensor.shape)}")
+        raise ArgumentError(
+            name, f"{name} must have at least 2 classes (N, K), got {tuple(tensor.shape)}"
+        )
     if tensor.shape[1] < 1:
-        raise ValueError(f"{name} must have at least one column, got {tuple(tensor.shape)}")
+        raise ArgumentError(
+            name, f"{name} must have at least one column, got {tuple(tensor.shape)}"
+        )
 
 
 def check_floating(name: str, tensor: Tensor) -> None:
     """Require a tensor of a floating-point dtype."""
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+        raise ArgumentTypeError(name, f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
     if not tensor.is_floating_point():
-        raise ValueError(f"{name} must be floating point, got {tensor.dtype}")
+        raise ArgumentError(name, f"{name} must be floating point, got {tensor.dtype}")
 
 
 def check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
     """Require two tensors of the same shape (same batch size, same number of classes)."""
     if tensor.shape != other.shape:
-        raise ValueError(
+        raise ArgumentError(
+            name,
             f"{name} and {other_name} must have the same shape (same batch, same classes), "
-            f"got {tuple(tensor.shape)} and {tuple(other.shape)}"
+            f"got {tuple(tensor.shape)} and {tuple(other.shape)}",
         )
 
 
 def check_same_samples(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
     """Require two tensors of the same batch size, whatever their other dimensions."""
     if len(tensor) != len(other):
-        raise ValueError(
+        raise ArgumentError(
+            name,
             f"{name} and {other_name} must hold the same samples, "
-            f"got {len(tensor)} and {len(other)}"
+            f"got {len(tensor)} and {len(other)}",
         )
 
 
 def check_target(target: Tensor, samples: int, classes: int) -> None:
     """Require class indices: shape ``(N,)``, int64, in ``[0, K)``."""
     if not isinstance(target, Tensor):
-        raise TypeError(f"target must be a torch.Tensor, got {type(target).__name__}")
+        raise ArgumentTypeError(
+            "target", f"target must be a torch.Tensor, got {type(target).__name__}"
+        )
     if target.dtype != torch.int64:
-        raise ValueError(f"target must hold class indices of dtype torch.int64, got {target.dtype}")
+        raise ArgumentError(
+            "target", f"target must hold class indices of dtype torch.int64, got {target.dtype}"
+        )
     if target.shape != (samples,):
-        raise ValueError(f"target must have shape ({samples},), got {tuple(target.shape)}")
+        raise ArgumentError(
+            "target", f"target must have shape ({samples},), got {tuple(target.shape)}"
+        )
     if readable(target) and not bool(((target >= 0) & (target < classes)).all()):
-        raise ValueError(
+        raise ArgumentError(
+            "target",
             f"target must lie in [0, {classes}), got values from "
-            f"{int(target.min())} to {int(target.max())}"
+            f"{int(target.min())} to {int(target.max())}",
         )
 
 
@@ -90,7 +149,7 @@ def check_number(
 ) -> None:
     """Require a finite real number between ``low`` and ``high``, which are included unless open."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a real number, got {type(value).__name__}")
+        raise ArgumentTypeError(name, f"{name} must be a real number, got {type(value).__name__}")
     above = value > low if open_low else value >= low
     below = value < high if open_high else value <= high
     if not (math.isfinite(value) and above and below):
@@ -110,7 +169,9 @@ def check_positive(**values: int) -> None:
     """Require every named value to be an integer of at least 1."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{name} must be a positive integer, got {type(value).__name__}")
+            raise ArgumentTypeError(
+                name, f"{name} must be a positive integer, got {type(value).__name__}"
+            )
         if not isinstance(value, Integral) or value < 1:
             raise ArgumentError(name, f"{name} must be a positive integer, got {value!r}")
 
@@ -118,7 +179,7 @@ def check_positive(**values: int) -> None:
 def check_flag(name: str, value: object) -> None:
     """Require True or False: any other value would be one of them, without a word."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+        raise ArgumentTypeError(name, f"{name} must be True or False, got {value!r}")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -133,11 +194,15 @@ def check_probabilities(name: str, probabilities: Tensor) -> None:
     if not readable(probabilities):
         return
     if not bool((probabilities >= 0).all()):  # also false for NaN
-        raise ValueError(f"{name} must not be negative or NaN; smallest: {probabilities.min()}")
+        raise ArgumentError(
+            name, f"{name} must not be negative or NaN; smallest: {probabilities.min()}"
+        )
     sums = probabilities.detach().double().sum(dim=1)
     off = float((sums - 1).abs().max())
     if not off <= max(1e-3, 4 * torch.finfo(probabilities.dtype).eps):
-        raise ValueError(f"each row of {name} must sum to one; the worst is off by {off:.4g}")
+        raise ArgumentError(
+            name, f"each row of {name} must sum to one; the worst is off by {off:.4g}"
+        )
 
 
 def are_probabilities(outputs: Tensor) -> bool:
