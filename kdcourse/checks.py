@@ -7,13 +7,13 @@ runs for CPU tensors only: on a GPU it would stall the device, and inside ``torc
 
 import math
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from types import TracebackType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 
@@ -38,10 +38,11 @@ class Told(Exception):
         from IPython import get_ipython
 
         shown: TracebackType | None = None
-        for frame in reversed([*_frames(self.__traceback__)]):
+        causes = [] if self.__cause__ is None else _frames(self.__cause__.__traceback__)
+        for frame in reversed([*_frames(self.__traceback__), *causes]):
             if not frame.tb_frame.f_code.co_filename.startswith(NOT_THE_USERS):
                 shown = TracebackType(shown, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
-        alone = type(self)(*self.args)  # without what it was raised from, which its words tell
+        alone = type(self)(*self.args)  # without its cause, which its words tell
         render = get_ipython().InteractiveTB.structured_traceback
         return render(type(self), alone, shown, tb_offset=0, context=3)
 
@@ -138,6 +139,17 @@ def check_target(target: Tensor, samples: int, classes: int) -> None:
         )
 
 
+def check_labels(name: str, target: Tensor, classes: int) -> None:
+    """Require labels in ``[0, K)``, or −1 where there is none; the values are read."""
+    lowest, highest = int(target.min()), int(target.max())
+    if lowest < -1 or highest >= classes:
+        raise ArgumentError(
+            name,
+            f"the labels of {name} must lie in [0, {classes}), or be -1 where there is none, got "
+            f"values from {lowest} to {highest}",
+        )
+
+
 def check_number(
     name: str,
     value: float,
@@ -174,6 +186,21 @@ def check_positive(**values: int) -> None:
             )
         if not isinstance(value, Integral) or value < 1:
             raise ArgumentError(name, f"{name} must be a positive integer, got {value!r}")
+
+
+def check_module(name: str, model: object) -> None:
+    """Require a module, made and not merely described."""
+    if isinstance(model, nn.Module):
+        return
+    advice = ""
+    if isinstance(model, type):
+        advice = ": call the class to make one"
+    elif isinstance(model, Mapping):
+        advice = ": load it into a model (model.load_state_dict)"
+    elif callable(model):
+        advice = ": call it in the forward of a module"
+    kind = model.__name__ if isinstance(model, type) else type(model).__name__
+    raise ArgumentTypeError(name, f"{name} must be a torch.nn.Module, got {kind}{advice}")
 
 
 def check_flag(name: str, value: object) -> None:

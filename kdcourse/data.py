@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcourse.checks import check_number, check_positive, readable
+from kdcourse.batch import Batch, SeparateViews, share
+from kdcourse.checks import ArgumentError, check_labels, check_number, check_positive, readable
 
 COURSE_DATA = Path(__file__).parents[1] / "data"
 
@@ -41,7 +42,9 @@ def check_pixels(pixels: Tensor) -> None:
     """Require a batch of images as they are stored."""
     if pixels.dtype != torch.uint8 or pixels.dim() != 4:
         kind = f"{pixels.dtype} {tuple(pixels.shape)}"
-        raise ValueError(f"pixels must be torch.uint8 of shape (N, C, H, W), got {kind}")
+        raise ArgumentError(
+            "pixels", f"pixels must be torch.uint8 of shape (N, C, H, W), got {kind}"
+        )
 
 
 @dataclass(frozen=True)
@@ -68,14 +71,11 @@ class Images:
         check_pixels(self.pixels)
         if self.target.shape != self.pixels.shape[:1] or self.target.dtype != torch.int64:
             kind = f"{self.target.dtype} {tuple(self.target.shape)}"
-            raise ValueError(f"target must be torch.int64 of shape (N,), one per image, got {kind}")
+            raise ArgumentError(
+                "target", f"target must be torch.int64 of shape (N,), one per image, got {kind}"
+            )
         if readable(self.target) and len(self.target):
-            lowest, highest = int(self.target.min()), int(self.target.max())
-            if lowest < -1 or highest >= len(self.classes):
-                raise ValueError(
-                    f"target must lie in [0, {len(self.classes)}), or be -1 where there is no "
-                    f"label, got values from {lowest} to {highest}"
-                )
+            check_labels("target", self.target, len(self.classes))
         for deviation in self.std:
             check_number("std", deviation, 0.0, open_low=True)
 
@@ -97,19 +97,19 @@ class Images:
     def subset(self, size: int, *, seed: int = 0, balanced: bool = False) -> "Images":
         """Draw ``size`` different images; ``balanced`` draws equally many of every class."""
         if not 1 <= size <= len(self):
-            raise ValueError(f"size must lie in [1, {len(self)}], got {size}")
+            raise ArgumentError("size", f"size must lie in [1, {len(self)}], got {size}")
         order = torch.randperm(len(self), generator=replay(seed), device="cpu")
         order = order.to(self.device)
         if balanced:
             present = self.target.unique()
             if size % len(present):
-                raise ValueError(
-                    f"size {size} cannot be split equally among {len(present)} classes"
+                raise ArgumentError(
+                    "size", f"size {size} cannot be split equally among {len(present)} classes"
                 )
             each = size // len(present)
             picked = [order[self.target[order] == label][:each] for label in present]
             if min(map(len, picked)) < each:
-                raise ValueError(f"some class has fewer than {each} images")
+                raise ArgumentError("size", f"some class has fewer than {each} images")
             order = torch.cat(picked).sort().values
         return self[order[:size]]
 
@@ -122,7 +122,7 @@ class Images:
         if not isinstance(other, Images):
             return NotImplemented
         if self.classes != other.classes:
-            raise ValueError(f"classes differ: {self.classes} and {other.classes}")
+            raise ArgumentError("other", f"classes differ: {self.classes} and {other.classes}")
         pixels = torch.cat([self.pixels, other.pixels])
         return replace(self, pixels=pixels, target=torch.cat([self.target, other.target]))
 
@@ -144,6 +144,11 @@ class Images:
         """Return all images as network inputs, ``(N, C, H, W)`` float32."""
         return self.normalize(self.pixels)
 
+    def steps(self, batch_size: int, *, drop_last: bool = False) -> int:
+        """Return the number of batches that :meth:`batches` yields."""
+        whole, rest = divmod(len(self), batch_size)
+        return whole + (rest > 0 and not drop_last)
+
     def batches(
         self,
         batch_size: int,
@@ -153,8 +158,9 @@ class Images:
         shuffle: bool = True,
         augment: Augmentation | None = None,
         views: Views | None = None,
+        drop_last: bool = False,
         part: tuple[int, int] = (0, 1),
-    ) -> Iterator[tuple[Any, Tensor]]:
+    ) -> Iterator[Batch]:
         """Yield ``(inputs, target)`` once through the set.
 
         The order and the augmentations follow from ``(seed, epoch)`` alone, so that an epoch can
@@ -167,7 +173,9 @@ class Images:
             shuffle: Whether to draw a new order for this epoch.
             augment: Maps uint8 pixels ``(N, C, H, W)`` and a generator to pixels.
             views: Used instead of ``augment``: maps pixels, target and a generator to what the
-                student sees, what the teacher sees, and the target; the inputs are then a pair.
+                student sees, what the teacher sees, and the target; the inputs are then
+                :class:`kdcourse.batch.SeparateViews`.
+            drop_last: Whether to leave out a last batch that is smaller.
             part: ``(i, P)`` to yield only the i-th of P consecutive parts of each batch, i from 0.
         """
         check_positive(batch_size=batch_size)
@@ -176,21 +184,18 @@ class Images:
         order = torch.arange(len(self), device=self.device)
         if shuffle:
             order = torch.randperm(len(self), generator=generator, device=self.device)
+        if drop_last:
+            order = order[: len(order) // batch_size * batch_size]
         for index in order.split(batch_size):
             pixels, target = self.pixels[index], self.target[index]
             if views is not None:
                 student, teacher, target = views(pixels, target, generator)
-                yield (self.normalize(own(student)), self.normalize(own(teacher))), own(target)
+                shown = (self.normalize(own(pixels)) for pixels in (student, teacher))
+                yield SeparateViews(*shown), own(target)
                 continue
             if augment is not None:
                 pixels = augment(pixels, generator)
             yield self.normalize(own(pixels)), own(target)
-
-
-def share(samples: Tensor, part: tuple[int, int]) -> Tensor:
-    """Return, for ``(i, P)``, the i-th of P consecutive, nearly equal parts of ``(N, …)``."""
-    number, of = part
-    return samples.tensor_split(of)[number]
 
 
 def in_order(images: Tensor) -> Tensor:
@@ -286,7 +291,9 @@ def from_torchvision(
         test_pixels, test_target, _ = _read(kind, folder, False, image_size)
     mean, std = _statistics(pixels)
     if not 0 <= validation < len(target):
-        raise ValueError(f"validation must lie in [0, {len(target)}), got {validation}")
+        raise ArgumentError(
+            "validation", f"validation must lie in [0, {len(target)}), got {validation}"
+        )
     everything = Images(pixels, target, classes, mean, std, kind.__name__)
     test = replace(everything, pixels=test_pixels, target=test_target)
     order = torch.randperm(len(everything), generator=replay(seed))
@@ -312,7 +319,9 @@ def dataset_class(dataset: str | type) -> type:
         kind = dataset
     parameters = inspect.signature(kind).parameters if isinstance(kind, type) else {}
     if not isinstance(kind, type) or not {"train", "split"} & set(parameters):
-        raise ValueError(f"{dataset!r} is not a torchvision set with a training and a test part")
+        raise ArgumentError(
+            "dataset", f"{dataset!r} is not a torchvision set with a training and a test part"
+        )
     return kind
 
 
@@ -401,9 +410,10 @@ def _read_one_by_one(part: Any, image_size: int | None) -> tuple[Tensor, Tensor]
         if image_size is not None:
             image = _resized(image, image_size)
         if pixels and image.shape != pixels[0].shape:
-            raise ValueError(
+            raise ArgumentError(
+                "image_size",
                 f"images differ in size ({tuple(pixels[0].shape)}, {tuple(image.shape)}): "
-                "pass image_size"
+                "pass image_size",
             )
         pixels.append(image)
         target.append(int(label))

@@ -28,8 +28,8 @@ from kdcourse.checks import (
     check_positive,
     check_same_shape,
 )
-from kdcourse.metrics import evaluation_mode
 from kdcourse.models import capture, seeded
+from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Layer, LayerTerm, Lesson
 from kdcourse.processes import all_samples
 

@@ -1,45 +1,117 @@
 """How good is a model, and how close is it to another?"""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from kdcourse.checks import check_matrix, check_same_shape, check_target
+from kdcourse.batch import Batch, Inputs, read_batch, share, suited, to_device
+from kdcourse.checks import (
+    ArgumentError,
+    ArgumentTypeError,
+    check_matrix,
+    check_module,
+    check_positive,
+    check_same_shape,
+    check_target,
+)
 from kdcourse.data import Images
 from kdcourse.models import capture
+from kdcourse.modes import evaluation_mode
+
+# Images, inputs and target as a pair of tensors, a Dataset, a DataLoader, or any other batches.
+Samples = Images | tuple[Tensor, Tensor] | Dataset | Iterable[Batch]
 
 
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, and afterwards put every part of it back into its old mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def predict(model: nn.Module, images: Images | Tensor, batch_size: int = 250) -> Tensor:
+def predict(model: nn.Module, samples: Samples | Tensor, batch_size: int = 250) -> Tensor:
     """Return a model's outputs for a whole set, batch by batch, in eval mode.
 
     Args:
         model: Any module; its mode is restored afterwards.
-        images: A set of images, or inputs ``(N, C, H, W)``.
-        batch_size: Number of samples per forward pass.
+        samples: Images, a pair ``(inputs, target)`` of tensors, a ``Dataset``, a ``DataLoader`` or
+            any other batches ``(inputs, target)``; or inputs alone, ``(N, …)``.
+        batch_size: Number of samples per forward pass; batches that are batches already stay so.
 
     Returns:
         The outputs ``(N, K)``, on the device of the model.
     """
-    return _batchwise(model, images, lambda outputs: outputs, batch_size)
+    return _collected(model, samples, lambda outputs: outputs, batch_size)
 
 
-def accuracy(model: nn.Module, images: Images) -> float:
-    """Share of images that a model classifies correctly, in [0, 1]."""
-    return share_correct(predict(model, images), images.target)
+def accuracy(model: nn.Module, samples: Samples) -> float:
+    """Share of samples that a model classifies correctly, in [0, 1].
+
+    Args:
+        model: Any module; its mode is restored afterwards.
+        samples: As for :func:`predict`, with class indices ``(N,)`` as the target.
+    """
+    right, seen = count_right(model, samples)
+    return right / seen
+
+
+def count_right(
+    model: nn.Module, samples: Samples, part: tuple[int, int] = (0, 1), name: str = "samples"
+) -> tuple[int, int]:
+    """Count the samples that a model classifies correctly, and all samples.
+
+    Args:
+        model: Any module; its mode is restored afterwards.
+        samples: As for :func:`accuracy`.
+        part: ``(i, P)`` to look only at the i-th of P parts of every batch, i from 0.
+        name: What the samples are called in errors.
+    """
+    right, seen = 0, 0
+    for outputs, target in _answers(model, samples, part=part, name=name):
+        if target is None:
+            raise ArgumentTypeError(name, f"{name} must have targets, got inputs alone")
+        check_matrix("the outputs of the model", outputs)
+        check_target(target, *outputs.shape)
+        right += int((outputs.argmax(dim=1) == target.to(outputs.device)).sum())
+        seen += len(target)
+    if not seen and part == (0, 1):
+        raise ArgumentError(name, f"{name} must hold at least one sample")
+    return right, seen
+
+
+def in_batches(
+    samples: Samples | Tensor, batch_size: int = 250, name: str = "samples"
+) -> Iterator[tuple[Inputs, Tensor | None]]:
+    """Yield ``(inputs, target)`` in batches, whatever the samples come as.
+
+    Args:
+        samples: As for :func:`predict`; there is no target where they are inputs alone.
+        batch_size: Number of samples per batch, unless they are batches already.
+        name: What the samples are called in errors.
+    """
+    check_positive(batch_size=batch_size)
+    if isinstance(samples, Tensor):
+        yield from ((inputs, None) for inputs in samples.split(batch_size))
+    elif isinstance(samples, Images):
+        for start in range(0, len(samples), batch_size):
+            images = samples[start : start + batch_size]
+            yield images.inputs(), images.target
+    elif _is_pair(samples):
+        inputs, target = read_batch(samples, name)
+        yield from zip(inputs.split(batch_size), target.split(batch_size), strict=True)
+    else:
+        if isinstance(samples, Dataset) and not isinstance(samples, IterableDataset):
+            samples = DataLoader(samples, batch_size)
+        if not isinstance(samples, Iterable) or isinstance(samples, Iterator | str):
+            raise ArgumentTypeError(
+                name,
+                f"{name} must be Images, a pair of tensors, a Dataset, or batches that can be "
+                f"taken again and again (a DataLoader), got {type(samples).__name__}",
+            )
+        yield from (read_batch(batch, name) for batch in samples)
+
+
+def _is_pair(samples: object) -> bool:
+    return (
+        isinstance(samples, tuple | list)
+        and len(samples) == 2
+        and all(isinstance(one, Tensor) for one in samples)
+    )
 
 
 def share_correct(predictions: Tensor, target: Tensor) -> float:
@@ -65,20 +137,20 @@ def recall(predictions: Tensor, target: Tensor, label: int) -> float:
     """Share of the samples of class ``label`` that are classified as such, in [0, 1]."""
     of_class = target == label
     if not bool(of_class.any()):
-        raise ValueError(f"no sample of class {label}")
+        raise ArgumentError("label", f"label must be that of some sample, got {label}")
     return share_correct(predictions[of_class.to(predictions.device)], target[of_class])
 
 
-def embed(model: nn.Module, images: Images | Tensor, layer: str = "embedding") -> Tensor:
+def embed(model: nn.Module, samples: Samples | Tensor, layer: str = "embedding") -> Tensor:
     """Return the outputs of a layer for a whole set, flattened to ``(N, D)``, in eval mode.
 
     Args:
         model: Any module.
-        images: A set of images, or inputs ``(N, C, H, W)``.
+        samples: As for :func:`predict`.
         layer: Name of the layer, as for :func:`kdcourse.models.capture`.
     """
     with capture(model, [layer]) as shown:
-        return _batchwise(model, images, lambda _: shown[layer].flatten(1))
+        return _collected(model, samples, lambda _: shown[layer].flatten(1))
 
 
 def nearest(embeddings: Tensor, count: int) -> Tensor:
@@ -168,20 +240,41 @@ def linear_cka(embeddings: Tensor, others: Tensor) -> float:
     return float((y.T @ x).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm()))
 
 
-@torch.no_grad()
-def _batchwise(
+def _collected(
     model: nn.Module,
-    images: Images | Tensor,
+    samples: Samples | Tensor,
     keep: Callable[[Tensor], Tensor],
     batch_size: int = 250,
 ) -> Tensor:
-    """Run a model batch by batch, in eval mode, and collect what ``keep`` makes of its outputs."""
+    """Run a model batch by batch and collect what ``keep`` makes of its outputs."""
+    kept = [keep(outputs) for outputs, _ in _answers(model, samples, batch_size)]
+    if not kept:
+        raise ArgumentError("samples", "samples must hold at least one sample")
+    return torch.cat(kept)
+
+
+@torch.no_grad()
+def _answers(
+    model: nn.Module,
+    samples: Samples | Tensor,
+    batch_size: int = 250,
+    part: tuple[int, int] = (0, 1),
+    name: str = "samples",
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield a model's outputs for every batch, in eval mode, and the targets."""
+    check_module("model", model)
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
-    outputs = []
     with evaluation_mode(model):
-        for start in range(0, len(images), batch_size):
-            part = images[start : start + batch_size]
-            inputs = part if isinstance(part, Tensor) else part.inputs()
-            outputs.append(keep(model(inputs.to(device))))
-    return torch.cat(outputs)
+        for inputs, target in in_batches(samples, batch_size, name):
+            inputs, target = share(inputs, part), None if target is None else share(target, part)
+            if target is not None and len(target) == 0:  # fewer samples than parts
+                continue
+            outputs = model(suited(to_device(inputs, device), model))
+            if not isinstance(outputs, Tensor):
+                raise ArgumentTypeError(
+                    "model",
+                    f"model must return a tensor of logits (N, K), got {type(outputs).__name__}: "
+                    "wrap it in a module that returns its logits",
+                )
+            yield outputs, target

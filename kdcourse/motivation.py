@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from kdcourse.checks import check_choice, check_number, check_positive
-from kdcourse.metrics import evaluation_mode
+from kdcourse.modes import evaluation_mode
 
 Direction = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]

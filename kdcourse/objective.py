@@ -15,7 +15,7 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from kdcourse.checks import check_number, check_positive
+from kdcourse.checks import ArgumentError, ArgumentTypeError, check_number, check_positive
 
 Layer = str | tuple[str, str]  # its name in both nets, or the student's and the teacher's
 
@@ -56,7 +56,9 @@ class Lesson:
     def taught(self) -> Outputs:
         """What the teacher showed, or an error that there is none."""
         if self.teacher is None:
-            raise ValueError("this term compares the student with a teacher, and there is none")
+            raise ArgumentError(
+                "teacher", "this term compares the student with a teacher, and there is none"
+            )
         return self.teacher
 
     @property
@@ -69,7 +71,9 @@ class Lesson:
     def teacher_logits(self) -> Tensor:
         """The teacher's logits ``(N, K)``, or an error that it shows none."""
         if self.taught.logits is None:
-            raise ValueError("this term needs the teacher's logits, and the teacher shows none")
+            raise ArgumentError(
+                "teacher", "this term needs the teacher's logits, and the teacher shows none"
+            )
         return self.taught.logits
 
 
@@ -80,7 +84,7 @@ class Objective(nn.Module):
         super().__init__()
         parts = list(parts)
         if not parts:
-            raise ValueError("an objective needs at least one term")
+            raise ArgumentError("parts", "an objective needs at least one term")
         self.weights = [weight for weight, _ in parts]
         self.terms = nn.ModuleList(term for _, term in parts)
         self.names = _distinct([term.name for _, term in parts])
@@ -146,6 +150,10 @@ class Objective(nn.Module):
         return sum(weighted[1:], start=weighted[0]), values
 
     def __add__(self, other: "Objective") -> "Objective":
+        if isinstance(other, type) and issubclass(other, Objective):
+            raise ArgumentTypeError(
+                "objective", f"{other.__name__} is a class: call it, {other.__name__}()"
+            )
         if not isinstance(other, Objective):
             return NotImplemented
         return Objective(self.parts() + other.parts())
@@ -226,11 +234,13 @@ class LayerTerm(Term):
     def __init__(self, layers: Sequence[Layer]):
         super().__init__()
         if isinstance(layers, str) or not layers:
-            raise ValueError(f"layers must be a list of at least one name or pair, got {layers!r}")
+            raise ArgumentError(
+                "layers", f"layers must be a list of at least one name or pair, got {layers!r}"
+            )
         pairs = [(pair, pair) if isinstance(pair, str) else tuple(pair) for pair in layers]
         for pair in pairs:
             if len(pair) != 2 or not all(isinstance(name, str) for name in pair):
-                raise ValueError(f"a pair of layers must be two names, got {pair!r}")
+                raise ArgumentError("layers", f"a pair of layers must be two names, got {pair!r}")
         self.student_layers = tuple(student for student, _ in pairs)
         self.teacher_layers = tuple(teacher for _, teacher in pairs)
 
@@ -263,7 +273,9 @@ class WarmUp(Term):
     def __init__(self, term: Term, steps: int | None = None, *, epochs: int | None = None):
         super().__init__()
         if (steps is None) == (epochs is None):
-            raise ValueError(f"give either steps or epochs, got steps={steps} and epochs={epochs}")
+            raise ArgumentError(
+                "steps", f"give either steps or epochs, got steps={steps} and epochs={epochs}"
+            )
         check_positive(**({"steps": steps} if epochs is None else {"epochs": epochs}))
         self.term = term
         self.steps, self.epochs = steps, epochs
@@ -282,7 +294,9 @@ class WarmUp(Term):
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the term's loss, as far as it counts by now."""
         if self.steps is None:
-            raise ValueError(f"{self!r} does not know how long an epoch is: give it steps")
+            raise ArgumentError(
+                "steps", f"{self!r} does not know how long an epoch is: give it steps"
+            )
         if self.training:
             self.taken = self.taken + 1  # not in place: a compiled backward pass would see it
         return (self.taken / self.steps).clamp(max=1) * self.term.loss(lesson)

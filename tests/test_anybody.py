@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from kdcourse import feature, logit, metrics, models
 from kdcourse.augmentation import Flip, Noise, PadCrop, ResizedCrop
-from kdcourse.checks import ArgumentError
+from kdcourse.checks import ArgumentError, ArgumentTypeError
 from kdcourse.data import Images
 from kdcourse.logit import LogitKD
 from kdcourse.objective import Term, WarmUp
@@ -167,7 +167,7 @@ def test_probabilities_are_not_taken_for_logits():
 @pytest.mark.parametrize("label", [-100, -2, 10, 255])
 def test_labels_of_no_class_are_told(label):
     batches = [(torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, label]))]
-    with pytest.raises(ArgumentError, match=r"labels must lie in \[0, 10\), or be -1"):
+    with pytest.raises(ArgumentError, match=r"labels of train must lie in \[0, 10\), or be -1"):
         fit(small(), batches, epochs=1, device="cpu", progress=False)
 
 
@@ -186,9 +186,9 @@ def test_what_returns_no_tensor_is_told():
         def forward(self, inputs):
             return {"logits": self.net(inputs)}
 
-    with pytest.raises(ArgumentError, match="the student must return a tensor of logits"):
+    with pytest.raises(ArgumentTypeError, match="the student must return a tensor of logits"):
         fit(Named(), few(), epochs=1, **QUICK)
-    with pytest.raises(ArgumentError, match="the teacher must return a tensor of logits"):
+    with pytest.raises(ArgumentTypeError, match="the teacher must return a tensor of logits"):
         fit(small(), few(), LogitKD(), teacher=Named(), epochs=1, **QUICK)
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import kdcourse.course.claims as lecture
-from kdcourse import feature, further, logit, relational, teachers, tips
+from kdcourse import feature, further, logit, modes, relational, teachers, tips
 from kdcourse.__main__ import main
 from kdcourse.course.claims import (
     CLAIMS,
@@ -40,7 +40,6 @@ from kdcourse.teachers import compressed as compression
 from kdcourse.teachers import mutual, vote
 from kdcourse.teachers.shipped import card
 from kdcourse.training import FrozenTeacher, epochs, run
-from kdcourse.training.fit import _run_epochs
 
 EVERY_CLAIM = pytest.mark.parametrize("id", list(CLAIMS))
 
@@ -358,7 +357,7 @@ FAULTS = {
     "the schedule stands still": ("existence", run.Run.step, "self.scheduler.step()", "pass"),
     "a batch is learned in eval mode": (
         "existence",
-        _run_epochs,
+        modes.training_mode,
         "model.train()",
         "model.eval()",
     ),

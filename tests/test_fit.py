@@ -283,10 +283,18 @@ def test_mode_of_the_student_is_restored(mode):
     assert {module.training for module in student.modules()} == {mode}
 
 
+class Broken:
+    def __len__(self):
+        return 1
+
+    def __iter__(self):
+        yield 1 / 0
+
+
 def test_mode_is_restored_after_an_error():
     student = net().eval()
     with pytest.raises(ZeroDivisionError):
-        train(student, train=[(1 / 0 for _ in range(1))])
+        train(student, train=Broken())
     assert not student.training
 
 

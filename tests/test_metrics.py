@@ -7,6 +7,7 @@ from toys import images, net
 from kdcourse import metrics, models
 from kdcourse.data import Images
 from kdcourse.models import capture
+from kdcourse.modes import evaluation_mode
 
 IMAGES = Images(
     torch.randint(
@@ -43,7 +44,7 @@ def test_every_modules_mode_is_restored(model):
     modes = [module.training for module in model.modules()]
     metrics.accuracy(model, IMAGES)
     assert [module.training for module in model.modules()] == modes
-    with pytest.raises(RuntimeError), metrics.evaluation_mode(model):
+    with pytest.raises(RuntimeError), evaluation_mode(model):
         model(torch.zeros(1, 9, 9, 9))  # wrong channels
     assert [module.training for module in model.modules()] == modes
 
@@ -64,7 +65,7 @@ def test_accuracy_agreement_and_recall_equal_a_loop():
 
 
 def test_recall_without_samples_is_an_error():
-    with pytest.raises(ValueError, match="no sample of class 9"):
+    with pytest.raises(ValueError, match="label must be that of some sample, got 9"):
         metrics.recall(torch.zeros(23, 10), IMAGES.target, 9)
 
 

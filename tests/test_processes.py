@@ -90,7 +90,7 @@ def test_a_killed_process_ends_the_run_and_the_checkpoint_resumes(tmp_path):
 
 
 def test_batches_too_small_to_be_shared_out_are_named():
-    with pytest.raises(ValueError, match=r"holds 4 of 132 images, too few for 1.*accumulate=5"):
+    with pytest.raises(ValueError, match=r"holds 4 sample\(s\), too few for 1.*accumulate=5"):
         many_processes.trained(accumulate=5)
 
 

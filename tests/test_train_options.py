@@ -121,7 +121,7 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
         (["--epochs", "0"], "--epochs: the value must"),
         (["--batch-size", "0"], "--batch-size: the value must"),
         (["--accumulate", "0"], "--accumulate: the value must"),
-        (["--accumulate", "99"], "--batch-size: the last batch of an epoch holds 88 of 55000"),
+        (["--accumulate", "99"], "--batch-size: the last batch of an epoch holds 88 sample(s)"),
         (["--learning-rate", "nan"], "--learning-rate: the value must"),
         (["--weight-decay", "-1"], "--weight-decay: the value must"),
         (["--momentum", "1"], "--momentum: the value must"),

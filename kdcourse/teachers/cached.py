@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from kdcourse import processes
+from kdcourse.batch import Batch, SeparateViews, share
 from kdcourse.checks import check_positive
-from kdcourse.data import Images, Views, share
+from kdcourse.data import Images, Views
 from kdcourse.objective import Outputs
 from kdcourse.training.history import described
 from kdcourse.training.teacher import Teacher, as_teacher, follows
@@ -49,9 +50,10 @@ class RecordedTeacher(Teacher):
 class CachedLessons:
     """Batches of what the student sees and what the teacher said of it.
 
-    Each epoch yields ``((inputs, teacher_logits), target)``. The teacher is asked when an epoch is
-    shown for the first time, and never again. Training is the same, bit by bit, as with the
-    teacher itself on these views. Under ``torchrun`` every process asks it about its own samples.
+    Each epoch yields ``(SeparateViews(inputs, teacher_logits), target)``. The teacher is asked when
+    an epoch is shown for the first time, and never again. Training is the same, bit by bit, as with
+    the teacher itself on these views. Under ``torchrun`` every process asks it about its own
+    samples.
 
     Args:
         teacher: A module or teacher whose weights do not change, on the device of the images.
@@ -96,13 +98,13 @@ class CachedLessons:
         self.answers, self.known = self._open(shape, None if path is None else Path(path))
 
     def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
+        return self.images.steps(self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch to show next; :func:`kdcourse.training.fit` does so."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[tuple[tuple[Tensor, Tensor], Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         number = self.epoch % self.epochs
         part = processes.part()
         rows = torch.arange(len(self.images)).split(self.batch_size)
@@ -115,7 +117,7 @@ class CachedLessons:
             if not self.known[number]:
                 self.answers[number, first:last] = self._answer(theirs).cpu().numpy()
             logits = torch.from_numpy(self.answers[number, first:last].copy())
-            yield (inputs, logits.to(inputs.device)), target
+            yield SeparateViews(inputs, logits.to(inputs.device)), target
         if not self.known[number]:
             if isinstance(self.answers, np.memmap):
                 self.answers.flush()  # they reach the disk before they count as known

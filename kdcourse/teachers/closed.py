@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from kdcourse.batch import Inputs, suited
 from kdcourse.checks import are_probabilities, at_least_float32
 from kdcourse.logit import softmax
 from kdcourse.objective import Outputs
@@ -47,11 +48,11 @@ class ClosedTeacher(Teacher):
         self.eval()
 
     @torch.no_grad()
-    def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
+    def show(self, inputs: Inputs, layers: Sequence[str] = ()) -> Outputs:
         """Show probabilities ``(N, K)``; asking for layers is an error."""
         self.check_shown(layers)
         self.model.eval()
-        outputs = self.model(inputs)
+        outputs = self.model(suited(inputs, self.model))
         if self.probabilities is None:
             self.probabilities = are_probabilities(outputs)
         probabilities = at_least_float32(outputs) if self.probabilities else softmax(outputs)

@@ -24,7 +24,7 @@ from torch.nn.utils import prune as pruning
 from torch.utils._pytree import tree_leaves
 
 from kdcourse.checks import check_number
-from kdcourse.metrics import evaluation_mode
+from kdcourse.modes import evaluation_mode
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

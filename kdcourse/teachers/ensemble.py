@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdcourse.batch import Inputs
 from kdcourse.checks import at_least_float32, check_choice
 from kdcourse.objective import Outputs
 from kdcourse.training.teacher import Teacher, as_teacher
@@ -52,7 +53,7 @@ class Ensemble(Teacher):
         return self.combine == "logits" or (self.combine == "probabilities" and open_members)
 
     @torch.no_grad()
-    def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
+    def show(self, inputs: Inputs, layers: Sequence[str] = ()) -> Outputs:
         """Show what the members think together; asking for layers is an error."""
         self.check_shown(layers)
         shown = [member.show(inputs) for member in self.members]

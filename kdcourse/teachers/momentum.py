@@ -11,13 +11,12 @@ Sources: Tarvainen, Valpola 2017 (arXiv 1703.01780); Caron et al. 2021 (arXiv 21
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from kdcourse.checks import at_least_float32, check_number, check_positive
-from kdcourse.objective import Outputs
 from kdcourse.training.teacher import FrozenTeacher
 
 Momentum = float | Callable[[int], float]
@@ -49,15 +48,6 @@ class MomentumTeacher(FrozenTeacher):
         for one in _tensors(self.model):
             one.data = at_least_float32(one.data)  # half precision would round small steps away
         self.momentum = momentum
-
-    def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
-        return super().show(self._wide(inputs), layers)
-
-    def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
-        return super().input_gradient(self._wide(inputs), target)
-
-    def _wide(self, inputs: Tensor) -> Tensor:
-        return at_least_float32(inputs) if inputs.is_floating_point() else inputs
 
     @torch.no_grad()
     def update(self, student: nn.Module, step: int) -> None:

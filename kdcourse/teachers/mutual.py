@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdcourse.batch import Inputs, SeparateViews, views_of
 from kdcourse.checks import check_choice
-from kdcourse.data import Images
 from kdcourse.logit import CrossEntropy, LogitKD
+from kdcourse.metrics import Samples
 from kdcourse.objective import Objective, Outputs
-from kdcourse.training.epochs import Batches, Epochs, Inputs
+from kdcourse.training.epochs import Batches, Epochs
 from kdcourse.training.fit import fit_learner
 from kdcourse.training.history import History
 from kdcourse.training.knobs import Knobs, takes_knobs
@@ -39,7 +40,7 @@ class Peer(FrozenTeacher):
         Teacher.__init__(self)
         self.model = model
 
-    def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
+    def show(self, inputs: Inputs, layers: Sequence[str] = ()) -> Outputs:
         with _kept_buffers(self.model):
             return super().show(inputs, layers)
 
@@ -82,12 +83,14 @@ class Peers(Learner):
 
     def step(self, inputs: Inputs, target: Tensor) -> dict[str, Tensor]:
         """Let every student learn from one batch; measurements are named by its number."""
-        own, peers = inputs if isinstance(inputs, tuple) else (inputs, inputs)
+        own, peers = views_of(inputs)
         shown: list[Shown] = [run.ask(self._peers(run), peers, target) for run in self.runs]
         if self.updates == "simultaneous":  # all are asked now, and not when their turn comes
             shown = [list(asked) for asked in shown]
         turns = zip(self.runs, shown, strict=True)
-        return self._each(run.step((own, peers), target, asked) for run, asked in turns)
+        return self._each(
+            run.step(SeparateViews(own, peers), target, asked) for run, asked in turns
+        )
 
     def _peers(self, run: Run) -> list[Teacher]:
         """Return those to whom a student listens: nobody, if its objective needs no teacher."""
@@ -95,12 +98,16 @@ class Peers(Learner):
             return []
         return [Peer(peer) for peer in self.students if peer is not run.student]
 
+    def finish(self) -> None:
+        for run in self.runs:
+            run.finish()
+
     def rates(self) -> dict[str, float]:
         return self._each(run.rates() for run in self.runs)
 
-    def validate(self, images: Images) -> dict[str, float]:
+    def validate(self, samples: Samples) -> dict[str, float]:
         return self._each(
-            {"validation_accuracy": shared_accuracy(s, images)} for s in self.students
+            {"validation_accuracy": shared_accuracy(s, samples)} for s in self.students
         )
 
     @property

@@ -219,7 +219,7 @@ def self_distill(
         The average: a copy of the model with a :class:`ProjectionHead` as its classifier.
     """
     student = with_head(model, seed=seed)
-    steps = epochs * -(-len(images) // batch_size)
+    steps = epochs * images.steps(batch_size, drop_last=knobs.get("drop_last", False))
     teacher = MomentumTeacher(student, cosine_momentum(momentum, steps=steps))
     fit(
         student,

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdcourse.data import Images, replay
-from kdcourse.metrics import evaluation_mode
+from kdcourse.modes import evaluation_mode
 from kdcourse.train.plan import Plan
 from kdcourse.training import Knobs, Run
-from kdcourse.training.epochs import Batch, Batches, Epochs
+from kdcourse.training.epochs import Batches, Epochs
 
 WARM_UP, TIMED = 2, 5  # steps
 
@@ -82,8 +82,8 @@ def _memory(plan: Plan, images: Images) -> dict[str, int]:
     options, known = plan.options, plan.images
     part = math.ceil(options.batch_size / options.accumulate)
     knobs = {**plan.knobs, "accumulate": 1, "batch_size": part}
-    run, batches = _begin(plan, images, plan.teacher, knobs)
-    batch = next(iter(batches))
+    run, source = _begin(plan, images, plan.teacher, knobs)
+    batch = next(iter(source.batches(0)))
     learned = [*run.student.parameters(), *run.objective.parameters()]
     activations = kept_for_backward(lambda: run.step(*batch), learned)
     states = [value for state in run.optimizer.state.values() for value in state.values()]
@@ -103,15 +103,15 @@ def _memory(plan: Plan, images: Images) -> dict[str, int]:
 def _seconds_per_step(plan: Plan, images: Images) -> tuple[float, float]:
     """Return the time of a step, and of one that finds the teacher's answers in the cache."""
     knobs = plan.lessons(images, epochs=1)
-    run, batches = _begin(plan, knobs.pop("train"), knobs.pop("teacher"), knobs)
-    first = _timed(run, batches)
-    return first, _timed(run, batches) if plan.options.cache else first
+    run, source = _begin(plan, knobs.pop("train"), knobs.pop("teacher"), knobs)
+    first = _timed(run, source)
+    return first, _timed(run, source) if plan.options.cache else first
 
 
-def _timed(run: Run, batches: Iterable[Batch]) -> float:
+def _timed(run: Run, source: Epochs) -> float:
     """Return the median seconds of drawing a batch and learning from it."""
     seconds, start = [], time.perf_counter()
-    for inputs, target in batches:
+    for inputs, target in source.batches(0):
         run.step(inputs, target)
         if run.device.type != "cpu":
             torch.accelerator.synchronize()
@@ -123,13 +123,13 @@ def _timed(run: Run, batches: Iterable[Batch]) -> float:
 
 def _begin(
     plan: Plan, train: Batches, teacher: nn.Module | None, knobs: dict[str, Any]
-) -> tuple[Run, Iterable[Batch]]:
+) -> tuple[Run, Epochs]:
     """Return what learns, on the device, and the batches of an epoch."""
     device = knobs["device"]
     student = plan.student.to(device).train()
     steps = 10**6  # more than are taken
     run = Run(student, plan.objective, teacher, steps=steps, **knobs)
-    return run, Epochs(train, device, Knobs(**knobs)).batches(0)
+    return run, Epochs(train, device, Knobs(**knobs))
 
 
 def _random_images(plan: Plan) -> Images:

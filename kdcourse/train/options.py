@@ -96,6 +96,7 @@ class Options:
     )
     epochs: int = _option(Knobs.epochs, "passes through the images", low=1)
     batch_size: int = _option(Knobs.batch_size, "images a step, of all processes together", low=1)
+    drop_last: bool = _option(Knobs.drop_last, "leave out an epoch's last, smaller batch")
     accumulate: int = _option(
         Knobs.accumulate, "make each step in so many parts, to save memory", low=1
     )

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from kdcourse import augmentation, data, models
 from kdcourse.data import Augmentation, Images, Views
-from kdcourse.metrics import evaluation_mode
+from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Objective
 from kdcourse.teachers import (
     CachedLessons,
@@ -88,7 +88,7 @@ def prepare(options: Options, images: Images | None = None, *, need_weights: boo
         student, _ = _net(options.student, given, "nets")
         with evaluation_mode(student), torch.no_grad():
             student(images[:2].inputs())
-    steps_an_epoch = -(-len(images) // options.batch_size)
+    steps_an_epoch = images.steps(options.batch_size, drop_last=options.drop_last)
     given |= {"student": student, "steps": options.epochs * steps_an_epoch}
     teacher = _teacher(options, given, need_weights=need_weights, read_weights=not guessed)
     with blaming("loss"):

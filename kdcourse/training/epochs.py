@@ -1,20 +1,20 @@
 """The batches of every epoch: from a set in memory, or from anything that yields batches."""
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
 from kdcourse import processes
-from kdcourse.checks import ArgumentError
+from kdcourse.batch import Batch, Inputs, map_tensors, read_batch, to_device, views_of
+from kdcourse.checks import ArgumentError, ArgumentTypeError
 from kdcourse.data import Images
 from kdcourse.training.history import described
 from kdcourse.training.knobs import Knobs
 
-Inputs = Tensor | tuple[Tensor, Tensor]  # the same for student and teacher, or one for each
-Batch = tuple[Inputs, Tensor]
 Batches = Images | Iterable[Batch]
 SAMPLES = 4  # enough to see what the nets show
 
@@ -28,42 +28,78 @@ class Epochs:
     def __init__(self, train: Batches, device: torch.device, knobs: Knobs):
         self.knobs, self.device = knobs, device
         self.labels = _labels(train, knobs)
-        if knobs.views is not None and not isinstance(train, Images):
-            raise ArgumentError(
-                "views", "views need Images; let a DataLoader yield pairs of inputs instead"
+        if isinstance(train, Dataset) and not isinstance(train, IterableDataset):
+            kind = type(train).__name__
+            raise ArgumentTypeError(
+                "train", f"train must yield batches, got a {kind}: put it into a DataLoader"
             )
+        if not isinstance(train, Images):
+            self._check_images_only(train)
         self.train = train.to(device) if isinstance(train, Images) else train
         if len(self) == 0:
             raise ArgumentError("train", "train holds no batch")
 
+    def _check_images_only(self, train: Batches) -> None:
+        """Refuse what only a set in memory can do, and others have to do by themselves."""
+        for name in ("augment", "views", "drop_last"):
+            if getattr(self.knobs, name):
+                raise ArgumentError(
+                    name,
+                    f"{name} needs Images, got a {type(train).__name__}, which must do so by itself"
+                    + " (its inputs may be SeparateViews)" * (name == "views"),
+                )
+
+    @property
+    def last(self) -> int | None:
+        """The number of samples in an epoch's last batch, where it can be told."""
+        train, size = self.train, self.knobs.batch_size
+        if isinstance(train, Images):
+            samples, dropped = len(train), self.knobs.drop_last
+        elif (
+            isinstance(train, DataLoader)
+            and train.batch_size is not None
+            and not isinstance(train.dataset, IterableDataset)
+        ):
+            samples, size, dropped = len(train.sampler), train.batch_size, train.drop_last  # type: ignore[arg-type]
+        else:
+            return None
+        return size if dropped else (samples - 1) % size + 1
+
     def check_parts(self, parts: int) -> None:
         """Refuse batches that cannot be split among processes, and each share into parts."""
         count = processes.count()
-        if isinstance(self.train, Images):
-            last = (len(self.train) - 1) % self.knobs.batch_size + 1
-            if last < parts:
+        if not isinstance(self.train, Images):
+            if count > 1 and not _shares_out(self.train):
                 raise ArgumentError(
-                    "batch_size",
-                    f"the last batch of an epoch holds {last} of {len(self.train)} images, too few "
-                    f"for {count} process(es) and accumulate={parts // count}: change batch_size",
+                    "train",
+                    f"under {count} processes, train must be Images, CachedLessons, or a "
+                    f"DataLoader with a DistributedSampler, got {type(self.train).__name__}: each "
+                    "process would see the same samples",
                 )
-        elif count > 1 and not _shares_out(self.train):
+            parts = self.knobs.accumulate
+        if self.last is not None and self.last < parts:
             raise ArgumentError(
-                "train",
-                f"under {count} processes, train must be Images, CachedLessons, or a DataLoader "
-                f"with a DistributedSampler, got {type(self.train).__name__}: each process would "
-                "see the same samples",
+                "batch_size",
+                f"the last batch of an epoch holds {self.last} sample(s), too few for "
+                f"{count} process(es) and accumulate={self.knobs.accumulate}: change batch_size, "
+                "or use drop_last=True",
             )
+
+    def smallest(self, parts: int) -> int | None:
+        """The fewest samples that a model sees at a time, where a batch has so many parts."""
+        if not isinstance(self.train, Images):
+            parts = self.knobs.accumulate
+        return None if self.last is None else self.last // parts
 
     def __len__(self) -> int:
         if isinstance(self.train, Images):
-            return -(-len(self.train) // self.knobs.batch_size)
+            return self.train.steps(self.knobs.batch_size, drop_last=self.knobs.drop_last)
         try:
             return len(self.train)  # type: ignore[arg-type]
         except TypeError:
             kind = type(self.train).__name__
-            raise TypeError(
-                f"train must be Images or have a length (a DataLoader), got {kind}"
+            raise ArgumentTypeError(
+                "train", f"train must be Images or have a length (a DataLoader), got {kind}"
             ) from None
 
     def batches(self, epoch: int) -> Iterable[Batch]:
@@ -75,24 +111,45 @@ class Epochs:
                 epoch=epoch,
                 augment=self.knobs.augment,
                 views=self.knobs.views,
+                drop_last=self.knobs.drop_last,
                 part=processes.part(),
             )
         for source in (self.train, getattr(self.train, "sampler", None)):
             draw = getattr(source, "set_epoch", None)
             if draw is not None:  # it draws its batches from the epoch's number
                 draw(epoch)
-        return self.train
+        return self._planned(self.train)
 
-    def sample(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _planned(self, batches: Iterable[object]) -> Iterator[Batch]:
+        """Yield as many batches as the schedule has steps, or say that there are fewer or more."""
+        number = 0
+        for number, batch in enumerate(batches, 1):
+            if number > len(self):
+                break
+            yield read_batch(batch, "train")
+        if number and number != len(self):
+            found = f"only {number}" if number < len(self) else "more, which are left out"
+            warnings.warn(
+                f"train has a length of {len(self)} batches, but yields {found}: the learning rate "
+                "follows its length (with workers, an IterableDataset must share its samples out)",
+                stacklevel=2,
+            )
+
+    def sample(self) -> tuple[Inputs, Inputs, Tensor]:
         """Return a few samples: what the student sees, what the teacher sees, the target."""
         if isinstance(self.train, Images):
             few = self.train[:SAMPLES]
             return few.inputs(), few.inputs(), few.target
         with torch.random.fork_rng():
-            inputs, target = next(iter(self.train))
-        pair = inputs if isinstance(inputs, tuple | list) else (inputs, inputs)
-        own, theirs, target = (part[:SAMPLES].to(self.device) for part in (*pair, target))
-        return own, theirs, target
+            batch = next(iter(self.train), None)
+        if batch is None:
+            raise ArgumentError("train", "train yielded no batch")
+        inputs, target = read_batch(batch, "train")
+        own, theirs = views_of(inputs)
+        return (
+            *(map_tensors(_few, to_device(one, self.device)) for one in (own, theirs)),
+            _few(target).to(self.device),
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -105,6 +162,10 @@ class Epochs:
             "views": described(self.knobs.views),
             "seed": self.knobs.seed,
         }
+
+
+def _few(samples: Tensor) -> Tensor:
+    return samples[:SAMPLES]
 
 
 def _labels(train: Batches, knobs: Knobs) -> str:

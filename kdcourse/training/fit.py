@@ -2,25 +2,33 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kdcourse import processes
 from kdcourse.data import replay_seed
 from kdcourse.logit import CrossEntropy
+from kdcourse.metrics import Samples
+from kdcourse.modes import training_mode
 from kdcourse.objective import Objective
 from kdcourse.training.device import choose_device
 from kdcourse.training.epochs import Batches, Epochs
 from kdcourse.training.history import History
 from kdcourse.training.knobs import Knobs, takes_knobs
 from kdcourse.training.learner import Learner
-from kdcourse.training.rules import check_nets, check_source, check_teacher
+from kdcourse.training.rules import (
+    check_nets,
+    check_source,
+    check_student,
+    check_teacher,
+    check_validation,
+)
 from kdcourse.training.run import Run, first_lesson
 from kdcourse.training.teacher import as_teacher
 
@@ -67,11 +75,12 @@ def fit(
     Raises:
         ValueError: Settings that cannot work together (found before any work is done), or a
             checkpoint of another run.
-        FloatingPointError: The loss is no longer finite.
+        FloatingPointError: The loss is no longer finite; the message says what is to blame.
         LostProcessError: Another process has ended.
     """
     chosen = Knobs(**knobs)
     aim = CrossEntropy() if objective is None else objective
+    check_student(student)
     check_teacher(aim, teacher, chosen)
     models = [student] if teacher is None else [student, teacher]
 
@@ -95,13 +104,21 @@ def fit_learner(
     The learner is made from the batches once all models are on the device, from which they go back
     to where they were. The teacher is the one that is asked about the batches, if there is one.
     """
+    check_validation(knobs.validation)
     place = choose_device(knobs.device)
     with _moved(models, place, knobs.channels_last):
         source = Epochs(train, place, knobs)
         learner = make(source)
         parts = processes.count() * knobs.accumulate
-        check_source(source, learner.objectives, teacher, parts)
+        check_source(source, learner.students, learner.objectives, teacher, parts)
         return _run_epochs(learner, source, knobs, place)
+
+
+def _size(samples: Samples | None) -> int:
+    """Return the size of a validation set, or the number of its batches; 0 where it has none."""
+    if isinstance(samples, tuple | list) and isinstance(samples[0], Tensor):
+        return len(samples[0])
+    return len(samples) if isinstance(samples, Sized) else 0
 
 
 @contextmanager
@@ -122,7 +139,7 @@ def _moved(models: Sequence[nn.Module], place: torch.device, channels_last: bool
 def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.device) -> History:
     settings = {
         "epochs": knobs.epochs,
-        "validation": 0 if knobs.validation is None else len(knobs.validation),
+        "validation": _size(knobs.validation),
         **source.settings,
         **learner.settings,
     }
@@ -133,9 +150,6 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.dev
         if processes.from_main(Path(checkpoint).is_file):
             history.rows = learner.resume(checkpoint, settings)
 
-    parts = [part for model in learner.students for part in model.modules()]
-    modes = [(part, part.training) for part in parts]
-    frozen = [part for part in parts if not part.training and _is_frozen(part)]
     silent = not (knobs.progress and processes.is_main())
     steps = knobs.epochs * len(source)
     bar = tqdm(total=steps, initial=learner.taken, disable=silent, unit="step")
@@ -143,14 +157,12 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.dev
         with (
             torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
             processes.losses_told(advice),
+            training_mode(learner.students) as enter_training_mode,
         ):
             for epoch in range(len(history), knobs.epochs):
                 # Of dropout, which differs between processes, and of a DataLoader.
                 torch.manual_seed(replay_seed(knobs.seed, epoch) + processes.rank())
-                for model in learner.students:
-                    model.train()
-                for part in frozen:
-                    part.eval()
+                enter_training_mode()
                 row = {"epoch": epoch + 1, **learner.epoch(source.batches(epoch), bar)}
                 if knobs.validation is not None:
                     row |= learner.validate(knobs.validation)
@@ -171,14 +183,7 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.dev
         )
     finally:
         bar.close()
-        for part, mode in modes:
-            part.training = mode
     return history
-
-
-def _is_frozen(model: nn.Module) -> bool:
-    weights = [*model.parameters()]
-    return bool(weights) and not any(weight.requires_grad for weight in weights)
 
 
 def rehearse(
@@ -203,12 +208,13 @@ def rehearse(
         ValueError: The objective cannot judge what the two nets show.
     """
     chosen = Knobs(**knobs)
+    check_student(student)
     check_teacher(objective, teacher, chosen)
     source = Epochs(train, torch.device("cpu"), chosen)
     asked = None if teacher is None else as_teacher(teacher)
     check_nets(student, objective, asked, chosen, choose_device(chosen.device))
     parts = parts or processes.count() * chosen.accumulate
-    check_source(source, [objective], teacher, parts)
+    check_source(source, [student], [objective], teacher, parts)
     lesson = first_lesson(objective, student, asked, source)
     with torch.no_grad():  # on a copy: some terms change with every batch
         copy.deepcopy(objective)(lesson)

@@ -12,8 +12,16 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from kdcourse.checks import ArgumentError, check_choice, check_flag, check_number, check_positive
-from kdcourse.data import Augmentation, Images, Views
+from kdcourse.checks import (
+    ArgumentError,
+    ArgumentTypeError,
+    check_choice,
+    check_flag,
+    check_number,
+    check_positive,
+)
+from kdcourse.data import Augmentation, Views
+from kdcourse.metrics import Samples
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 MakeScheduler = Callable[[Optimizer, int], LRScheduler]
@@ -30,9 +38,12 @@ class Knobs:
     """The options of a training, and their defaults.
 
     Attributes:
-        validation: A set on which the accuracy is measured after each epoch.
+        validation: A set on which the accuracy is measured after each epoch: Images, a pair
+            ``(inputs, target)`` of tensors, a ``Dataset`` or a ``DataLoader``.
         epochs: The number of passes through the training set.
         batch_size: Images per batch (of an in-memory set), in all processes together.
+        drop_last: Whether to leave out an epoch's last batch where it is smaller; each epoch leaves
+            out other images.
         learning_rate: The peak of the default one-cycle schedule.
         weight_decay: That of the default optimiser, SGD with Nesterov momentum 0.9.
         optimizer: Makes another optimiser from the parameters. Unless there is a ``scheduler``
@@ -60,9 +71,10 @@ class Knobs:
         progress: Whether to show a progress bar.
     """
 
-    validation: Images | None = None
+    validation: Samples | None = None
     epochs: int = 15
     batch_size: int = 128
+    drop_last: bool = False
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
     optimizer: MakeOptimizer | None = None
@@ -91,13 +103,14 @@ class Knobs:
         if self.autocast not in (torch.float16, torch.bfloat16):
             check_flag("autocast", self.autocast)
         check_flag("compile", self.compile)
+        check_flag("drop_last", self.drop_last)
         check_flag("channels_last", self.channels_last)
         check_number("learning_rate", self.learning_rate, 0.0)
         check_number("weight_decay", self.weight_decay, 0.0)
         if self.clip is not None:
             check_number("clip", self.clip, 0.0, open_low=True)
         if isinstance(self.seed, bool) or not isinstance(self.seed, Integral):
-            raise TypeError(f"seed must be an integer, got {self.seed!r}")
+            raise ArgumentTypeError("seed", f"seed must be an integer, got {self.seed!r}")
         for name, kind in NUMBERS.items():  # NumPy's numbers cannot be read from a checkpoint
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else kind(value))

@@ -1,6 +1,5 @@
 """What the training loop needs of whoever learns: one model, or several that learn together."""
 
-import math
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,12 +10,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kdcourse import processes
+from kdcourse.batch import Batch, Inputs, to_device
 from kdcourse.checks import ArgumentError
-from kdcourse.data import Images
-from kdcourse.metrics import accuracy
+from kdcourse.metrics import Samples, count_right
 from kdcourse.objective import Objective
 from kdcourse.training import checkpoint as checkpoints
-from kdcourse.training.epochs import Batch, Inputs
 from kdcourse.training.history import History
 
 ACCURACY = "train_accuracy"  # counts samples with a label only
@@ -38,11 +36,14 @@ class Learner:
         """Learn from one batch and return its measurements, detached."""
         raise NotImplementedError
 
+    def finish(self) -> None:
+        """Look, after an epoch, at what no step has waited for."""
+
     def rates(self) -> dict[str, float]:
         """Return the present learning rates."""
         raise NotImplementedError
 
-    def validate(self, images: Images) -> dict[str, float]:
+    def validate(self, samples: Samples) -> dict[str, float]:
         """Return the accuracies on a validation set."""
         raise NotImplementedError
 
@@ -67,11 +68,7 @@ class Learner:
         seen, labelled = 0, torch.zeros((), device=self.device)
         for inputs, target in batches:
             target = target.to(self.device)
-            if isinstance(inputs, Tensor):
-                inputs = inputs.to(self.device)
-            else:  # one for the student, and one for the teacher
-                inputs = inputs[0].to(self.device), inputs[1].to(self.device)
-            values = self.step(inputs, target)
+            values = self.step(to_device(inputs, self.device), target)
             self.taken += 1
             with_label = (target >= 0).sum()
             for name, value in values.items():  # summed on the device: no stall for a number
@@ -81,15 +78,11 @@ class Learner:
             labelled += with_label
             bar.update()
         if seen == 0:
-            raise ValueError("train yielded no batch")
+            raise ArgumentError("train", "train yielded no batch")
         row = self._row(totals, seen, labelled)
+        self.finish()
         for student in self.students:  # whose batch norm has seen this process's samples only
             processes.copy_from_main(student.buffers())
-        for name in row:
-            if name.endswith("loss") and not math.isfinite(row[name]):
-                raise FloatingPointError(
-                    f"the {name} became {row[name]}: lower the learning rate or a term's weight"
-                )
         return {**row, **rates, "seconds": time.perf_counter() - start}
 
     def _row(self, totals: dict[str, Tensor], seen: int, labelled: Tensor) -> dict[str, float]:
@@ -130,9 +123,10 @@ class Learner:
                     "; its schedule of learning rates ends there: train the result further under "
                     "another checkpoint, or use scheduler=constant from the start"
                 )
-                raise ValueError(
+                raise ArgumentError(
+                    "checkpoint",
                     f"{path} belongs to another run: its {name} is {stored!r}, here it is {value!r}"
-                    + hint * more
+                    + hint * more,
                 )
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
@@ -140,11 +134,9 @@ class Learner:
         return state["rows"]
 
 
-def shared_accuracy(model: nn.Module, images: Images) -> float:
-    """Accuracy on a set, of which every process looks at a part."""
-    if processes.count() == 1:
-        return accuracy(model, images)
-    own = images[processes.rank() :: processes.count()]
-    right = accuracy(model, own) * len(own) if len(own) else 0.0
+def shared_accuracy(model: nn.Module, samples: Samples) -> float:
+    """Accuracy on a validation set, of whose batches every process looks at a part."""
+    counts = count_right(model, samples, processes.part(), "validation")
     place = next(model.parameters()).device
-    return float(processes.total(torch.tensor(right, device=place))) / len(images)
+    right, seen = processes.total(torch.tensor(counts, device=place)).tolist()
+    return right / seen

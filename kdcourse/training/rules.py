@@ -3,22 +3,121 @@
 Every error is a :class:`kdcourse.checks.ArgumentError` that names the argument at fault.
 """
 
+import copy
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from kdcourse.checks import ArgumentError, are_probabilities
+from kdcourse import processes
+from kdcourse.batch import Inputs, map_tensors, shapes, suited
+from kdcourse.checks import (
+    ArgumentError,
+    ArgumentTypeError,
+    Told,
+    are_probabilities,
+    check_labels,
+    check_module,
+)
+from kdcourse.data import Images
+from kdcourse.metrics import Samples, in_batches
 from kdcourse.models import capture
+from kdcourse.modes import training_mode
 from kdcourse.objective import Lesson, Objective
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.knobs import Knobs
 from kdcourse.training.teacher import Teacher, follows
 
 
+def check_objective(objective: object) -> None:
+    """Require a sum of terms."""
+    if not isinstance(objective, Objective):
+        got = repr(objective)
+        if isinstance(objective, type):
+            got = f"the class {objective.__name__}: call it, {objective.__name__}()"
+        raise ArgumentTypeError(
+            "objective",
+            f"objective must be a sum of terms, such as CrossEntropy() + 4 * LogitKD(), got {got}",
+        )
+
+
+def check_student(student: nn.Module, name: str = "student") -> None:
+    """Require a module with weights that can be trained."""
+    check_weights(name, student)
+    if not any(weight.requires_grad for weight in student.parameters()):
+        kind = type(student).__name__
+        raise ArgumentError(name, f"the {name} ({kind}) has no weight that can be trained")
+
+
+def check_weights(name: str, model: nn.Module) -> None:
+    """Require a module whose weights are there, and are numbers."""
+    check_module(name, model)
+    for what, one in _tensors(model):
+        if isinstance(one, UninitializedParameter | UninitializedBuffer):
+            raise ArgumentError(
+                name, f"the size of the {name}'s {what} is not known yet: call it with a batch once"
+            )
+        if one.is_meta:
+            raise ArgumentError(
+                name, f"the {name}'s {what} is on the meta device: it has no values"
+            )
+        if one.is_floating_point() and bool(one.isnan().any()):
+            raise ArgumentError(name, f"the {name}'s {what} holds NaN")
+
+
+def check_validation(samples: Samples | None) -> None:
+    """Require, of its first batch, a set on which accuracy can be measured."""
+    if samples is None:
+        return
+    with torch.random.fork_rng():
+        first = next(in_batches(samples, name="validation"), None)
+    if first is None or first[1] is None or len(first[1]) == 0:
+        raise ArgumentError("validation", "validation must hold samples (inputs, target)")
+    target = first[1]
+    if target.dtype != torch.int64 or target.dim() != 1:
+        raise ArgumentError(
+            "validation",
+            "the targets of validation must be class indices, torch.int64 of shape (N,), got "
+            f"{target.dtype} of shape {tuple(target.shape)}",
+        )
+    if isinstance(samples, Images) and bool((samples.target < 0).any()):
+        raise ArgumentError("validation", "validation has images without labels")
+
+
+@contextmanager
+def asked_first(who: str, inputs: Inputs) -> Iterator[None]:
+    """Say of the first batch which model could not take it, and what it is."""
+    try:
+        yield
+    except (Told, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever the model's own code raises
+        if processes.count() > 1:  # where it may be another process that has failed
+            raise
+        raise ArgumentError(
+            who, f"the {who} fails on the inputs of train, {shapes(inputs)}: {error}"
+        ) from error
+
+
+def check_one_tensor(inputs: Inputs, objective: Objective) -> None:
+    """Require inputs with respect to which predictions can be differentiated."""
+    if not isinstance(inputs, Tensor):
+        raise ArgumentError(
+            "objective",
+            f"{objective!r} differentiates by the inputs, which must be one tensor for that, got "
+            f"{shapes(inputs)}",
+        )
+
+
 def check_teacher(objective: Objective, teacher: nn.Module | None, knobs: Knobs) -> None:
     """Require a teacher where one is asked, and only there."""
+    check_objective(objective)
+    if teacher is not None:
+        check_weights("teacher", teacher)
     if teacher is None and objective.needs_teacher:
         raise ArgumentError(
             "teacher", f"the objective {objective!r} needs a teacher, and there is none"
@@ -77,7 +176,7 @@ def check_lesson(lesson: Lesson) -> None:
         if logits is None:
             continue
         if not isinstance(logits, Tensor):
-            raise ArgumentError(
+            raise ArgumentTypeError(
                 who,
                 f"the {who} must return a tensor of logits (N, K), got {type(logits).__name__}: "
                 "wrap it in a module that returns its logits",
@@ -90,13 +189,7 @@ def check_lesson(lesson: Lesson) -> None:
             )
     target, logits = lesson.target, lesson.student_logits
     if target.dtype == torch.int64 and target.dim() == 1 == logits.dim() - 1 and len(target):
-        lowest, highest = int(target.min()), int(target.max())
-        if lowest < -1 or highest >= logits.shape[1]:
-            raise ArgumentError(
-                "train",
-                f"labels must lie in [0, {logits.shape[1]}), or be -1 where there is none, got "
-                f"values from {lowest} to {highest} (the student has {logits.shape[1]} classes)",
-            )
+        check_labels("train", target, logits.shape[1])
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -110,7 +203,11 @@ def _memory(model: nn.Module) -> set[int]:
 
 
 def check_source(
-    source: Epochs, objectives: Iterable[Objective], teacher: nn.Module | None, parts: int
+    source: Epochs,
+    students: Iterable[nn.Module],
+    objectives: Iterable[Objective],
+    teacher: nn.Module | None,
+    parts: int,
 ) -> None:
     """Require that the batches hold what the objectives need, and can be split.
 
@@ -118,6 +215,8 @@ def check_source(
     the lessons in which they were given.
     """
     source.check_parts(parts)
+    for student in students:
+        _check_smallest(source, student, parts)
     lessons_teacher = getattr(source.train, "only_teacher", None)
     if lessons_teacher is not None and teacher is not None and teacher is not lessons_teacher:
         raise ArgumentError(
@@ -136,6 +235,27 @@ def check_source(
             unlabelled = "train has samples without" if views is None else f"{views!r} shows no"
             argument = "train" if views is None else "views"
             raise ArgumentError(argument, f"{unlabelled} labels, which {need[0]!r} needs")
+
+
+def _check_smallest(source: Epochs, student: nn.Module, parts: int) -> None:
+    """Refuse a single sample, at the end of an epoch, from which batch norm cannot learn."""
+    norms = any(isinstance(part, _NormBase) for part in student.modules())
+    if source.smallest(parts) != 1 or not norms:
+        return
+    inputs, *_ = source.sample()
+    copied = copy.deepcopy(student)  # whose statistics may change
+    with training_mode([copied]) as enter, torch.random.fork_rng(), torch.no_grad():
+        enter()
+        try:
+            copied(suited(map_tensors(lambda samples: samples[:1], inputs), copied))
+        except ValueError as error:
+            if "more than 1 value" not in str(error):
+                raise
+            raise ArgumentError(
+                "batch_size",
+                "the last batch of an epoch leaves a single sample, from which the student's batch "
+                "norm cannot learn: change batch_size, or leave it out (drop_last=True)",
+            ) from None
 
 
 def check_channels_last(

@@ -11,20 +11,23 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from kdcourse import processes
+from kdcourse.batch import Inputs, SeparateViews, map_tensors, split_samples, suited, views_of
 from kdcourse.checks import ArgumentError, widest
-from kdcourse.data import Images, in_order
+from kdcourse.data import in_order
 from kdcourse.feature import prediction_gradient
-from kdcourse.metrics import evaluation_mode
+from kdcourse.metrics import Samples
 from kdcourse.models import capture
+from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Lesson, Objective, Outputs
 from kdcourse.training.device import autocast_dtype
-from kdcourse.training.epochs import Epochs, Inputs
+from kdcourse.training.epochs import Epochs
 from kdcourse.training.history import described
 from kdcourse.training.knobs import Knobs
 from kdcourse.training.learner import ACCURACY, Learner, shared_accuracy
-from kdcourse.training.rules import check_lesson, check_nets
+from kdcourse.training.rules import asked_first, check_lesson, check_nets, check_one_tensor
 from kdcourse.training.schedules import constant
 from kdcourse.training.teacher import Teacher, as_teacher, follows
+from kdcourse.training.watch import Watch
 
 Shown = Iterable[Sequence[Outputs]]  # by each teacher, for every part of a batch
 
@@ -69,7 +72,9 @@ class Run(Learner):
         if self.knobs.channels_last:
             for model in filter(None, (student, self.teacher)):
                 model.to(memory_format=torch.channels_last)
-        self.parallel: nn.Module = _Judged(student, self.objective, self.knobs.compile)
+        self.judged = _Judged(student, self.objective, self.knobs.compile)
+        self.watch = Watch()
+        self.parallel: nn.Module = self.judged
         if processes.count() > 1:
             # What lies behind the last layer that a term looks at gets no gradient.
             early = all(term.student_layers for _, term in objective.parts())
@@ -102,7 +107,7 @@ class Run(Learner):
         """Learn from one batch, or from this process's share of it.
 
         Args:
-            inputs: ``(N, C, H, W)``, or a pair of them: what the student and what the teacher sees.
+            inputs: What both nets are called with, or :class:`kdcourse.batch.SeparateViews`.
             target: ``(N,)``; −1 where there is no label.
             shown: What teachers showed of every part of the batch, if they were asked already
                 (:meth:`ask`); the objective's mean over them is minimised.
@@ -110,11 +115,13 @@ class Run(Learner):
         Returns:
             The total ``loss``, every term's value and ``train_accuracy``, all detached.
         """
-        if not isinstance(inputs, tuple):
-            inputs = (self._formatted(inputs),) * 2  # once for both
+        if not isinstance(inputs, SeparateViews):
+            inputs = self._formatted(inputs)  # once for both
         if len(target) < self.accumulate:
-            raise ValueError(f"{len(target)} samples cannot be split in {self.accumulate} parts")
-        own, theirs = inputs
+            raise ArgumentError(
+                "accumulate", f"{len(target)} samples cannot be split in {self.accumulate} parts"
+            )
+        own, theirs = views_of(inputs)
         if shown is None:
             shown = self.ask([] if self.teacher is None else [self.teacher], theirs, target)
         whole = None  # numbers of samples and labels, where this is not all of the batch
@@ -122,14 +129,15 @@ class Run(Learner):
             whole = processes.total(_counted_samples(target))
         self.optimizer.zero_grad(set_to_none=True)
         values: dict[str, Tensor] = {}
-        split = (tensor.tensor_split(self.accumulate) for tensor in (own, target))
-        parts = zip(*split, shown, strict=True)
+        split_up = (split_samples(samples, self.accumulate) for samples in (own, target))
+        parts = zip(*split_up, shown, strict=True)
         for number, (seen, labels, taught) in enumerate(parts, 1):
             with self._gathered(number == self.accumulate):
                 with self._precision():
                     loss, measured = self.parallel(
                         self._formatted(seen), labels, taught, self._shares(labels, whole)
                     )
+                self.watch.see(seen, taught, self.judged.logits, measured)
                 self.scaler.scale(loss).backward()
             for name, value in measured.items():
                 values[name] = values[name] + value if name in values else value
@@ -145,13 +153,14 @@ class Run(Learner):
         return processes.means(values)
 
     def ask(
-        self, teachers: Sequence[Teacher], inputs: Tensor, target: Tensor
+        self, teachers: Sequence[Teacher], inputs: Inputs, target: Tensor
     ) -> Iterator[list[Outputs]]:
         """Yield what teachers show of every part of a batch, as far as the objective looks."""
-        split = (tensor.tensor_split(self.accumulate) for tensor in (inputs, target))
-        for seen, labels in zip(*split, strict=True):
+        split_up = (split_samples(samples, self.accumulate) for samples in (inputs, target))
+        for seen, labels in zip(*split_up, strict=True):
             seen = self._formatted(seen)
-            with self._precision():
+            told = nullcontext() if self.judged.known else asked_first("teacher", seen)
+            with self._precision(), told:
                 shown = [show(teacher, seen, labels, self.objective) for teacher in teachers]
             yield shown
 
@@ -172,24 +181,30 @@ class Run(Learner):
             return nullcontext()
         return self.parallel.no_sync()
 
-    def _formatted(self, inputs: Tensor) -> Tensor:
-        if inputs.dim() != 4:
-            return inputs
+    def _formatted(self, inputs: Inputs) -> Inputs:
+        return map_tensors(self._in_memory_format, inputs)
+
+    def _in_memory_format(self, images: Tensor) -> Tensor:
+        if images.dim() != 4:
+            return images
         if self.knobs.channels_last:
-            return inputs.contiguous(memory_format=torch.channels_last)
-        return in_order(inputs)
+            return images.contiguous(memory_format=torch.channels_last)
+        return in_order(images)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
+    def finish(self) -> None:
+        self.watch.finish()
+
     def rates(self) -> dict[str, float]:
         return {"learning_rate": self.optimizer.param_groups[0]["lr"]}
 
-    def validate(self, images: Images) -> dict[str, float]:
+    def validate(self, samples: Samples) -> dict[str, float]:
         """Return the accuracy of the student, and of a teacher that follows it."""
-        measured = {"validation_accuracy": shared_accuracy(self.student, images)}
+        measured = {"validation_accuracy": shared_accuracy(self.student, samples)}
         if self.teacher is not None and self.teacher.follows_student:
-            measured["teacher_validation_accuracy"] = shared_accuracy(self.teacher, images)
+            measured["teacher_validation_accuracy"] = shared_accuracy(self.teacher, samples)
         return measured
 
     @property
@@ -230,25 +245,30 @@ class _Judged(nn.Module):
         super().__init__()
         self.student, self.objective = student, objective
         self.asked = torch.compile(student) if compile else student
-        self.checked = False
+        self.known = False  # whether what goes together has been found out, by a first batch
+        self.logits: Tensor  # of the present batch
 
     def forward(
         self,
-        inputs: Tensor,
+        inputs: Inputs,
         target: Tensor,
         shown: Sequence[Outputs],
         shares: dict[str, Tensor] | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss (its mean over several teachers) and all measurements, detached."""
+        inputs = suited(inputs, self.student)
         if self.objective.needs_input_gradient:
+            check_one_tensor(inputs, self.objective)
             inputs = inputs.detach().requires_grad_()
-        with capture(self.student, self.objective.student_layers) as features:
+        told = nullcontext() if self.known else asked_first("student", inputs)
+        with capture(self.student, self.objective.student_layers) as features, told:
             logits = self.asked(inputs)
         learned = Outputs(logits=logits, features=features)
-        if not self.checked:  # once: on a GPU, looking at values waits for them
+        if not self.known:  # once: on a GPU, looking at values waits for them
             for one in shown or (None,):
                 check_lesson(Lesson(learned, target, one))
-            self.checked = True
+            self.known = True
+        self.logits = logits.detach()
         if self.objective.needs_input_gradient:
             learned.input_gradient = prediction_gradient(logits, inputs, target, create_graph=True)
         judged = [self.objective(Lesson(learned, target, one), shares) for one in shown or (None,)]
@@ -264,7 +284,7 @@ class _Judged(nn.Module):
         return loss, values
 
 
-def show(teacher: Teacher, inputs: Tensor, target: Tensor, objective: Objective) -> Outputs:
+def show(teacher: Teacher, inputs: Inputs, target: Tensor, objective: Objective) -> Outputs:
     """Return what a teacher shows of a batch, as far as an objective looks at it."""
     with torch.no_grad():
         shown = teacher.show(inputs, objective.teacher_layers)
@@ -282,11 +302,16 @@ def first_lesson(
     """
     inputs, taught, target = source.sample()
     layers = objective.student_layers
-    with evaluation_mode(student), capture(student, layers) as features, torch.no_grad():
-        own = Outputs(logits=student(inputs), features=features)
+    told = asked_first("student", inputs)
+    with told, evaluation_mode(student), capture(student, layers) as features, torch.no_grad():
+        own = Outputs(logits=student(suited(inputs, student)), features=features)
     if objective.needs_input_gradient:
+        check_one_tensor(inputs, objective)
         own.input_gradient = torch.zeros_like(inputs)
-    theirs = None if teacher is None else show(teacher, taught, target.clamp(min=0), objective)
+    theirs = None
+    if teacher is not None:
+        with asked_first("teacher", taught):
+            theirs = show(teacher, taught, target.clamp(min=0), objective)
     lesson, steps = Lesson(own, target, theirs), len(source) * source.knobs.accumulate
     if not objective.prepared:
         objective.prepare(lesson, seed=source.knobs.seed, steps_an_epoch=steps)

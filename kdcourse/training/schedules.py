@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from kdcourse.checks import check_number
+from kdcourse.checks import ArgumentError, check_number
 
 
 def one_cycle(optimizer: Optimizer, steps: int) -> LRScheduler:
@@ -47,7 +47,9 @@ def at_epochs(
     """
     check_number("factor", factor, 0.0)
     if not all(milestone > 0 for milestone in milestones):
-        raise ValueError(f"milestones must be epochs above 0, got {list(milestones)}")
+        raise ArgumentError(
+            "milestones", f"milestones must be epochs above 0, got {list(milestones)}"
+        )
 
     def scheduler(optimizer: Optimizer, steps: int) -> LRScheduler:
         return lr_scheduler.MultiStepLR(

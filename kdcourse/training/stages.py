@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from kdcourse.data import Images
-from kdcourse.metrics import evaluation_mode
+from kdcourse.batch import Inputs, suited
+from kdcourse.checks import ArgumentError
+from kdcourse.metrics import Samples
 from kdcourse.models import capture
+from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Objective
 from kdcourse.training.epochs import Batches, Epochs
 from kdcourse.training.fit import fit
@@ -27,7 +29,7 @@ def fit_in_stages(
     teacher: nn.Module,
     hint_epochs: int = 5,
     epochs: int = 10,
-    validation: Images | None = None,
+    validation: Samples | None = None,
     checkpoint: str | Path | None = None,
     **knobs: Any,
 ) -> tuple[History, History]:
@@ -55,7 +57,7 @@ def fit_in_stages(
     Source: Romero et al. 2015 (arXiv 1412.6550), section 2.3.
     """
     if not hint.student_layers:
-        raise ValueError(f"hint must look at layers of the student, got {hint!r}")
+        raise ArgumentError("hint", f"hint must look at layers of the student, got {hint!r}")
     place = next(student.parameters()).device
     inputs, *_ = Epochs(train, place, Knobs(**knobs)).sample()
     behind = _behind(student, hint.student_layers, inputs)
@@ -88,10 +90,10 @@ def fit_in_stages(
     return first, second
 
 
-def _behind(student: nn.Module, layers: Sequence[str], inputs: Tensor) -> list[nn.Module]:
+def _behind(student: nn.Module, layers: Sequence[str], inputs: Inputs) -> list[nn.Module]:
     """Return the modules whose weights the layers' outputs do not depend on."""
     with evaluation_mode(student), torch.enable_grad(), capture(student, layers) as shown:
-        student(inputs)
+        student(suited(inputs, student))
     named = [(module, list(module.parameters(recurse=False))) for module in student.modules()]
     weights = [p for _, own in named for p in own if p.requires_grad]
     total = torch.stack([output.sum() for output in shown.values()]).sum()

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
+from kdcourse.batch import Inputs, suited
+from kdcourse.checks import ArgumentError, check_module
 from kdcourse.feature import input_gradient
 from kdcourse.models import capture
 from kdcourse.objective import Outputs
@@ -37,17 +39,19 @@ class Teacher(nn.Module):
         """Stay in eval mode, whatever is asked: a teacher in train mode teaches noise."""
         return super().train(False)
 
-    def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
+    def show(self, inputs: Inputs, layers: Sequence[str] = ()) -> Outputs:
         """Show outputs for a batch of inputs, and those of the named layers."""
         raise NotImplementedError
 
     def check_shown(self, layers: Sequence[str], *, input_gradient: bool = False) -> None:
         """Raise a ``ValueError`` if the teacher does not show these layers, or input gradients."""
         if layers:
-            raise ValueError(f"{self.about}, not the layers {', '.join(layers)}: {self.reason}")
+            raise ArgumentError(
+                "teacher", f"{self.about}, not the layers {', '.join(layers)}: {self.reason}"
+            )
         if input_gradient:
             kind = type(self).__name__
-            raise ValueError(f"a {kind} shows no input gradients: {self.reason}")
+            raise ArgumentError("teacher", f"a {kind} shows no input gradients: {self.reason}")
 
     def update(self, student: nn.Module, step: int) -> None:
         """Follow the student after its step number ``step``; most teachers stay as they are."""
@@ -58,7 +62,7 @@ class Teacher(nn.Module):
         raise NotImplementedError
 
     @torch.no_grad()
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Inputs) -> Tensor:
         """Map inputs to predictions ``(N, K)``: probabilities if it shows them, else logits."""
         shown = self.show(inputs)
         predictions = shown.logits if shown.probabilities is None else shown.probabilities
@@ -82,16 +86,16 @@ class FrozenTeacher(Teacher):
             pass
 
     @torch.no_grad()
-    def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
+    def show(self, inputs: Inputs, layers: Sequence[str] = ()) -> Outputs:
         self._stay_in_eval_mode()
         with capture(self.model, layers) as features:
-            logits = self.model(inputs)
+            logits = self.model(suited(inputs, self.model))
         return Outputs(logits=logits, features=features)
 
     def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
         """Show the input gradient (:func:`kdcourse.feature.input_gradient`)."""
         self._stay_in_eval_mode()
-        return input_gradient(self.model, inputs, target)
+        return input_gradient(self.model, suited(inputs, self.model), target)
 
     def _stay_in_eval_mode(self) -> None:
         if self.model.training:  # someone else has put it into train mode meanwhile
@@ -117,19 +121,20 @@ class FoldedTeacher(FrozenTeacher):
         try:
             self.folded = fuse(model).eval()
         except Exception as error:  # tracing runs the model's own code, which may raise anything
-            raise ValueError(f"{self._failure()}: {error}") from error
+            raise ArgumentError("teacher", f"{self._failure()}: {error}") from error
         self._compared = False
 
     @torch.no_grad()
-    def show(self, inputs: Tensor, layers: Sequence[str] = ()) -> Outputs:
+    def show(self, inputs: Inputs, layers: Sequence[str] = ()) -> Outputs:
         if layers:
             return super().show(inputs, layers)
         self._stay_in_eval_mode()
+        inputs = suited(inputs, self.folded)
         logits = self.folded(inputs)
         if not self._compared:
             expected = self.model(inputs)
             if not (logits - expected).abs().max() <= 0.05 * expected.abs().max():  # NaN neither
-                raise ValueError(f"{self._failure()}: its logits would be others")
+                raise ArgumentError("teacher", f"{self._failure()}: its logits would be others")
             self._compared = True
         return Outputs(logits=logits)
 
@@ -140,8 +145,7 @@ class FoldedTeacher(FrozenTeacher):
 
 def as_teacher(model: nn.Module) -> Teacher:
     """Return ``model`` if it is a teacher already, or freeze it into one."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"a teacher must be a torch.nn.Module, got {type(model).__name__}")
+    check_module("teacher", model)
     return model if isinstance(model, Teacher) else FrozenTeacher(model)
 
 

@@ -9,8 +9,8 @@ from kdcourse import CrossEntropy, LogitKD, feature, fit_in_stages, relational
 from kdcourse.course.claims.claim import Effect, Measured, claims_of
 from kdcourse.course.claims.experiment import TEMPERATURE, USUAL, Lab, labels_and_kd
 from kdcourse.data import Images
-from kdcourse.metrics import evaluation_mode
 from kdcourse.models import capture
+from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Objective
 
 claim = claims_of(notebook=3)

@@ -1,0 +1,94 @@
+"""A batch as anybody's loader yields it: ``(inputs, target)``, with whatever a model takes."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from kdcourse.checks import ArgumentError, ArgumentTypeError
+
+Inputs = Any  # a tensor, or tensors in tuples, lists and dictionaries, each with N samples
+Batch = tuple[Inputs, Tensor]
+
+
+class SeparateViews(NamedTuple):
+    """Inputs of which student and teacher each see their own.
+
+    A ``DataLoader`` whose samples are ``(SeparateViews(own, theirs), target)`` yields such batches.
+    Any other pair reaches both models whole.
+    """
+
+    student: Inputs
+    teacher: Inputs
+
+
+def views_of(inputs: Inputs) -> SeparateViews:
+    """Return what the student and what the teacher sees."""
+    return inputs if isinstance(inputs, SeparateViews) else SeparateViews(inputs, inputs)
+
+
+def read_batch(batch: object, name: str) -> Batch:
+    """Return inputs and target of a batch, or say what it is instead."""
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        got = f"a {type(batch).__name__}"
+        if isinstance(batch, Mapping):
+            got += f" with {', '.join(map(repr, batch))}"
+        elif isinstance(batch, tuple | list):
+            got += f" of {len(batch)}"
+        raise ArgumentTypeError(
+            name,
+            f"{name} must yield batches (inputs, target), got {got}: let its collate_fn return "
+            "such a pair, whose inputs are what the model is called with",
+        )
+    inputs, target = batch
+    if not isinstance(target, Tensor):
+        kind = type(target).__name__
+        raise ArgumentTypeError(name, f"the targets of {name} must be a tensor, got {kind}")
+    if target.dim() == 0:
+        raise ArgumentError(name, f"{name} yields single samples: put it into a DataLoader")
+    if isinstance(inputs, Tensor) and len(inputs) != len(target):
+        raise ArgumentError(
+            name, f"a batch of {name} has {len(inputs)} inputs and {len(target)} targets"
+        )
+    return inputs, target
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
+    """Apply a function to every tensor of the inputs."""
+    return (
+        function(inputs) if isinstance(inputs, Tensor) else tree_map_only(Tensor, function, inputs)
+    )
+
+
+def to_device(inputs: Inputs, device: torch.device) -> Inputs:
+    """Move inputs to a device."""
+    return map_tensors(lambda tensor: tensor.to(device), inputs)
+
+
+def share(inputs: Inputs, part: tuple[int, int]) -> Inputs:
+    """Return, for ``(i, P)``, the i-th of P consecutive, nearly equal parts of the samples."""
+    number, of = part
+    return map_tensors(lambda samples: samples.tensor_split(of)[number], inputs)
+
+
+def split_samples(inputs: Inputs, parts: int) -> list[Inputs]:
+    """Split the samples into nearly equal parts."""
+    return [inputs] if parts == 1 else [share(inputs, (n, parts)) for n in range(parts)]
+
+
+def suited(inputs: Inputs, model: nn.Module) -> Inputs:
+    """Return floating-point inputs in the precision of a model's weights."""
+    weight = next(model.parameters(), None)
+    if weight is None or not weight.is_floating_point():
+        return inputs
+    dtype = weight.dtype
+    return map_tensors(lambda one: one.to(dtype) if one.is_floating_point() else one, inputs)
+
+
+def shapes(inputs: Inputs) -> str:
+    """Describe inputs by their types and shapes."""
+    tensors = [one for one in tree_leaves(inputs) if isinstance(one, Tensor)]
+    shown = ", ".join(f"{one.dtype} {tuple(one.shape)}" for one in tensors)
+    return shown if isinstance(inputs, Tensor) else f"a {type(inputs).__name__} of {shown}"
