@@ -49,7 +49,10 @@ def attention_map(features: Tensor, power: float = 2) -> Tensor:
     Returns:
         ``(N, H * W)``, rows of unit norm, float32 at least; zeros where all features are zero.
 
-    Source: Zagoruyko, Komodakis 2017 (arXiv 1612.03928), section 3.1.
+    Source: Zagoruyko, Komodakis 2017 (arXiv 1612.03928), section 3.1. Their code has p = 2 only;
+    that of the benchmark by Tian et al. 2020 (arXiv 1910.10699) takes other powers without the
+    absolute value: the same for even p, and behind a ReLU, but for odd p features of opposite sign
+    cancel there, and maps have negative entries.
     """
     _check_features("features", features)
     check_number("power", power, 0.0, open_low=True)
@@ -246,6 +249,9 @@ class AttentionTransfer(LayerTerm):
 
     Args:
         layers: Names of layers with features ``(N, C, H, W)``, or pairs of names.
+        power: The power p > 0 of :func:`attention_map`, which says where other code differs for
+            odd p.
+        squared: Whether to take the authors' form in place of the lecture's.
     """
 
     def __init__(self, layers: Sequence[Layer], power: float = 2, *, squared: bool = False):

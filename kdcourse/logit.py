@@ -275,8 +275,9 @@ def standardize(logits: Tensor, temperature: float = 1.0) -> Tensor:
     Returns:
         ``(N, K)``, float32 at least; differentiable.
 
-    Source: Sun et al. 2024 (arXiv 2403.01427), eq. 10, with the deviation over K as in the paper;
-    the authors' code divides by K − 1, which is a temperature larger by the factor √(K/(K−1)).
+    Source: Sun et al. 2024 (arXiv 2403.01427), eq. 10, with the deviation over K as in the paper.
+    The authors' code takes it over K − 1, which is a temperature larger by the factor √(K/(K−1)),
+    and adds 10⁻⁷ to it, so that constant logits give zeros.
     """
     check_matrix("logits", logits)
     check_temperature(temperature)
@@ -403,6 +404,10 @@ class StandardizedKD(Term):
 
     Args:
         temperature: τ > 0, which the z-scores are divided by.
+
+    Source: Sun et al. 2024 (arXiv 2403.01427). Up to the 10⁻⁷ in the deviation, the authors' code
+    at τ gives (K − 1)/K times this loss at τ·√(K/(K−1)). At the same τ this one is larger, by
+    K/(K − 1) where τ is high: 11 % for 10 classes, 1 % for 100.
     """
 
     needs_logits = True

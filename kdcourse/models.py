@@ -139,17 +139,34 @@ def _net(
     channels: int,
     classes: int,
     seed: int | None,
+    initialization: str,
     stem_stride: int = 2,
 ) -> ConvNet:
     check_positive(width=width, depth=depth, channels=channels, classes=classes)
     with seeded(seed):
         stem = _conv_norm_relu(channels, width, stem_stride)
         stages = _stages(block, width, width, depth)
-        return ConvNet(stem, stages, nn.Linear(4 * width, classes))
+        return _started(ConvNet(stem, stages, nn.Linear(4 * width, classes)), initialization)
+
+
+def _started(net: ConvNet, initialization: str) -> ConvNet:
+    """Let a net start from the weights it was made with, or its convolutions from He's."""
+    check_choice("initialization", initialization, ("pytorch", "he"))
+    if initialization == "he":
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return net
 
 
 def plain(
-    width: int, depth: int = 1, *, channels: int = 1, classes: int = 10, seed: int | None = None
+    width: int,
+    depth: int = 1,
+    *,
+    channels: int = 1,
+    classes: int = 10,
+    seed: int | None = None,
+    initialization: str = "pytorch",
 ) -> ConvNet:
     """Build a plain convolutional net without shortcuts, the course's small student.
 
@@ -159,18 +176,31 @@ def plain(
         channels: Number of channels of the images.
         classes: Number of classes K.
         seed: Seed of the initial weights; without one, torch's global generator draws them.
+        initialization: ``"pytorch"`` leaves the initial weights to PyTorch, which draws those of a
+            convolution with a deviation of 1/√(3·C·k²), for C channels of its input and a kernel of
+            k × k pixels. ``"he"`` draws them as the literature's CIFAR nets do: normally, with a
+            deviation of √(2/(C'·k²)) for C' channels of its output, which is √6 = 2.45 times as
+            large where C = C'. Batch norm starts as the identity either way.
+
+    Source: of ``"he"``, He et al. 2015 (arXiv 1502.01852), section 2.2, for the backward pass.
     """
-    return _net(_conv_norm_relu, width, depth, channels, classes, seed)
+    return _net(_conv_norm_relu, width, depth, channels, classes, seed, initialization)
 
 
 def residual(
-    width: int, depth: int = 1, *, channels: int = 1, classes: int = 10, seed: int | None = None
+    width: int,
+    depth: int = 1,
+    *,
+    channels: int = 1,
+    classes: int = 10,
+    seed: int | None = None,
+    initialization: str = "pytorch",
 ) -> ConvNet:
     """Build the same net from residual blocks of two convolutions each, ``depth`` per stage.
 
     The arguments are those of :func:`plain`.
     """
-    return _net(ResidualBlock, width, depth, channels, classes, seed)
+    return _net(ResidualBlock, width, depth, channels, classes, seed, initialization)
 
 
 def resnet(
@@ -180,6 +210,7 @@ def resnet(
     classes: int = 100,
     shortcut: str = "projection",
     seed: int | None = None,
+    initialization: str = "pytorch",
 ) -> ConvNet:
     """Build a CIFAR ResNet of depth 6n + 2 (8, 14, 20, 32, 44, 56, 110).
 
@@ -187,14 +218,15 @@ def resnet(
         depth: Number of layers with weights.
         shortcut: ``"projection"``, as in the distillation literature, or ``"pad"``, the
             parameter-free shortcut of the original paper.
-        channels, classes, seed: As for :func:`plain`.
+        channels, classes, seed, initialization: As for :func:`plain`.
 
     Source: He et al. 2015 (arXiv 1512.03385), section 4.2.
     """
     if not isinstance(depth, int) or depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth of a CIFAR ResNet must be 6n + 2 (8, 14, 20, …), got {depth}")
     block = partial(ResidualBlock, shortcut=shortcut)
-    return _net(block, 16, (depth - 2) // 6, channels, classes, seed, stem_stride=1)
+    blocks = (depth - 2) // 6
+    return _net(block, 16, blocks, channels, classes, seed, initialization, stem_stride=1)
 
 
 def wide_resnet(
@@ -205,6 +237,7 @@ def wide_resnet(
     classes: int = 100,
     dropout: float = 0.0,
     seed: int | None = None,
+    initialization: str = "pytorch",
 ) -> ConvNet:
     """Build WRN-``depth``-``widen``, a wide residual net of depth 6n + 4 (16, 22, 28, 40).
 
@@ -212,7 +245,7 @@ def wide_resnet(
         depth: Number of convolutions.
         widen: Factor by which the widths 16, 32, 64 are multiplied.
         dropout: Probability of dropping an activation inside each block.
-        channels, classes, seed: As for :func:`plain`.
+        channels, classes, seed, initialization: As for :func:`plain`.
 
     Source: Zagoruyko, Komodakis 2016 (arXiv 1605.07146).
     """
@@ -224,7 +257,8 @@ def wide_resnet(
     with seeded(seed):
         stages = _stages(partial(WideBlock, dropout=dropout), 16, width, (depth - 4) // 6)
         stages[-1].extend([nn.BatchNorm2d(4 * width), nn.ReLU()])
-        return ConvNet(_conv3(channels, 16), stages, nn.Linear(4 * width, classes))
+        net = ConvNet(_conv3(channels, 16), stages, nn.Linear(4 * width, classes))
+        return _started(net, initialization)
 
 
 _FAMILIES: dict[str, Callable[..., ConvNet]] = {
@@ -235,18 +269,30 @@ _FAMILIES: dict[str, Callable[..., ConvNet]] = {
 }
 
 
-def by_name(name: str, *, channels: int = 1, classes: int = 10, seed: int | None = None) -> ConvNet:
+def by_name(
+    name: str,
+    *,
+    channels: int = 1,
+    classes: int = 10,
+    seed: int | None = None,
+    initialization: str = "pytorch",
+) -> ConvNet:
     """Build a model from its short name: ``plain8``, ``res16``, ``resnet20`` or ``wrn-16-2``.
 
     Args:
         name: Family and size: the width of ``plain`` and ``res``, the depth of ``resnet``, the
             depth and the widening of ``wrn``.
-        channels, classes, seed: As for :func:`plain`.
+        channels, classes, seed, initialization: As for :func:`plain`.
     """
     for pattern, build in _FAMILIES.items():
         if found := re.fullmatch(pattern, name, re.ASCII):
-            sizes = map(int, found.groups())
-            return build(*sizes, channels=channels, classes=classes, seed=seed)
+            return build(
+                *map(int, found.groups()),
+                channels=channels,
+                classes=classes,
+                seed=seed,
+                initialization=initialization,
+            )
     raise ValueError(
         f"unknown model {name!r}; names are plain<width>, res<width>, resnet<depth>, "
         "wrn-<depth>-<widen>, such as plain8, res16, resnet20, wrn-16-2"

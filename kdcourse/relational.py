@@ -51,8 +51,9 @@ def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) ->
         Scalar ≥ 0.
 
     Source: Park et al. 2019 (arXiv 1904.05068), section 3.2.1. The authors' code means over all N²
-    pairs, a sample with itself included, which makes it smaller by the factor (N − 1)/N, and
-    takes μ over the pairs that do not coincide.
+    pairs, a sample with itself included, which makes it smaller by the factor (N − 1)/N. There
+    no two samples are closer than 10⁻⁶: those that coincide count in μ as here, but where all
+    samples of a net coincide, each distance is its mean there and 0 here.
     """
     student, teacher = _both(student_embeddings, teacher_embeddings, least=2)
     difference = _in_units_of_mean(distances(student)) - _in_units_of_mean(distances(teacher))
@@ -81,8 +82,9 @@ def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
         Scalar ≥ 0, once differentiable.
 
     Source: Park et al. 2019 (arXiv 1904.05068), section 3.2.2. The authors' code means over all N³
-    triples; those with two equal samples contribute nothing, so it is smaller than this by the
-    factor (N − 1)(N − 2)/N².
+    triples, and is (N − 1)(N − 2)/N² times this, plus P/N³ where P pairs of samples coincide in
+    one net only: its cos∠iji is 1 if i and j lie apart and 0 if they coincide, so that iji and
+    jij each add a Huber loss of ½.
     """
     student, teacher = _both(student_embeddings, teacher_embeddings, least=3)
     return _AngleLoss.apply(distances(student), distances(teacher))[0]

@@ -111,6 +111,32 @@ def test_attention_map_equals_its_definition(power):
     )
 
 
+def benchmark_map(features, power):
+    """The map without absolute values: values of opposite sign cancel where the power is odd."""
+    channels, height, width = features.shape
+    return unit(
+        [
+            math.fsum(float(features[c, h, w]) ** power for c in range(channels)) / channels
+            for h in range(height)
+            for w in range(width)
+        ]
+    )
+
+
+@pytest.mark.parametrize("power", [1, 2, 3])
+def test_the_sign_of_a_feature_does_not_count_though_it_does_in_the_benchmarks_code(power):
+    for n, (signed, relu) in enumerate(zip(STUDENT, STUDENT.relu(), strict=True)):
+        ours, behind_relu = (
+            feature.attention_map(z, power)[n].tolist() for z in (STUDENT, STUDENT.relu())
+        )
+        assert behind_relu == pytest.approx(benchmark_map(relu, power), rel=1e-12)
+        assert min(ours) >= 0
+        if power == 2:
+            assert ours == pytest.approx(benchmark_map(signed, power), rel=1e-12)
+        else:
+            assert min(benchmark_map(signed, power)) < 0
+
+
 @pytest.mark.parametrize("power", [1.5, 2, 3])
 def test_the_attention_loss_can_be_differentiated_twice(power):
     s = STUDENT.clone().requires_grad_()

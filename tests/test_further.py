@@ -116,6 +116,20 @@ def test_the_generators_loss_is_the_formula():
     assert float(generator_loss(logits, features)) == pytest.approx(expected)
 
 
+def test_the_authors_entropy_is_in_decimal_digits():
+    logits, features = drawn((6, 4), (6, 3, 2, 2))
+    p = logits.softmax(dim=1)
+    sure = -math.fsum(math.log(max(row)) for row in p.tolist()) / 6
+    entropy = -math.fsum(q * math.log10(q) for q in p.mean(dim=0).tolist())
+    active = math.fsum(map(abs, features.flatten().tolist())) / features.numel()
+    theirs = 1 * sure - 5 * entropy - 0.1 * active
+    ours = generator_loss(logits, features, balance=5 / math.log(10))
+    assert float(ours) == pytest.approx(theirs, rel=1e-12)
+    # Ours by default: the same but for an entropy that counts ln 10 = 2.303 times as much.
+    more = 5 * (math.log(10) - 1) * entropy
+    assert float(generator_loss(logits, features)) == pytest.approx(theirs - more, rel=1e-12)
+
+
 def test_sure_and_balanced_predictions_cost_least():
     features = torch.zeros(4, 1)
     sure, torn = 50 * torch.eye(4), torch.zeros(4, 4)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torchdistill.losses import mid_level
 
 from kdcourse import logit
+from kdcourse.objective import Lesson, Outputs
 
 N, K = 6, 5
 LABELS = [0, 4, 2, 2, 1, 3]
@@ -289,6 +290,42 @@ def test_agrees_with_torchdistills_standardisation_but_for_its_k_minus_one():
     # their deviation over K - 1 is a temperature larger by sqrt(K / (K - 1)); eps 1e-7 beside it
     ours = logit.kd_loss(s, t, temperature * math.sqrt(K / (K - 1)), scale=False)
     assert value == pytest.approx(ours.item(), rel=1e-5)
+
+
+def authors_standardized(z, tau):
+    """Divide by the deviation over K - 1, plus 1e-7, and by the temperature."""
+    mean = math.fsum(z) / len(z)
+    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in z) / (len(z) - 1))
+    return [(v - mean) / (1e-7 + deviation) / tau for v in z]
+
+
+@pytest.mark.parametrize("tau", [1.0, 2.0, 4.0])
+@pytest.mark.parametrize("classes", [2, 5, 10])
+def test_standardised_logits_and_their_loss_follow_from_the_authors_as_the_docstrings_say(
+    tau, classes
+):
+    s, t = draw(N, classes, seed=3), draw(N, classes, seed=4)
+    larger = math.sqrt(classes / (classes - 1))
+    theirs = [[authors_standardized(row, tau) for row in z.tolist()] for z in (s, t)]
+    for z, rows in zip((s, t), theirs, strict=True):
+        found = logit.standardize(z, tau * larger)
+        assert torch.allclose(found, torch.tensor(rows).double(), rtol=1e-6)
+        exact = found / (1 + 1e-7 / z.std(dim=1, keepdim=True))
+        assert torch.allclose(exact, torch.tensor(rows, dtype=torch.float64), rtol=1e-12)
+    value = math.fsum(naive_forward(a, b, 1) for a, b in zip(*theirs, strict=True)) / N * tau**2
+    taught = Lesson(Outputs(logits=s), torch.zeros(N), Outputs(logits=t))
+    ours = logit.StandardizedKD(tau * larger).loss(taught).item()
+    assert value == pytest.approx(ours * (classes - 1) / classes, rel=1e-5)
+
+
+def test_at_the_same_temperature_the_authors_loss_is_smaller_by_about_one_over_k():
+    s, t = draw(N, 10, seed=3), draw(N, 10, seed=4)
+    theirs = [[authors_standardized(row, 20) for row in z.tolist()] for z in (s, t)]
+    value = math.fsum(naive_forward(a, b, 1) for a, b in zip(*theirs, strict=True)) / N * 20**2
+    ours = logit.StandardizedKD(20).loss(
+        Lesson(Outputs(logits=s), torch.zeros(N), Outputs(logits=t))
+    )
+    assert ours.item() == pytest.approx(value * 10 / 9, rel=0.01)
 
 
 # Precision, devices, transformations.

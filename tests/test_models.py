@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torchvision
@@ -89,6 +91,55 @@ def test_a_seed_draws_the_weights_and_disturbs_nothing(name):
     assert not torch.equal(next(a.parameters()), next(c.parameters()))
 
 
+# Sums over all weights, as they were before there was a choice: stored results hang on them.
+SUMS = {
+    "plain8": (398.29248604459724, 89.04656515791129),
+    "res8": (991.5799232027375, 227.49188742145157),
+    "resnet8": (2612.186387406359, 451.6118061786215),
+    "wrn-10-1": (2513.6134215276056, 354.68677162308853),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_initial_weights_are_what_they_always_were(name):
+    weights = [p.detach().double() for p in models.by_name(name, seed=3).parameters()]
+    found = [sum(float(f(w).sum()) for w in weights) for f in (torch.abs, torch.square)]
+    assert found == pytest.approx(SUMS[name], rel=1e-9)
+
+
+def convolutions(model):
+    return [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+
+
+@pytest.mark.parametrize("initialization", ["pytorch", "he"])
+@pytest.mark.parametrize("name", ["plain8", "res8", "resnet8", "wrn-10-2"])
+def test_the_deviation_of_initial_weights(name, initialization):
+    model = models.by_name(name, channels=3, seed=1, initialization=initialization)
+    for layer in convolutions(model):
+        weight, (height, width) = layer.weight.detach().double(), layer.kernel_size
+        expected = {
+            "pytorch": math.sqrt(1 / (3 * layer.in_channels * height * width)),
+            "he": math.sqrt(2 / (layer.out_channels * height * width)),
+        }[initialization]
+        error = 1 / math.sqrt(2 * weight.numel())  # of a deviation, relative to it
+        assert float(weight.square().mean().sqrt()) == pytest.approx(expected, rel=5 * error)
+        assert abs(float(weight.mean())) < 5 * expected / math.sqrt(weight.numel())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_he_draws_convolutions_and_nothing_else(name):
+    usual, he, again = (
+        models.by_name(name, seed=1, **options)
+        for options in ({}, {"initialization": "he"}, {"initialization": "he"})
+    )
+    drawn = {id(layer.weight) for layer in convolutions(he)}
+    for a, b, c in zip(usual.parameters(), he.parameters(), again.parameters(), strict=True):
+        assert torch.equal(b, c)
+        assert torch.equal(a, b) == (id(b) not in drawn)
+    norms = [m for m in he.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(bool((m.weight == 1).all() and (m.bias == 0).all()) for m in norms)
+
+
 def test_without_a_seed_the_global_generator_draws():
     torch.manual_seed(5)
     a = models.plain(2)
@@ -112,6 +163,8 @@ def test_unknown_names_are_errors(name):
         (lambda: models.residual(8, depth=-1), "depth must be"),
         (lambda: models.plain(8, classes=0), "classes must be"),
         (lambda: models.resnet(20, shortcut="none"), "shortcut must be one of 'projection', 'pad'"),
+        (lambda: models.plain(8, initialization="xavier"), "initialization must be one of 'pyt"),
+        (lambda: models.wide_resnet(10, 1, initialization="He"), "initialization must be one of"),
         (lambda: models.resnet(9), r"6n \+ 2"),
         (lambda: models.wide_resnet(17, 2), r"6n \+ 4"),
     ],

@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -106,6 +107,36 @@ def test_schedules():
     assert momentum(0) == pytest.approx(0.9)
     assert momentum(5) == pytest.approx(0.95)
     assert momentum(10) == momentum(20) == 1.0
+
+
+def moved(schedule, steps=4):
+    """The weights that a training's updates give to the average, step by step."""
+    asked = []
+    student = net()
+
+    def momentum(step):
+        asked.append(schedule(step))
+        return asked[-1]
+
+    train(student, teacher=MomentumTeacher(student, momentum), epochs=1, batch_size=96 // steps)
+    return asked
+
+
+def test_cosine_momentum_is_one_step_ahead_of_dino():
+    steps, start = 4, 0.9
+    # DINO's array has an entry for every step, counted from 0; step k takes entry k - 1.
+    theirs = [1 + 0.5 * (start - 1) * (1 + math.cos(math.pi * i / steps)) for i in range(steps)]
+    ours = cosine_momentum(start, steps=steps)
+    assert moved(ours) == pytest.approx([*theirs[1:], 1.0], rel=1e-12)
+    assert moved(lambda step: ours(step - 1)) == pytest.approx(theirs, rel=1e-12)
+    assert theirs[0] == start
+
+
+def test_mean_teachers_momentum_is_that_of_its_code():
+    # There the number of steps goes up first, then the average moves.
+    theirs = [min(1 - 1 / (step + 1), 0.7) for step in (1, 2, 3, 4)]
+    assert theirs == pytest.approx([1 / 2, 2 / 3, 0.7, 0.7])
+    assert moved(mean_teacher_momentum(0.7)) == pytest.approx(theirs, rel=1e-12)
 
 
 @pytest.mark.parametrize("momentum", [-0.1, 1.1, float("nan")])

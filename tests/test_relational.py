@@ -271,6 +271,74 @@ def test_agrees_with_torchdistill_up_to_the_factors_of_the_docstrings():
     assert angle == pytest.approx(ours * (N - 1) * (N - 2) / N**2, rel=1e-9)
 
 
+# The authors' conventions for samples that coincide, in Python's own floats.
+
+
+def authors_distance(s, t):
+    """All N² pairs; a distance is at least 1e-6, but 0 from a sample to itself."""
+
+    def ratios(z):
+        d = [
+            0.0 if i == j else max(norm(minus(u, v)), 1e-6)
+            for i, u in enumerate(z)
+            for j, v in enumerate(z)
+        ]
+        mean = math.fsum(d) / sum(x > 0 for x in d)
+        return [x / mean for x in d]
+
+    values = [huber(a - b) for a, b in zip(ratios(s), ratios(t), strict=True)]
+    return math.fsum(values) / len(s) ** 2
+
+
+def authors_angle(s, t):
+    """All N³ triples; the unit vector between samples that coincide is zero."""
+
+    def unit(z, i, j):
+        v = minus(z[i], z[j])
+        return [a / (norm(v) or 1.0) for a in v]
+
+    def cosine(z, i, j, k):
+        return math.fsum(a * b for a, b in zip(unit(z, i, j), unit(z, k, j), strict=True))
+
+    triples = list(itertools.product(range(len(s)), repeat=3))
+    return math.fsum(huber(cosine(s, *ijk) - cosine(t, *ijk)) for ijk in triples) / len(triples)
+
+
+DUPLICATES = {  # and how many pairs coincide in one net only
+    "none": (STUDENT, TEACHER, 0),
+    "in both": (with_duplicates(STUDENT), with_duplicates(TEACHER), 0),
+    "in the student": (with_duplicates(STUDENT), TEACHER, 3),
+    "in the teacher": (STUDENT, with_duplicates(TEACHER), 3),
+}
+coinciding = pytest.mark.parametrize(("s", "t", "pairs"), DUPLICATES.values(), ids=DUPLICATES)
+
+
+@coinciding
+def test_the_authors_distance_loss_is_smaller_by_the_factor_of_the_docstring(s, t, pairs):
+    ours = relational.rkd_distance_loss(s, t).item()
+    theirs = authors_distance(s.tolist(), t.tolist())
+    assert theirs == pytest.approx(ours * (N - 1) / N, rel=1e-5)
+
+
+def test_the_authors_distances_of_a_collapsed_student_are_all_alike_and_ours_are_zero():
+    s, t = torch.ones(N, D), TEACHER
+    ratio = relational.distances(t) / (relational.distances(t).sum() / (N * (N - 1)))
+    apart = ~torch.eye(N, dtype=torch.bool)
+    for found, place in (
+        (relational.rkd_distance_loss(s.double(), t).item(), 0.0),
+        (authors_distance(s.tolist(), t.tolist()) * N / (N - 1), 1.0),
+    ):
+        values = [huber(x - place) for x in ratio[apart].tolist()]
+        assert found == pytest.approx(math.fsum(values) / len(values), rel=1e-9)
+
+
+@coinciding
+def test_the_authors_angle_loss_follows_from_ours_as_the_docstring_says(s, t, pairs):
+    ours = relational.rkd_angle_loss(s, t).item()
+    theirs = authors_angle(s.tolist(), t.tolist())
+    assert theirs == pytest.approx(ours * (N - 1) * (N - 2) / N**2 + pairs / N**3, rel=1e-9)
+
+
 def test_torchdistills_similarity_divides_rows_by_their_sum_and_ours_by_their_norm():
     other = mid_level.SPKDLoss("s", "t", "batchmean")
     theirs = other({"s": {"output": STUDENT}}, {"t": {"output": TEACHER}}).item()

@@ -31,7 +31,80 @@ def test_the_loss_is_the_formula():
     term.centre = torch.linspace(-1, 1, 5)
     p = ((teacher - term.centre) / 0.04).softmax(dim=1)
     expected = -(p * (student / 0.1).log_softmax(dim=1)).sum(dim=1).mean()
-    assert float(term.loss(lesson(student, teacher))) == pytest.approx(float(expected), rel=1e-4)
+    assert float(term.loss(lesson(student, teacher))) == pytest.approx(float(expected), rel=1e-12)
+
+
+def naive_losses(batches, student_temperature=0.1, teacher_temperature=0.04, momentum=0.9):
+    """DINO's losses of one batch after the other, in Python's own floats."""
+
+    def log_softmax(z):
+        log_sum = max(z) + math.log(math.fsum(math.exp(v - max(z)) for v in z))
+        return [v - log_sum for v in z]
+
+    centre = [0.0] * batches[0][0].shape[1]
+    for student, teacher in batches:
+        losses = []
+        for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
+            q = log_softmax([(v - c) / teacher_temperature for v, c in zip(t, centre, strict=True)])
+            p = log_softmax([v / student_temperature for v in s])
+            losses.append(-math.fsum(math.exp(a) * b for a, b in zip(q, p, strict=True)))
+        columns = zip(centre, teacher.T.tolist(), strict=True)
+        centre = [
+            momentum * c + (1 - momentum) * math.fsum(column) / len(column) for c, column in columns
+        ]
+        yield math.fsum(losses) / len(losses)
+
+
+def batches(dtype):
+    return list(torch.randn(4, 2, 6, 5, generator=replay(0), dtype=torch.float64).to(dtype))
+
+
+@pytest.mark.parametrize("outputs", [None, 5])
+@pytest.mark.parametrize("converted", [False, True])
+def test_the_loss_and_its_centre_are_as_precise_as_what_the_nets_show(outputs, converted):
+    term = SelfDistillation(outputs)
+    if converted:
+        term.double()
+    expected = naive_losses(batches(torch.float64))
+    for (student, teacher), right in zip(batches(torch.float64), expected, strict=True):
+        value = term.loss(lesson(student, teacher))
+        assert value.dtype == term.centre.dtype == torch.float64
+        assert value.item() == pytest.approx(right, rel=1e-12)
+
+
+@pytest.mark.parametrize("outputs", [None, 5])
+@pytest.mark.parametrize("converted", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_half_precision_is_judged_and_centred_in_float32(outputs, converted, dtype):
+    term = SelfDistillation(outputs)
+    if converted:
+        term.to(dtype)
+    expected = naive_losses([pair.double() for pair in batches(dtype)])
+    for (student, teacher), right in zip(batches(dtype), expected, strict=True):
+        value = term.loss(lesson(student, teacher))
+        assert value.dtype == term.centre.dtype == torch.float32
+        assert value.item() == pytest.approx(right, rel=1e-5)
+
+
+def test_float64_by_default():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        student = with_head(net())
+        shown = [student(images(n).inputs().double()) for n in (4, 8)]
+        term, expected = SelfDistillation(), naive_losses([(z.detach(), z) for z in shown])
+        for logits, right in zip(shown, expected, strict=True):
+            assert term.loss(lesson(logits, logits)).item() == pytest.approx(right, rel=1e-12)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_a_head_is_of_the_kind_of_the_classifier():
+    model = net().double()
+    assert with_head(model)(INPUTS.double()).dtype == torch.float64
+    assert torch.equal(
+        with_head(model).classifier.prototypes, with_head(net()).classifier.prototypes
+    )
 
 
 def test_the_centre_is_a_running_mean():

@@ -1,6 +1,7 @@
 """The literature's trainings as files: each method runs, with the weights of its source."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -78,7 +79,7 @@ def test_two_steps_on_real_images(name, method, few, weights, tmp_path, monkeypa
     assert f"(published: {recipe.published} %)" in capsys.readouterr().out
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert '"loss": ' in line
-    student = models.by_name(recipe.settings["student"], seed=0).state_dict()
+    student = prepare(Options(recipe.settings["student"], device="cpu")).student.state_dict()
     learned = load_file(tmp_path / "student.safetensors")
     trained = [name for name, weight in student.items() if weight.is_floating_point()]
     assert all(learned[name].isfinite().all() for name in trained)
@@ -184,6 +185,27 @@ def test_a_hint_is_projected_as_in_the_authors_code(weights, monkeypatch):
     projected = hint.nonlinearity(hint.projection(student.features["stage2"]))
     expected = labels + 100 * F.mse_loss(projected, teacher.features["stage2"]).item()
     assert loss == pytest.approx(expected, rel=1e-5)
+
+
+STUDENTS = {  # without and with a teacher
+    "resnet56-resnet20": (partial(models.resnet, 56), partial(models.resnet, 20)),
+    "resnet110-resnet32": (partial(models.resnet, 110), partial(models.resnet, 32)),
+    "wrn-40-2-wrn-16-2": (partial(models.wide_resnet, 40, 2), partial(models.wide_resnet, 16, 2)),
+}
+
+
+@pytest.mark.parametrize(("name", "method"), EACH, ids=map("-".join, EACH))
+def test_convolutions_start_from_he_as_in_the_benchmark(name, method):
+    settings = recipes.load(name, method).settings
+    found = prepare(Options(settings["student"], data="cifar100", seed=4, device="cpu")).student
+    expected = STUDENTS[name][method != "teacher"](seed=4, initialization="he").state_dict()
+    assert found.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in found.state_dict().items())
+    if settings["teacher"] != "none":  # whose weights are those of --method teacher
+        teacher = recipes.load(name, "teacher").settings["student"]
+        untrained = models.by_name(settings["teacher"], channels=3, classes=100).state_dict()
+        made = prepare(Options(teacher, data="cifar100", device="cpu")).student.state_dict()
+        assert {k: v.shape for k, v in made.items()} == {k: v.shape for k, v in untrained.items()}
 
 
 def test_the_schedule_is_that_of_the_benchmark():

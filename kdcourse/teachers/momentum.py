@@ -77,16 +77,34 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 
 
 def mean_teacher_momentum(most: float = 0.999) -> Callable[[int], float]:
-    r"""Return Mean Teacher's schedule: :math:`\min(1 - 1/(t + 1), m)`.
+    r"""Return Mean Teacher's schedule: :math:`\min(1 - 1/(t + 1), m)` after the t-th step.
 
     At first it is the plain mean of all students so far, which soon forgets the random start.
+
+    Args:
+        most: The largest momentum m, in [0, 1].
+
+    Source: Tarvainen, Valpola 2017 (arXiv 1703.01780), and the authors' code.
     """
     check_number("most", most, 0.0, 1.0)
     return lambda step: min(1 - 1 / (step + 1), most)
 
 
 def cosine_momentum(start: float = 0.996, *, steps: int) -> Callable[[int], float]:
-    """Return DINO's schedule: from ``start`` to 1 along half a cosine over ``steps`` steps."""
+    r"""Return DINO's schedule: from ``start`` to 1 along half a cosine.
+
+    .. math:: 1 - (1 - m_0)\, \frac{1 + \cos(\pi t / T)}{2}
+
+    Training asks for t = 1 after the first step, and for t = T after the last, which leaves the
+    average as it is. That is one step ahead of DINO's code, where t runs from 0 to T − 1:
+    ``lambda step: momentum(step - 1)`` is DINO's to the letter.
+
+    Args:
+        start: The momentum m₀ at t = 0, in [0, 1].
+        steps: T, the number of steps; the momentum stays at 1 after them.
+
+    Source: Caron et al. 2021 (arXiv 2104.14294), section 3.1.
+    """
     check_number("start", start, 0.0, 1.0)
     check_positive(steps=steps)
 

@@ -45,6 +45,8 @@ from kdcourse.training.knobs import MakeOptimizer, takes_knobs
 class SelfDistillation(Term):
     """Cross-entropy with the centred, sharpened predictions of a teacher.
 
+    Computed, and the centre kept, in float32 at least, in float64 where the nets are.
+
     Args:
         outputs: The number of outputs K; by default, as many as the nets show on the first batch.
         student_temperature: τ_S > 0.
@@ -76,17 +78,18 @@ class SelfDistillation(Term):
 
     def prepare(self, lesson: Lesson, *, seed: int = 0, steps_an_epoch: int | None = None) -> None:
         """Make the centre as wide as the outputs."""
-        self.centre = self.centre.new_zeros(lesson.student_logits.shape[1])
+        self.centre = self._wide_centre(lesson).new_zeros(lesson.student_logits.shape[1])
         self.prepared = True
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the mean cross-entropy, and move the centre."""
         if not self.prepared:
             self.prepare(lesson)
-        taught = lesson.teacher_logits.detach()
+        taught = at_least_float32(lesson.teacher_logits.detach())
         p = self.sharpened(taught)
-        mean = all_samples(at_least_float32(taught)).mean(dim=0).to(self.centre.dtype)
-        self.centre = self.centre.lerp(mean, 1 - self.centre_momentum)
+        centre = self._wide_centre(lesson)
+        mean = all_samples(taught).mean(dim=0).to(centre.dtype)
+        self.centre = centre.lerp(mean, 1 - self.centre_momentum)
         student = at_least_float32(lesson.student_logits)
         log_p = (student / self.student_temperature).log_softmax(dim=1)
         return -(p * log_p).sum(dim=1).mean()
@@ -95,6 +98,11 @@ class SelfDistillation(Term):
         """Return what a teacher's logits ``(N, K)`` say, centred and sharpened."""
         centred = at_least_float32(logits) - self.centre.to(logits.device)
         return softmax(centred, self.teacher_temperature)
+
+    def _wide_centre(self, lesson: Lesson) -> Tensor:
+        """Return the centre, no less precise than what the teacher shows, or float32."""
+        shown = at_least_float32(lesson.teacher_logits)
+        return self.centre.to(torch.promote_types(self.centre.dtype, shown.dtype))
 
 
 @dataclass(frozen=True)
@@ -168,6 +176,8 @@ def with_head(
 ) -> nn.Module:
     """Return a copy of a model with a projection head in place of its classifier.
 
+    The head gets the classifier's device and dtype.
+
     Args:
         model: Any module; stays as it is.
         layer: Name of its classifier, an ``nn.Linear``.
@@ -179,7 +189,7 @@ def with_head(
     if not isinstance(classifier, nn.Linear):
         raise ValueError(f"{layer} must be an nn.Linear, got {type(classifier).__name__}")
     with seeded(seed):
-        head = ProjectionHead(classifier.in_features, **sizes)
+        head = ProjectionHead(classifier.in_features, **sizes).to(classifier.weight)
     parent, _, name = layer.rpartition(".")
     setattr(copied.get_submodule(parent), name, head)
     return copied
