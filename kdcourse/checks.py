@@ -6,6 +6,7 @@ runs for CPU tensors only: on a GPU it would stall the device, and inside ``torc
 """
 
 import math
+import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
@@ -35,15 +36,14 @@ class Told(Exception):
         return self.args[1]
 
     def _render_traceback_(self) -> list[str]:
-        from IPython import get_ipython
-
         shown: TracebackType | None = None
         causes = [] if self.__cause__ is None else _frames(self.__cause__.__traceback__)
         for frame in reversed([*_frames(self.__traceback__), *causes]):
             if not frame.tb_frame.f_code.co_filename.startswith(NOT_THE_USERS):
                 shown = TracebackType(shown, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
         alone = type(self)(*self.args)  # without its cause, which its words tell
-        render = get_ipython().InteractiveTB.structured_traceback
+        shell = sys.modules["IPython"].get_ipython()  # which has asked for this
+        render = shell.InteractiveTB.structured_traceback
         return render(type(self), alone, shown, tb_offset=0, context=3)
 
 

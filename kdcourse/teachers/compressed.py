@@ -23,7 +23,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils import prune as pruning
 from torch.utils._pytree import tree_leaves
 
-from kdcourse.checks import check_number
+from kdcourse.checks import ArgumentError, check_number
 from kdcourse.modes import evaluation_mode
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -102,6 +102,7 @@ def prune(model: nn.Module, sparsity: float) -> nn.Module:
     check_number("sparsity", sparsity, 0.0, 1.0, open_high=True)
     if _is_quantized(model):
         raise ValueError("the model is quantised: prune first, then quantise")
+    _layers(model)
     pruned = fold(model).to(memory_format=torch.contiguous_format)  # the ranking flattens by view
     layers = _layers(pruned)
     pruning.global_unstructured(
@@ -130,6 +131,7 @@ def prune_width(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
     Source: Li et al. 2017 (arXiv 1608.08710); Fang et al. 2023 (arXiv 2301.12900).
     """
     check_number("share", share, 0.0, 1.0, open_high=True)
+    _layers(model)
     narrow = fold(model)
     called: list[nn.Module] = []
     with evaluation_mode(narrow):
@@ -182,6 +184,7 @@ def quantize(model: nn.Module, bits: int = 8, activation_bits: int | None = 8) -
             raise ValueError(f"{name} must be an integer from 2 to 8, got {value!r}")
     if _is_quantized(model):
         raise ValueError("the model is quantised already")
+    _layers(model)
     quantized = copy.deepcopy(model)
     for layer in _layers(quantized):
         rounding = FakeQuantize(layer.weight, bits)
@@ -267,4 +270,11 @@ def _layers(model: nn.Module) -> list[Any]:
     layers = [module for module in model.modules() if isinstance(module, LAYERS)]
     if not layers:
         raise ValueError(f"{type(model).__name__} has no linear or convolutional layer")
+    for layer in layers:
+        if not (parametrize.is_parametrized(layer, "weight") or "weight" in layer._parameters):
+            raise ArgumentError(
+                "model",
+                f"the weight of {layer} is made by a hook (an old weight_norm or spectral_norm): "
+                "take those of torch.nn.utils.parametrizations",
+            )
     return layers

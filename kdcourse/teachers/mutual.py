@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcourse.batch import Inputs, SeparateViews, views_of
-from kdcourse.checks import check_choice
+from kdcourse.checks import ArgumentError, check_choice
 from kdcourse.logit import CrossEntropy, LogitKD
 from kdcourse.metrics import Samples
 from kdcourse.objective import Objective, Outputs
@@ -154,7 +154,7 @@ def mutual_learning(
     students = list(students)
     count = len(students)
     if count < 2:
-        raise ValueError(f"mutual learning needs at least two students, got {count}")
+        raise ArgumentError("students", f"mutual learning needs at least two students, got {count}")
     if len({id(student) for student in students}) != count:
         raise ValueError("a student cannot be its own peer: some student is there twice")
     if objective is None:

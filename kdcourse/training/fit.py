@@ -179,7 +179,7 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.dev
         warnings.warn(
             f"interrupted after {len(history)} of {knobs.epochs} epochs; the student keeps what it "
             "learned" + ("" if checkpoint is None else ", and the same call resumes"),
-            stacklevel=4,
+            stacklevel=5,
         )
     finally:
         bar.close()

@@ -247,7 +247,8 @@ def _check_smallest(source: Epochs, student: nn.Module, parts: int) -> None:
     with training_mode([copied]) as enter, torch.random.fork_rng(), torch.no_grad():
         enter()
         try:
-            copied(suited(map_tensors(lambda samples: samples[:1], inputs), copied))
+            with asked_first("student", inputs):
+                copied(suited(map_tensors(lambda samples: samples[:1], inputs), copied))
         except ValueError as error:
             if "more than 1 value" not in str(error):
                 raise
