@@ -28,6 +28,7 @@ from kdcourse.teachers import (
     ClosedTeacher,
     Ensemble,
     MomentumTeacher,
+    mutual_learning,
     prune,
     prune_width,
     quantize,
@@ -283,6 +284,13 @@ def test_shared_memory_is_told(what):
         teacher[2].weight = nn.Parameter(student[2].weight.detach().view(10, 64))
     with pytest.raises(ArgumentError, match="share the weights or buffers"):
         fit(student, few(), LogitKD(), teacher=teacher, epochs=1, **QUICK)
+
+
+def test_students_that_share_memory_are_told():
+    one, other = small(), small()
+    other[3].weight = one[3].weight
+    with pytest.raises(ArgumentError, match=r"two students share the weights or buffers 3.weight"):
+        mutual_learning([one, other], few(), epochs=1, **QUICK)
 
 
 class Heads(nn.Module):
