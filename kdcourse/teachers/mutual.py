@@ -12,7 +12,6 @@ Source: Zhang et al. 2018 (arXiv 1706.00384), eq. 7 and algorithm 1.
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Real
 from typing import Any
 
 import torch
@@ -165,10 +164,10 @@ def mutual_learning(
             check_apart(student, other, "students", "two students")
     if objective is None:
         objective = CrossEntropy() + LogitKD(1.0)
-    objectives = list(objective) if isinstance(objective, list | tuple) else [objective] * count
+    objectives: list[Any] = _one_each(objective, count)
     for own in objectives:
         check_objective(own)
-    rates = [learning_rate] * count if isinstance(learning_rate, Real) else list(learning_rate)
+    rates: list[Any] = _one_each(learning_rate, count)
     for name, values in (("objective", objectives), ("learning_rate", rates)):
         if len(values) != count:
             raise ValueError(f"{name} has {len(values)} entries for {count} students")
@@ -194,6 +193,11 @@ def mutual_learning(
 
     history = fit_learner(make, students, train, Knobs(**knobs))
     return [_of_student(number, history) for number in range(count)]
+
+
+def _one_each(value: object, count: int) -> list:
+    """Return a list or tuple as a list, and anything else once for each student."""
+    return list(value) if isinstance(value, list | tuple) else [value] * count
 
 
 def _of_student(number: int, history: History) -> History:
