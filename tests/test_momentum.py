@@ -4,6 +4,7 @@ import pytest
 import torch
 from toys import images, net, same, train, weights
 
+from kdcourse import metrics
 from kdcourse.teachers import MomentumTeacher, cosine_momentum, mean_teacher_momentum
 from kdcourse.training import CrossEntropy, LogitKD
 
@@ -51,12 +52,25 @@ def test_training_updates_it_after_every_step():
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_step_moves_the_average_towards_where_the_student_is_after_it():
+    student = net()
+    teacher, old = MomentumTeacher(student, 0.75), weights(student)
+    train(student, teacher=teacher, epochs=1, batch_size=96)
+    new, moved = weights(student), weights(teacher.model)
+    for name in dict(student.named_parameters()):
+        torch.testing.assert_close(moved[name], 0.75 * old[name] + 0.25 * new[name])
+    assert not torch.equal(old["classifier.bias"], new["classifier.bias"])
+
+
 def test_it_can_be_followed_without_being_asked():
-    student, alone = net(), net()
-    history = train(student, teacher=MomentumTeacher(student), validation=images(20))
-    train(alone)
+    student, alone, start, data = net(), net(), net(), images(20)
+    history = train(student, teacher=MomentumTeacher(student, 1.0), validation=data, epochs=6)
+    train(alone, epochs=6)
     assert same(weights(student), weights(alone))
-    assert len(history["teacher_validation_accuracy"]) == 2
+    # The average has not moved; its statistics of batch norm neither.
+    assert history["teacher_validation_accuracy"] == [metrics.accuracy(start, data)] * 6
+    assert history["validation_accuracy"][-1] == metrics.accuracy(student, data)
+    assert metrics.accuracy(student, data) != metrics.accuracy(start, data)
 
 
 def test_no_gradient_reaches_it():

@@ -23,10 +23,10 @@ class Seen(torch.nn.Module):
 @pytest.mark.parametrize(
     ("views", "equal", "original"),
     [
-        (tips.Consistent(Noise(0.2)), True, False),
-        (tips.Independent(Noise(0.2)), False, False),
-        (tips.FixedTeacher(Noise(0.2)), False, True),
-        (tips.FunctionMatching(Noise(0.2)), True, False),
+        (tips.Consistent(Noise(0.2)), True, (False, False)),
+        (tips.Independent(Noise(0.2)), False, (False, False)),
+        (tips.FixedTeacher(Noise(0.2)), False, (False, True)),
+        (tips.FunctionMatching(Noise(0.2)), True, (False, False)),
     ],
     ids=["consistent", "independent", "fixed", "matching"],
 )
@@ -36,14 +36,16 @@ def test_what_each_side_sees(views, equal, original):
     (own,), (theirs,) = student.inputs, teacher.inputs
     assert torch.equal(own, theirs) == equal
     clean = {tuple(row.tolist()) for row in data.inputs().flatten(1)}
-    assert ({tuple(row.tolist()) for row in theirs.flatten(1)} == clean) == original
+    for seen, is_original in zip((own, theirs), original, strict=True):
+        assert ({tuple(row.tolist()) for row in seen.flatten(1)} == clean) == is_original
 
 
 def test_a_loader_may_yield_a_pair():
     data, student, teacher = images(32), Seen(), Seen()
     pair = (data.inputs(), -data.inputs())
     train(student, LogitKD(4), teacher=teacher, train=[(pair, data.target)], epochs=1)
-    assert torch.equal(student.inputs[0], -teacher.inputs[0])
+    assert torch.equal(student.inputs[0], data.inputs())
+    assert torch.equal(teacher.inputs[0], -data.inputs())
 
 
 def test_views_and_augment_exclude_each_other():
@@ -69,6 +71,13 @@ def test_a_mixture_lies_between_two_images_of_the_batch():
     assert 0.45 < float(mixed.mean()) < 0.55
     assert float(mixed.std()) == pytest.approx(1 / 12**0.5, abs=0.03)  # uniform on [0, 1]
     assert (labels == -1).all()
+
+
+def test_both_images_of_a_mixture_are_augmented():
+    black = torch.zeros(50, 1, 4, 4, dtype=torch.uint8)
+    views = tips.FunctionMatching(lambda pixels, generator: pixels + 100)
+    own, theirs, _ = views(black, torch.zeros(50).long(), replay(0))
+    assert own.unique().tolist() == theirs.unique().tolist() == [100]
 
 
 @pytest.mark.parametrize(
