@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -13,7 +14,8 @@ from kdcourse.further import (
     generator_loss,
     seed_loss,
 )
-from kdcourse.training import LogitKD, fit
+from kdcourse.models import capture
+from kdcourse.training import Lesson, LogitKD, Outputs, fit
 
 
 def drawn(*shapes, dtype=torch.float64):
@@ -86,6 +88,19 @@ def test_the_queue_holds_the_latest_embeddings():
         assert float((said - row).abs().amax(dim=1).min()) < 1e-5
     assert len(term.queue) == 40
     assert history["seed"][1] > 0
+
+
+def test_the_term_is_the_loss_with_its_temperatures_then_the_queue_moves():
+    student, teacher = drawn((3, 5), (3, 6))
+    term = SEED(5, 6, length=7, student_temperature=0.5, teacher_temperature=0.3).double()
+    projected, before = term.projection(student), term.queue
+    expected = seed_loss(
+        projected, teacher, before, student_temperature=0.5, teacher_temperature=0.3
+    )
+    own, theirs = (Outputs(features={"embedding": shown}) for shown in (student, teacher))
+    value = term.loss(Lesson(own, torch.zeros(3).long(), theirs))
+    assert value.item() == pytest.approx(expected.item(), rel=1e-9)
+    assert torch.equal(term.queue, torch.cat([teacher, before[:4]]))
 
 
 def test_seed_moves_the_student_and_its_projection_and_not_the_teacher():
@@ -190,17 +205,51 @@ def test_a_frozen_weight_stays_frozen():
     assert [p.requires_grad for p in teacher.classifier.parameters()] == [True, False]
 
 
-def test_statistics_that_agree_cost_nothing():
-    teacher = nn.Sequential(nn.BatchNorm2d(1, momentum=None), nn.Flatten(), nn.Linear(144, CLASSES))
-    generator = Generator(8, 4, size=12)
-    judged = {}
-    for weight in (0.0, 10.0):
-        generated = GeneratedImages(generator, teacher, "2", statistics=weight)
-        torch.manual_seed(0)
-        noise = torch.randn(64, 8)
-        with torch.no_grad():  # the generator's last layer already gives mean 0 and deviation 1
-            judged[weight] = float(generated._judge(generator(noise)))
-    assert judged[10.0] == pytest.approx(judged[0.0], abs=1e-3)
+def test_noise_goes_on_from_batch_to_batch():
+    made = GeneratedImages(Generator(8, 4, size=12), net(), "embedding", batch_size=4, seed=3)
+    expected = torch.randn(8, 8, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(torch.cat([made.noise(4), made.noise(4)]), expected)
+    still = GeneratedImages(
+        Generator(8, 4, size=12), net(), "embedding", batch_size=4, steps=2, learning_rate=0.0
+    )
+    first, second = (batch for batch, _ in still)
+    assert not torch.equal(first, second)
+
+
+def test_images_are_judged_by_a_teacher_in_eval_mode_which_stays_in_its_own():
+    teacher = net(4).train()
+    twin, before = copy.deepcopy(teacher).eval(), weights(teacher)
+    made = GeneratedImages(Generator(8, 4, size=12), teacher, "stage2", batch_size=6)
+    images, target = next(iter(made))
+    with capture(twin, ["stage2"]) as features, torch.no_grad():
+        expected = generator_loss(twin(images), features["stage2"])
+    assert made.losses == [pytest.approx(float(expected), rel=1e-5)]
+    assert target.tolist() == [-1] * 6
+    assert all(module.training for module in teacher.modules())
+    assert same(weights(teacher), before)
+
+
+def test_statistics_are_compared_in_every_channel_of_every_norm():
+    first, second = nn.BatchNorm2d(2), nn.BatchNorm2d(3)
+    first.running_mean, first.running_var = torch.tensor([1.0, -2]), torch.tensor([4.0, 0.25])
+    second.running_mean, second.running_var = torch.tensor([0.0, 1, 2]), torch.tensor([1.0, 2, 9])
+    teacher = nn.Sequential(first, nn.Conv2d(2, 3, 1), second, nn.Flatten(), nn.Linear(48, CLASSES))
+    images = torch.randn(5, 2, 4, 4, generator=torch.Generator().manual_seed(0)) * 3 + 1
+
+    gaps, behind = [], teacher.eval()[:2](images).detach()
+    for norm, seen in ((first, images), (second, behind)):
+        gaps.append(0.0)
+        remembered = zip(norm.running_mean.tolist(), norm.running_var.tolist(), strict=True)
+        for channel, (mean, variance) in enumerate(remembered):
+            values, count = seen[:, channel].flatten().double(), norm.num_features
+            gaps[-1] += float((values.mean() - mean) ** 2 / (variance + 1e-5)) / count
+            own = values.var(unbiased=False)
+            gaps[-1] += float((own / (variance + 1e-5) - 1) ** 2) / count
+    plain, drawn = (
+        GeneratedImages(Generator(), teacher, "4", statistics=weight)._judge(images).item()
+        for weight in (0.0, 10.0)
+    )
+    assert drawn - plain == pytest.approx(10 * sum(gaps) / 2, rel=1e-4)
 
 
 @pytest.mark.parametrize(

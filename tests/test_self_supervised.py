@@ -27,10 +27,10 @@ def lesson(student, teacher):
 
 def test_the_loss_is_the_formula():
     student, teacher = torch.randn(2, 6, 5, generator=replay(0)).double()
-    term = SelfDistillation(5, 0.1, 0.04)
+    term = SelfDistillation(5, 0.2, 0.05)
     term.centre = torch.linspace(-1, 1, 5)
-    p = ((teacher - term.centre) / 0.04).softmax(dim=1)
-    expected = -(p * (student / 0.1).log_softmax(dim=1)).sum(dim=1).mean()
+    p = ((teacher - term.centre) / 0.05).softmax(dim=1)
+    expected = -(p * (student / 0.2).log_softmax(dim=1)).sum(dim=1).mean()
     assert float(term.loss(lesson(student, teacher))) == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -120,11 +120,13 @@ def test_spread_wants_probabilities():
         spread(torch.ones(3, 4))
 
 
-def test_head_is_scale_free():
-    head = ProjectionHead(6, 9)
-    before = head(torch.ones(2, 6))
-    head.prototypes.data *= 3
-    torch.testing.assert_close(head(torch.ones(2, 6)), before)
+def test_a_heads_outputs_are_cosines_with_its_prototypes():
+    head, embedding = ProjectionHead(6, 9, 5, 4), torch.randn(3, 6, generator=replay(0))
+    projected, shown = head.layers(embedding), head(embedding)
+    for n in range(3):
+        for k in range(9):
+            cosine = torch.cosine_similarity(projected[n], head.prototypes[k], dim=0)
+            torch.testing.assert_close(shown[n, k], cosine)
 
 
 # --- the crop that it needs
