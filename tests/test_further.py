@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from toys import CLASSES, images, net, same, train, weights
 
 from kdcourse import metrics
@@ -69,6 +70,8 @@ def test_seed_is_least_where_the_student_is_its_teacher():
         (((3, 4), (2, 4), (5, 4)), {}, "embeddings"),
         (((3, 4), (3, 5), (5, 4)), {}, "embeddings"),
         (((4,), (4,), (5, 4)), {}, "student_embeddings"),
+        (((3, 4), (4,), (5, 4)), {}, "teacher_embeddings"),
+        (((3, 4), (3, 4), (4,)), {}, "queue"),
         (((3, 4), (3, 4), (5, 4)), {"student_temperature": 0.0}, "student_temperature"),
         (((3, 4), (3, 4), (5, 4)), {"teacher_temperature": -1.0}, "teacher_temperature"),
     ],
@@ -112,6 +115,34 @@ def test_seed_moves_the_student_and_its_projection_and_not_the_teacher():
     assert not same(weights(term.projection), before[2])
 
 
+def test_seeds_sizes_and_weights():
+    """Widths that are given need no lesson, and no seed of the training."""
+    own, theirs = drawn((3, 2, 4), (3, 6))
+    shown = (Outputs(features={"embedding": features}) for features in (own, theirs))
+    lesson, found, given = (
+        Lesson(next(shown), torch.zeros(3).long(), next(shown)),
+        SEED(),
+        SEED(8, 6),
+    )
+    assert not found.prepared
+    assert not SEED(8).prepared
+    assert not SEED(None, 6).prepared
+    assert given.prepared
+    found.prepare(lesson)
+    assert found.prepared
+    assert same(weights(found.float()), weights(given))
+    assert given.queue.shape == (2048, 6)
+    assert [layer.weight.shape for layer in given.projection[::2]] == [(128, 8), (6, 128)]
+    assert float(given.queue.mean()) == pytest.approx(0, abs=0.05)
+    assert float(given.queue.std()) == pytest.approx(1, abs=0.05)
+    other = SEED(teacher_width=6)
+    other.prepare(lesson, seed=7)
+    assert same(weights(other.float()), weights(SEED(8, 6, seed=7)))
+    own_seed = SEED(seed=7)
+    own_seed.prepare(lesson, seed=8)
+    assert same(weights(own_seed.float()), weights(SEED(8, 6, seed=7)))
+
+
 def test_seed_takes_layers_by_name():
     term = SEED(72, 18, layer=("stage1", "stage2"), hidden=4, length=8)
     loss = train(net(2), term, teacher=net(1, seed=2), epochs=1)["seed"][0]
@@ -147,6 +178,31 @@ def test_a_generator_makes_inputs(channels, size):
     assert float(made.mean()) == pytest.approx(0, abs=1e-3)
     assert float(made.var()) == pytest.approx(1, abs=1e-2)
     assert same(weights(Generator(8, 4, seed=1)), weights(Generator(8, 4, seed=1)))
+
+
+def test_a_generator_is_its_layers():
+    """In train mode, with other scales and shifts of batch norm than one and zero."""
+    generator, noise = Generator(8, 3, 2, 12, seed=5), torch.randn(5, 8)
+    for weight in generator.parameters():
+        if weight.dim() == 1:
+            nn.init.normal_(weight)
+    rest = generator.parameters()
+
+    def normed(x, *scale):
+        return F.batch_norm(x, None, None, *scale, training=True)
+
+    x = F.linear(noise, next(rest), next(rest)).view(5, 6, 3, 3)
+    x = normed(x, next(rest), next(rest))
+    for _ in range(2):
+        x = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        x = F.conv2d(x, next(rest), next(rest), padding=1)
+        x = normed(x, next(rest), next(rest))
+        x = torch.where(x > 0, x, 0.2 * x)
+    x = normed(F.conv2d(x, next(rest), next(rest), padding=1).tanh())
+    torch.testing.assert_close(generator(noise), x)
+    assert not list(rest)
+    assert [w.shape[0] for w in generator.parameters() if w.dim() == 4] == [6, 3, 2]
+    assert same(weights(Generator()), weights(Generator(64, 16, 1, 28, seed=0)))
 
 
 @pytest.mark.parametrize("statistics", [0.0, 1.0])
@@ -260,6 +316,13 @@ def test_statistics_are_compared_in_every_channel_of_every_norm():
         (lambda: SEED(0, 4), "student_width"),
         (lambda: SEED(4, 0), "teacher_width"),
         (lambda: SEED(4, 4, length=0), "length"),
+        (lambda: SEED(4, 4, hidden=0), "hidden"),
+        (lambda: SEED(4, 4, student_temperature=0.0), "student_temperature"),
+        (lambda: SEED(4, 4, teacher_temperature=0.0), "teacher_temperature"),
+        (lambda: Generator(width=0), "width"),
+        (lambda: Generator(channels=0), "channels"),
+        (lambda: Generator(size=0), "size"),
+        (lambda: generator_loss(torch.zeros(4), torch.zeros(4)), "logits"),
         (lambda: GeneratedImages(Generator(), net(), "embedding", steps=0), "steps"),
         (lambda: GeneratedImages(Generator(), net(), "embedding", batch_size=1), "batch_size"),
         (lambda: GeneratedImages(Generator(), net(), "embedding", statistics=-1.0), "statistics"),

@@ -31,6 +31,7 @@ def test_an_update_averages_weights_and_buffers():
         else:
             assert torch.equal(value, new[name])
     assert any("running_mean" in name for name in old)
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
 
 
 @pytest.mark.parametrize(("momentum", "whose"), [(1.0, "old"), (0.0, "new")])

@@ -20,7 +20,8 @@ def learn(students, objective=None, **options):
 
 
 def by_hand(students, inputs, theirs, target, updates):
-    """One step of K students, by plain SGD; what peers say is of ``theirs``."""
+    """One step of K students, by plain SGD; what peers say is of ``theirs``. Return the losses."""
+    losses = {}
     heard = [s.train()(theirs).detach() for s in students]
     for k, student in enumerate(students):
         peers = [s for s in students if s is not student]
@@ -29,12 +30,17 @@ def by_hand(students, inputs, theirs, target, updates):
         else:
             voices = [heard[other] for other in range(len(students)) if other != k]
         logits = student.train()(inputs)
-        loss = nn.functional.cross_entropy(logits, target)
-        loss = loss + sum(logit.kd_loss(logits, voice, 1.0) for voice in voices) / len(voices)
+        labels = nn.functional.cross_entropy(logits, target)
+        taught = sum(logit.kd_loss(logits, voice, 1.0) for voice in voices) / len(voices)
+        loss = labels + taught
+        values = {"loss": loss, "cross_entropy": labels, "logit_kd": taught}
+        values["train_accuracy"] = (logits.argmax(dim=1) == target).float().mean()
+        losses |= {f"{k} {name}": value.detach() for name, value in values.items()}
         gradients = torch.autograd.grad(loss, list(student.parameters()))
         with torch.no_grad():
             for parameter, gradient in zip(student.parameters(), gradients, strict=True):
                 parameter -= 0.1 * gradient
+    return losses
 
 
 @BOTH
@@ -51,8 +57,8 @@ def test_a_step_is_the_one_of_the_paper(updates, count, views):
     ]
     for student in students:
         student.train()
-    Peers(runs, updates).step((inputs, theirs) if views else inputs, target)
-    by_hand(twins, inputs, theirs, target, updates)
+    values = Peers(runs, updates).step((inputs, theirs) if views else inputs, target)
+    torch.testing.assert_close(values, by_hand(twins, inputs, theirs, target, updates))
     for student, twin in zip(students, twins, strict=True):
         for own, expected in zip(student.parameters(), twin.parameters(), strict=True):
             torch.testing.assert_close(own, expected)

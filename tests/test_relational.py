@@ -348,6 +348,13 @@ def test_wrong_dimensions_are_named(loss, shape):
         loss(STUDENT, torch.randn(shape))
 
 
+def test_features_without_a_dimension_behind_the_samples_are_named():
+    with pytest.raises(ValueError, match=r"^student_features must have shape \(N, …\), got \(3,\)"):
+        relational.similarity_preserving_loss(torch.zeros(3), TEACHER)
+    with pytest.raises(ValueError, match=r"^teacher_features must have shape \(N, …\), got \(3,\)"):
+        relational.similarity_preserving_loss(STUDENT, torch.zeros(3))
+
+
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
 def test_integers_are_named(loss, dtype):

@@ -129,30 +129,6 @@ def test_a_heads_outputs_are_cosines_with_its_prototypes():
             torch.testing.assert_close(shown[n, k], cosine)
 
 
-# --- the crop that it needs
-
-
-def test_resized_crop_keeps_shape_and_draws_for_every_image():
-    pixels = images(2, channels=3).pixels[:1].repeat(20, 1, 1, 1)
-    crops = ResizedCrop((0.2, 0.8))(pixels, replay(0))
-    assert crops.shape == pixels.shape
-    assert crops.dtype == torch.uint8
-    assert len({tuple(crop.flatten().tolist()) for crop in crops}) == 20
-
-
-def test_the_whole_image_is_cut_out_as_it_is():
-    pixels = images(5).pixels
-    assert torch.equal(ResizedCrop((1.0, 1.0))(pixels, replay(0)), pixels)
-
-
-def test_a_crop_shows_a_part_of_the_image():
-    ramp = torch.arange(0, 240, 20, dtype=torch.uint8).expand(30, 1, 12, 12).contiguous()
-    crops = ResizedCrop((0.25, 0.25))(ramp, replay(0)).float()
-    width = crops.amax(dim=(1, 2, 3)) - crops.amin(dim=(1, 2, 3))
-    assert (width < 0.6 * 220).all()
-    assert crops.mean(dim=(1, 2, 3)).std() > 10
-
-
 def test_self_distillation_is_its_parts():
     model, data = net(), images(32)
     before = weights(model)
