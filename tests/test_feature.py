@@ -367,6 +367,12 @@ def test_bad_channels_are_named(bad, error):
         feature.Hint(3, bad)
 
 
+def test_a_kernel_may_be_as_large_as_the_map():
+    hint = feature.Hint(5, 2, kernel_size=(3, 4)).double()
+    assert torch.equal(hint.project(STUDENT, (1, 1)), hint.projection(STUDENT))
+    assert hint(STUDENT, TEACHER[:, :, :1, :1]).isfinite()
+
+
 def test_features_that_do_not_fit_a_hint_are_named():
     hint = feature.Hint(5, 2, kernel_size=4).double()
     with pytest.raises(ValueError, match="student_features must be at least as large as the kern"):
@@ -529,6 +535,16 @@ def test_batches_that_differ_are_named(samples, other):
 def test_gradients_of_different_shapes_are_named(shape):
     with pytest.raises(ValueError, match="student_gradient"):
         feature.saliency_loss(torch.zeros(shape), TEACHERS_GRADIENT)
+
+
+@pytest.mark.parametrize("shape", [(4,), (0, 2), (2, 0)])
+def test_gradients_of_nothing_are_named(shape):
+    for pair, name in (
+        ((torch.zeros(shape), GRADIENT), "student_gradient"),
+        ((GRADIENT, torch.zeros(shape)), "teacher_gradient"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} must have shape .* and not be empty"):
+            feature.saliency_loss(*pair)
 
 
 @every_loss

@@ -1,6 +1,7 @@
 import copy
 import math
 import shutil
+import time
 
 import pytest
 import torch
@@ -97,11 +98,14 @@ def test_loss_of_the_history_is_the_weighted_sum(teacher):
         assert row["loss"] == pytest.approx(row["cross_entropy"] + 4 * row["logit_kd"], rel=1e-6)
 
 
-def test_log_is_called_with_every_row():
-    rows = []
-    history = train(net(), epochs=3, log=lambda row: rows.append(dict(row)))
+def test_log_is_called_with_every_row_and_the_bar_with_every_step(capsys):
+    rows, start = [], time.perf_counter()
+    history = train(net(), epochs=3, log=lambda row: rows.append(dict(row)), progress=True)
     assert len(rows) == 3
     assert rows == history.rows
+    assert all(second > 0 for second in history["seconds"])
+    assert sum(history["seconds"]) < time.perf_counter() - start
+    assert "9/9" in capsys.readouterr().err
 
 
 def test_history_counts_every_image_once():
@@ -657,6 +661,17 @@ def test_interrupted_run_raises_if_asked():
 
 
 # --- settings that cannot work
+
+
+@pytest.mark.parametrize(
+    ("size", "batch_size", "last"), [(64, 32, 32), (65, 32, 1), (95, 32, 31), (20, 32, 20)]
+)
+def test_the_last_batch_is_split_too(size, batch_size, last):
+    options = {"train": images(size), "batch_size": batch_size, "epochs": 1}
+    student = nn.Sequential(nn.Flatten(), nn.Linear(144, CLASSES))
+    assert len(train(student, accumulate=last, **options)) == 1
+    with pytest.raises(ValueError, match=f"holds {last} of {size} images, too few for 1 process"):
+        train(student, accumulate=last + 1, **options)
 
 
 @pytest.mark.parametrize(

@@ -261,10 +261,14 @@ def test_a_frozen_weight_stays_frozen():
     assert [p.requires_grad for p in teacher.classifier.parameters()] == [True, False]
 
 
-def test_noise_goes_on_from_batch_to_batch():
-    made = GeneratedImages(Generator(8, 4, size=12), net(), "embedding", batch_size=4, seed=3)
-    expected = torch.randn(8, 8, generator=torch.Generator().manual_seed(3))
+@pytest.mark.parametrize("seed", [0, 3])
+def test_noise_goes_on_from_batch_to_batch(seed):
+    options = {"seed": seed} if seed else {}
+    made = GeneratedImages(Generator(8, 4, size=12), net(), "embedding", **options)
+    expected = torch.randn(8, 8, generator=torch.Generator().manual_seed(seed))
     assert torch.equal(torch.cat([made.noise(4), made.noise(4)]), expected)
+    assert (len(made), made.batch_size, made.statistics) == (100, 128, 0)
+    assert made.optimizer.defaults["lr"] == 0.001
     still = GeneratedImages(
         Generator(8, 4, size=12), net(), "embedding", batch_size=4, steps=2, learning_rate=0.0
     )

@@ -223,6 +223,9 @@ def test_distances():
     assert torch.allclose(d, torch.cdist(STUDENT, STUDENT), atol=1e-12)
     assert torch.equal(d.diagonal(), torch.zeros(N).double())
     assert torch.autograd.gradcheck(relational.distances, STUDENT.clone().requires_grad_())
+    half = relational.distances(STUDENT.half())
+    assert half.dtype == torch.float32
+    assert torch.equal(half, relational.distances(STUDENT.half().float()))
 
 
 # Degenerate batches.
