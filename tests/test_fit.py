@@ -584,7 +584,7 @@ def test_images_lie_channel_by_channel_unless_asked_otherwise(channels, loader):
     options = {"augment": pad_crop_flip()}
     if loader:
         inputs = data.inputs().permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-        data, options = DataLoader(TensorDataset(inputs, data.target), batch_size=32), {}
+        data, options = [(inputs, data.target)], {}
     train(student, train=data, **options)
     assert set(seen) == {(144 * channels, 144, 12, 1)}
 

@@ -416,6 +416,9 @@ def test_bad_weights_are_named(name, value):
 
 
 def test_an_unknown_divergence_and_a_single_class_are_named():
+    for function in (logit.softmax, logit.standardize):
+        with pytest.raises(ValueError, match=r"^logits must have shape \(N, K\)"):
+            function(STUDENT[0])
     with pytest.raises(ValueError, match="divergence must be one of 'forward', 'reverse'"):
         logit.kd_loss(STUDENT, TEACHER, divergence="backward")
     with pytest.raises(ValueError, match="at least 2 classes"):

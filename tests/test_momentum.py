@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from toys import images, net, same, train, weights
 
 from kdcourse import metrics
@@ -129,6 +130,15 @@ def test_bad_momentum_is_named(momentum):
         MomentumTeacher(net(), momentum)
     with pytest.raises(ValueError, match="momentum"):
         MomentumTeacher(net(), lambda step: momentum).update(net(), 1)
+
+
+def test_it_follows_a_student_of_its_own_architecture_only():
+    teacher, longer = (
+        MomentumTeacher(nn.Linear(2, 2)),
+        nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)),
+    )
+    with pytest.raises(ValueError, match="shorter"):
+        teacher.update(longer, 1)
 
 
 def test_it_can_be_copied():
