@@ -1,7 +1,5 @@
 """The terms on layers and gradients, in training; those on logits are in test_objective.py."""
 
-import copy
-
 import pytest
 import torch
 import torchvision
@@ -10,21 +8,16 @@ from torch import nn
 from toys import CLASSES, images, net, same, train, weights
 
 from kdcourse import feature, relational
-from kdcourse.models import capture
 from kdcourse.teachers import ClosedTeacher
 from kdcourse.training import (
     AttentionTransfer,
     CrossEntropy,
     FeatureHint,
-    Lesson,
     LogitKD,
-    Outputs,
     RKDAngle,
     RKDDistance,
-    Run,
     Saliency,
     SimilarityPreserving,
-    constant,
     fit_in_stages,
     stages,
 )
@@ -96,32 +89,6 @@ def test_a_term_is_its_function_with_its_settings(term, function):
     lesson = Shown().lesson()
     expected = function(lesson.student.features, lesson.teacher.features)
     assert term.loss(lesson).item() == pytest.approx(expected.item(), rel=1e-12)
-
-
-@every_term
-def test_a_step_follows_the_gradient_of_what_both_nets_show(make):
-    """The student in train mode, the teacher in eval mode, both of the batch with its labels."""
-    student, objective, data = net().train(), make(), images(24)
-    twin, ((weight, term),) = copy.deepcopy(student), copy.deepcopy(objective).parts()
-    sgd = {"optimizer": lambda weights: torch.optim.SGD(weights, 0.1), "scheduler": constant}
-    values = Run(student, objective, TEACHER, steps=1, **sgd).step(data.inputs(), data.target)
-
-    shown = []
-    for model in (twin, TEACHER.eval()):
-        inputs = data.inputs().requires_grad_()
-        with capture(model, [*STAGES, "embedding"]) as features:
-            log_p = model(inputs).log_softmax(dim=1)
-        right = log_p[torch.arange(24), data.target].sum()
-        (gradient,) = torch.autograd.grad(right, inputs, create_graph=True)
-        shown.append(Outputs(features=features, input_gradient=gradient))
-    loss = weight * term.loss(Lesson(shown[0], data.target, shown[1]))
-    assert values["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
-    learned = [*twin.parameters(), *term.parameters()]
-    gradients = torch.autograd.grad(loss, learned, allow_unused=True)
-    found = [*student.parameters(), *objective.parameters()]
-    for own, old, gradient in zip(found, learned, gradients, strict=True):
-        expected = old if gradient is None else old - 0.1 * gradient
-        torch.testing.assert_close(own, expected)
 
 
 @pytest.mark.parametrize(
