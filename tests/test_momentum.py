@@ -122,6 +122,9 @@ def test_schedules():
     assert momentum(0) == pytest.approx(0.9)
     assert momentum(5) == pytest.approx(0.95)
     assert momentum(10) == momentum(20) == 1.0
+    assert cosine_momentum(steps=10)(0) == pytest.approx(0.996)
+    assert mean_teacher_momentum()(10**6) == 0.999
+    assert MomentumTeacher(net()).momentum == 0.996
 
 
 @pytest.mark.parametrize("momentum", [-0.1, 1.1, float("nan")])
@@ -139,6 +142,19 @@ def test_it_follows_a_student_of_its_own_architecture_only():
         MomentumTeacher(one).update(two, 1)
     with pytest.raises(ValueError, match="shorter"):
         MomentumTeacher(two).update(one, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: mean_teacher_momentum(1.1), "most"),
+        (lambda: cosine_momentum(-0.1, steps=3), "start"),
+        (lambda: cosine_momentum(steps=0), "steps"),
+    ],
+)
+def test_bad_schedules_are_named(make, name):
+    with pytest.raises(ValueError, match=name):
+        make()
 
 
 def test_it_can_be_copied():
