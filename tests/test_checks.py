@@ -17,6 +17,7 @@ ROWS = torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.3, 0.5]])
         (ROWS, True),
         (ROWS.half(), True),
         (torch.eye(3), True),
+        (torch.tensor([[0.3, 0.7]]), True),
         (ROWS + 9e-4 / 3, True),
         (ROWS + 1.1e-3 / 3, False),
         (ROWS - 0.2, False),
