@@ -81,7 +81,7 @@ def test_it_is_resumed(tmp_path):
 
 @pytest.mark.parametrize("steps", [0, -1, float("nan")])
 def test_steps_that_cannot_be(steps):
-    with pytest.raises(ValueError, match="^steps must"):
+    with pytest.raises(ValueError, match=r"^steps must"):
         WarmUp(CrossEntropy(), steps)
-    with pytest.raises(ValueError, match="^epochs must"):
+    with pytest.raises(ValueError, match=r"^epochs must"):
         WarmUp(CrossEntropy(), epochs=steps)
