@@ -383,6 +383,22 @@ def test_probabilities_that_do_not_sum_to_one(row, off):
         logit.kd_loss_from_probabilities(STUDENT[:1], p)
 
 
+@pytest.mark.parametrize(
+    ("probabilities", "error", "words"),
+    [
+        (None, TypeError, "teacher_probabilities must be a torch.Tensor"),
+        (torch.eye(K).long(), ValueError, "teacher_probabilities must be floating point"),
+        (torch.ones(K) / K, ValueError, "teacher_probabilities must have shape"),
+        (torch.ones(N, K + 1) / (K + 1), ValueError, "student_logits and teacher_probabilities"),
+        (torch.eye(K), ValueError, "student_logits and teacher_probabilities"),
+    ],
+    ids=str,
+)
+def test_what_is_no_probabilities_of_the_samples_is_named(probabilities, error, words):
+    with pytest.raises(error, match=f"^{words}"):
+        logit.kd_loss_from_probabilities(STUDENT, probabilities)
+
+
 @pytest.mark.parametrize("bad", [-0.1, math.nan])
 def test_probabilities_below_zero_or_nan(bad):
     p = torch.full((1, K), 0.2)
