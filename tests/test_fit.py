@@ -696,6 +696,18 @@ def test_bad_setting(options, error, message):
         train(net(), **options)
 
 
+def test_a_single_sample_is_enough_and_none_is_not():
+    class Silent(list):
+        def __iter__(self):
+            return iter(())
+
+    (one,) = images(1).batches(1)
+    history = train(nn.Sequential(nn.Flatten(), nn.Linear(144, CLASSES)), train=[one], epochs=1)
+    assert history["train_accuracy"][0] in (0, 1)
+    with pytest.raises(ValueError, match="train yielded no batch"):
+        train(net(), train=Silent([one]))
+
+
 def test_loss_that_is_not_a_number():
     data = list(images().batches(32))
     data[1] = (data[1][0] * math.nan, data[1][1])
