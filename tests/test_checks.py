@@ -21,6 +21,7 @@ ROWS = torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.3, 0.5]])
         (ROWS + 9e-4 / 3, True),
         (ROWS + 1.1e-3 / 3, False),
         (ROWS - 0.2, False),
+        (0.9 * ROWS, False),
         (ROWS * torch.tensor([[1.0], [2.0]]), False),
         (torch.tensor([[1.5, -0.5]]), False),
         (ROWS[:0], False),

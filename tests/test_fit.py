@@ -16,6 +16,7 @@ from kdcourse.teachers import ClosedTeacher
 from kdcourse.training import (
     CrossEntropy,
     FrozenTeacher,
+    Knobs,
     LogitKD,
     RKDDistance,
     Run,
@@ -25,6 +26,7 @@ from kdcourse.training import (
     constant,
     fit,
 )
+from kdcourse.training.epochs import Epochs
 
 KD = CrossEntropy() + 4.0 * LogitKD()
 
@@ -420,6 +422,28 @@ def test_batches_of_the_users_own():
     batches = list(images().batches(32))
     history = train(net(), train=batches, epochs=3)
     assert len(history) == 3
+
+
+@pytest.mark.parametrize("kind", ["images", "one for both", "tuple", "list"])
+def test_a_few_samples_show_what_each_side_will_see(kind):
+    data = images(9)
+    own, theirs = data.inputs(), -data.inputs()
+    batches, right = {
+        "images": (data, (own, own)),
+        "one for both": ([(own, data.target)], (own, own)),
+        "tuple": ([((own, theirs), data.target)], (own, theirs)),
+        "list": ([([own, theirs], data.target)], (own, theirs)),
+    }[kind]
+    shown = Epochs(batches, torch.device("cpu"), Knobs()).sample()
+    for found, expected in zip(shown, (*right, data.target), strict=True):
+        assert torch.equal(found, expected[:4])
+
+
+def test_looking_at_a_few_samples_leaves_no_trace():
+    loader = DataLoader(TensorDataset(images().inputs(), images().target), 32, shuffle=True)
+    state = torch.random.get_rng_state()
+    Epochs(loader, torch.device("cpu"), Knobs()).sample()
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 class Loud(Term):
