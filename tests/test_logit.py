@@ -355,7 +355,11 @@ def test_what_is_no_tensor_is_a_type_error(loss):
         loss(STUDENT, None)
 
 
-ALL = {**LOSSES, "softmax": lambda s, t, **k: logit.softmax(s, **k)}
+ALL = {
+    **LOSSES,
+    "softmax": lambda s, t, **k: logit.softmax(s, **k),
+    "standardize": lambda s, t, **k: logit.standardize(s, **k),
+}
 
 
 @pytest.mark.parametrize("loss", ALL.values(), ids=ALL)
