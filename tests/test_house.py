@@ -436,6 +436,11 @@ RULES = {
             "train": further.GeneratedImages(further.Generator(size=12), net(4), "embedding"),
         },
     ),
+    "labels alone, of generated images": (
+        "train",
+        "labels, which CrossEntropy",
+        {"train": further.GeneratedImages(further.Generator(size=12), net(4), "embedding")},
+    ),
     "a layer of the student": (
         "objective",
         "has no layer 'stage9'",
