@@ -2,11 +2,26 @@ import hypothesis
 import pytest
 import torch
 
+from kdcourse.data import COURSE_DATA
+
 # One thread: as fast as two for these nets, and reproducible bit by bit.
 torch.set_num_threads(1)
 
 hypothesis.settings.register_profile("course", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("course")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_stay_as_they_are():
+    """No test writes into the course's own data."""
+
+    def listing():
+        files = (path for path in COURSE_DATA.rglob("*") if path.is_file())
+        return {(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+    before = listing()
+    yield
+    assert listing() == before
 
 
 @pytest.fixture(params=["cpu", "cuda"])

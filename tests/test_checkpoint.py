@@ -17,6 +17,7 @@ from toys import Projected, images, net, noisy, same, train, weights
 
 from kdcourse.augmentation import pad_crop_flip
 from kdcourse.teachers import ClosedTeacher
+from kdcourse.tips import Consistent
 from kdcourse.training import CrossEntropy, LogitKD
 from kdcourse.training.checkpoint import CorruptedCheckpointError, load, save
 
@@ -130,6 +131,9 @@ def test_finished_run_is_not_trained_again(tmp_path):
         ("learning_rate", {"learning_rate": 0.2}),
         ("weight_decay", {"weight_decay": 0.0}),
         ("augment", {"augment": pad_crop_flip()}),
+        ("views", {"views": Consistent(pad_crop_flip())}),
+        ("accumulate", {"accumulate": 2}),
+        ("clip", {"clip": 1.0}),
         ("autocast", {"autocast": True}),
         ("optimizer", {"optimizer": partial(torch.optim.AdamW, lr=0.1)}),
         ("scheduler", {"scheduler": lambda o, steps: torch.optim.lr_scheduler.StepLR(o, steps)}),

@@ -136,6 +136,24 @@ def test_eight_bits_change_little_and_two_much():
     assert errors == sorted(errors)
 
 
+def naive_rounding(row, bits):
+    """Whole steps from zero, 2^b − 1 of them between the least and the largest entry, or zero."""
+    low, high, levels = min(0.0, *row), max(0.0, *row), 2**bits - 1
+    step = (high - low) / levels
+    zero = round(-low / step)
+    return [(min(max(round(x / step) + zero, 0), levels) - zero) * step for x in row]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8, None])
+def test_the_inputs_of_a_layer_are_rounded_by_sample(bits):
+    rows = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
+    rows[1], rows[2] = rows[1].abs() + 1, 100 * rows[2]
+    layer = quantize(nn.Sequential(nn.Linear(10, 4)), activation_bits=bits)[0]
+    seen = rows if bits is None else torch.tensor([naive_rounding(r, bits) for r in rows.tolist()])
+    expected = nn.functional.linear(seen, layer.weight, layer.bias)
+    torch.testing.assert_close(layer(rows), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_rounding_has_the_least_error_among_scales():
     weight = torch.randn(1, 200, generator=torch.Generator().manual_seed(0))
     layer = nn.Linear(200, 1, bias=False)

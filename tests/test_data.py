@@ -174,7 +174,11 @@ def test_cifar(load, kind, train, tmp_path, monkeypatch):
     assert splits.test.pixels.shape == (20, 3, 32, 32)
     assert splits.test.target.tolist() == [n % len(splits.test.classes) for n in range(20)]
     assert splits.train.classes[3] == "class 3"
-    assert len(splits.train.mean) == 3
+    pixels = torch.cat([splits.train.pixels, splits.validation.pixels]).double() / 255
+    assert splits.train.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist(), rel=1e-9)
+    deviation = pixels.var((0, 2, 3), unbiased=False).sqrt().tolist()
+    assert splits.train.std == pytest.approx(deviation, rel=1e-9)
+    assert len(set(splits.train.mean)) == 3
     raw = pickle.loads((folder / kind.test_list[0][0]).read_bytes())["data"]
     assert np.array_equal(splits.test.pixels.numpy().reshape(20, -1), raw)
     (folder / kind.test_list[0][0]).write_bytes(b"broken")
@@ -246,6 +250,9 @@ def test_pixels_come_back_from_inputs(channels):
     pixels = torch.arange(256).view(-1, 1, 1, 1).expand(-1, channels, 2, 2).byte()
     mean, std = (0.2, 0.5, 0.7)[:channels], (0.1, 0.3, 0.4)[:channels]
     known = data.Images(pixels, torch.zeros(256).long(), ("a",), mean, std)
+    for channel in range(channels):
+        expected = (torch.arange(256) / 255 - mean[channel]) / std[channel]
+        torch.testing.assert_close(known.inputs()[:, channel, 0, 0], expected)
     assert torch.equal(known.denormalize(known.inputs()), pixels)
     beyond = known.denormalize(torch.tensor([-1e3, 1e3]).view(2, 1, 1, 1).expand(2, channels, 2, 2))
     assert beyond[0].unique().tolist() == [0]
@@ -299,12 +306,22 @@ def test_bad_batch_sizes_are_named(images, size, error):
         next(images.batches(size))
 
 
+def test_no_two_runs_or_epochs_share_a_seed():
+    numbers = [data.replay_seed(seed, epoch) for seed in range(100) for epoch in range(100)]
+    assert len(set(numbers)) == 100 * 100
+    assert data.replay_seed(0, 0) == 0
+    assert 0 <= data.replay_seed(10**15, 3) < 2**63
+
+
 def test_subsets(images):
     part = images.subset(20, seed=1, balanced=True)
     assert part.target.bincount().tolist() == [4] * 5
     assert len(set(part.pixels[:, 0, 0, 0].tolist())) == 20
     assert torch.equal(images.subset(9, seed=2).pixels, images.subset(9, seed=2).pixels)
     assert not torch.equal(images.subset(9, seed=2).pixels, images.subset(9, seed=3).pixels)
+    few = [images.subset(10, seed=seed, balanced=True).pixels.unique() for seed in range(20)]
+    assert len({tuple(one.tolist()) for one in few}) == 20  # every seed draws its own
+    assert torch.cat(few).unique().tolist() == list(range(50))  # from all images
     without = images[images.target != 3]
     assert without.target.unique().tolist() == [0, 1, 2, 4]
     assert len(images[10:20]) == 10

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from torchdistill.losses import mid_level
 
 from kdcourse import feature
+from kdcourse.feature import FeatureHint
+from kdcourse.objective import Lesson, Outputs
 
 SHAPE = (4, 5, 3, 4)  # N, C, H, W
 
@@ -220,6 +222,13 @@ def test_a_zero_map_is_zeros_beside_others_that_are_not(power):
     assert s.grad.isfinite().all()
 
 
+def test_what_tells_positions_apart_is_not_lost_at_a_large_offset():
+    s, t = ((z + 1e5).float() for z in (STUDENT, TEACHER))
+    value = feature.attention_transfer_loss(s, t, 1).item()
+    expected = naive_loss("attention, power 1", s.double(), t.double())
+    assert value == pytest.approx(expected, rel=1e-5)
+
+
 def test_tiny_gradients_of_a_sure_teacher_still_count():
     tiny = (1e-30 * TEACHERS_GRADIENT).float()
     expected = feature.saliency_loss(GRADIENT, TEACHERS_GRADIENT).item()
@@ -264,6 +273,72 @@ def test_fitnets_kernel_gives_the_teachers_size_without_interpolation():
     s, t = draw(2, 5, 7, 7, dtype=torch.float32), draw(2, 3, 4, 4, dtype=torch.float32)
     assert torch.equal(hint.project(s, (4, 4)), hint.projection(s))
     assert hint(s, t).item() == pytest.approx(F.mse_loss(hint.projection(s), t).item())
+
+
+@pytest.mark.parametrize(
+    ("size", "weights"),
+    [  # between centres of pixels; where it shrinks, by a triangle as wide as two new pixels
+        (4, [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]),
+        (1, [[0.5, 0.5]]),
+    ],
+)
+def test_other_sizes_are_bridged_by_interpolation(size, weights):
+    hint = feature.Hint(1, 1).double()
+    nn.init.ones_(hint.projection.weight)
+    nn.init.zeros_(hint.projection.bias)
+    features, by = draw(1, 1, 2, 2), torch.tensor(weights, dtype=torch.float64)
+    expected = by @ features[0, 0] @ by.T
+    torch.testing.assert_close(hint.project(features, (size, size))[0, 0], expected)
+
+
+def test_shrinking_looks_at_all_pixels():
+    hint = feature.Hint(1, 1).double()
+    by = torch.tensor([[3, 3, 1, 0], [0, 1, 3, 3]], dtype=torch.float64) / 7
+    features = draw(1, 1, 4, 4)
+    projected = hint.projection(features)[0, 0]
+    torch.testing.assert_close(hint.project(features, (2, 2))[0, 0], by @ projected @ by.T)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "options", "kernel"),
+    [
+        ((2, 7, 7), (3, 4, 4), {}, 4),
+        ((2, 4, 4), (3, 4, 4), {}, 1),
+        ((2, 4, 4), (3, 7, 7), {}, 1),
+        ((2, 7, 7), (3, 4, 4), {"kernel_size": 3}, 3),
+        ((5, 4, 4), (6, 2, 2), {"nonlinearity": "relu"}, 3),
+        ((5, 4, 4), (6, 2, 2), {"nonlinearity": "norm-relu"}, 3),
+    ],
+    ids=str,
+)
+def test_a_hint_that_sizes_itself_takes_fitnets_kernel(student, teacher, options, kernel):
+    own, theirs = draw(4, *student, dtype=torch.float32), draw(4, *teacher, dtype=torch.float32)
+    shown = (Outputs(features={"x": features}) for features in (own, theirs))
+    lesson, term = Lesson(next(shown), TARGET, next(shown)), FeatureHint("x", **options)
+    assert not term.prepared
+    term.prepare(lesson, seed=5)
+    assert term.prepared
+    convolution, named = term.hint.projection, FeatureHint("x", seed=5, **options)
+    named.prepare(lesson, seed=6)
+    assert torch.equal(named.hint.projection.weight, convolution.weight)
+    assert convolution.weight.shape == (teacher[0], student[0], kernel, kernel)
+    projected = convolution(own)
+    if "nonlinearity" in options:
+        if options["nonlinearity"] == "norm-relu":
+            projected = F.batch_norm(projected, None, None, training=True)
+        projected = projected.relu()
+    projected = F.interpolate(projected, teacher[1:], mode="bilinear", antialias=True)
+    expected = (projected - theirs).square().mean()
+    assert term.loss(lesson).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"kernel_size": 0}, "kernel_size"), ({"nonlinearity": "tanh"}, "nonlinearity")],
+)
+def test_bad_settings_of_a_hint_are_named(options, name):
+    with pytest.raises(ValueError, match=name):
+        FeatureHint("x", **options)
 
 
 def test_a_hint_learns_a_linear_map():
@@ -318,6 +393,12 @@ def test_bad_channels_are_named(bad, error):
         feature.Hint(3, bad)
 
 
+def test_a_kernel_may_be_as_large_as_the_map():
+    hint = feature.Hint(5, 2, kernel_size=(3, 4)).double()
+    assert torch.equal(hint.project(STUDENT, (1, 1)), hint.projection(STUDENT))
+    assert hint(STUDENT, TEACHER[:, :, :1, :1]).isfinite()
+
+
 def test_features_that_do_not_fit_a_hint_are_named():
     hint = feature.Hint(5, 2, kernel_size=4).double()
     with pytest.raises(ValueError, match="student_features must be at least as large as the kern"):
@@ -354,6 +435,16 @@ def test_input_gradient_equals_finite_differences():
         down[n][place] -= step
         log_p = [model(x).log_softmax(1)[n, TARGET[n]].item() for x in (up, down)]
         assert found[n][place].item() == pytest.approx((log_p[0] - log_p[1]) / (2 * step), rel=1e-6)
+
+
+def test_a_gradient_keeps_its_graph_only_if_asked_to():
+    for create_graph in (False, True):
+        inputs, options = INPUTS.clone().requires_grad_(), {"create_graph": create_graph}
+        found = feature.prediction_gradient(net()(inputs), inputs, TARGET, **options)
+        assert torch.equal(found, feature.input_gradient(net(), INPUTS, TARGET))
+        assert found.requires_grad is create_graph
+    inputs = INPUTS.clone().requires_grad_()
+    assert not feature.prediction_gradient(net()(inputs), inputs, TARGET).requires_grad
 
 
 def test_input_gradient_leaves_weights_inputs_and_modes_alone():
@@ -405,6 +496,12 @@ def test_no_graph_is_built_through_the_teacher():
     feature.saliency_loss(student, taught).backward()
     assert taught.grad_fn is None
     assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_saliency_loss_takes_any_shape_behind_the_samples():
+    expected = feature.saliency_loss(GRADIENT, TEACHERS_GRADIENT)
+    flat = feature.saliency_loss(GRADIENT.flatten(1), TEACHERS_GRADIENT.flatten(1))
+    assert torch.equal(flat, expected)
 
 
 def test_saliency_loss_is_between_zero_and_two():
@@ -464,6 +561,16 @@ def test_batches_that_differ_are_named(samples, other):
 def test_gradients_of_different_shapes_are_named(shape):
     with pytest.raises(ValueError, match="student_gradient"):
         feature.saliency_loss(torch.zeros(shape), TEACHERS_GRADIENT)
+
+
+@pytest.mark.parametrize("shape", [(4,), (0, 2), (2, 0)])
+def test_gradients_of_nothing_are_named(shape):
+    for pair, name in (
+        ((torch.zeros(shape), GRADIENT), "student_gradient"),
+        ((GRADIENT, torch.zeros(shape)), "teacher_gradient"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} must have shape .* and not be empty"):
+            feature.saliency_loss(*pair)
 
 
 @every_loss

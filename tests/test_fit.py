@@ -1,27 +1,32 @@
 import copy
 import math
 import shutil
+import time
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from torchvision.models.resnet import BasicBlock, ResNet
 from toys import CLASSES, Projected, images, net, noisy, same, train, weights
 
-from kdcourse import logit, metrics, models
+from kdcourse import logit, metrics, models, relational, tips
 from kdcourse.augmentation import pad_crop_flip
 from kdcourse.teachers import ClosedTeacher
 from kdcourse.training import (
     CrossEntropy,
     FrozenTeacher,
+    Knobs,
     LogitKD,
+    RKDDistance,
     Run,
     Saliency,
     Teacher,
     Term,
+    constant,
     fit,
 )
+from kdcourse.training.epochs import Epochs
 
 KD = CrossEntropy() + 4.0 * LogitKD()
 
@@ -95,11 +100,14 @@ def test_loss_of_the_history_is_the_weighted_sum(teacher):
         assert row["loss"] == pytest.approx(row["cross_entropy"] + 4 * row["logit_kd"], rel=1e-6)
 
 
-def test_log_is_called_with_every_row():
-    rows = []
-    history = train(net(), epochs=3, log=lambda row: rows.append(dict(row)))
+def test_log_is_called_with_every_row_and_the_bar_with_every_step(capsys):
+    rows, start = [], time.perf_counter()
+    history = train(net(), epochs=3, log=lambda row: rows.append(dict(row)), progress=True)
     assert len(rows) == 3
     assert rows == history.rows
+    assert all(second > 0 for second in history["seconds"])
+    assert sum(history["seconds"]) < time.perf_counter() - start
+    assert "9/9" in capsys.readouterr().err
 
 
 def test_history_counts_every_image_once():
@@ -113,19 +121,69 @@ def test_history_counts_every_image_once():
     assert history["train_accuracy"][0] == pytest.approx(metrics.share_correct(logits, data.target))
 
 
+def flat(*, seed=0):
+    """A linear net in float64."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(144, CLASSES)).double()
+
+
+def partly_labelled(size):
+    """Batches of 20, in float64; most labels are in the first."""
+    data, start = images(size), range(0, size, 20)
+    data.target[torch.arange(size) % 20 < torch.arange(size) // 3] = -1
+    return [(data[n : n + 20].inputs().double(), data[n : n + 20].target) for n in start]
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_accuracy_is_the_share_of_the_labelled_samples(parts):
+    student, batches = flat(), partly_labelled(49)
+    inputs, target = map(torch.cat, zip(*batches, strict=True))
+    right = [a == b for a, b in zip(student(inputs).argmax(1), target, strict=True) if b >= 0]
+    history = train(student, train=batches, epochs=1, learning_rate=0.0, accumulate=parts)
+    assert history["train_accuracy"] == [pytest.approx(float(sum(right)) / len(right))]
+
+
+def test_a_part_of_a_batch_counts_by_its_samples_labels_or_as_a_part():
+    """20 samples in parts of 7, 7 and 6, with labels on 8: values, and the step."""
+    student, twin, teacher = flat(), flat(), flat(seed=1)
+    inputs, target = partly_labelled(40)[1]
+    objective = CrossEntropy() + 0.5 * LogitKD(2) + 3.0 * RKDDistance(["1"])
+    sgd = {"optimizer": lambda weights: torch.optim.SGD(weights, 0.1), "scheduler": constant}
+    run = Run(student, objective, teacher, steps=1, accumulate=3, **sgd)
+    values = run.step(inputs, target)
+
+    known, shown = target >= 0, [(twin(inputs), teacher(inputs).detach())]
+    parts = zip(*(one.split([7, 7, 6]) for one in shown[0]), strict=True)
+    expected = {
+        "cross_entropy": nn.functional.cross_entropy(shown[0][0][known], target[known]),
+        "logit_kd": logit.kd_loss(*shown[0], 2),
+        "rkd_distance": sum(relational.rkd_distance_loss(s, t) for s, t in parts) / 3,
+    }
+    assert 0 < known.sum() < 20
+    for name, value in expected.items():
+        assert values[name].item() == pytest.approx(value.item(), rel=1e-9), name
+    loss = sum(w * v for w, v in zip((1, 0.5, 3), expected.values(), strict=True))
+    assert values["loss"].item() == pytest.approx(loss.item(), rel=1e-9)
+    loss.backward()
+    for own, old in zip(student.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(own, old - 0.1 * old.grad)
+
+
 @pytest.mark.parametrize("objective", [None, KD], ids=["labels", "teacher"])
-def test_learns(objective, teacher):
-    student = net(4)
+def test_learns_and_is_measured_on_the_validation_set(objective, teacher):
+    """Every fourth label of which is wrong."""
+    student, validation = net(4), images(40, seed=1)
+    validation.target[::4] = (validation.target[::4] + 1) % CLASSES
     history = train(
         student,
         objective,
         teacher=teacher if objective else None,
-        validation=images(40, seed=1),
+        validation=validation,
         epochs=8,
     )
     assert history["loss"][-1] < 0.5 * history["loss"][0]
-    assert history["validation_accuracy"][-1] > 0.9
-    assert history["validation_accuracy"][-1] == metrics.accuracy(student, images(40, seed=1))
+    assert history["train_accuracy"][-1] == 1
+    assert history["validation_accuracy"][-1] == 0.75
 
 
 def test_learning_rate_rises_and_falls():
@@ -135,10 +193,6 @@ def test_learning_rate_rises_and_falls():
 
 
 # --- the distillation happens
-
-
-def test_kd_term_changes_the_student(teacher):
-    assert not same(result(), result(KD, teacher=teacher))
 
 
 def test_kd_brings_the_student_closer_to_the_teacher(teacher):
@@ -258,6 +312,36 @@ def test_every_step_draws_anew():
     assert len(set(draws)) == len(draws) == 12
 
 
+@pytest.mark.parametrize("views", [False, True])
+def test_every_epoch_has_the_batches_of_its_number(views, teacher):
+    """Drawn from seed and epoch: other orders and other crops in each."""
+    student, data = Witness(net()), images()
+    augment = pad_crop_flip()
+    options = {"views": tips.Consistent(augment)} if views else {"augment": augment}
+    train(student, KD, teacher=teacher, seed=3, **options)
+    expected = [
+        inputs for e in (0, 1) for inputs, _ in data.batches(32, seed=3, epoch=e, augment=augment)
+    ]
+    for (*_, inputs), right in zip(student.seen, expected, strict=True):
+        assert torch.equal(inputs, right)
+    assert not torch.equal(student.seen[0][2], student.seen[3][2])
+
+
+def test_a_loader_and_its_sampler_are_told_the_epoch():
+    told = []
+
+    class Told(list):
+        def set_epoch(self, epoch):
+            told.append(epoch)
+
+    train(net(), train=Told(images().batches(32)), epochs=3)
+    assert told == [0, 1, 2]
+    data = TensorDataset(images().inputs(), images().target)
+    sampler = DistributedSampler(data, num_replicas=1, rank=0)
+    train(net(), train=DataLoader(data, 32, sampler=sampler), epochs=3)
+    assert sampler.epoch == 2
+
+
 def test_global_generator_is_left_as_it_was():
     before = torch.random.get_rng_state()
     train(noisy(), augment=pad_crop_flip())
@@ -346,6 +430,27 @@ def test_batches_of_the_users_own():
     batches = list(images().batches(32))
     history = train(net(), train=batches, epochs=3)
     assert len(history) == 3
+
+
+@pytest.mark.parametrize("kind", ["images", "one for both", "one for each"])
+def test_a_few_samples_show_what_each_side_will_see(kind):
+    data = images(9)
+    own, theirs = data.inputs(), -data.inputs()
+    batches, right = {
+        "images": (data, (own, own)),
+        "one for both": ([(own, data.target)], (own, own)),
+        "one for each": ([(SeparateViews(own, theirs), data.target)], (own, theirs)),
+    }[kind]
+    shown = Epochs(batches, torch.device("cpu"), Knobs()).sample()
+    for found, expected in zip(shown, (*right, data.target), strict=True):
+        assert torch.equal(found, expected[:4])
+
+
+def test_looking_at_a_few_samples_leaves_no_trace():
+    loader = DataLoader(TensorDataset(images().inputs(), images().target), 32, shuffle=True)
+    state = torch.random.get_rng_state()
+    Epochs(loader, torch.device("cpu"), Knobs()).sample()
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 class Loud(Term):
@@ -506,7 +611,7 @@ def test_images_lie_channel_by_channel_unless_asked_otherwise(channels, loader):
     options = {"augment": pad_crop_flip()}
     if loader:
         inputs = data.inputs().permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-        data, options = DataLoader(TensorDataset(inputs, data.target), batch_size=32), {}
+        data, options = [(inputs, data.target)], {}
     train(student, train=data, **options)
     assert set(seen) == {(144 * channels, 144, 12, 1)}
 
@@ -586,6 +691,17 @@ def test_interrupted_run_raises_if_asked():
 
 
 @pytest.mark.parametrize(
+    ("size", "batch_size", "last"), [(64, 32, 32), (65, 32, 1), (95, 32, 31), (20, 32, 20)]
+)
+def test_the_last_batch_is_split_too(size, batch_size, last):
+    options = {"train": images(size), "batch_size": batch_size, "epochs": 1}
+    student = nn.Sequential(nn.Flatten(), nn.Linear(144, CLASSES))
+    assert len(train(student, accumulate=last, **options)) == 1
+    with pytest.raises(ValueError, match=rf"holds {last} sample\(s\), too few for 1 process"):
+        train(student, accumulate=last + 1, **options)
+
+
+@pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"objective": KD}, ValueError, "needs a teacher"),
@@ -609,6 +725,18 @@ def test_interrupted_run_raises_if_asked():
 def test_bad_setting(options, error, message):
     with pytest.raises(error, match=message):
         train(net(), **options)
+
+
+def test_a_single_sample_is_enough_and_none_is_not():
+    class Silent(list):
+        def __iter__(self):
+            return iter(())
+
+    (one,) = images(1).batches(1)
+    history = train(nn.Sequential(nn.Flatten(), nn.Linear(144, CLASSES)), train=[one], epochs=1)
+    assert history["train_accuracy"][0] in (0, 1)
+    with pytest.raises(ValueError, match="train yielded no batch"):
+        train(net(), train=Silent([one]))
 
 
 def test_loss_that_is_not_a_number():

@@ -255,14 +255,6 @@ def test_a_term_that_sizes_itself_resumes_exactly(lazy, explicit, tmp_path):
     assert same(run("stopped"), run("whole"))
 
 
-def test_the_weights_of_a_term_that_sized_itself_are_trained():
-    term = FeatureHint("stage2")
-    rehearse(net(), images(), term, teacher=net(4, seed=2))
-    before = weights(term)
-    train(net(), CrossEntropy() + term, teacher=net(4, seed=2))
-    assert not same(before, weights(term))
-
-
 def test_warming_up_by_epochs_needs_training_to_tell_how_long_one_is():
     term = WarmUp(CrossEntropy(), epochs=2)
     with pytest.raises(ValueError, match="give it steps"):
@@ -443,6 +435,11 @@ RULES = {
             "teacher": net(4),
             "train": further.GeneratedImages(further.Generator(size=12), net(4), "embedding"),
         },
+    ),
+    "labels alone, of generated images": (
+        "train",
+        "labels, which CrossEntropy",
+        {"train": further.GeneratedImages(further.Generator(size=12), net(4), "embedding")},
     ),
     "a layer of the student": (
         "objective",

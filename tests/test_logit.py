@@ -392,7 +392,11 @@ def test_what_is_no_tensor_is_a_type_error(loss):
         loss(STUDENT, None)
 
 
-ALL = {**LOSSES, "softmax": lambda s, t, **k: logit.softmax(s, **k)}
+ALL = {
+    **LOSSES,
+    "softmax": lambda s, t, **k: logit.softmax(s, **k),
+    "standardize": lambda s, t, **k: logit.standardize(s, **k),
+}
 
 
 @pytest.mark.parametrize("loss", ALL.values(), ids=ALL)
@@ -418,6 +422,22 @@ def test_probabilities_that_do_not_sum_to_one(row, off):
     p = p / p.sum() * max(1 + off, 0.0)
     with pytest.raises(ValueError, match="row of teacher_probabilities must sum to one"):
         logit.kd_loss_from_probabilities(STUDENT[:1], p)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "error", "words"),
+    [
+        (None, TypeError, "teacher_probabilities must be a torch.Tensor"),
+        (torch.eye(K).long(), ValueError, "teacher_probabilities must be floating point"),
+        (torch.ones(K) / K, ValueError, "teacher_probabilities must have shape"),
+        (torch.ones(N, K + 1) / (K + 1), ValueError, "student_logits and teacher_probabilities"),
+        (torch.eye(K), ValueError, "student_logits and teacher_probabilities"),
+    ],
+    ids=str,
+)
+def test_what_is_no_probabilities_of_the_samples_is_named(probabilities, error, words):
+    with pytest.raises(error, match=f"^{words}"):
+        logit.kd_loss_from_probabilities(STUDENT, probabilities)
 
 
 @pytest.mark.parametrize("bad", [-0.1, math.nan])
@@ -453,6 +473,9 @@ def test_bad_weights_are_named(name, value):
 
 
 def test_an_unknown_divergence_and_a_single_class_are_named():
+    for function in (logit.softmax, logit.standardize):
+        with pytest.raises(ValueError, match=r"^logits must have shape \(N, K\)"):
+            function(STUDENT[0])
     with pytest.raises(ValueError, match="divergence must be one of 'forward', 'reverse'"):
         logit.kd_loss(STUDENT, TEACHER, divergence="backward")
     with pytest.raises(ValueError, match="at least 2 classes"):

@@ -1,3 +1,8 @@
+import itertools
+import math
+import statistics
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import nn
@@ -119,6 +124,29 @@ def test_knn_accuracy_by_hand():
     assert metrics.knn_accuracy(train_set, target, test, expected) == 0.5
     assert metrics.knn_accuracy(train_set, target, test, expected, k=3) == 0.5
     assert metrics.knn_accuracy(train_set, target, test[1:], expected[1:], k=3) == 1
+
+
+def test_as_many_neighbours_vote_as_were_asked_for():
+    """Grey images, whose brightness is their embedding."""
+    model = nn.Sequential(OrderedDict(embedding=nn.Flatten()))
+
+    def grey(brightness, labels):
+        pixels = torch.tensor(brightness, dtype=torch.uint8).view(-1, 1, 1, 1)
+        return Images(pixels, torch.tensor(labels), ("a", "b"), (0.0,), (1 / 255,))
+
+    known = grey([0, 10, 20, 100, 110, 120], [0, 1, 1, 0, 0, 1])
+    asked = grey([1, 101, 121], [0, 0, 0])
+    # nearest: 0, 0, 1; the three nearest: {0, 1, 1}, {0, 0, 1}, {1, 0, 0}
+    for k, right in ((1, [1, 1, 0]), (3, [0, 1, 1])):
+        found = [metrics.neighbour_accuracy(model, known, asked[n : n + 1], k) for n in range(3)]
+        assert found == right
+
+
+def test_distance_correlation_is_pearsons_of_the_distances():
+    one, other = clusters(9)[0], clusters(9, 3, seed=1)[0]
+    pairs = list(itertools.combinations(range(9), 2))
+    rows = [[math.dist(z[i].tolist(), z[j].tolist()) for i, j in pairs] for z in (one, other)]
+    assert metrics.distance_correlation(one, other) == pytest.approx(statistics.correlation(*rows))
 
 
 def test_distance_correlation_and_cka_are_one_for_the_same_structure():

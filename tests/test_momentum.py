@@ -3,10 +3,12 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from toys import images, net, same, train, weights
 
+from kdcourse import metrics
 from kdcourse.teachers import MomentumTeacher, cosine_momentum, mean_teacher_momentum
-from kdcourse.training import CrossEntropy, LogitKD
+from kdcourse.training import CrossEntropy, LogitKD, constant
 
 INPUTS = images(16).inputs()
 
@@ -31,6 +33,7 @@ def test_an_update_averages_weights_and_buffers():
         else:
             assert torch.equal(value, new[name])
     assert any("running_mean" in name for name in old)
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
 
 
 @pytest.mark.parametrize(("momentum", "whose"), [(1.0, "old"), (0.0, "new")])
@@ -52,12 +55,25 @@ def test_training_updates_it_after_every_step():
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_step_moves_the_average_towards_where_the_student_is_after_it():
+    student = net()
+    teacher, old = MomentumTeacher(student, 0.75), weights(student)
+    train(student, teacher=teacher, epochs=1, batch_size=96, scheduler=constant)
+    new, moved = weights(student), weights(teacher.model)
+    for name in dict(student.named_parameters()):
+        torch.testing.assert_close(moved[name], 0.75 * old[name] + 0.25 * new[name])
+    assert (new["classifier.weight"] - old["classifier.weight"]).abs().max() > 0.01
+
+
 def test_it_can_be_followed_without_being_asked():
-    student, alone = net(), net()
-    history = train(student, teacher=MomentumTeacher(student), validation=images(20))
-    train(alone)
+    student, alone, start, data = net(), net(), net(), images(20)
+    history = train(student, teacher=MomentumTeacher(student, 1.0), validation=data, epochs=6)
+    train(alone, epochs=6)
     assert same(weights(student), weights(alone))
-    assert len(history["teacher_validation_accuracy"]) == 2
+    # The average has not moved; its statistics of batch norm neither.
+    assert history["teacher_validation_accuracy"] == [metrics.accuracy(start, data)] * 6
+    assert history["validation_accuracy"][-1] == metrics.accuracy(student, data)
+    assert metrics.accuracy(student, data) != metrics.accuracy(start, data)
 
 
 def test_no_gradient_reaches_it():
@@ -107,6 +123,9 @@ def test_schedules():
     assert momentum(0) == pytest.approx(0.9)
     assert momentum(5) == pytest.approx(0.95)
     assert momentum(10) == momentum(20) == 1.0
+    assert cosine_momentum(steps=10)(0) == pytest.approx(0.996)
+    assert mean_teacher_momentum()(10**6) == 0.999
+    assert MomentumTeacher(net()).momentum == 0.996
 
 
 def moved(schedule, steps=4):
@@ -145,6 +164,28 @@ def test_bad_momentum_is_named(momentum):
         MomentumTeacher(net(), momentum)
     with pytest.raises(ValueError, match="momentum"):
         MomentumTeacher(net(), lambda step: momentum).update(net(), 1)
+
+
+def test_it_follows_a_student_of_its_own_architecture_only():
+    one = nn.Linear(2, 2)
+    two = nn.Sequential(one, nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="longer"):
+        MomentumTeacher(one).update(two, 1)
+    with pytest.raises(ValueError, match="shorter"):
+        MomentumTeacher(two).update(one, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: mean_teacher_momentum(1.1), "most"),
+        (lambda: cosine_momentum(-0.1, steps=3), "start"),
+        (lambda: cosine_momentum(steps=0), "steps"),
+    ],
+)
+def test_bad_schedules_are_named(make, name):
+    with pytest.raises(ValueError, match=name):
+        make()
 
 
 def test_it_can_be_copied():

@@ -102,8 +102,10 @@ def test_curvature_of_a_bowl_and_of_a_saddle():
     assert found.negative == pytest.approx(8 / 18)
 
 
-def test_curvature_of_a_net_is_that_of_its_hessian():
-    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+def test_curvature_of_a_net_is_that_of_its_hessian_in_eval_mode():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Dropout(0.5), nn.Linear(3, 2)).double()
+    model[0].eval()
+    modes = [module.training for module in model.modules()]
     torch.manual_seed(0)
     inputs, target = torch.randn(20, 2, dtype=torch.float64), torch.randint(2, (20,))
     state = {name: p.detach() for name, p in model.named_parameters()}
@@ -114,8 +116,10 @@ def test_curvature_of_a_net_is_that_of_its_hessian():
         return F.cross_entropy(torch.func.functional_call(model, shaped, (inputs,)), target)
 
     flat = torch.cat([p.flatten() for p in state.values()])
-    values = torch.linalg.eigvalsh(torch.func.hessian(loss)(flat))
     found = curvature(model, inputs, target, tolerance=1e-8)
+    assert [module.training for module in model.modules()] == modes
+    model.eval()
+    values = torch.linalg.eigvalsh(torch.func.hessian(loss)(flat))
     assert (found.smallest, found.largest) == pytest.approx((float(values[0]), float(values[-1])))
 
 

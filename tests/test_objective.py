@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 from torch import nn
-from toys import CLASSES, Projected, net, train, weights
+from toys import CLASSES, Projected, net
 
 from kdcourse import logit
 from kdcourse.teachers import ClosedTeacher
@@ -205,14 +205,6 @@ def test_weights_of_a_term_belong_to_the_objective():
     objective = CrossEntropy() + 2.0 * (3.0 * term + LogitKD())
     assert [id(p) for p in objective.parameters()] == [id(p) for p in term.parameters()]
     assert len(list((term + term).parameters())) == 2  # not doubled
-
-
-def test_fit_trains_the_weights_of_a_term():
-    term = Projected()
-    before = weights(term)
-    train(net(), CrossEntropy() + term, teacher=net(4, seed=2))
-    for name, value in weights(term).items():
-        assert not torch.equal(value, before[name]), name
 
 
 # --- teachers that show more, less or nothing

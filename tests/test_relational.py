@@ -223,6 +223,9 @@ def test_distances():
     assert torch.allclose(d, torch.cdist(STUDENT, STUDENT), atol=1e-12)
     assert torch.equal(d.diagonal(), torch.zeros(N).double())
     assert torch.autograd.gradcheck(relational.distances, STUDENT.clone().requires_grad_())
+    half = relational.distances(STUDENT.half())
+    assert half.dtype == torch.float32
+    assert torch.equal(half, relational.distances(STUDENT.half().float()))
 
 
 # Degenerate batches.
@@ -414,6 +417,13 @@ def test_wrong_dimensions_are_named(loss, shape):
         loss(torch.randn(shape), TEACHER)
     with pytest.raises(ValueError, match=r"teacher_embeddings must have shape \(N, D\)"):
         loss(STUDENT, torch.randn(shape))
+
+
+def test_features_without_a_dimension_behind_the_samples_are_named():
+    with pytest.raises(ValueError, match=r"^student_features must have shape \(N, …\), got \(3,\)"):
+        relational.similarity_preserving_loss(torch.zeros(3), TEACHER)
+    with pytest.raises(ValueError, match=r"^teacher_features must have shape \(N, …\), got \(3,\)"):
+        relational.similarity_preserving_loss(STUDENT, torch.zeros(3))
 
 
 @every_loss

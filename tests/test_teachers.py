@@ -226,6 +226,31 @@ def test_closed_teacher_shows_probabilities_and_nothing_else():
     assert torch.equal(teacher(INPUTS), shown.probabilities)
 
 
+class Likely(Says):
+    """A model that returns probabilities."""
+
+    def forward(self, inputs):
+        return super().forward(inputs).softmax(dim=1)
+
+
+def test_a_model_that_returns_probabilities_is_taken_at_its_word():
+    """Its first outputs tell, unless the caller does; later ones are taken alike."""
+    expected = torch.tensor([0.7, 0.2, 0.1])
+    likely = Likely(*expected.log().tolist())
+    for told in (None, True):
+        torch.testing.assert_close(ClosedTeacher(likely, probabilities=told)(INPUTS)[0], expected)
+    taken_for_logits = ClosedTeacher(likely, probabilities=False)(INPUTS)[0]
+    torch.testing.assert_close(taken_for_logits, expected.softmax(dim=0))
+    teacher = ClosedTeacher(Says(0.0, 1.0, 2.0))
+    teacher(INPUTS)
+    teacher.model.logits = expected
+    torch.testing.assert_close(teacher(INPUTS)[0], expected.softmax(dim=0))
+    half = Likely(*expected.log().tolist(), dtype=torch.float16)
+    shown = ClosedTeacher(half, probabilities=True)(INPUTS)[0]
+    assert shown.dtype == torch.float32
+    torch.testing.assert_close(shown, expected, atol=1e-3, rtol=0)
+
+
 def test_closed_teacher_refuses_to_show_layers():
     with pytest.raises(ValueError, match=r"closed teacher.*stage1"):
         ClosedTeacher(net()).show(INPUTS, ("stage1",))

@@ -3,20 +3,17 @@
 import pytest
 import torch
 import torchvision
+from every_term import Shown
 from torch import nn
 from toys import CLASSES, images, net, same, train, weights
 
 from kdcourse import feature, relational
-from kdcourse.models import capture
 from kdcourse.teachers import ClosedTeacher
 from kdcourse.training import (
     AttentionTransfer,
     CrossEntropy,
     FeatureHint,
-    Lesson,
     LogitKD,
-    Objective,
-    Outputs,
     RKDAngle,
     RKDDistance,
     Saliency,
@@ -56,28 +53,64 @@ def teacher():
 TEACHER = teacher()
 
 
-@every_term
-def test_every_term_changes_the_student_and_falls(make):
-    alone, taught = net(), net()
-    train(alone, epochs=4)
-    history = train(taught, CrossEntropy() + make(), teacher=TEACHER, epochs=4)
-    assert not same(weights(alone), weights(taught))
-    (name,) = [n for n in history.rows[0] if n in make().names]
-    assert history[name][-1] < history[name][0]
+def summed(loss, *layers):
+    """A loss of student's and teacher's features, added up over layers."""
+    return lambda own, theirs: sum(loss(own[layer], theirs[layer]) for layer in layers)
 
 
-@every_term
-def test_every_term_names_itself(make):
-    assert Objective.__repr__(make())
-    for name in make().names:
-        assert name in {
+def squared(power):
+    return lambda s, t: feature.attention_transfer_loss(s, t, power, squared=True)
+
+
+SETTINGS = {
+    "power": (
+        AttentionTransfer(["stage1", "stage2"], 3),
+        summed(lambda s, t: feature.attention_transfer_loss(s, t, 3), "stage1", "stage2"),
+    ),
+    "squared": (AttentionTransfer(["stage1"], 1, squared=True), summed(squared(1), "stage1")),
+    "distances": (
+        RKDDistance(["stage1", "embedding"]),
+        summed(
+            lambda s, t: relational.rkd_distance_loss(s.flatten(1), t.flatten(1)),
+            "stage1",
+            "embedding",
+        ),
+    ),
+    "angles": (RKDAngle(), summed(relational.rkd_angle_loss, "embedding")),
+    "similarity": (
+        SimilarityPreserving(["stage2", "stage1"]),
+        summed(relational.similarity_preserving_loss, "stage1", "stage2"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("term", "function"), SETTINGS.values(), ids=SETTINGS)
+def test_a_term_is_its_function_with_its_settings(term, function):
+    lesson = Shown().lesson()
+    expected = function(lesson.student.features, lesson.teacher.features)
+    assert term.loss(lesson).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "words"),
+    [
+        (
+            "attention, squared",
             "attention_transfer",
-            "feature_hint",
-            "saliency",
-            "rkd_distance",
+            "1000 * AttentionTransfer(student_layers=('stage1',), "
+            "teacher_layers=('stage1',), power=2, squared=True)",
+        ),
+        ("saliency", "saliency", "Saliency()"),
+        (
+            "angle",
             "rkd_angle",
-            "similarity_preserving",
-        }
+            "RKDAngle(student_layers=('embedding',), teacher_layers=('embedding',))",
+        ),
+    ],
+)
+def test_a_term_names_itself_and_its_settings(name, column, words):
+    assert TERMS[name]().names == [column]
+    assert repr(TERMS[name]()) == words
 
 
 @every_term
@@ -98,51 +131,11 @@ def test_layers_of_other_models_by_pairs_of_names():
     assert history["rkd_angle"][0] > 0
 
 
-def test_attention_sums_over_layers():
-    student, inputs = net(), images().inputs()[:16]
-    term = AttentionTransfer(STAGES)
-    with capture(student, STAGES) as one, capture(TEACHER, STAGES) as other, torch.no_grad():
-        student.eval()(inputs), TEACHER.eval()(inputs)
-    expected = sum(feature.attention_transfer_loss(one[s], other[s]) for s in STAGES)
-    lesson = Lesson(Outputs(features=one), torch.zeros(16).long(), Outputs(features=other))
-    assert term.loss(lesson).item() == pytest.approx(expected.item())
-    two = RKDDistance(["stage1", "stage3"]).loss(lesson).item()
-    assert two == pytest.approx(
-        sum(
-            relational.rkd_distance_loss(one[s].flatten(1), other[s].flatten(1)).item()
-            for s in ("stage1", "stage3")
-        )
-    )
-
-
 @pytest.mark.parametrize("term", [RKDDistance, RKDAngle])
 @pytest.mark.parametrize("size", [33, 34])
 def test_a_last_batch_without_relations_does_not_end_the_training(term, size):
     history = train(net(), CrossEntropy() + term(), teacher=TEACHER, train=images(size))
     assert len(history) == 2
-
-
-def test_the_projection_of_a_hint_is_trained_too():
-    term = hint()
-    before = weights(term)
-    train(net(), CrossEntropy() + term, teacher=TEACHER)
-    assert not same(before, weights(term))
-
-
-def test_saliency_makes_the_student_sensitive_to_the_teachers_pixels():
-    data = images()
-
-    def cosine(student):
-        gradients = [
-            feature.input_gradient(m.eval(), data.inputs(), data.target).flatten(1)
-            for m in (student, TEACHER)
-        ]
-        return float(torch.cosine_similarity(*gradients).mean())
-
-    alone, taught = net(), net()
-    train(alone, epochs=6)
-    train(taught, CrossEntropy() + 3 * Saliency(), teacher=TEACHER, epochs=6)
-    assert cosine(taught) > cosine(alone) + 0.05
 
 
 def test_what_a_closed_teacher_does_not_show_is_a_clear_error():

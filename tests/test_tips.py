@@ -25,10 +25,10 @@ class Seen(torch.nn.Module):
 @pytest.mark.parametrize(
     ("views", "equal", "original"),
     [
-        (tips.Consistent(Noise(0.2)), True, False),
-        (tips.Independent(Noise(0.2)), False, False),
-        (tips.FixedTeacher(Noise(0.2)), False, True),
-        (tips.FunctionMatching(Noise(0.2)), True, False),
+        (tips.Consistent(Noise(0.2)), True, (False, False)),
+        (tips.Independent(Noise(0.2)), False, (False, False)),
+        (tips.FixedTeacher(Noise(0.2)), False, (False, True)),
+        (tips.FunctionMatching(Noise(0.2)), True, (False, False)),
     ],
     ids=["consistent", "independent", "fixed", "matching"],
 )
@@ -38,7 +38,8 @@ def test_what_each_side_sees(views, equal, original):
     (own,), (theirs,) = student.inputs, teacher.inputs
     assert torch.equal(own, theirs) == equal
     clean = {tuple(row.tolist()) for row in data.inputs().flatten(1)}
-    assert ({tuple(row.tolist()) for row in theirs.flatten(1)} == clean) == original
+    for seen, is_original in zip((own, theirs), original, strict=True):
+        assert ({tuple(row.tolist()) for row in seen.flatten(1)} == clean) == is_original
 
 
 def test_a_loader_may_yield_separate_views():
@@ -46,7 +47,8 @@ def test_a_loader_may_yield_separate_views():
     pairs = zip(data.inputs(), data.target, strict=True)
     samples = [(SeparateViews(one, -one), label) for one, label in pairs]
     train(student, LogitKD(4), teacher=teacher, train=DataLoader(samples, 32), epochs=1)
-    assert torch.equal(student.inputs[0], -teacher.inputs[0])
+    assert torch.equal(student.inputs[0], data.inputs())
+    assert torch.equal(teacher.inputs[0], -data.inputs())
 
 
 def test_views_and_augment_exclude_each_other():
@@ -72,6 +74,13 @@ def test_a_mixture_lies_between_two_images_of_the_batch():
     assert 0.45 < float(mixed.mean()) < 0.55
     assert float(mixed.std()) == pytest.approx(1 / 12**0.5, abs=0.03)  # uniform on [0, 1]
     assert (labels == -1).all()
+
+
+def test_both_images_of_a_mixture_are_augmented():
+    black = torch.zeros(50, 1, 4, 4, dtype=torch.uint8)
+    views = tips.FunctionMatching(lambda pixels, generator: pixels + 100)
+    own, theirs, _ = views(black, torch.zeros(50).long(), replay(0))
+    assert own.unique().tolist() == theirs.unique().tolist() == [100]
 
 
 @pytest.mark.parametrize(

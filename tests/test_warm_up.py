@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from every_term import Shown
 from toys import net, same, train, weights
 
 from kdcourse.training import (
     AttentionTransfer,
     CrossEntropy,
     DecoupledKD,
+    FeatureHint,
     Lesson,
     Outputs,
     Saliency,
@@ -24,6 +26,21 @@ def test_the_weight_rises_to_one_and_in_training_only():
     assert shares == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
     assert term.eval().loss(lesson).item() == pytest.approx(whole)
     assert term.taken == 6
+
+
+def test_it_prepares_its_term_and_counts_the_steps_of_its_epochs():
+    lesson, warm = Shown().lesson(), WarmUp(FeatureHint("stage1"), epochs=3)
+    assert not warm.prepared
+    warm.prepare(lesson, seed=4)
+    assert not warm.prepared  # nobody has said how long an epoch is
+    warm.prepare(lesson, steps_an_epoch=5)
+    assert warm.prepared
+    assert warm.steps == 15
+    alone = FeatureHint("stage1")
+    alone.prepare(lesson, seed=4)
+    assert same(weights(warm.term), weights(alone))
+    assert WarmUp(CrossEntropy(), 3).prepared
+    assert not WarmUp(FeatureHint("stage1"), 3).prepared
 
 
 @pytest.mark.parametrize("term", [CrossEntropy(), AttentionTransfer(["stage1"]), Saliency()])
@@ -64,5 +81,7 @@ def test_it_is_resumed(tmp_path):
 
 @pytest.mark.parametrize("steps", [0, -1, float("nan")])
 def test_steps_that_cannot_be(steps):
-    with pytest.raises(ValueError, match="steps must"):
+    with pytest.raises(ValueError, match=r"^steps must"):
         WarmUp(CrossEntropy(), steps)
+    with pytest.raises(ValueError, match=r"^epochs must"):
+        WarmUp(CrossEntropy(), epochs=steps)
