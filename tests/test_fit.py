@@ -12,6 +12,7 @@ from toys import CLASSES, Projected, images, net, noisy, same, train, weights
 
 from kdcourse import logit, metrics, models, relational, tips
 from kdcourse.augmentation import pad_crop_flip
+from kdcourse.batch import SeparateViews
 from kdcourse.teachers import ClosedTeacher
 from kdcourse.training import (
     CrossEntropy,

@@ -6,6 +6,7 @@ from torch import nn
 from toys import CLASSES, images, net, same, train, weights
 
 from kdcourse import logit, metrics
+from kdcourse.batch import SeparateViews
 from kdcourse.teachers import correct, correct_online, mutual_learning
 from kdcourse.teachers.mutual import Peers
 from kdcourse.training import CrossEntropy, LogitKD, Run, constant
