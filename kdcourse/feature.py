@@ -18,16 +18,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcourse.checks import (
+    ArgumentError,
     at_least_float32,
     check_choice,
     check_flag,
     check_floating,
+    check_is,
     check_matrix,
+    check_module,
     check_number,
     check_positive,
+    check_same_device,
     check_same_samples,
     check_same_shape,
     check_target,
+    check_tensor,
+    checked,
     readable,
     widest,
 )
@@ -131,6 +137,10 @@ class Hint(nn.Module):
     ):
         super().__init__()
         check_positive(student_channels=student_channels, teacher_channels=teacher_channels)
+        check_is("kernel_size", kernel_size, int | tuple[int, int])
+        check_is("nonlinearity", nonlinearity, nn.Module | None)
+        for size in (kernel_size,) if isinstance(kernel_size, int) else kernel_size:
+            check_positive(kernel_size=size)
         self.projection = nn.Conv2d(student_channels, teacher_channels, kernel_size)
         self.nonlinearity = nonlinearity
 
@@ -152,12 +162,15 @@ class Hint(nn.Module):
             ("teacher_features", teacher_features, self.projection.out_channels),
         ):
             if features.shape[1] != channels:
-                raise ValueError(f"{name} must have {channels} channels, got {features.shape[1]}")
+                raise ArgumentError(
+                    name, f"{name} must have {channels} channels, got {features.shape[1]}"
+                )
         kernel = self.projection.kernel_size
         if any(k > size for k, size in zip(kernel, student_features.shape[-2:], strict=True)):
-            raise ValueError(
+            raise ArgumentError(
+                "student_features",
                 f"student_features must be at least as large as the kernel {kernel}, "
-                f"got {tuple(student_features.shape[-2:])}"
+                f"got {tuple(student_features.shape[-2:])}",
             )
         teacher = at_least_float32(teacher_features.detach())
         height, width = teacher.shape[-2:]
@@ -192,7 +205,12 @@ def input_gradient(
     Source: Simonyan et al. 2014 (arXiv 1312.6034), section 3; matched in Zagoruyko, Komodakis 2017
     (arXiv 1612.03928), section 3.2.
     """
+    check_module("model", model)
     check_floating("inputs", inputs)
+    check_flag("create_graph", create_graph)
+    weight = next(model.parameters(), inputs)
+    if inputs.is_meta:  # any other device may be the model's own choice
+        check_same_device("inputs", inputs, "model", weight)
     with torch.enable_grad():
         inputs = inputs.detach().requires_grad_()
         return prediction_gradient(model(inputs), inputs, target, create_graph=create_graph)
@@ -207,6 +225,15 @@ def prediction_gradient(
     """
     check_matrix("logits", logits)
     check_target(target, *logits.shape)
+    check_same_device("target", target, "logits", logits)
+    check_tensor("inputs", inputs)
+    check_flag("create_graph", create_graph)
+    if inputs.is_meta:
+        check_same_device("inputs", inputs, "logits", logits)
+    if not inputs.requires_grad:
+        raise ArgumentError(
+            "inputs", "inputs must have required a gradient when the logits were made of them"
+        )
     log_p = F.log_softmax(at_least_float32(logits), dim=1).gather(1, target[:, None])
     (gradient,) = torch.autograd.grad(log_p.sum(), inputs, create_graph=create_graph)
     return gradient
@@ -235,8 +262,8 @@ def saliency_loss(student_gradient: Tensor, teacher_gradient: Tensor) -> Tensor:
     ):
         check_floating(name, gradient)
         if gradient.dim() < 2 or gradient.numel() == 0:
-            raise ValueError(
-                f"{name} must have shape (N, …) and not be empty, got {tuple(gradient.shape)}"
+            raise ArgumentError(
+                name, f"{name} must have shape (N, …) and not be empty, got {tuple(gradient.shape)}"
             )
     check_same_shape("student_gradient", student_gradient, "teacher_gradient", teacher_gradient)
     student = _unit(at_least_float32(student_gradient).flatten(1))
@@ -267,6 +294,7 @@ class AttentionTransfer(LayerTerm):
         return self.compared(lesson, loss)
 
 
+@checked
 class FeatureHint(LayerTerm):
     """A hidden layer of the teacher, reached by a learned projection: :class:`Hint`.
 
@@ -340,7 +368,9 @@ class Saliency(Term):
         student, teacher = lesson.student.input_gradient, lesson.taught.input_gradient
         assert student is not None
         if teacher is None:
-            raise ValueError("this term needs the teacher's input gradient, and it shows none")
+            raise ArgumentError(
+                "teacher", "this term needs the teacher's input gradient, and it shows none"
+            )
         return saliency_loss(student, teacher)
 
 
@@ -416,6 +446,7 @@ def _check_both(student: Tensor, teacher: Tensor) -> None:
 def _check_features(name: str, features: Tensor) -> None:
     check_floating(name, features)
     if features.dim() != 4 or features.numel() == 0:
-        raise ValueError(
-            f"{name} must have shape (N, C, H, W) and not be empty, got {tuple(features.shape)}"
+        raise ArgumentError(
+            name,
+            f"{name} must have shape (N, C, H, W) and not be empty, got {tuple(features.shape)}",
         )

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcourse.batch import Inputs, SeparateViews, views_of
-from kdcourse.checks import check_choice
+from kdcourse.checks import ArgumentError, check_choice, checked
 from kdcourse.logit import CrossEntropy, LogitKD
 from kdcourse.metrics import Samples
 from kdcourse.objective import Objective, Outputs
@@ -123,6 +123,7 @@ class Peers(Learner):
 
 
 @takes_knobs
+@checked
 def mutual_learning(
     students: Sequence[nn.Module],
     train: Batches,
@@ -154,21 +155,25 @@ def mutual_learning(
     students = list(students)
     count = len(students)
     if count < 2:
-        raise ValueError(f"mutual learning needs at least two students, got {count}")
+        raise ArgumentError("students", f"mutual learning needs at least two students, got {count}")
     if len({id(student) for student in students}) != count:
-        raise ValueError("a student cannot be its own peer: some student is there twice")
+        raise ArgumentError(
+            "students", "a student cannot be its own peer: some of the students is there twice"
+        )
     if objective is None:
         objective = CrossEntropy() + LogitKD(1.0)
     objectives = [objective] * count if isinstance(objective, Objective) else list(objective)
     rates = [learning_rate] * count if isinstance(learning_rate, float | int) else learning_rate
     for name, values in (("objective", objectives), ("learning_rate", rates)):
         if len(values) != count:
-            raise ValueError(f"{name} has {len(values)} entries for {count} students")
+            raise ArgumentError(name, f"{name} has {len(values)} entries for {count} students")
     if len({id(own) for own in objectives}) < count and not objectives[0].prepared:
         objectives = [copy.deepcopy(own) for own in objectives]
     own_weights = [id(weight) for own in objectives for weight in own.parameters()]
     if len(set(own_weights)) != len(own_weights):
-        raise ValueError("a term with weights of its own cannot be shared: give one for each")
+        raise ArgumentError(
+            "objective", "a term with weights of its own cannot be shared: give one for each"
+        )
 
     def make(source: Epochs) -> Peers:
         for student, own in zip(students, objectives, strict=True):
