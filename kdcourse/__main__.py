@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, what in (
         ("training", "images per second of a distillation epoch instead (ten minutes)"),
         ("chunks", "memory of KD with 128,000 classes instead (needs about 17 GB)"),
+        ("gradients", "what hand-written gradients save instead"),
         ("startup", "seconds that importing the package takes instead"),
     ):
         bench.add_argument(f"--{name}", action="store_true", help=what)
@@ -202,15 +203,17 @@ def _teachers(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from kdcourse.course.bench import chunks, losses, overhead, startup, training
+    from kdcourse.course.bench import chunks, gradients, losses, overhead, startup, training
 
     if options.training:
         print(training.table(training.measure(rounds=options.rounds)))
     if options.chunks:
         print(chunks.table(chunks.measure()))
+    if options.gradients:
+        print(gradients.table(gradients.measure(rounds=options.rounds)))
     if options.startup:
         print(startup.table(startup.measure(rounds=options.rounds)))
-    if not (options.training or options.chunks or options.startup):
+    if not (options.training or options.chunks or options.gradients or options.startup):
         print(overhead.table(overhead.measure(rounds=options.rounds)))
         print(losses.table(losses.measure(rounds=options.rounds)))
 

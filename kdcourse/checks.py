@@ -7,6 +7,7 @@ runs for CPU tensors only: on a GPU it would stall the device, and inside ``torc
 
 import inspect
 import math
+import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
@@ -42,15 +43,14 @@ class Told(Exception):
         return self.args[1]
 
     def _render_traceback_(self) -> list[str]:
-        from IPython import get_ipython
-
         shown: TracebackType | None = None
         causes = [] if self.__cause__ is None else _frames(self.__cause__.__traceback__)
         for frame in reversed([*_frames(self.__traceback__), *causes]):
             if not frame.tb_frame.f_code.co_filename.startswith(NOT_THE_USERS):
                 shown = TracebackType(shown, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
         alone = type(self)(*self.args)  # without its cause, which its words tell
-        render = get_ipython().InteractiveTB.structured_traceback
+        shell = sys.modules["IPython"].get_ipython()  # which has asked for this
+        render = shell.InteractiveTB.structured_traceback
         return render(type(self), alone, shown, tb_offset=0, context=3)
 
 
@@ -179,22 +179,21 @@ def _words(expected: Any) -> str:
 
 
 def _found(value: object) -> str:
-    """Say what was given, and what may have been meant by it."""
+    """Say what was given, and what to do with it where that is plain."""
     kind = type(value).__name__
     if isinstance(value, type):
-        return f"a class: call it, {value.__name__}(…), to make one"
+        return f"{value.__name__}: call the class to make one"
     if isinstance(value, Tensor):
-        if value.is_nested:
-            return "a nested tensor"
-        layout = "" if is_dense(value) else f" of layout {value.layout}"
-        return f"a tensor{layout} of shape {tuple(value.shape)}"
+        if not value.is_nested:
+            kind += f" of shape {tuple(value.shape)}"
+        return kind + ("" if is_dense(value) else f" of layout {value.layout}, nested or sparse")
     if isinstance(value, Mapping) and value and all(map(torch.is_tensor, value.values())):
-        return "weights: load them into a model (model.load_state_dict)"
+        return f"{kind}: load it into a model (model.load_state_dict)"
     if inspect.isroutine(value):
-        return "a function: pass what it returns, or call it in the forward of a module"
+        return f"{kind}: call it in the forward of a module"
     if isinstance(value, list | tuple):
-        return f"a {kind} ({', '.join(type(item).__name__ for item in value[:3])})"
-    return f"{value!r} ({kind})" if isinstance(value, str | Real | NoneType) else kind
+        return f"{kind} ({', '.join(type(item).__name__ for item in value[:3])})"
+    return f"{kind} {value!r}" if isinstance(value, str | Real) else kind
 
 
 def is_dense(tensor: Tensor) -> bool:

@@ -159,6 +159,10 @@ class Images:
     def steps(self, batch_size: int, *, drop_last: bool = False) -> int:
         """Return the number of batches that :meth:`batches` yields."""
         whole, rest = divmod(len(self), batch_size)
+        if drop_last and rest and not whole:
+            raise ArgumentError(
+                "drop_last", f"drop_last leaves nothing of {rest} images, too few for one batch"
+            )
         return whole + (rest > 0 and not drop_last)
 
     def batches(

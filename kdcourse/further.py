@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdcourse.batch import suited
 from kdcourse.checks import (
     ArgumentError,
     at_least_float32,
@@ -338,7 +339,7 @@ class GeneratedImages:
         ]
         try:
             with evaluation_mode(self.teacher), capture(self.teacher, [self.layer]) as features:
-                logits = self.teacher(images)
+                logits = self.teacher(suited(images, self.teacher))
         finally:
             for handle in handles:
                 handle.remove()

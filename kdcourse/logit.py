@@ -34,6 +34,7 @@ from kdcourse.checks import (
     check_target,
     check_temperature,
     check_tensor,
+    readable,
     widest,
 )
 from kdcourse.objective import Lesson, Term
@@ -87,6 +88,9 @@ def kd_loss(
     *Which reduction?* Sum over classes, mean over samples. Averaging over the classes too (the
     default of ``torch.nn.KLDivLoss``) would make the term K times too weak.
 
+    *Masked classes.* A class whose logits are −∞ in both does not count. Where only the student's
+    is, and the teacher finds it possible, the loss is infinite.
+
     Args:
         student_logits: ``(N, K)``.
         teacher_logits: ``(N, K)``; receives no gradient.
@@ -109,9 +113,11 @@ def kd_loss(
     elif divergence == "reverse":
         loss = _kl(log_p_student, log_p_teacher)
     else:
-        log_mixture = torch.logaddexp(log_p_student, log_p_teacher) - math.log(2)
+        least = torch.finfo(log_p_student.dtype).min / 2  # log 0 twice would have no gradient
+        both = (log_p.clamp_min(least) for log_p in (log_p_student, log_p_teacher))
+        log_mixture = torch.logaddexp(*both) - math.log(2)
         loss = (_kl(log_p_teacher, log_mixture) + _kl(log_p_student, log_mixture)) / 2
-    loss = loss + (loss.clamp_min(0) - loss).detach()  # not below zero by rounding
+    loss = loss + (-loss).clamp_min(0).detach()  # not below zero by rounding
     return _scaled(loss, temperature, scale).to(at_least_float32(student_logits).dtype)
 
 
@@ -132,7 +138,7 @@ def kd_cross_entropy(
     Source: the lecture, *Logit distillation*; Hinton et al. 2015 (arXiv 1503.02531), section 2.
     """
     log_p_student, log_p_teacher = _both_log_softmax(student_logits, teacher_logits, temperature)
-    loss = -(log_p_teacher.exp() * log_p_student).sum(dim=1).mean()
+    loss = -_mean(log_p_teacher.exp(), log_p_student)
     return _scaled(loss, temperature, scale).to(at_least_float32(student_logits).dtype)
 
 
@@ -174,7 +180,7 @@ def kd_loss_from_probabilities(
     # at least 1/K, so a row is never all -inf.
     log_p_teacher = at_least_float32(teacher_probabilities.detach()).log()
     p_teacher = (log_p_teacher / temperature).softmax(dim=1)
-    loss = (torch.xlogy(p_teacher, p_teacher) - p_teacher * log_p_student).sum(dim=1).mean()
+    loss = torch.xlogy(p_teacher, p_teacher).sum(dim=1).mean() - _mean(p_teacher, log_p_student)
     return _scaled(loss, temperature, scale)
 
 
@@ -288,6 +294,8 @@ def standardize(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """
     check_matrix("logits", logits)
     check_temperature(temperature)
+    if readable(logits) and bool(logits.isinf().any()):
+        raise ArgumentError("logits", "logits must be finite to be standardised, got infinity")
     logits = at_least_float32(logits)
     centred = logits - logits.mean(dim=1, keepdim=True)
     # A spread below the rounding error of the logits is no spread: such a sample is constant.
@@ -452,7 +460,15 @@ def _both_log_softmax(
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p‖q) from log-probabilities, sum over classes, mean over samples."""
-    return (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
+    return _mean(log_p.exp(), log_p - log_q)
+
+
+def _mean(p: Tensor, values: Tensor) -> Tensor:
+    """Mean of values under p, and over samples: what has p = 0 does not count, even if infinite."""
+    mean = (p * values).sum(dim=1).mean()
+    if readable(mean) and not bool(mean.isnan()):  # nothing was infinite: one pass less
+        return mean
+    return (p * torch.where(p > 0, values, 0.0)).sum(dim=1).mean()
 
 
 def _scaled(loss: Tensor, temperature: float, scale: bool) -> Tensor:

@@ -1,25 +1,42 @@
 """Models, data and calls of other people: what was reported, by the kind of fault."""
 
 import copy
+import re
+import warnings
 from dataclasses import replace
 from functools import partial
 
+import nbformat
 import numpy as np
 import pytest
 import torch
+import torchvision
+from nbclient import NotebookClient
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from kdcourse import feature, logit, metrics, models
 from kdcourse.augmentation import Flip, Noise, PadCrop, ResizedCrop
-from kdcourse.checks import ArgumentError, ArgumentTypeError
+from kdcourse.checks import ArgumentError, ArgumentTypeError, NotFiniteError
 from kdcourse.data import Images
-from kdcourse.logit import LogitKD
+from kdcourse.feature import Saliency
+from kdcourse.logit import CrossEntropy, LogitKD
 from kdcourse.objective import Term, WarmUp
-from kdcourse.teachers import ClosedTeacher, Ensemble, MomentumTeacher, prune_width
+from kdcourse.relational import RKDDistance
+from kdcourse.teachers import (
+    ClosedTeacher,
+    Ensemble,
+    MomentumTeacher,
+    mutual_learning,
+    prune,
+    prune_width,
+    quantize,
+)
 from kdcourse.teachers.momentum import cosine_momentum
 from kdcourse.teachers.self_supervised import with_head
-from kdcourse.training import Knobs, constant, fit
+from kdcourse.tips import Consistent
+from kdcourse.training import Knobs, Run, constant, fit
 from kdcourse.training.teacher import as_teacher
 
 # A captured layer is what the layer has put out.
@@ -269,6 +286,13 @@ def test_shared_memory_is_told(what):
         fit(student, few(), LogitKD(), teacher=teacher, epochs=1, **QUICK)
 
 
+def test_students_that_share_memory_are_told():
+    one, other = small(), small()
+    other[3].weight = one[3].weight
+    with pytest.raises(ArgumentError, match=r"two students share the weights or buffers 3.weight"):
+        mutual_learning([one, other], few(), epochs=1, **QUICK)
+
+
 class Heads(nn.Module):
     """Two heads: the one that is called first would be narrowed."""
 
@@ -285,10 +309,36 @@ class Heads(nn.Module):
 UPWARD = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ConvTranspose2d(8, 6, 2, stride=2))
 
 
-@pytest.mark.parametrize("model", [Heads(), UPWARD], ids=["heads", "transposed"])
-def test_what_cannot_be_narrowed_is_told(model):
-    with pytest.raises(ValueError, match=r"cannot be narrowed: its outputs would have the shapes"):
-        prune_width(model, few().inputs(), 0.5)
+VIT = torchvision.models.VisionTransformer(8, 4, 1, 2, 8, 16, num_classes=10)
+
+
+@pytest.mark.parametrize(
+    ("model", "channels", "message"),
+    [(Heads(), 1, "outputs would"), (UPWARD, 1, "outputs would"), (VIT, 3, "shape")],
+    ids=["heads", "transposed", "vit"],
+)
+@pytest.mark.filterwarnings("ignore:Unwrapped parameters")
+def test_what_cannot_be_narrowed_is_told(model, channels, message):
+    inputs = few().inputs().expand(-1, channels, -1, -1)
+    with pytest.raises(ValueError, match=f"cannot be narrowed: .*{message}"):
+        prune_width(model, inputs, 0.5)
+
+
+@pytest.mark.parametrize("shrink", [partial(prune, sparsity=0.5), quantize], ids=["prune", "bits"])
+def test_weights_that_are_made_by_something(shrink):
+    def net(norm):
+        return nn.Sequential(nn.Flatten(), norm(nn.Linear(64, 8)), nn.ReLU(), nn.Linear(8, 10))
+
+    inputs = few().inputs()
+    with warnings.catch_warnings(action="ignore"):  # it is deprecated
+        old = net(nn.utils.weight_norm)
+    old(inputs)
+    with pytest.raises(ArgumentError, match="made by a hook"):
+        shrink(old)
+    small = shrink(net(nn.utils.parametrizations.weight_norm))
+    fit(small, few(), epochs=1, **QUICK)
+    if shrink is not quantize:
+        assert (small[1].weight == 0).sum() + (small[3].weight == 0).sum() == (64 * 8 + 80) // 2
 
 
 def test_a_negative_weight_is_told():
@@ -314,6 +364,490 @@ def test_the_divergence_is_never_below_zero():
         near = student + 1e-4 * student.flip(1)
         assert logit.kd_loss(student, near, 1.0, scale=False).item() >= 0
         assert logit.kd_loss(student, near, 4.0, divergence="reverse").item() >= 0
+
+
+# What a loader yields reaches the models whole.
+
+LABELS = torch.arange(24) % 10
+IDS = torch.randint(50, (24, 7), generator=torch.Generator().manual_seed(0))
+MASK = (torch.arange(7) < 1 + torch.arange(24)[:, None] % 7).long()
+
+
+class Reader(nn.Module):
+    """Takes token ids and their mask, as a pair or as a dictionary, and notes what it got."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.head, self.seen = nn.Embedding(50, 8), nn.Linear(8, 10), []
+
+    def forward(self, inputs):
+        ids, mask = inputs.values() if isinstance(inputs, dict) else inputs
+        self.seen.append((ids, mask))
+        return self.head((self.words(ids) * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True))
+
+
+def loader(inputs, target=LABELS, **options):
+    """A DataLoader over a dataset of samples ``(inputs, label)``."""
+    if isinstance(inputs, dict):
+        rows = [dict(zip(inputs, row, strict=True)) for row in zip(*inputs.values(), strict=True)]
+    else:
+        rows = list(zip(*inputs, strict=True)) if isinstance(inputs, tuple) else list(inputs)
+    samples = list(zip(rows, target, strict=True))
+    return DataLoader(samples, **{"batch_size": 12, **options})  # type: ignore[arg-type]
+
+
+ANY = {"device": "cpu", "progress": False, "epochs": 1}
+
+
+@pytest.mark.parametrize("inputs", [(IDS, MASK), {"ids": IDS, "mask": MASK}], ids=["pair", "dict"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_inputs_of_many_tensors_reach_both_models_whole(inputs, accumulate):
+    torch.manual_seed(0)
+    student, teacher = Reader(), Reader()
+    batches = loader(inputs)
+    history = fit(
+        student,
+        batches,
+        CrossEntropy() + LogitKD(),
+        teacher=teacher,
+        validation=batches,
+        accumulate=accumulate,
+        **ANY,
+    )
+    for one in (student, teacher):
+        learned = one.seen[: 2 * accumulate]
+        assert torch.equal(torch.cat([ids for ids, _ in learned]), IDS)
+        assert torch.equal(torch.cat([mask for _, mask in learned]), MASK)
+    whole = student((IDS, MASK)).argmax(1)
+    assert history.last["validation_accuracy"] == pytest.approx(
+        float((whole == LABELS).float().mean())
+    )
+    assert torch.equal(metrics.predict(student, batches).argmax(1), whole)
+
+
+def test_many_tensors_have_no_input_gradient():
+    with pytest.raises(ArgumentError, match="must be one tensor for that, got a list of"):
+        fit(Reader(), loader((IDS, MASK)), Saliency(), teacher=Reader(), **ANY)
+
+
+PIXELS8 = few().inputs()
+
+
+def hand_written():
+    for start in (0, 12):
+        yield PIXELS8[start : start + 12], LABELS[start : start + 12]
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        (
+            DataLoader([{"image": x, "label": y} for x, y in zip(PIXELS8, LABELS, strict=True)]),
+            "'image', 'label'",
+        ),
+        (DataLoader(TensorDataset(PIXELS8, LABELS, LABELS)), "got a list of 3"),
+        (DataLoader(TensorDataset(PIXELS8)), "got a list of 1"),
+        (DataLoader(TensorDataset(PIXELS8, LABELS), batch_size=None), "yields single samples"),
+        (TensorDataset(PIXELS8, LABELS), "put it into a DataLoader"),
+        ([(PIXELS8, LABELS[:5])], "24 inputs and 5 targets"),
+        ([(PIXELS8, LABELS.tolist())], "targets of train must be a tensor, got list"),
+        ((PIXELS8, LABELS), "got a Tensor"),
+        (hand_written(), "must be Images or have a length"),
+        ([], "train holds no batch"),
+        ([(few().pixels, LABELS)], r"fails on the inputs of train, torch.uint8 \(24, 1, 8, 8\)"),
+        ([(PIXELS8[:, :, 1:], LABELS)], r"the student fails on .*\(24, 1, 7, 8\): mat1 and mat2"),
+    ],
+)
+def test_batches_of_another_form_are_named(batches, message):
+    with pytest.raises((ArgumentError, ArgumentTypeError), match=message):
+        fit(small(), batches, **ANY)
+
+
+@pytest.mark.parametrize(
+    "option", [{"augment": Flip()}, {"views": Consistent(Flip())}, {"drop_last": True}], ids=list
+)
+def test_what_only_images_can_do_is_refused_elsewhere(option):
+    (name,) = option
+    with pytest.raises(ArgumentError, match=f"{name} needs Images, got a DataLoader"):
+        fit(small(), loader(PIXELS8), LogitKD(), teacher=small(), **option, **ANY)
+
+
+class Lies:
+    """Yields another number of batches than its length says, as workers of a stream may."""
+
+    def __init__(self, said, yielded):
+        self.said, self.yielded = said, yielded
+
+    def __len__(self):
+        return self.said
+
+    def __iter__(self):
+        return iter([(PIXELS8, LABELS)] * self.yielded)
+
+
+@pytest.mark.parametrize(("said", "yielded", "found"), [(2, 4, "more, which"), (4, 2, "only 2")])
+def test_a_length_that_is_not_true_is_told_and_nothing_is_lost(said, yielded, found):
+    with pytest.warns(UserWarning, match=f"a length of {said} batches, but yields {found}"):
+        history = fit(small(), Lies(said, yielded), **{**ANY, "epochs": 3})
+    assert len(history) == 3
+
+
+# Validation comes as it comes.
+
+
+@pytest.mark.parametrize(
+    "validation",
+    [
+        few(),
+        (PIXELS8, LABELS),
+        TensorDataset(PIXELS8, LABELS),
+        loader(PIXELS8, shuffle=True),
+        [(PIXELS8[:5], LABELS[:5]), (PIXELS8[5:], LABELS[5:])],
+    ],
+    ids=["images", "pair", "dataset", "loader", "batches"],
+)
+def test_validation_comes_as_it_comes(validation):
+    torch.manual_seed(0)
+    student = small()
+    history = fit(student, few(), validation=validation, **{**QUICK, "epochs": 1})
+    right = int((student.eval()(PIXELS8).argmax(1) == LABELS).sum())
+    assert history.last["validation_accuracy"] == right / 24
+    assert metrics.accuracy(student, validation) == right / 24
+    if not isinstance(validation, DataLoader):
+        assert torch.equal(metrics.predict(student, validation), student(PIXELS8))
+    assert metrics.embed(student, validation, "1").shape == (24, 8)
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        (hand_written(), "validation must be Images, a pair of tensors"),
+        ("test", "validation must be Images, a pair of tensors"),
+        (0.1, "validation must be Images, a pair of tensors"),
+        (PIXELS8, "validation must hold samples"),
+        ([], "validation must hold samples"),
+        (few().unlabelled(), "validation has images without labels"),
+        ((PIXELS8, LABELS[:, None]), r"class indices, .* of shape \(24, 1\)"),
+        ((PIXELS8, F.one_hot(LABELS).float()), "class indices, .* torch.float32"),
+        ((PIXELS8, LABELS[:4]), "24 inputs and 4 targets"),
+    ],
+)
+def test_a_validation_that_cannot_be_measured_is_refused_before_any_work(validation, message):
+    student = small()
+    before = copy.deepcopy(student.state_dict())
+    with pytest.raises((ArgumentError, ArgumentTypeError), match=message):
+        fit(student, few(), validation=validation, epochs=1, **QUICK)
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+
+
+def test_a_single_sample_at_the_end_is_told_at_the_call():
+    def net():
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+
+    data, steps = few(25), []
+    with pytest.raises(ArgumentError, match=r"leaves a single sample.*drop_last=True"):
+        fit(net(), data, log=steps.append, **ANY, batch_size=12)
+    with pytest.raises(ArgumentError, match=r"leaves a single sample"):
+        fit(net(), data, accumulate=12, log=steps.append, **ANY, batch_size=13)
+    for whole in (
+        DataLoader(TensorDataset(data.inputs(), data.target), 12, drop_last=drop)
+        for drop in (False, True)
+    ):
+        if whole.drop_last:
+            fit(net(), whole, **ANY)
+        else:
+            with pytest.raises(ArgumentError, match="leaves a single sample"):
+                fit(net(), whole, log=steps.append, **ANY)
+    assert steps == []
+    fit(net(), data, drop_last=True, **ANY, batch_size=12)
+    fit(small(), data, **ANY, batch_size=12)  # without batch norm
+    large = replace(data, pixels=data.pixels.repeat(1, 1, 4, 4))
+    fit(models.plain(2), large, **ANY, batch_size=12)  # one sample has more than one value
+
+
+def test_drop_last_leaves_out_others_every_epoch():
+    data, seen = few(25), []
+
+    def note(pixels, generator):
+        seen.append(pixels)
+        return pixels
+
+    fit(small(), data, augment=note, drop_last=True, **{**QUICK, "epochs": 2})
+    assert [len(batch) for batch in seen] == [12] * 4
+    assert not torch.equal(torch.cat(seen[:2]).unique(dim=0), torch.cat(seen[2:]).unique(dim=0))
+
+
+# Models as other people have them.
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        (lambda x: x, "got function: call it in the forward of a module"),
+        (small().state_dict(), "got OrderedDict: load it into a model"),
+        (nn.Linear, "got Linear: call the class to make one"),
+        ("res16", "got str"),
+        (
+            nn.Sequential(nn.Flatten(), nn.LazyLinear(10)),
+            "size of the teacher's 1.weight is not known",
+        ),
+        (small().to("meta"), "the teacher's 1.weight is on the meta device"),
+    ],
+    ids=["function", "state_dict", "class", "name", "lazy", "meta"],
+)
+def test_what_is_no_teacher_is_told(teacher, message):
+    with pytest.raises((ArgumentError, ArgumentTypeError), match=message) as told:
+        fit(small(), few(), LogitKD(), teacher=teacher, epochs=1, **QUICK)
+    assert told.value.argument == "teacher"
+
+
+def test_a_student_that_cannot_learn_is_told():
+    for student in (small().requires_grad_(False), nn.Flatten()):
+        with pytest.raises(
+            ArgumentError, match=r"the student .* has no weight that can be trained"
+        ):
+            fit(student, few(), epochs=1, **QUICK)
+    with pytest.raises(ArgumentTypeError, match=r"student must be a torch.nn.Module, got NoneType"):
+        fit(None, few(), epochs=1, **QUICK)
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+@pytest.mark.parametrize("what", ["weight", "buffer"])
+def test_weights_that_are_no_numbers_are_told_at_the_call(who, what):
+    nets = {name: models.plain(2, seed=0) for name in ("student", "teacher")}
+    norm = nets[who].stem[1]
+    (norm.weight if what == "weight" else norm.running_var).data[0] = torch.nan
+    with pytest.raises(ArgumentError, match=f"the {who}'s stem.1.* holds NaN"):
+        fit(nets["student"], few(), LogitKD(), teacher=nets["teacher"], epochs=1, **QUICK)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_teacher_in_another_precision_teaches(dtype):
+    torch.manual_seed(0)
+    teacher = small()
+    other = copy.deepcopy(teacher).to(dtype)
+    losses = []
+    for one in (teacher, other):
+        torch.manual_seed(1)
+        student = small()
+        objective = LogitKD() + RKDDistance(["3"]) + Saliency()
+        losses.append(fit(student, few(), objective, teacher=one, epochs=1, **QUICK)["loss"][0])
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert metrics.predict(other, few()).dtype == dtype
+
+
+def test_a_student_in_double_precision_learns():
+    student = small().double()
+    history = fit(student, few(), validation=few(), epochs=1, **QUICK)
+    assert history.last["loss"] > 0
+    assert student[1].weight.dtype == torch.float64
+
+
+@pytest.mark.parametrize("objective", ["ce", nn.CrossEntropyLoss(), LogitKD, None.__class__])
+def test_what_is_no_objective_is_told(objective):
+    with pytest.raises(ArgumentTypeError, match="objective must be a sum of terms"):
+        fit(small(), few(), objective, epochs=1, **QUICK)
+
+
+def test_a_term_without_parentheses_is_told():
+    with pytest.raises(TypeError, match=r"LogitKD is a class: call it, LogitKD\(\)"):
+        CrossEntropy() + LogitKD
+
+
+# A loss that is no number any more.
+
+
+class Broken(Term):
+    """A loss that is NaN from a certain step on."""
+
+    needs_teacher = False
+
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def loss(self, lesson):
+        self.after -= 1
+        return lesson.student_logits.square().mean() * (torch.nan if self.after < 0 else 1.0)
+
+
+def broken_inputs(number, count=50):
+    inputs = PIXELS8.clone()
+    inputs[3, 0, 0, 0] = torch.nan
+    return [(inputs if n == number else PIXELS8, LABELS) for n in range(count)]
+
+
+class Overflowing(nn.Module):
+    """Finite weights, infinite outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = small()
+
+    def forward(self, inputs):
+        return self.net(inputs) / 0.0
+
+
+@pytest.mark.parametrize(
+    ("blamed", "message", "given"),
+    [
+        ("train", "inputs of train hold NaN", {"train": broken_inputs(3)}),
+        ("teacher", "teacher puts out NaN", {"teacher": Overflowing(), "objective": LogitKD()}),
+        ("student", "before it has learned", {"student": Overflowing()}),
+        ("objective", "broken is no number", {"objective": CrossEntropy() + Broken(3)}),
+        ("learning_rate", "lower the learning rate", {"learning_rate": 1e30}),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_a_loss_that_is_no_number_is_found_at_once_and_blamed(blamed, message, given, monkeypatch):
+    steps = []
+    step = Run.step
+
+    def counted(self, *arguments):
+        steps.append(step(self, *arguments))
+        return steps[-1]
+
+    monkeypatch.setattr(Run, "step", counted)
+    given = {"student": small(), "train": [(PIXELS8, LABELS)] * 50, **given}
+    with pytest.raises(NotFiniteError, match=message) as told:
+        fit(**given, **ANY)
+    assert told.value.argument == blamed
+    assert len(steps) < 10
+    if blamed in ("train", "objective"):  # nothing is lost: the weights are those before
+        assert all(bool(p.isfinite().all()) for p in given["student"].parameters())
+
+
+# Arithmetic: masked classes.
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        *[partial(logit.kd_loss, divergence=one) for one in logit.DIVERGENCES],
+        partial(logit.kd_loss, temperature=100.0),
+        logit.kd_cross_entropy,
+        lambda student, teacher: logit.kd_loss_from_probabilities(student, logit.softmax(teacher)),
+        lambda student, teacher: logit.decoupled_kd_loss(
+            student, teacher, torch.tensor([0, 1, 0, 1])
+        ),
+    ],
+    ids=[
+        "forward",
+        "reverse",
+        "jensen-shannon",
+        "hot",
+        "cross-entropy",
+        "probabilities",
+        "decoupled",
+    ],
+)
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_a_class_that_both_mask_does_not_count(loss, compiled):
+    student, teacher = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
+    kept = [0, 1, 2, 4, 5]
+    part = student[:, kept].requires_grad_()
+    expected = loss(part, teacher[:, kept])
+    expected.backward()
+    masked, taught = student.clone(), teacher.clone()
+    masked[:, 3] = taught[:, 3] = -torch.inf
+    masked.requires_grad_()
+    value = (torch.compile(loss, backend="aot_eager") if compiled else loss)(masked, taught)
+    value.backward()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(masked.grad[:, kept], part.grad)
+    assert torch.equal(masked.grad[:, 3], torch.zeros(4))
+
+
+def test_a_class_that_only_the_student_masks_costs_everything():
+    student, teacher = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
+    student[:, 3] = -torch.inf
+    assert logit.kd_loss(student, teacher).item() == torch.inf
+    assert logit.kd_loss(teacher, student).isfinite()
+    with pytest.raises(ArgumentError, match="logits must be finite"):
+        logit.standardize(student)
+
+
+# In a notebook, a mistake shows the user's own line and the message.
+
+FIRST = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from kdcourse import (
+    ClosedTeacher, CrossEntropy, DecoupledKD, FeatureHint, LogitKD, MomentumTeacher, Noise,
+    RKDAngle, Saliency, data, fit, kd_loss, metrics, mutual_learning, plain, prune, residual,
+)
+
+train = data.fashion_mnist().train[:65]
+student, teacher = plain(2), residual(2)
+quick = {"epochs": 1, "batch_size": 32, "progress": False}
+pair = train.inputs(), train.target
+flat = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+
+class Mine(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = plain(2)
+
+    def forward(self, x):
+        shown = self.net(x)
+        return shown.view(3, 1)
+
+def train_it(**options):
+    options = {**quick, **options}
+    return fit(student, train, LogitKD(4), teacher=teacher, **options)
+"""
+MISTAKES = {
+    "kd_loss(torch.randn(4, 10), torch.randn(4, 10), temperature=0)": "temperature must",
+    "kd_loss(torch.randn(4, 10), torch.randn(5, 10))": "the same shape",
+    "LogitKD(temperature=-1)": "temperature must",
+    "CrossEntropy() + LogitKD": "LogitKD is a class",
+    "fit(student, train, FeatureHint('stag1'), teacher=teacher, **quick)": "no layer 'stag1'",
+    "fit(student, train, LogitKD(), teacher=residual(2, classes=7), **quick)": "the same shape",
+    "fit(plain(2, classes=5), train, **quick)": r"must lie in \[0, 5\)",
+    "fit(student, train, LogitKD(), **quick)": "needs a teacher",
+    "fit(student, train, 'ce', **quick)": "objective must be",
+    "train_it(learning_rate=-1)": "learning_rate must",
+    "train_it(teacher_=teacher)": "teacher_",
+    "train_it(validation=0.1)": "validation must",
+    "fit(flat, train, **quick)": "leaves a single sample",
+    "fit(plain(2, channels=3), train, **quick)": "the student fails on the inputs of train",
+    "fit(Mine(), train, **quick)": "return shown.view",
+    "fit(student, DataLoader(TensorDataset(*pair)), augment=Noise(), progress=False)": "augment",
+    "fit(student, [{'x': pair[0], 'y': pair[1]}], progress=False)": "got a dict with 'x', 'y'",
+    "fit(student, [(train.pixels, train.target)], progress=False)": "torch.uint8",
+    "fit(student, train, LogitKD(), teacher=teacher.state_dict(), **quick)": "load it into",
+    "fit(student.requires_grad_(False), train, **quick)": "no weight that can be trained",
+    "fit(plain(2), train, learning_rate=1e30, **quick)": "lower the learning rate",
+    "fit(plain(2), train, DecoupledKD(), teacher=ClosedTeacher(teacher), **quick)": "needs logits",
+    "mutual_learning([plain(2)], train, **quick)": "at least two students",
+    "MomentumTeacher(student, momentum=2)": "momentum must",
+    "prune(teacher, 1.0)": "sparsity must",
+    "metrics.accuracy(student, [pair[0]])": "samples must yield batches",
+}
+
+
+@pytest.fixture(scope="module")
+def tracebacks():
+    """What every mistake shows in a notebook of its own kernel, without colours."""
+    cells = [nbformat.v4.new_code_cell(source) for source in (FIRST, *MISTAKES)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, allow_errors=True, timeout=120).execute()
+    assert not notebook.cells[0].outputs
+    return {
+        cell.source: re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(output.traceback))
+        for cell in notebook.cells[1:]
+        for output in cell.outputs
+        if output.output_type == "error"
+    }
+
+
+@pytest.mark.parametrize(("mistake", "message"), MISTAKES.items(), ids=list(MISTAKES))
+def test_a_mistake_shows_the_own_line_and_the_message(mistake, message, tracebacks):
+    shown = tracebacks[mistake]
+    assert f"1 {mistake}" in shown
+    assert re.search(message, shown)
+    assert len(shown.splitlines()) <= 15, shown
 
 
 # Bad calls, each named, none accepted.

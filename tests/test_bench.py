@@ -7,7 +7,7 @@ import torch
 
 from kdcourse import models
 from kdcourse.course import plots
-from kdcourse.course.bench import chunks, compare, losses, overhead, startup, training
+from kdcourse.course.bench import chunks, compare, gradients, losses, overhead, startup, training
 from kdcourse.data import fashion_mnist
 from kdcourse.teachers import pretrained
 from kdcourse.training.device import one_thread
@@ -67,7 +67,7 @@ def test_overhead_is_stored_as_it_is_printed(tmp_path):
 
 
 def test_what_was_not_measured_says_how_to(tmp_path):
-    for bench in (chunks, losses, overhead, startup, training):
+    for bench in (chunks, gradients, losses, overhead, startup, training):
         store = replace(bench.STORE, path=tmp_path / "none.json")
         with pytest.raises(FileNotFoundError, match=f"measure: {store.command}"):
             store.load()
@@ -195,6 +195,25 @@ def test_an_epoch_is_as_fast_as_the_docs_say():
     ways = {row.way: row for row in training.load() if row.panel == "ways"}
     assert ways[f"{training.LIVE}, tuned"].ratio >= 2.5
     assert ways[f"{training.CACHED}, tuned"].ratio >= 4
+
+
+def test_both_forms_of_a_gradient_agree_and_are_stored(tmp_path, monkeypatch):
+    loss, function, _ = gradients.LOSSES["attention"]
+    slopes = []
+
+    def noting(student, teacher):
+        student.register_hook(slopes.append)
+        return loss(student, teacher)
+
+    monkeypatch.setitem(gradients.LOSSES, "attention", (noting, function, [(8, 16, 4, 4)]))
+    monkeypatch.setattr(torch, "compile", lambda form: form)  # that is slow
+    store = replace(gradients.STORE, path=tmp_path / "gradients.json")
+    savings = gradients.measure(rounds=1, losses=["attention"], store=store)
+    assert store.load() == savings
+    assert savings[0].our_memory < savings[0].plain_memory
+    for slope in slopes[1:]:
+        torch.testing.assert_close(slope, slopes[0])
+    rectangular(gradients.table(savings), 1)
 
 
 def test_chunks_are_stored_as_they_are_printed(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 from toys import images, net
 
 from kdcourse import data, models
@@ -23,6 +24,17 @@ COMMANDS = [
 ]
 
 
+class AsDictionary(nn.Module):
+    """Returns more than logits."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs):
+        return {"logits": self.model(inputs), "other": None}
+
+
 def programs(page):
     return re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
 
@@ -32,7 +44,7 @@ def test_the_readme_is_short():
 
 
 def test_there_are_programs():
-    assert [len(programs(page)) for page in (README, GUIDE)] == [1, 3]
+    assert [len(programs(page)) for page in (README, GUIDE)] == [1, 4]
     assert len(COMMANDS) == 6
 
 
@@ -54,6 +66,10 @@ def test_programs_run_one_after_the_other(tmp_path, monkeypatch):
         "student": net(2),
         "net_a": net(seed=3),
         "net_b": net(seed=4),
+        "noisy": lambda inputs: inputs + 0.1,
+        "my_inputs": images(8).inputs(),
+        "my_labels": images(8).target,
+        "my_dict_model": AsDictionary(net(5)),
         "make_net": lambda seed: net(seed=seed),
     }
     for page in (README, GUIDE):

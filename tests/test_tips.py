@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from toys import images, net, train
 
 from kdcourse import tips
 from kdcourse.augmentation import Noise
+from kdcourse.batch import SeparateViews
 from kdcourse.data import replay
 from kdcourse.training import LogitKD
 
@@ -39,10 +41,11 @@ def test_what_each_side_sees(views, equal, original):
     assert ({tuple(row.tolist()) for row in theirs.flatten(1)} == clean) == original
 
 
-def test_a_loader_may_yield_a_pair():
+def test_a_loader_may_yield_separate_views():
     data, student, teacher = images(32), Seen(), Seen()
-    pair = (data.inputs(), -data.inputs())
-    train(student, LogitKD(4), teacher=teacher, train=[(pair, data.target)], epochs=1)
+    pairs = zip(data.inputs(), data.target, strict=True)
+    samples = [(SeparateViews(one, -one), label) for one, label in pairs]
+    train(student, LogitKD(4), teacher=teacher, train=DataLoader(samples, 32), epochs=1)
     assert torch.equal(student.inputs[0], -teacher.inputs[0])
 
 

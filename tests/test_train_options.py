@@ -50,6 +50,7 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
         ([*TAUGHT, "FeatureHint('stage1', nonlinearity='gelu')"], "nonlinearity must be one of"),
         (["--loss", "CrossEntropy() + LogitKD()"], "--teacher: the objective"),
         (["--teacher", "res16"], "--teacher: there is a teacher, but the objective"),
+        (["--student", "res8", "--drop-last", "--batch-size", "60000"], "--drop-last: drop_last"),
         (["--student", "res8", "--channels-last", "--device", "cpu"], "--channels-last: "),
         (["--teacher", "nosuch", "--loss", "LogitKD()"], "unknown model 'nosuch'"),
         (["--teacher", "res16(3)", "--loss", "LogitKD()"], "--teacher: 'res16' at character 1"),
@@ -71,7 +72,7 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
         ),
         (
             ["--teacher", "MomentumTeacher(momentum=Flip())", "--loss", "LogitKD()"],
-            "--teacher: pixels must be a dense torch.Tensor, got 1",
+            "--teacher: pixels must be a dense torch.Tensor, got int 1",
         ),
         (["--teacher", "MomentumTeacher(0.9)", "--loss", "LogitKD()"], "student must be a torch"),
         (

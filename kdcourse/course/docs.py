@@ -14,7 +14,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from kdcourse.course import claims, plots
-from kdcourse.course.bench import chunks, losses, overhead, startup, training
+from kdcourse.course.bench import chunks, gradients, losses, overhead, startup, training
 from kdcourse.course.claims import CLAIMS
 from kdcourse.course.claims.claim import HOLDS, NOT_SEEN, REPORTED, REVERSED, shown_in
 from kdcourse.course.notebooks import course_notebooks
@@ -32,6 +32,7 @@ def render(text: str) -> str:
         "bench-startup": lambda: startup.table(startup.load()),
         "bench-losses": lambda: losses.table(losses.load()),
         "bench-training": lambda: training.table(training.load()),
+        "bench-gradients": lambda: gradients.table(gradients.load()),
         "bench-chunks": lambda: chunks.table(chunks.load()),
     }
 

@@ -106,6 +106,7 @@ def prune(model: nn.Module, sparsity: float) -> nn.Module:
     check_number("sparsity", sparsity, 0.0, 1.0, open_high=True)
     if _is_quantized(model):
         raise ArgumentError("model", "the model is quantised: prune first, then quantise")
+    _layers(model)
     pruned = fold(model).to(memory_format=torch.contiguous_format)  # the ranking flattens by view
     layers = _layers(pruned)
     pruning.global_unstructured(
@@ -136,6 +137,7 @@ def prune_width(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
     """
     check_number("share", share, 0.0, 1.0, open_high=True)
     check_values("inputs", inputs)
+    _layers(model)
     narrow = fold(model)
     called: list[nn.Module] = []
     with evaluation_mode(narrow):
@@ -192,6 +194,7 @@ def quantize(model: nn.Module, bits: int = 8, activation_bits: int | None = 8) -
             check_integer(name, value, 2, 8)
     if _is_quantized(model):
         raise ArgumentError("model", "the model is quantised already")
+    _layers(model)
     quantized = copy.deepcopy(model)
     for layer in _layers(quantized):
         rounding = FakeQuantize(layer.weight, bits)
@@ -283,4 +286,11 @@ def _layers(model: nn.Module) -> list[Any]:
     if not layers:
         kind = type(model).__name__
         raise ArgumentError("model", f"the model, a {kind}, has no linear or convolutional layer")
+    for layer in layers:
+        if not (parametrize.is_parametrized(layer, "weight") or "weight" in layer._parameters):
+            raise ArgumentError(
+                "model",
+                f"the weight of {layer} is made by a hook (an old weight_norm or spectral_norm): "
+                "take those of torch.nn.utils.parametrizations",
+            )
     return layers

@@ -12,6 +12,7 @@ Source: Zhang et al. 2018 (arXiv 1706.00384), eq. 7 and algorithm 1.
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from kdcourse.training.fit import fit_learner
 from kdcourse.training.history import History
 from kdcourse.training.knobs import Knobs, takes_knobs
 from kdcourse.training.learner import Learner, shared_accuracy
+from kdcourse.training.rules import check_apart, check_student
 from kdcourse.training.run import Run, Shown, first_lesson
 from kdcourse.training.teacher import FrozenTeacher, Teacher
 
@@ -160,10 +162,14 @@ def mutual_learning(
         raise ArgumentError(
             "students", "a student cannot be its own peer: some of the students is there twice"
         )
+    for number, student in enumerate(students):
+        check_student(student, "students")
+        for other in students[:number]:
+            check_apart(student, other, "students", "two students")
     if objective is None:
         objective = CrossEntropy() + LogitKD(1.0)
     objectives = [objective] * count if isinstance(objective, Objective) else list(objective)
-    rates = [learning_rate] * count if isinstance(learning_rate, float | int) else learning_rate
+    rates = [learning_rate] * count if isinstance(learning_rate, float | Real) else learning_rate
     for name, values in (("objective", objectives), ("learning_rate", rates)):
         if len(values) != count:
             raise ArgumentError(name, f"{name} has {len(values)} entries for {count} students")

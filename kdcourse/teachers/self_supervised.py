@@ -43,7 +43,7 @@ from kdcourse.processes import all_samples
 from kdcourse.teachers.momentum import MomentumTeacher, cosine_momentum
 from kdcourse.tips import CrossedViews
 from kdcourse.training.fit import fit
-from kdcourse.training.knobs import MakeOptimizer, takes_knobs
+from kdcourse.training.knobs import Knobs, MakeOptimizer, takes_knobs
 
 
 @checked
@@ -239,12 +239,12 @@ def self_distill(
     Returns:
         The average: a copy of the model with a :class:`ProjectionHead` as its classifier.
     """
-    check_positive(epochs=epochs, batch_size=batch_size)
+    chosen = Knobs(epochs=epochs, batch_size=batch_size, **knobs)
     check_number("momentum", momentum, 0.0, 1.0)
-    if knobs.get("views") is not None:
+    if chosen.views is not None:
         raise ArgumentError("views", "views must be left out here: augment makes them")
     student = with_head(model, seed=seed)
-    steps = epochs * images.steps(batch_size, drop_last=knobs.get("drop_last", False))
+    steps = epochs * images.steps(batch_size, drop_last=chosen.drop_last)
     teacher = MomentumTeacher(student, cosine_momentum(momentum, steps=steps))
     fit(
         student,

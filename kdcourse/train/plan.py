@@ -88,7 +88,8 @@ def prepare(options: Options, images: Images | None = None, *, need_weights: boo
         student, _ = _net(options.student, given, "nets")
         with evaluation_mode(student), torch.no_grad():
             student(images[:2].inputs())
-    steps_an_epoch = images.steps(options.batch_size, drop_last=options.drop_last)
+    with blaming("drop-last"):
+        steps_an_epoch = images.steps(options.batch_size, drop_last=options.drop_last)
     given |= {"student": student, "steps": options.epochs * steps_an_epoch}
     teacher = _teacher(options, given, need_weights=need_weights, read_weights=not guessed)
     with blaming("loss"):
@@ -225,7 +226,13 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+        advice = ""
+        if isinstance(error, SafetensorError):
+            advice = (
+                "; it must be a safetensors file, such as safetensors.torch.save_file makes of the "
+                "state_dict in a .pt file"
+            )
+        raise ValueError(f"{path} cannot be read: {error}{advice}") from None
     except RuntimeError as error:
         reason = textwrap.shorten(str(error), 300)
         raise ValueError(f"{path} holds the weights of another net: {reason}") from None

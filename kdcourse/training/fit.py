@@ -62,8 +62,9 @@ def fit(
             train mode, but a part in eval mode whose weights are all frozen stays as it is.
         train: An in-memory set, or anything that yields ``(inputs, target)`` batches anew each
             epoch and has a length (a ``DataLoader``); if it has a ``set_epoch``, that is called
-            before. The inputs may be a pair: what the student and what the teacher sees. A target
-            of −1 stands for no label.
+            before. The inputs are what both models are called with: a tensor, or tensors in tuples
+            and dictionaries, all with N samples. Where each model sees its own, they are
+            :class:`kdcourse.batch.SeparateViews`. A target of −1 stands for no label.
         objective: A sum of terms; labels alone without one.
         teacher: A module or :class:`Teacher`, asked in eval mode and without gradients. One that
             follows the student (:class:`kdcourse.teachers.MomentumTeacher`) does so at every step.
@@ -74,8 +75,8 @@ def fit(
         The history of every term, one row an epoch.
 
     Raises:
-        ValueError: Settings that cannot work together (found before any work is done), or a
-            checkpoint of another run.
+        ArgumentError: Settings that cannot work together (found before any work is done), batches
+            that do not go with them (by the first one), or a checkpoint of another run.
         FloatingPointError: The loss is no longer finite; the message says what is to blame.
         LostProcessError: Another process has ended.
     """
@@ -180,7 +181,7 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.dev
         warnings.warn(
             f"interrupted after {len(history)} of {knobs.epochs} epochs; the student keeps what it "
             "learned" + ("" if checkpoint is None else ", and the same call resumes"),
-            stacklevel=4,
+            stacklevel=5,
         )
     finally:
         bar.close()

@@ -1,11 +1,13 @@
 """How to train: the options of :func:`fit`, which every procedure that trains takes, too."""
 
+import difflib
+import functools
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from numbers import Integral
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -95,7 +97,7 @@ class Knobs:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if field.name not in NUMBERS:
+            if field.name not in (*NUMBERS, "validation"):  # those are told apart elsewhere
                 check_is(field.name, getattr(self, field.name), field.type)
         check_positive(batch_size=self.batch_size, epochs=self.epochs, accumulate=self.accumulate)
         check_choice("on_interrupt", self.on_interrupt, ("return", "raise"))
@@ -129,12 +131,25 @@ class Knobs:
 def takes_knobs(function: Function) -> Function:
     """Let the signature of a function show the fields of :class:`Knobs` in place of its keywords.
 
-    ``help(function)``, and Shift-Tab in a notebook, then list every option with its default.
+    ``help(function)``, and Shift-Tab in a notebook, then list every option with its default. What
+    is none of them is refused by its name.
     """
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     named = {p.name for p in own}
     knobs = [p for name, p in inspect.signature(Knobs).parameters.items() if name not in named]
     shown = [knob.replace(kind=knob.KEYWORD_ONLY) for knob in knobs]
-    function.__signature__ = signature.replace(parameters=[*own, *shown])  # type: ignore[attr-defined]
-    return function
+    known = named | {knob.name for knob in shown}
+
+    @functools.wraps(function)
+    def checked(*arguments: Any, **options: Any) -> Any:
+        for name in options.keys() - known:
+            close = difflib.get_close_matches(name, known, n=1)
+            question = (
+                f", did you mean {close[0]}?" if close else f"; it has {', '.join(sorted(known))}"
+            )
+            raise ArgumentTypeError(name, f"{function.__name__} has no option {name}{question}")
+        return function(*arguments, **options)
+
+    checked.__signature__ = signature.replace(parameters=[*own, *shown])  # type: ignore[attr-defined]
+    return cast(Function, checked)

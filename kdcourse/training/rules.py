@@ -140,13 +140,8 @@ def check_nets(
     """Require that both nets show what the objective looks at, and can be trained that way."""
     if teacher is not None and student in teacher.modules():
         raise ArgumentError("teacher", "the teacher is the student itself: teach with a copy of it")
-    if teacher is not None and (shared := _memory(student) & _memory(teacher)):
-        names = [n for n, one in _tensors(student) if one.untyped_storage().data_ptr() in shared]
-        raise ArgumentError(
-            "teacher",
-            f"teacher and student share the weights or buffers {', '.join(names[:3])}: the teacher "
-            "would change with the student, teach with a copy (copy.deepcopy)",
-        )
+    if teacher is not None:
+        check_apart(student, teacher, "teacher", "teacher and student")
     if knobs.compile and objective.needs_input_gradient:
         raise ArgumentError(
             "compile", "torch.compile cannot differentiate twice: use compile=False here"
@@ -167,6 +162,18 @@ def check_nets(
             raise ArgumentError(
                 "objective", f"{term!r} needs logits, and the teacher shows probabilities only"
             )
+
+
+def check_apart(model: nn.Module, other: nn.Module, argument: str, who: str) -> None:
+    """Require two models that have no weight or buffer in common, so that each learns alone."""
+    shared = _memory(model) & _memory(other)
+    if shared:
+        names = [n for n, one in _tensors(model) if one.untyped_storage().data_ptr() in shared]
+        raise ArgumentError(
+            argument,
+            f"{who} share the weights or buffers {', '.join(names[:3])}: one would change with the "
+            "other, take a copy (copy.deepcopy)",
+        )
 
 
 def check_lesson(lesson: Lesson) -> None:
@@ -247,7 +254,8 @@ def _check_smallest(source: Epochs, student: nn.Module, parts: int) -> None:
     with training_mode([copied]) as enter, torch.random.fork_rng(), torch.no_grad():
         enter()
         try:
-            copied(suited(map_tensors(lambda samples: samples[:1], inputs), copied))
+            with asked_first("student", inputs):
+                copied(suited(map_tensors(lambda samples: samples[:1], inputs), copied))
         except ValueError as error:
             if "more than 1 value" not in str(error):
                 raise

@@ -289,6 +289,7 @@ def show(teacher: Teacher, inputs: Inputs, target: Tensor, objective: Objective)
     with torch.no_grad():
         shown = teacher.show(inputs, objective.teacher_layers)
     if objective.needs_input_gradient:
+        check_one_tensor(inputs, objective)
         shown.input_gradient = teacher.input_gradient(inputs, target)
     return shown
 

@@ -11,7 +11,7 @@ import statistics
 import timeit
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -50,6 +50,19 @@ def compare(
     """Time two functions in turn."""
     a, b = in_turn([ours, other], rounds)
     return Comparison(name, statistics.median(a), statistics.median(b), median_ratio(a, b), rounds)
+
+
+def compare_many(
+    name: str, ours: Callable[[int], object], other: Callable[[int], object], rounds: int
+) -> Comparison:
+    """Time two functions that repeat something short as often as they are told; seconds of one.
+
+    Several calls in a row, as caches are cold in the first one after the other side's turn.
+    """
+    once = compare(name, partial(ours, 1), partial(other, 1), 1)
+    repeats = max(1, int(0.05 / once.ours))
+    timed = compare(name, partial(ours, repeats), partial(other, repeats), rounds)
+    return replace(timed, ours=timed.ours / repeats, other=timed.other / repeats)
 
 
 _seconds = partial(timeit.timeit, number=1)

@@ -6,12 +6,13 @@ would otherwise use. Only this benchmark needs it (it is in the extra ``test``).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from kdcourse.course.bench.compare import Loss, Store, compare, peak_memory
+from kdcourse.course.bench.compare import Loss, Store, compare_many, peak_memory
 from kdcourse.course.claims.results import RESULTS
 from kdcourse.course.claims.table import markdown
 from kdcourse.data import replay
@@ -97,18 +98,14 @@ def _cost(name: str, shape: tuple[int, ...], ours: Loss, other: Loss, rounds: in
     if name == "attention":
         student, teacher = student.relu(), teacher.relu()
 
-    def run(loss: Loss, repeats: int = 1) -> None:
+    def run(loss: Loss, repeats: int) -> None:
         for _ in range(repeats):
             leaf = student.detach().requires_grad_()
             loss(leaf, teacher).backward()
 
-    once = compare(name, lambda: run(ours), lambda: run(other), 1)
-    # Several calls in a row, as caches are cold in the first one after the other side's turn.
-    repeats = max(1, int(0.05 / once.ours))
-    timed = compare(name, lambda: run(ours, repeats), lambda: run(other, repeats), rounds)
-    seconds = timed.ours / repeats, timed.other / repeats
-    memory = peak_memory(lambda: run(ours)), peak_memory(lambda: run(other))
-    return Cost(name, shape, *seconds, timed.ratio, *memory)
+    timed = compare_many(name, partial(run, ours), partial(run, other), rounds)
+    memory = peak_memory(partial(run, ours, 1)), peak_memory(partial(run, other, 1))
+    return Cost(name, shape, timed.ours, timed.other, timed.ratio, *memory)
 
 
 def _losses() -> dict[str, tuple[Loss, Loss]]:
