@@ -34,7 +34,9 @@ from kdcourse.checks import (
     check_target,
     check_tensor,
     checked,
+    norms,
     readable,
+    unit,
     widest,
 )
 from kdcourse.models import seeded
@@ -266,8 +268,8 @@ def saliency_loss(student_gradient: Tensor, teacher_gradient: Tensor) -> Tensor:
                 name, f"{name} must have shape (N, …) and not be empty, got {tuple(gradient.shape)}"
             )
     check_same_shape("student_gradient", student_gradient, "teacher_gradient", teacher_gradient)
-    student = _unit(at_least_float32(student_gradient).flatten(1))
-    teacher = _unit(at_least_float32(teacher_gradient.detach()).flatten(1))
+    student = unit(at_least_float32(student_gradient).flatten(1))
+    teacher = unit(at_least_float32(teacher_gradient.detach()).flatten(1))
     return torch.linalg.vector_norm(student - teacher, dim=1).mean()
 
 
@@ -381,11 +383,11 @@ def _attention(features: Tensor, power: float) -> Tensor:
     what tells them apart would be lost in rounding.
     """
     mean = _channel_mean(features, power, features.dtype)
-    norm, flatness = _norm(mean)
+    norm, flatness = norms(mean)
     flat = flatness > 0.9 * mean.shape[1] ** 0.5  # the root itself where all entries are equal
     if not readable(flat) or bool(flat.any()):
         mean = _channel_mean(features, power, widest(mean))
-        norm, _ = _norm(mean)
+        norm, _ = norms(mean)
     return mean / norm
 
 
@@ -416,25 +418,6 @@ class _MeanSquare(torch.autograd.Function):
         (features,) = ctx.saved_tensors
         each = gradient * (2 / features.shape[1])
         return features * each.to(features.dtype)[:, None], None
-
-
-def _unit(rows: Tensor) -> Tensor:
-    """Scale rows ``(N, M)`` to unit norm, zeros staying zeros, with finite gradients."""
-    return rows / _norm(rows)[0]
-
-
-SMALL = 1e-36  # stands for zero where something is divided; 1 / SMALL is a float32 yet
-
-
-def _norm(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Norms of rows ``(N, M)`` as ``(N, 1)``, above zero, and in units of the largest entry.
-
-    The largest entry is taken out before squaring: the squares of tiny or huge entries would
-    leave the range. What is left has a norm from 1 to √M, unless all is zero.
-    """
-    largest = rows.detach().abs().amax(dim=1, keepdim=True).clamp_min(SMALL)
-    scaled = torch.linalg.vector_norm(rows / largest, dim=1, keepdim=True).clamp_min(1)
-    return scaled * largest, scaled
 
 
 def _check_both(student: Tensor, teacher: Tensor) -> None:

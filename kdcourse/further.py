@@ -34,6 +34,7 @@ from kdcourse.checks import (
     check_same_samples,
     check_same_shape,
     checked,
+    unit,
 )
 from kdcourse.models import capture, seeded
 from kdcourse.modes import evaluation_mode
@@ -78,9 +79,9 @@ def seed_loss(
         )
     check_number("student_temperature", student_temperature, 0.0, open_low=True)
     check_number("teacher_temperature", teacher_temperature, 0.0, open_low=True)
-    student = F.normalize(at_least_float32(student_embeddings), dim=1)
-    teacher = F.normalize(at_least_float32(teacher_embeddings.detach()), dim=1)
-    others = F.normalize(at_least_float32(queue.detach()), dim=1)
+    student = unit(at_least_float32(student_embeddings))
+    teacher = unit(at_least_float32(teacher_embeddings.detach()))
+    others = unit(at_least_float32(queue.detach()))
 
     def similarities(own: Tensor) -> Tensor:
         """To the teacher's own embedding of the image, then to the queue: ``(N, 1 + Q)``."""
