@@ -180,7 +180,7 @@ def nearest(embeddings: Tensor, count: int) -> Tensor:
     """
     from sklearn.neighbors import NearestNeighbors  # slow to import, and fit does not need it
 
-    embeddings = _embeddings("embeddings", embeddings, least=2)
+    embeddings = _embeddings("embeddings", embeddings, least=2, comparable=True)
     check_integer("count", count, 1, len(embeddings) - 1)
     found = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(embeddings.numpy())
     return torch.from_numpy(found.kneighbors(return_distance=False))
@@ -197,7 +197,7 @@ def recall_at(k: int, embeddings: Tensor, target: Tensor) -> float:
         embeddings: Embeddings ``(N, D)``, N > k.
         target: Class indices ``(N,)``.
     """
-    embeddings = _embeddings("embeddings", embeddings, least=2)
+    embeddings = _embeddings("embeddings", embeddings, least=2, comparable=True)
     check_integer("k", k, 1, len(embeddings) - 1)
     target = _labels("target", target, embeddings)
     same = target[nearest(embeddings, k)] == target[:, None]  # (N, k)
@@ -219,7 +219,8 @@ def knn_accuracy(
     """
     from sklearn.neighbors import KNeighborsClassifier
 
-    known, asked = _embeddings("train", train), _embeddings("test", test)
+    known = _embeddings("train", train, comparable=True)
+    asked = _embeddings("test", test, comparable=True)
     if known.shape[1] != asked.shape[1]:
         raise ArgumentError(
             "test",
@@ -279,10 +280,14 @@ def linear_cka(embeddings: Tensor, others: Tensor) -> float:
     return float((y.T @ x).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm()))
 
 
-def _embeddings(name: str, embeddings: Tensor, least: int = 1) -> Tensor:
+def _embeddings(
+    name: str, embeddings: Tensor, least: int = 1, *, comparable: bool = False
+) -> Tensor:
     """Return embeddings ``(N, D)`` on the CPU, in a precision that NumPy has."""
     check_matrix(name, embeddings, "D", least)
     check_values(name, embeddings)
+    if comparable and not bool(embeddings.isfinite().all()):
+        raise ArgumentError(name, f"{name} must be finite numbers: nothing is near to others")
     return at_least_float32(embeddings.detach().cpu())
 
 

@@ -1,4 +1,7 @@
-"""Bad calls of all that is public, made from its signatures: each is refused, by name."""
+"""Bad calls of all that is public, made from its signatures: each is refused, by name.
+
+NaN is no bad call: what holds it gives NaN. That is tested here, too.
+"""
 
 import contextlib
 import importlib
@@ -49,6 +52,8 @@ LEFT_OUT = {
 }
 
 SAMPLES = 8
+# Of prototypes (nested, sparse and quantised tensors) and of trainings of one step.
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 class Good:
@@ -293,7 +298,7 @@ def cases() -> dict[str, Callable]:
     return found
 
 
-def call(function: Callable, values: Mapping[str, Any]) -> None:
+def call(function: Callable, values: Mapping[str, Any]) -> Any:
     """Call a function with values by name, and begin what begins later."""
     starred = [p.name for p in parameters(function) if p.kind is p.VAR_POSITIONAL]
     before = []
@@ -305,6 +310,7 @@ def call(function: Callable, values: Mapping[str, Any]) -> None:
     if isinstance(result, contextlib.AbstractContextManager):
         with result:
             pass
+    return result
 
 
 class TrainedError(Exception):
@@ -362,7 +368,6 @@ def bad_calls(case: str, folder: Path) -> tuple[Callable, dict[str, Any], list[t
     return function, values, bad
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES)
 def test_every_bad_call_is_refused_by_name(case, tmp_path, monkeypatch):
     function, values, bad = bad_calls(case, tmp_path)
@@ -389,3 +394,23 @@ def test_there_are_a_thousand_bad_calls(tmp_path):
     told = f"{made} bad calls of {len(CASES)} functions and classes; of those made here: {found}"
     print(f"\n{told}")
     assert made >= 1000, told
+
+
+RETURN_TENSORS = [
+    case
+    for case, function in CASES.items()
+    if inspect.signature(function).return_annotation is Tensor
+    and case != "prediction_gradient"  # whose logits were made of its inputs
+]
+
+
+@pytest.mark.parametrize("case", RETURN_TENSORS)
+def test_nan_is_never_hidden(case, tmp_path):
+    function, values, _ = bad_calls(case, tmp_path)
+    for name, value in values.items():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            broken = value.detach().clone()
+            broken[0] = torch.where(broken[0] == broken[0].amax(), torch.nan, broken[0])
+            with contextlib.suppress(Told):  # where NaN is refused
+                result = call(function, {**values, name: broken})
+                assert not result.isfinite().all(), name
