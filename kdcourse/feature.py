@@ -320,7 +320,7 @@ class FeatureHint(LayerTerm):
     def __init__(
         self,
         layer: Layer,
-        hint: Hint | None = None,
+        hint: nn.Module | None = None,
         *,
         kernel_size: int | None = None,
         nonlinearity: str = "none",

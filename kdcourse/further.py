@@ -280,7 +280,7 @@ class GeneratedImages:
 
     def __init__(
         self,
-        generator: Generator,
+        generator: nn.Module,
         teacher: nn.Module,
         layer: str,
         *,
@@ -291,6 +291,13 @@ class GeneratedImages:
         seed: int = 0,
         loss: Callable[[Tensor, Tensor], Tensor] = generator_loss,
     ):
+        length = getattr(generator, "noise", None)
+        if not isinstance(length, int):
+            raise ArgumentError(
+                "generator",
+                "generator must say how much noise it takes, as its attribute noise, got a "
+                f"{type(generator).__name__} without",
+            )
         check_integer("batch_size", batch_size, 2)
         check_positive(steps=steps)
         check_number("learning_rate", learning_rate, 0.0)
@@ -298,6 +305,7 @@ class GeneratedImages:
         with capture(teacher, [layer]):  # which looks for it
             pass
         self.generator, self.teacher, self.layer = generator, teacher, layer
+        self.length = length
         self.batch_size, self.steps, self.statistics = batch_size, steps, statistics
         self.loss = loss
         self.losses: list[float] = []
@@ -328,7 +336,7 @@ class GeneratedImages:
         """Draw noise ``(N, Z)``, where the teacher is; the generator goes there, too."""
         device = next(self.teacher.parameters()).device
         self.generator.to(device)
-        return torch.randn(samples, self.generator.noise, generator=self.draw).to(device)
+        return torch.randn(samples, self.length, generator=self.draw).to(device)
 
     def _judge(self, images: Tensor) -> Tensor:
         """Return the generator's loss."""

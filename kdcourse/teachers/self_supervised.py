@@ -38,7 +38,7 @@ from kdcourse.checks import (
 from kdcourse.data import Augmentation, Images
 from kdcourse.logit import softmax
 from kdcourse.models import capture, seeded
-from kdcourse.objective import Lesson, Term
+from kdcourse.objective import Lesson, Objective, Term
 from kdcourse.processes import all_samples
 from kdcourse.teachers.momentum import MomentumTeacher, cosine_momentum
 from kdcourse.tips import CrossedViews
@@ -212,7 +212,7 @@ def self_distill(
     images: Images,
     *,
     augment: Augmentation,
-    dist: SelfDistillation | None = None,
+    dist: Objective | None = None,
     momentum: float = 0.95,
     epochs: int = 20,
     batch_size: int = 64,
