@@ -15,7 +15,7 @@ from itertools import chain, repeat
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, TracebackType, UnionType
-from typing import Any, ForwardRef, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -85,12 +85,14 @@ def checked(function: Checked) -> Checked:
         function.__init__ = checked(function.__init__)  # type: ignore[misc]
         return function
     parameters = inspect.signature(function).parameters.values()
-    expected = {p.name: p.annotation for p in parameters if p.annotation is not p.empty}
+    expected: dict[str, Any] = {}
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     rest = [p.name for p in parameters if p.kind is p.VAR_POSITIONAL]
 
     @wraps(function)
     def checking(*args: Any, **kwargs: Any) -> Any:
+        if not expected:  # now that the whole module is there, with all names of types
+            expected.update(get_type_hints(function))
         positional = zip(chain(names, *map(repeat, rest)), args, strict=False)
         for name, value in chain(positional, kwargs.items()):
             if name in expected:
@@ -123,7 +125,7 @@ def fits(value: Any, expected: Any) -> bool:
     kind, parts = get_origin(expected) or expected, get_args(expected)
     if kind in (Union, UnionType):
         return any(fits(value, part) for part in parts)
-    if expected is Any or isinstance(expected, TypeVar | ForwardRef | str):
+    if expected is Any or isinstance(expected, str):  # the name of a type that is not looked up
         return True
     if kind in NUMBERS:
         real = isinstance(value, NUMBERS[kind]) and not isinstance(value, bool)
@@ -167,8 +169,8 @@ def _words(expected: Any) -> str:
         return " or ".join(dict.fromkeys(map(_words, parts)))
     if kind in WORDS:
         return WORDS[kind]
-    if not isinstance(kind, type):
-        return f"a {kind.__forward_arg__}" if isinstance(kind, ForwardRef) else "anything"
+    if kind is Any:
+        return "anything"
     if kind is tuple and parts[-1] is not ...:
         return f"a pair ({', '.join(map(_words, parts))})"
     if issubclass(kind, Mapping):
@@ -184,9 +186,10 @@ def _found(value: object) -> str:
     if isinstance(value, type):
         return f"{value.__name__}: call the class to make one"
     if isinstance(value, Tensor):
-        if not value.is_nested:
-            kind += f" of shape {tuple(value.shape)}"
-        return kind + ("" if is_dense(value) else f" of layout {value.layout}, nested or sparse")
+        if value.is_nested:
+            return f"nested {kind}"
+        layout = "" if is_dense(value) else f" and layout {value.layout}"
+        return f"{kind} of shape {tuple(value.shape)}{layout}"
     if isinstance(value, Mapping) and value and all(map(torch.is_tensor, value.values())):
         return f"{kind}: load it into a model (model.load_state_dict)"
     if inspect.isroutine(value):

@@ -80,8 +80,8 @@ def seed_loss(
     check_number("student_temperature", student_temperature, 0.0, open_low=True)
     check_number("teacher_temperature", teacher_temperature, 0.0, open_low=True)
     student = unit(at_least_float32(student_embeddings))
-    teacher = unit(at_least_float32(teacher_embeddings.detach()))
-    others = unit(at_least_float32(queue.detach()))
+    teacher = F.normalize(at_least_float32(teacher_embeddings.detach()), dim=1)
+    others = F.normalize(at_least_float32(queue.detach()), dim=1)
 
     def similarities(own: Tensor) -> Tensor:
         """To the teacher's own embedding of the image, then to the queue: ``(N, 1 + Q)``."""

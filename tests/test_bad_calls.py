@@ -21,9 +21,13 @@ from toys import CLASSES, images
 
 import kdcourse
 from kdcourse import augmentation, feature, further, logit, models, tips
-from kdcourse.checks import Told, fits
+from kdcourse.augmentation import Compose, Flip, ResizedCrop
+from kdcourse.checks import ArgumentError, ArgumentTypeError, Told, fits
 from kdcourse.data import Images
-from kdcourse.teachers import PatchNet, TwoViews
+from kdcourse.logit import softmax
+from kdcourse.models import by_name, capture
+from kdcourse.objective import Objective
+from kdcourse.teachers import PatchNet, TwoViews, prune, unpack
 from kdcourse.training.learner import Learner
 
 # What is left out, and why: modules, names, or single parameters.
@@ -414,3 +418,41 @@ def test_nan_is_never_hidden(case, tmp_path):
             with contextlib.suppress(Told):  # where NaN is refused
                 result = call(function, {**values, name: broken})
                 assert not result.isfinite().all(), name
+
+
+LOGITS = torch.zeros(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (lambda: prune(nn.Linear, 0.5), "model must be a torch.nn.Module, got Linear: call the"),
+        (lambda: prune("res16", 0.5), "model must be a torch.nn.Module, got str 'res16'"),
+        (
+            lambda: prune(nn.ReLU().state_dict, 0.5),
+            "got method: call it in the forward of",
+        ),
+        (lambda: prune({"weight": LOGITS}, 0.5), r"got dict: load it into a model \(model.load_st"),
+        (lambda: by_name("res8", seed=1.5), "seed must be an integer or None, got float 1.5"),
+        (lambda: by_name("res8", seed=True), "seed must be an integer or None, got bool True"),
+        (lambda: Compose(Flip(), None), "steps must be a function, got NoneType"),
+        (
+            lambda: ResizedCrop(0.5),
+            r"scale must be a pair \(a finite real number, a finite",
+        ),
+        (lambda: capture(nn.ReLU(), "relu"), "layers must be a list, each item a text, got str 'r"),
+        (
+            lambda: Objective([LOGITS]),
+            r"parts must be a list, each item a pair \(.* number, a Term",
+        ),
+        (lambda: unpack({"a": 1}), "arrays must be a dictionary of a ndarray by a text, got dict"),
+        (lambda: softmax(LOGITS.to_sparse()), r"of shape \(3, 2\) and layout torch.sparse_coo"),
+        (
+            lambda: softmax(LOGITS.half().to(torch.float8_e5m2)),
+            "floating point of at least 16 bits",
+        ),
+    ],
+)
+def test_what_was_expected_is_told_and_what_came(bad, told):
+    with pytest.raises((ArgumentError, ArgumentTypeError), match=told):
+        bad()
