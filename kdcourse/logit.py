@@ -117,7 +117,6 @@ def kd_loss(
         both = (log_p.clamp_min(least) for log_p in (log_p_student, log_p_teacher))
         log_mixture = torch.logaddexp(*both) - math.log(2)
         loss = (_kl(log_p_teacher, log_mixture) + _kl(log_p_student, log_mixture)) / 2
-    loss = loss + (-loss).clamp_min(0).detach()  # not below zero by rounding
     return _scaled(loss, temperature, scale).to(at_least_float32(student_logits).dtype)
 
 
@@ -170,18 +169,18 @@ def kd_loss_from_probabilities(
         ValueError: Also for probabilities that are negative or do not sum to one (checked for CPU
             tensors only; on a GPU the check would stall the device).
     """
-    log_p_student = _log_softmax("student_logits", student_logits, temperature)
+    wide = _is_hot(temperature)
+    log_p_student = _log_softmax("student_logits", student_logits, temperature, wide)
     check_matrix("teacher_probabilities", teacher_probabilities)
     check_same_shape(
         "student_logits", student_logits, "teacher_probabilities", teacher_probabilities
     )
     check_probabilities("teacher_probabilities", teacher_probabilities)
-    # log 0 = -inf softens to exactly 0, and xlogy(0, 0) = 0 below; the largest entry of a row is
-    # at least 1/K, so a row is never all -inf.
-    log_p_teacher = at_least_float32(teacher_probabilities.detach()).log()
-    p_teacher = (log_p_teacher / temperature).softmax(dim=1)
-    loss = torch.xlogy(p_teacher, p_teacher).sum(dim=1).mean() - _mean(p_teacher, log_p_student)
-    return _scaled(loss, temperature, scale)
+    # log 0 = -inf softens to exactly 0, and does not count; the largest entry of a row is at least
+    # 1/K, so a row is never all -inf.
+    log_p = at_least_float32(teacher_probabilities.detach()).log()
+    loss = _kl(_log_softmax("log_p", log_p, temperature, wide), log_p_student)
+    return _scaled(loss, temperature, scale).to(at_least_float32(student_logits).dtype)
 
 
 def decoupled_kd_loss(
@@ -439,6 +438,11 @@ class StandardizedKD(Term):
         return kd_loss(student, standardize(lesson.teacher_logits), self.temperature)
 
 
+def _is_hot(temperature: float) -> bool:
+    check_temperature(temperature)
+    return temperature >= HOT
+
+
 def _log_softmax(name: str, logits: Tensor, temperature: float, wide: bool = False) -> Tensor:
     check_matrix(name, logits)
     check_temperature(temperature)
@@ -449,8 +453,7 @@ def _log_softmax(name: str, logits: Tensor, temperature: float, wide: bool = Fal
 def _both_log_softmax(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    check_temperature(temperature)
-    wide = temperature >= HOT
+    wide = _is_hot(temperature)
     log_p_student = _log_softmax("student_logits", student_logits, temperature, wide)
     with torch.no_grad():
         log_p_teacher = _log_softmax("teacher_logits", teacher_logits, temperature, wide)
@@ -460,7 +463,8 @@ def _both_log_softmax(
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p‖q) from log-probabilities, sum over classes, mean over samples."""
-    return _mean(log_p.exp(), log_p - log_q)
+    mean = _mean(log_p.exp(), log_p - log_q)
+    return mean + (-mean).clamp_min(0).detach()  # not below zero by rounding
 
 
 def _mean(p: Tensor, values: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -77,6 +78,9 @@ def joined(device: torch.device | str | None = None) -> Iterator[torch.device | 
     try:
         yield place
         signal.signal(signal.SIGTERM, before)
+        # A thread of gloo (torch 2.6) lets go of the last message under the interpreter's lock, and
+        # whoever destroys the group waits for that thread with the lock: let it go first.
+        time.sleep(0.1)
     finally:
         distributed.destroy_process_group()
 

@@ -12,7 +12,6 @@ Source: Zhang et al. 2018 (arXiv 1706.00384), eq. 7 and algorithm 1.
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Real
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from kdcourse.training.fit import fit_learner
 from kdcourse.training.history import History
 from kdcourse.training.knobs import Knobs, takes_knobs
 from kdcourse.training.learner import Learner, shared_accuracy
-from kdcourse.training.rules import check_apart, check_student
+from kdcourse.training.rules import check_apart, check_objective, check_student
 from kdcourse.training.run import Run, Shown, first_lesson
 from kdcourse.training.teacher import FrozenTeacher, Teacher
 
@@ -168,8 +167,10 @@ def mutual_learning(
             check_apart(student, other, "students", "two students")
     if objective is None:
         objective = CrossEntropy() + LogitKD(1.0)
-    objectives = [objective] * count if isinstance(objective, Objective) else list(objective)
-    rates = [learning_rate] * count if isinstance(learning_rate, float | Real) else learning_rate
+    objectives: list[Any] = _one_each(objective, count)
+    for own in objectives:
+        check_objective(own)
+    rates: list[Any] = _one_each(learning_rate, count)
     for name, values in (("objective", objectives), ("learning_rate", rates)):
         if len(values) != count:
             raise ArgumentError(name, f"{name} has {len(values)} entries for {count} students")
@@ -197,6 +198,11 @@ def mutual_learning(
 
     history = fit_learner(make, students, train, Knobs(**knobs))
     return [_of_student(number, history) for number in range(count)]
+
+
+def _one_each(value: object, count: int) -> list:
+    """Return a list or tuple as a list, and anything else once for each student."""
+    return list(value) if isinstance(value, list | tuple) else [value] * count
 
 
 def _of_student(number: int, history: History) -> History:
