@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcourse.checks import check_number, check_positive
+from kdcourse.checks import check_integer, check_number, check_same_device, checked
 from kdcourse.data import Augmentation, check_pixels
 
 
+@checked
 @dataclass(frozen=True)
 class PadCrop:
     """Pad by ``padding`` pixels on every side, then crop at random to the original size."""
@@ -23,11 +24,11 @@ class PadCrop:
     padding: int = 2
 
     def __post_init__(self) -> None:
-        if self.padding != 0:
-            check_positive(padding=self.padding)
+        check_integer("padding", self.padding, 0)
 
+    @checked
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        check_pixels(pixels)
+        _check_batch(pixels, generator)
         samples, _, height, width = pixels.shape
         padded = F.pad(pixels, (self.padding,) * 4)
         down, right = torch.randint(
@@ -38,6 +39,7 @@ class PadCrop:
         return crops[torch.arange(samples, device=pixels.device), :, down, right]
 
 
+@checked
 @dataclass(frozen=True)
 class Flip:
     """Mirror each image left to right, with the given probability."""
@@ -47,13 +49,15 @@ class Flip:
     def __post_init__(self) -> None:
         check_number("probability", self.probability, 0.0, 1.0)
 
+    @checked
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        check_pixels(pixels)
+        _check_batch(pixels, generator)
         draw = torch.rand(len(pixels), generator=generator, device=pixels.device)
         mirrored = (draw < self.probability).view(-1, 1, 1, 1)
         return torch.where(mirrored, pixels.flip(-1), pixels)
 
 
+@checked
 @dataclass(frozen=True)
 class ResizedCrop:
     """Cut out a part and enlarge it to full size; ``scale`` bounds its random share of the area."""
@@ -65,8 +69,9 @@ class ResizedCrop:
         check_number("the upper scale", high, 0.0, 1.0, open_low=True)
         check_number("the lower scale", low, 0.0, high, open_low=True)
 
+    @checked
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        check_pixels(pixels)
+        _check_batch(pixels, generator)
         low, high = self.scale
         draw = torch.rand(3, len(pixels), generator=generator, device=pixels.device)
         side = (low + (high - low) * draw[0]).sqrt()  # of the image's, which is 2 long in the grid
@@ -78,6 +83,7 @@ class ResizedCrop:
         return cut.round_().to(torch.uint8)
 
 
+@checked
 @dataclass(frozen=True)
 class Noise:
     """Add Gaussian noise whose standard deviation is given as a share of the range of pixels."""
@@ -87,18 +93,21 @@ class Noise:
     def __post_init__(self) -> None:
         check_number("deviation", self.deviation, 0.0)
 
+    @checked
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        check_pixels(pixels)
+        _check_batch(pixels, generator)
         noise = torch.randn(pixels.shape, generator=generator, device=pixels.device)
         return (pixels + 255 * self.deviation * noise).round_().clamp_(0, 255).to(torch.uint8)
 
 
+@checked
 class Compose:
     """Apply several augmentations one after the other."""
 
     def __init__(self, *steps: Augmentation):
         self.steps = steps
 
+    @checked
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         for step in self.steps:
             pixels = step(pixels, generator)
@@ -116,3 +125,8 @@ def pad_crop_flip(padding: int = 2) -> Compose:
 def crop_flip(scale: tuple[float, float] = (0.3, 1.0)) -> Compose:
     """Return a strong augmentation: enlarge a random part of the image, mirror at random."""
     return Compose(ResizedCrop(scale), Flip())
+
+
+def _check_batch(pixels: Tensor, generator: torch.Generator) -> None:
+    check_pixels(pixels)
+    check_same_device("pixels", pixels, "generator", generator)

@@ -5,17 +5,24 @@ runs for CPU tensors only: on a GPU it would stall the device, and inside ``torc
 ``vmap``, or on the ``meta`` device, there are no values to read.
 """
 
+import inspect
 import math
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import wraps
+from itertools import chain, repeat
 from numbers import Integral, Real
 from pathlib import Path
-from types import TracebackType
+from types import NoneType, TracebackType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+
+Checked = TypeVar("Checked", bound=Callable)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Told(Exception):
@@ -68,6 +75,146 @@ class NotFiniteError(Told, FloatingPointError):
     """A loss that is no longer finite; ``argument`` is what to blame."""
 
 
+def checked(function: Checked) -> Checked:
+    """Let a function, or a class, require of its arguments what its signature says.
+
+    Types are read from the annotations (:func:`fits`); ranges remain for the function to check. Not
+    for losses, which are compiled and cheap: they call the checks below themselves.
+    """
+    if isinstance(function, type):
+        function.__init__ = checked(function.__init__)  # type: ignore[misc]
+        return function
+    parameters = inspect.signature(function).parameters.values()
+    expected: dict[str, Any] = {}
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    rest = [p.name for p in parameters if p.kind is p.VAR_POSITIONAL]
+
+    @wraps(function)
+    def checking(*args: Any, **kwargs: Any) -> Any:
+        if not expected:  # now that the whole module is there, with all names of types
+            expected.update(get_type_hints(function))
+        positional = zip(chain(names, *map(repeat, rest)), args, strict=False)
+        for name, value in chain(positional, kwargs.items()):
+            if name in expected:
+                check_is(name, value, expected[name])
+        return function(*args, **kwargs)
+
+    return checking  # type: ignore[return-value]
+
+
+def check_is(name: str, value: object, expected: Any) -> None:
+    """Require a value of an annotated type; another number than one that is meant is an error, too.
+
+    Raises:
+        ArgumentError: The value is a number, and another is expected, such as 1.5 for an integer.
+        ArgumentTypeError: It is anything else.
+    """
+    if not fits(value, expected):
+        number = fits(value, int | float) or isinstance(value, float)  # NaN
+        wanted = any(part in (int, float) for part in (expected, *get_args(expected)))
+        error = ArgumentError if number and wanted else ArgumentTypeError
+        raise error(name, f"{name} must be {_words(expected)}, got {_found(value)}")
+
+
+def fits(value: Any, expected: Any) -> bool:
+    """Whether a value is of an annotated type, items of lists included.
+
+    As people mean it: True is no number, NaN is none, NumPy's numbers are. A list will do for a
+    tuple, text is no list of letters, and tensors are dense.
+    """
+    kind, parts = get_origin(expected) or expected, get_args(expected)
+    if kind in (Union, UnionType):
+        return any(fits(value, part) for part in parts)
+    if expected is Any or isinstance(expected, str):  # the name of a type that is not looked up
+        return True
+    if kind in NUMBERS:
+        real = isinstance(value, NUMBERS[kind]) and not isinstance(value, bool)
+        return real and math.isfinite(value)
+    if kind is Tensor:
+        return isinstance(value, Tensor) and is_dense(value)
+    if kind is Callable:
+        return callable(value)
+    if issubclass(kind, Mapping):
+        return isinstance(value, Mapping) and all(
+            fits(key, parts[0]) and fits(item, parts[1]) for key, item in value.items()
+        )
+    if kind is tuple and parts[-1] is not ...:
+        several = isinstance(value, tuple | list) and len(value) == len(parts)
+        return several and all(map(fits, value, parts))
+    if issubclass(kind, Iterable) and parts:
+        several = isinstance(value, Iterable) and not isinstance(
+            value, str | bytes | Mapping | Tensor
+        )
+        listed = isinstance(value, list | tuple)  # a DataLoader's batches cost something
+        return several and (not listed or all(fits(item, parts[0]) for item in value))
+    return isinstance(value, kind)
+
+
+NUMBERS: dict[Any, type] = {int: Integral, float: Real}
+WORDS: dict[Any, str] = {
+    bool: "True or False",
+    int: "an integer",
+    float: "a finite real number",
+    str: "a text",
+    Tensor: "a dense torch.Tensor",
+    nn.Module: "a torch.nn.Module",
+    NoneType: "None",
+    Callable: "a function",
+}
+
+
+def _words(expected: Any) -> str:
+    kind, parts = get_origin(expected) or expected, get_args(expected)
+    if kind in (Union, UnionType):
+        return " or ".join(dict.fromkeys(map(_words, parts)))
+    if kind in WORDS:
+        return WORDS[kind]
+    if kind is Any:
+        return "anything"
+    if kind is tuple and parts[-1] is not ...:
+        return f"a pair ({', '.join(map(_words, parts))})"
+    if issubclass(kind, Mapping):
+        return f"a dictionary of {_words(parts[1])} by {_words(parts[0])}"
+    if issubclass(kind, Iterable) and parts:
+        return f"a list, each item {_words(parts[0])}"
+    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
+
+
+def _found(value: object) -> str:
+    """Say what was given, and what to do with it where that is plain."""
+    kind = type(value).__name__
+    if isinstance(value, type):
+        return f"{value.__name__}: call the class to make one"
+    if isinstance(value, Tensor):
+        if value.is_nested:
+            return f"nested {kind}"
+        layout = "" if is_dense(value) else f" and layout {value.layout}"
+        return f"{kind} of shape {tuple(value.shape)}{layout}"
+    if isinstance(value, Mapping) and value and all(map(torch.is_tensor, value.values())):
+        return f"{kind}: load it into a model (model.load_state_dict)"
+    if inspect.isroutine(value):
+        return f"{kind}: call it in the forward of a module"
+    if isinstance(value, list | tuple):
+        return f"{kind} ({', '.join(type(item).__name__ for item in value[:3])})"
+    return f"{kind} {value!r}" if isinstance(value, str | Real) else kind
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor is laid out as losses take it: neither sparse nor nested."""
+    return tensor.layout is torch.strided and not tensor.is_nested
+
+
+def check_module(name: str, model: object) -> None:
+    """Require a module, made and not merely described."""
+    check_is(name, model, nn.Module)
+
+
+def check_tensor(name: str, tensor: Tensor) -> None:
+    """Require a dense tensor."""
+    if not isinstance(tensor, Tensor) or not is_dense(tensor):
+        raise ArgumentTypeError(name, f"{name} must be {WORDS[Tensor]}, got {_found(tensor)}")
+
+
 def check_matrix(name: str, tensor: Tensor, columns: str = "K", least: int = 1) -> None:
     """Require a floating-point tensor of shape ``(N, columns)`` with at least ``least`` rows."""
     check_floating(name, tensor)
@@ -90,15 +237,17 @@ def check_matrix(name: str, tensor: Tensor, columns: str = "K", least: int = 1) 
 
 
 def check_floating(name: str, tensor: Tensor) -> None:
-    """Require a tensor of a floating-point dtype."""
-    if not isinstance(tensor, Tensor):
-        raise ArgumentTypeError(name, f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-    if not tensor.is_floating_point():
-        raise ArgumentError(name, f"{name} must be floating point, got {tensor.dtype}")
+    """Require a dense tensor of a floating-point dtype of at least 16 bits."""
+    check_tensor(name, tensor)
+    if tensor.dtype not in FLOATS:
+        raise ArgumentError(
+            name, f"{name} must be floating point of at least 16 bits, got {tensor.dtype}"
+        )
 
 
 def check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
     """Require two tensors of the same shape (same batch size, same number of classes)."""
+    check_same_device(name, tensor, other_name, other)
     if tensor.shape != other.shape:
         raise ArgumentError(
             name,
@@ -107,34 +256,45 @@ def check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) 
         )
 
 
-def check_same_samples(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    """Require two tensors of the same batch size, whatever their other dimensions."""
-    if len(tensor) != len(other):
+def check_same_device(
+    name: str, tensor: Tensor | torch.Generator, other_name: str, other: Tensor | torch.Generator
+) -> None:
+    """Require two tensors on one device, or one that draws and what it draws for."""
+    if tensor.device != other.device:
         raise ArgumentError(
             name,
-            f"{name} and {other_name} must hold the same samples, "
-            f"got {len(tensor)} and {len(other)}",
+            f"{name} and {other_name} must be on the same device, "
+            f"got {tensor.device} and {other.device}",
         )
 
 
-def check_target(target: Tensor, samples: int, classes: int) -> None:
-    """Require class indices: shape ``(N,)``, int64, in ``[0, K)``."""
-    if not isinstance(target, Tensor):
-        raise ArgumentTypeError(
-            "target", f"target must be a torch.Tensor, got {type(target).__name__}"
+def check_same_samples(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    """Require two tensors of the same batch size, whatever their other dimensions."""
+    check_same_device(name, tensor, other_name, other)
+    if tensor.shape[:1] != other.shape[:1]:
+        got = [len(one) if one.dim() else "a scalar" for one in (tensor, other)]
+        raise ArgumentError(
+            name, f"{name} and {other_name} must hold the same samples, got {got[0]} and {got[1]}"
         )
+
+
+def check_target(
+    target: Tensor, samples: int, classes: int | None = None, name: str = "target"
+) -> None:
+    """Require class indices: shape ``(N,)``, int64, in ``[0, K)`` where K is known."""
+    check_tensor(name, target)
     if target.dtype != torch.int64:
         raise ArgumentError(
-            "target", f"target must hold class indices of dtype torch.int64, got {target.dtype}"
+            name, f"{name} must hold class indices of dtype torch.int64, got {target.dtype}"
         )
     if target.shape != (samples,):
+        raise ArgumentError(name, f"{name} must have shape ({samples},), got {tuple(target.shape)}")
+    if classes is None or not readable(target):
+        return
+    if not bool(((target >= 0) & (target < classes)).all()):
         raise ArgumentError(
-            "target", f"target must have shape ({samples},), got {tuple(target.shape)}"
-        )
-    if readable(target) and not bool(((target >= 0) & (target < classes)).all()):
-        raise ArgumentError(
-            "target",
-            f"target must lie in [0, {classes}), got values from "
+            name,
+            f"{name} must lie in [0, {classes}), got values from "
             f"{int(target.min())} to {int(target.max())}",
         )
 
@@ -180,27 +340,18 @@ def check_temperature(temperature: float) -> None:
 def check_positive(**values: int) -> None:
     """Require every named value to be an integer of at least 1."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise ArgumentTypeError(
-                name, f"{name} must be a positive integer, got {type(value).__name__}"
-            )
-        if not isinstance(value, Integral) or value < 1:
-            raise ArgumentError(name, f"{name} must be a positive integer, got {value!r}")
+        check_integer(name, value, 1)
 
 
-def check_module(name: str, model: object) -> None:
-    """Require a module, made and not merely described."""
-    if isinstance(model, nn.Module):
-        return
-    advice = ""
-    if isinstance(model, type):
-        advice = ": call the class to make one"
-    elif isinstance(model, Mapping):
-        advice = ": load it into a model (model.load_state_dict)"
-    elif callable(model):
-        advice = ": call it in the forward of a module"
-    kind = model.__name__ if isinstance(model, type) else type(model).__name__
-    raise ArgumentTypeError(name, f"{name} must be a torch.nn.Module, got {kind}{advice}")
+def check_integer(name: str, value: int, low: int, high: int | None = None) -> None:
+    """Require an integer from ``low`` to ``high``, both included."""
+    words = "a positive integer" if low == 1 else f"an integer of at least {low}"
+    if high is not None:
+        words = f"an integer from {low} to {high}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ArgumentTypeError(name, f"{name} must be {words}, got {_found(value)}")
+    if not isinstance(value, Integral) or value < low or (high is not None and value > high):
+        raise ArgumentError(name, f"{name} must be {words}, got {value!r}")
 
 
 def check_flag(name: str, value: object) -> None:
@@ -211,9 +362,15 @@ def check_flag(name: str, value: object) -> None:
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Require ``value`` to be one of ``choices``."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         words = ", ".join(map(repr, choices))
         raise ArgumentError(name, f"{name} must be one of {words}, got {value!r}")
+
+
+def check_values(name: str, tensor: Tensor) -> None:
+    """Require a tensor with values: one that is not on the meta device."""
+    if tensor.is_meta:
+        raise ArgumentError(name, f"{name} must hold values, got a tensor on the meta device")
 
 
 def check_probabilities(name: str, probabilities: Tensor) -> None:
@@ -258,3 +415,24 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 def widest(tensor: Tensor) -> torch.dtype:
     """Return the most precise dtype that a tensor's device has: float64, but not on MPS."""
     return tensor.dtype if tensor.device.type == "mps" else torch.float64
+
+
+SMALL = 1e-36  # stands for zero where something is divided; 1 / SMALL is a float32 yet
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Scale rows ``(N, M)`` to unit norm, zeros staying zeros, without gradient."""
+    return rows / norms(rows)[0]
+
+
+def norms(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Norms of rows ``(N, M)`` as ``(N, 1)``, to divide by, and in units of the largest entry.
+
+    The largest entry is taken out before squaring: the squares of tiny or huge entries would
+    leave the range. What is left has a norm from 1 to √M, unless all is zero. Then the norm is
+    infinite: what is divided by it is zero, and so is the gradient, which has no direction.
+    """
+    largest = rows.detach().abs().amax(dim=1, keepdim=True).clamp_min(SMALL)
+    scaled = torch.linalg.vector_norm(rows / largest, dim=1, keepdim=True).clamp_min(1)
+    norm = scaled * largest
+    return torch.where(norm <= SMALL, torch.inf, norm), scaled

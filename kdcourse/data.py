@@ -25,7 +25,16 @@ import torch
 from torch import Tensor
 
 from kdcourse.batch import Batch, SeparateViews, share
-from kdcourse.checks import ArgumentError, check_labels, check_number, check_positive, readable
+from kdcourse.checks import (
+    ArgumentError,
+    check_labels,
+    check_number,
+    check_positive,
+    check_same_device,
+    check_tensor,
+    checked,
+    readable,
+)
 
 COURSE_DATA = Path(__file__).parents[1] / "data"
 
@@ -40,6 +49,7 @@ class CorruptedFileError(RuntimeError):
 
 def check_pixels(pixels: Tensor) -> None:
     """Require a batch of images as they are stored."""
+    check_tensor("pixels", pixels)
     if pixels.dtype != torch.uint8 or pixels.dim() != 4:
         kind = f"{pixels.dtype} {tuple(pixels.shape)}"
         raise ArgumentError(
@@ -47,6 +57,7 @@ def check_pixels(pixels: Tensor) -> None:
         )
 
 
+@checked
 @dataclass(frozen=True)
 class Images:
     """A labelled set of images in memory.
@@ -69,6 +80,7 @@ class Images:
 
     def __post_init__(self) -> None:
         check_pixels(self.pixels)
+        check_same_device("target", self.target, "pixels", self.pixels)
         if self.target.shape != self.pixels.shape[:1] or self.target.dtype != torch.int64:
             kind = f"{self.target.dtype} {tuple(self.target.shape)}"
             raise ArgumentError(
@@ -202,6 +214,7 @@ class Images:
             yield self.normalize(own(pixels)), own(target)
 
 
+@checked
 def in_order(images: Tensor) -> Tensor:
     """Return images ``(N, C, H, W)`` that are stored in this order, channel by channel.
 
@@ -222,16 +235,19 @@ class Splits:
     test: Images
 
 
+@checked
 def replay(seed: int, epoch: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
     """Make a generator that depends on ``(seed, epoch)`` alone, so that epochs can be replayed."""
     return torch.Generator(device).manual_seed(replay_seed(seed, epoch))
 
 
+@checked
 def replay_seed(seed: int, epoch: int) -> int:
     """Combine a run's seed with the number of an epoch."""
     return (seed * 1_000_003 + epoch) % 2**63
 
 
+@checked
 def fashion_mnist(root: str | Path | None = None, **options: Any) -> Splits:
     """Load Fashion-MNIST: 60,000 + 10,000 grey images of 28×28, ten kinds of clothing.
 
@@ -241,16 +257,19 @@ def fashion_mnist(root: str | Path | None = None, **options: Any) -> Splits:
     return from_torchvision("FashionMNIST", root, **options)
 
 
+@checked
 def cifar10(root: str | Path | None = None, **options: Any) -> Splits:
     """Load CIFAR-10: 50,000 + 10,000 colour images of 32×32; see :func:`from_torchvision`."""
     return from_torchvision("CIFAR10", root, **options)
 
 
+@checked
 def cifar100(root: str | Path | None = None, **options: Any) -> Splits:
     """Load CIFAR-100: 50,000 + 10,000 colour images of 32×32; see :func:`from_torchvision`."""
     return from_torchvision("CIFAR100", root, **options)
 
 
+@checked
 def from_torchvision(
     dataset: str | type,
     root: str | Path | None = None,
@@ -278,6 +297,8 @@ def from_torchvision(
     """
     kind = dataset_class(dataset)
     folder = data_root(root)
+    if image_size is not None:
+        check_positive(image_size=image_size)
     try:
         _check_files(kind, folder)
     except (FileNotFoundError, CorruptedFileError):
@@ -304,11 +325,13 @@ def from_torchvision(
     return Splits(everything[order[validation:]], everything[order[:validation]], test)
 
 
+@checked
 def data_root(root: str | Path | None = None) -> Path:
     """Return the folder that holds the data: ``root``, ``$KDCOURSE_DATA``, or the course's own."""
     return Path(root or os.environ.get("KDCOURSE_DATA") or COURSE_DATA)
 
 
+@checked
 def dataset_class(dataset: str | type) -> type:
     """Return a class of ``torchvision.datasets``, which may be given by its name.
 

@@ -18,17 +18,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcourse.checks import (
+    ArgumentError,
     at_least_float32,
     check_choice,
     check_flag,
     check_floating,
+    check_is,
     check_matrix,
+    check_module,
     check_number,
     check_positive,
+    check_same_device,
     check_same_samples,
     check_same_shape,
     check_target,
+    check_tensor,
+    checked,
+    norms,
     readable,
+    unit,
     widest,
 )
 from kdcourse.models import seeded
@@ -131,6 +139,10 @@ class Hint(nn.Module):
     ):
         super().__init__()
         check_positive(student_channels=student_channels, teacher_channels=teacher_channels)
+        check_is("kernel_size", kernel_size, int | tuple[int, int])
+        check_is("nonlinearity", nonlinearity, nn.Module | None)
+        for size in (kernel_size,) if isinstance(kernel_size, int) else kernel_size:
+            check_positive(kernel_size=size)
         self.projection = nn.Conv2d(student_channels, teacher_channels, kernel_size)
         self.nonlinearity = nonlinearity
 
@@ -152,12 +164,15 @@ class Hint(nn.Module):
             ("teacher_features", teacher_features, self.projection.out_channels),
         ):
             if features.shape[1] != channels:
-                raise ValueError(f"{name} must have {channels} channels, got {features.shape[1]}")
+                raise ArgumentError(
+                    name, f"{name} must have {channels} channels, got {features.shape[1]}"
+                )
         kernel = self.projection.kernel_size
         if any(k > size for k, size in zip(kernel, student_features.shape[-2:], strict=True)):
-            raise ValueError(
+            raise ArgumentError(
+                "student_features",
                 f"student_features must be at least as large as the kernel {kernel}, "
-                f"got {tuple(student_features.shape[-2:])}"
+                f"got {tuple(student_features.shape[-2:])}",
             )
         teacher = at_least_float32(teacher_features.detach())
         height, width = teacher.shape[-2:]
@@ -192,7 +207,12 @@ def input_gradient(
     Source: Simonyan et al. 2014 (arXiv 1312.6034), section 3; matched in Zagoruyko, Komodakis 2017
     (arXiv 1612.03928), section 3.2.
     """
+    check_module("model", model)
     check_floating("inputs", inputs)
+    check_flag("create_graph", create_graph)
+    weight = next(model.parameters(), inputs)
+    if inputs.is_meta:  # any other device may be the model's own choice
+        check_same_device("inputs", inputs, "model", weight)
     with torch.enable_grad():
         inputs = inputs.detach().requires_grad_()
         return prediction_gradient(model(inputs), inputs, target, create_graph=create_graph)
@@ -207,6 +227,15 @@ def prediction_gradient(
     """
     check_matrix("logits", logits)
     check_target(target, *logits.shape)
+    check_same_device("target", target, "logits", logits)
+    check_tensor("inputs", inputs)
+    check_flag("create_graph", create_graph)
+    if inputs.is_meta:
+        check_same_device("inputs", inputs, "logits", logits)
+    if not inputs.requires_grad:
+        raise ArgumentError(
+            "inputs", "inputs must have required a gradient when the logits were made of them"
+        )
     log_p = F.log_softmax(at_least_float32(logits), dim=1).gather(1, target[:, None])
     (gradient,) = torch.autograd.grad(log_p.sum(), inputs, create_graph=create_graph)
     return gradient
@@ -235,12 +264,12 @@ def saliency_loss(student_gradient: Tensor, teacher_gradient: Tensor) -> Tensor:
     ):
         check_floating(name, gradient)
         if gradient.dim() < 2 or gradient.numel() == 0:
-            raise ValueError(
-                f"{name} must have shape (N, …) and not be empty, got {tuple(gradient.shape)}"
+            raise ArgumentError(
+                name, f"{name} must have shape (N, …) and not be empty, got {tuple(gradient.shape)}"
             )
     check_same_shape("student_gradient", student_gradient, "teacher_gradient", teacher_gradient)
-    student = _unit(at_least_float32(student_gradient).flatten(1))
-    teacher = _unit(at_least_float32(teacher_gradient.detach()).flatten(1))
+    student = unit(at_least_float32(student_gradient).flatten(1))
+    teacher = unit(at_least_float32(teacher_gradient.detach()).flatten(1))
     return torch.linalg.vector_norm(student - teacher, dim=1).mean()
 
 
@@ -267,6 +296,7 @@ class AttentionTransfer(LayerTerm):
         return self.compared(lesson, loss)
 
 
+@checked
 class FeatureHint(LayerTerm):
     """A hidden layer of the teacher, reached by a learned projection: :class:`Hint`.
 
@@ -290,7 +320,7 @@ class FeatureHint(LayerTerm):
     def __init__(
         self,
         layer: Layer,
-        hint: Hint | None = None,
+        hint: nn.Module | None = None,
         *,
         kernel_size: int | None = None,
         nonlinearity: str = "none",
@@ -340,7 +370,9 @@ class Saliency(Term):
         student, teacher = lesson.student.input_gradient, lesson.taught.input_gradient
         assert student is not None
         if teacher is None:
-            raise ValueError("this term needs the teacher's input gradient, and it shows none")
+            raise ArgumentError(
+                "teacher", "this term needs the teacher's input gradient, and it shows none"
+            )
         return saliency_loss(student, teacher)
 
 
@@ -351,11 +383,11 @@ def _attention(features: Tensor, power: float) -> Tensor:
     what tells them apart would be lost in rounding.
     """
     mean = _channel_mean(features, power, features.dtype)
-    norm, flatness = _norm(mean)
+    norm, flatness = norms(mean)
     flat = flatness > 0.9 * mean.shape[1] ** 0.5  # the root itself where all entries are equal
     if not readable(flat) or bool(flat.any()):
         mean = _channel_mean(features, power, widest(mean))
-        norm, _ = _norm(mean)
+        norm, _ = norms(mean)
     return mean / norm
 
 
@@ -388,25 +420,6 @@ class _MeanSquare(torch.autograd.Function):
         return features * each.to(features.dtype)[:, None], None
 
 
-def _unit(rows: Tensor) -> Tensor:
-    """Scale rows ``(N, M)`` to unit norm, zeros staying zeros, with finite gradients."""
-    return rows / _norm(rows)[0]
-
-
-SMALL = 1e-36  # stands for zero where something is divided; 1 / SMALL is a float32 yet
-
-
-def _norm(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Norms of rows ``(N, M)`` as ``(N, 1)``, above zero, and in units of the largest entry.
-
-    The largest entry is taken out before squaring: the squares of tiny or huge entries would
-    leave the range. What is left has a norm from 1 to √M, unless all is zero.
-    """
-    largest = rows.detach().abs().amax(dim=1, keepdim=True).clamp_min(SMALL)
-    scaled = torch.linalg.vector_norm(rows / largest, dim=1, keepdim=True).clamp_min(1)
-    return scaled * largest, scaled
-
-
 def _check_both(student: Tensor, teacher: Tensor) -> None:
     _check_features("student_features", student)
     _check_features("teacher_features", teacher)
@@ -416,6 +429,7 @@ def _check_both(student: Tensor, teacher: Tensor) -> None:
 def _check_features(name: str, features: Tensor) -> None:
     check_floating(name, features)
     if features.dim() != 4 or features.numel() == 0:
-        raise ValueError(
-            f"{name} must have shape (N, C, H, W) and not be empty, got {tuple(features.shape)}"
+        raise ArgumentError(
+            name,
+            f"{name} must have shape (N, C, H, W) and not be empty, got {tuple(features.shape)}",
         )

@@ -23,11 +23,18 @@ from torch.nn import functional as F
 
 from kdcourse.batch import suited
 from kdcourse.checks import (
+    ArgumentError,
     at_least_float32,
+    check_floating,
+    check_integer,
     check_matrix,
     check_number,
     check_positive,
+    check_same_device,
+    check_same_samples,
     check_same_shape,
+    checked,
+    unit,
 )
 from kdcourse.models import capture, seeded
 from kdcourse.modes import evaluation_mode
@@ -63,9 +70,16 @@ def seed_loss(
     check_same_shape(
         "student_embeddings", student_embeddings, "teacher_embeddings", teacher_embeddings
     )
+    check_same_device("queue", queue, "student_embeddings", student_embeddings)
+    if queue.shape[1] != student_embeddings.shape[1]:
+        raise ArgumentError(
+            "queue",
+            f"queue must hold embeddings of length {student_embeddings.shape[1]}, "
+            f"got {tuple(queue.shape)}",
+        )
     check_number("student_temperature", student_temperature, 0.0, open_low=True)
     check_number("teacher_temperature", teacher_temperature, 0.0, open_low=True)
-    student = F.normalize(at_least_float32(student_embeddings), dim=1)
+    student = unit(at_least_float32(student_embeddings))
     teacher = F.normalize(at_least_float32(teacher_embeddings.detach()), dim=1)
     others = F.normalize(at_least_float32(queue.detach()), dim=1)
 
@@ -78,6 +92,7 @@ def seed_loss(
     return -(p * log_p).sum(dim=1).mean()
 
 
+@checked
 class SEED(LayerTerm):
     """:func:`seed_loss` on a layer, with its queue and a projection to the teacher's width.
 
@@ -109,6 +124,9 @@ class SEED(LayerTerm):
     ):
         super().__init__([layer])
         check_positive(hidden=hidden, length=length)
+        for name, width in (("student_width", student_width), ("teacher_width", teacher_width)):
+            if width is not None:
+                check_positive(**{name: width})
         check_number("student_temperature", student_temperature, 0.0, open_low=True)
         check_number("teacher_temperature", teacher_temperature, 0.0, open_low=True)
         self.student_temperature = student_temperature
@@ -131,7 +149,6 @@ class SEED(LayerTerm):
         self.to(student.device, at_least_float32(student).dtype)
 
     def _size(self, student_width: int, teacher_width: int, seed: int) -> None:
-        check_positive(student_width=student_width, teacher_width=teacher_width)
         with seeded(seed):
             self.projection = nn.Sequential(
                 nn.Linear(student_width, self._hidden),
@@ -161,6 +178,7 @@ class SEED(LayerTerm):
         return value
 
 
+@checked
 class Generator(nn.Module):
     """Makes images from noise: a linear layer, then two steps of enlarging and convolving.
 
@@ -176,10 +194,9 @@ class Generator(nn.Module):
         self, noise: int = 64, width: int = 16, channels: int = 1, size: int = 28, *, seed: int = 0
     ):
         super().__init__()
-        for name, value in (("noise", noise), ("width", width), ("channels", channels)):
-            check_number(name, value, 1)
-        if size < 4 or size % 4:
-            raise ValueError(f"size must be a multiple of 4, got {size}")
+        check_positive(noise=noise, width=width, channels=channels, size=size)
+        if size % 4:
+            raise ArgumentError("size", f"size must be a multiple of 4, got {size}")
         self.noise = noise
         with seeded(seed):
             self.layers = nn.Sequential(
@@ -204,6 +221,7 @@ class Generator(nn.Module):
         return self.layers(noise)
 
 
+@checked
 def generator_loss(
     logits: Tensor, features: Tensor, *, balance: float = 5.0, activation: float = 0.1
 ) -> Tensor:
@@ -228,12 +246,17 @@ def generator_loss(
     ln 10 = 2.303 times as much here as there. ``balance=5 / math.log(10)`` gives their loss.
     """
     check_matrix("logits", logits)
+    check_floating("features", features)
+    check_same_samples("features", features, "logits", logits)
+    if features.numel() == 0:
+        raise ArgumentError("features", f"features must not be empty, got {(*features.shape,)}")
     sure = F.cross_entropy(logits, logits.detach().argmax(dim=1))
     mean = logits.softmax(dim=1).mean(dim=0)
     entropy = -torch.xlogy(mean, mean).sum()
     return sure - balance * entropy - activation * features.abs().mean()
 
 
+@checked
 class GeneratedImages:
     """Batches of images that a generator makes while it learns from a teacher.
 
@@ -257,7 +280,7 @@ class GeneratedImages:
 
     def __init__(
         self,
-        generator: Generator,
+        generator: nn.Module,
         teacher: nn.Module,
         layer: str,
         *,
@@ -268,10 +291,21 @@ class GeneratedImages:
         seed: int = 0,
         loss: Callable[[Tensor, Tensor], Tensor] = generator_loss,
     ):
-        check_number("batch_size", batch_size, 2)
-        check_number("steps", steps, 1)
+        length = getattr(generator, "noise", None)
+        if not isinstance(length, int):
+            raise ArgumentError(
+                "generator",
+                "generator must say how much noise it takes, as its attribute noise, got a "
+                f"{type(generator).__name__} without",
+            )
+        check_integer("batch_size", batch_size, 2)
+        check_positive(steps=steps)
+        check_number("learning_rate", learning_rate, 0.0)
         check_number("statistics", statistics, 0.0)
+        with capture(teacher, [layer]):  # which looks for it
+            pass
         self.generator, self.teacher, self.layer = generator, teacher, layer
+        self.length = length
         self.batch_size, self.steps, self.statistics = batch_size, steps, statistics
         self.loss = loss
         self.losses: list[float] = []
@@ -302,7 +336,7 @@ class GeneratedImages:
         """Draw noise ``(N, Z)``, where the teacher is; the generator goes there, too."""
         device = next(self.teacher.parameters()).device
         self.generator.to(device)
-        return torch.randn(samples, self.generator.noise, generator=self.draw).to(device)
+        return torch.randn(samples, self.length, generator=self.draw).to(device)
 
     def _judge(self, images: Tensor) -> Tensor:
         """Return the generator's loss."""

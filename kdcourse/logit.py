@@ -23,14 +23,17 @@ from kdcourse.checks import (
     at_least_float32,
     check_choice,
     check_flag,
+    check_is,
     check_matrix,
     check_number,
     check_positive,
     check_probabilities,
+    check_same_device,
     check_same_samples,
     check_same_shape,
     check_target,
     check_temperature,
+    check_tensor,
     readable,
     widest,
 )
@@ -215,6 +218,7 @@ def decoupled_kd_loss(
     check_number("beta", beta, 0.0)
     student, teacher = _both_log_softmax(student_logits, teacher_logits, temperature)
     check_target(target, *student.shape)
+    check_same_device("target", target, "student_logits", student_logits)
     student_binary, student_rest = _target_and_rest(student, target)
     teacher_binary, teacher_rest = _target_and_rest(teacher, target)
     loss = alpha * _kl(teacher_binary, student_binary) + beta * _kl(teacher_rest, student_rest)
@@ -257,10 +261,12 @@ def in_chunks(
 
     Source: recomputation in the backward pass, Chen et al. 2016 (arXiv 1604.06174).
     """
+    check_is("loss", loss, Callable)
     check_positive(rows=rows)
     check_matrix("student_logits", student_logits)
     for other in others:
-        check_same_samples("student_logits", student_logits, "what it is compared with", other)
+        check_tensor("others", other)
+        check_same_samples("student_logits", student_logits, "others", other)
     taught = (other.detach() for other in others)
     return _InChunks.apply(partial(loss, **options), rows, student_logits, *taught)
 
@@ -354,6 +360,7 @@ class LogitKD(Term):
         super().__init__()
         check_temperature(temperature)
         check_choice("divergence", divergence, DIVERGENCES)
+        check_flag("scale", scale)
         self.temperature = temperature
         self.divergence = divergence
         self.scale = scale
@@ -374,7 +381,7 @@ class LogitKD(Term):
         if taught is None:
             taught, loss = shown.probabilities, kd_loss_from_probabilities
             if taught is None or self.needs_logits:
-                raise ValueError(f"a teacher without logits cannot teach by {self!r}")
+                raise ArgumentError("teacher", f"a teacher without logits cannot teach by {self!r}")
         if self.rows is not None:
             loss = partial(in_chunks, loss, rows=self.rows)
         return loss(lesson.student_logits, taught, temperature=self.temperature, scale=self.scale)

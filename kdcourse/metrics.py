@@ -10,11 +10,17 @@ from kdcourse.batch import Batch, Inputs, read_batch, share, suited, to_device
 from kdcourse.checks import (
     ArgumentError,
     ArgumentTypeError,
+    at_least_float32,
+    check_integer,
+    check_is,
     check_matrix,
     check_module,
     check_positive,
+    check_same_samples,
     check_same_shape,
     check_target,
+    check_values,
+    checked,
 )
 from kdcourse.data import Images
 from kdcourse.models import capture
@@ -117,7 +123,9 @@ def _is_pair(samples: object) -> bool:
 def share_correct(predictions: Tensor, target: Tensor) -> float:
     """Share of predictions ``(N, K)`` whose largest entry is the target ``(N,)``, in [0, 1]."""
     check_matrix("predictions", predictions)
+    check_values("predictions", predictions)
     check_target(target, *predictions.shape)
+    check_values("target", target)
     return _share(predictions.argmax(dim=1) == target.to(predictions.device))
 
 
@@ -125,16 +133,24 @@ def agreement(predictions: Tensor, others: Tensor) -> float:
     """Share of samples on which two predictions ``(N, K)`` agree on the class, in [0, 1]."""
     check_matrix("predictions", predictions)
     check_matrix("others", others)
+    check_values("predictions", predictions)
+    check_values("others", others)
+    others = others.to(predictions.device)
     check_same_shape("predictions", predictions, "others", others)
-    return _share(predictions.argmax(dim=1) == others.argmax(dim=1).to(predictions.device))
+    return _share(predictions.argmax(dim=1) == others.argmax(dim=1))
 
 
 def _share(same: Tensor) -> float:
     return float(same.float().mean())
 
 
+@checked
 def recall(predictions: Tensor, target: Tensor, label: int) -> float:
     """Share of the samples of class ``label`` that are classified as such, in [0, 1]."""
+    check_matrix("predictions", predictions)
+    check_values("predictions", predictions)
+    check_target(target, *predictions.shape)
+    check_values("target", target)
     of_class = target == label
     if not bool(of_class.any()):
         raise ArgumentError("label", f"label must be that of some sample, got {label}")
@@ -149,10 +165,12 @@ def embed(model: nn.Module, samples: Samples | Tensor, layer: str = "embedding")
         samples: As for :func:`predict`.
         layer: Name of the layer, as for :func:`kdcourse.models.capture`.
     """
+    check_is("layer", layer, str)
     with capture(model, [layer]) as shown:
         return _collected(model, samples, lambda _: shown[layer].flatten(1))
 
 
+@checked
 def nearest(embeddings: Tensor, count: int) -> Tensor:
     """Return the indices ``(N, count)`` of each sample's nearest neighbours, nearest first.
 
@@ -162,10 +180,13 @@ def nearest(embeddings: Tensor, count: int) -> Tensor:
     """
     from sklearn.neighbors import NearestNeighbors  # slow to import, and fit does not need it
 
-    found = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(embeddings.cpu().numpy())
+    embeddings = _embeddings("embeddings", embeddings, least=2, comparable=True)
+    check_integer("count", count, 1, len(embeddings) - 1)
+    found = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(embeddings.numpy())
     return torch.from_numpy(found.kneighbors(return_distance=False))
 
 
+@checked
 def recall_at(k: int, embeddings: Tensor, target: Tensor) -> float:
     """Share of queries with one of their own class among their k nearest, in [0, 1].
 
@@ -176,11 +197,14 @@ def recall_at(k: int, embeddings: Tensor, target: Tensor) -> float:
         embeddings: Embeddings ``(N, D)``, N > k.
         target: Class indices ``(N,)``.
     """
-    target = target.cpu()
+    embeddings = _embeddings("embeddings", embeddings, least=2, comparable=True)
+    check_integer("k", k, 1, len(embeddings) - 1)
+    target = _labels("target", target, embeddings)
     same = target[nearest(embeddings, k)] == target[:, None]  # (N, k)
     return float(same.any(dim=1).float().mean())
 
 
+@checked
 def knn_accuracy(
     train: Tensor, train_target: Tensor, test: Tensor, test_target: Tensor, k: int = 1
 ) -> float:
@@ -195,11 +219,23 @@ def knn_accuracy(
     """
     from sklearn.neighbors import KNeighborsClassifier
 
+    known = _embeddings("train", train, comparable=True)
+    asked = _embeddings("test", test, comparable=True)
+    if known.shape[1] != asked.shape[1]:
+        raise ArgumentError(
+            "test",
+            f"train and test must be as wide as each other, got {tuple(train.shape)} and "
+            f"{tuple(test.shape)}",
+        )
+    check_integer("k", k, 1, len(known))
     classifier = KNeighborsClassifier(n_neighbors=k, algorithm="brute")
-    classifier.fit(train.cpu().numpy(), train_target.cpu().numpy())
-    return float(classifier.score(test.cpu().numpy(), test_target.cpu().numpy()))
+    classifier.fit(known.numpy(), _labels("train_target", train_target, known).numpy())
+    return float(
+        classifier.score(asked.numpy(), _labels("test_target", test_target, asked).numpy())
+    )
 
 
+@checked
 def neighbour_accuracy(model: nn.Module, known: Images, asked: Images, k: int = 5) -> float:
     """Accuracy, in [0, 1], of classifying images by their nearest known ones in an embedding.
 
@@ -212,6 +248,7 @@ def neighbour_accuracy(model: nn.Module, known: Images, asked: Images, k: int = 
     return knn_accuracy(embed(model, known), known.target, embed(model, asked), asked.target, k)
 
 
+@checked
 def distance_correlation(embeddings: Tensor, others: Tensor) -> float:
     """Pearson correlation of the distances between samples in two embeddings, in [−1, 1].
 
@@ -219,10 +256,13 @@ def distance_correlation(embeddings: Tensor, others: Tensor) -> float:
         embeddings: Embeddings ``(N, D)``, N ≥ 3.
         others: Embeddings ``(N, D')`` of the same samples.
     """
-    pairs = [torch.pdist(e.cpu().double()) for e in (embeddings, others)]
+    pairs = [torch.pdist(e.double()) for e in _both(embeddings, others, least=3)]
+    for name, distances in zip(("embeddings", "others"), pairs, strict=True):
+        _check_varies(name, distances, "distances between samples that differ")
     return float(torch.corrcoef(torch.stack(pairs))[0, 1])
 
 
+@checked
 def linear_cka(embeddings: Tensor, others: Tensor) -> float:
     r"""Centred kernel alignment of two embeddings with linear kernels, in [0, 1].
 
@@ -236,8 +276,41 @@ def linear_cka(embeddings: Tensor, others: Tensor) -> float:
 
     Source: Kornblith et al. 2019 (arXiv 1905.00414), section 3.
     """
-    x, y = ((e - e.mean(dim=0)).cpu().double() for e in (embeddings, others))
+    x, y = (e.double() - e.double().mean(dim=0) for e in _both(embeddings, others, least=2))
     return float((y.T @ x).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm()))
+
+
+def _embeddings(
+    name: str, embeddings: Tensor, least: int = 1, *, comparable: bool = False
+) -> Tensor:
+    """Return embeddings ``(N, D)`` on the CPU, in a precision that NumPy has."""
+    check_matrix(name, embeddings, "D", least)
+    check_values(name, embeddings)
+    if comparable and not bool(embeddings.isfinite().all()):
+        raise ArgumentError(name, f"{name} must be finite numbers: nothing is near to others")
+    return at_least_float32(embeddings.detach().cpu())
+
+
+def _labels(name: str, target: Tensor, embeddings: Tensor) -> Tensor:
+    """Return the labels ``(N,)`` of embeddings on the CPU."""
+    check_target(target, len(embeddings), name=name)
+    check_values(name, target)
+    return target.cpu()
+
+
+def _both(embeddings: Tensor, others: Tensor, least: int) -> tuple[Tensor, Tensor]:
+    """Return two embeddings of the same samples on the CPU, of samples that are not all alike."""
+    x, y = _embeddings("embeddings", embeddings, least), _embeddings("others", others, least)
+    check_same_samples("embeddings", x, "others", y)
+    for name, one in (("embeddings", x), ("others", y)):
+        _check_varies(name, one, "samples that differ")
+    return x, y
+
+
+def _check_varies(name: str, rows: Tensor, what: str) -> None:
+    """Refuse what is constant: it has no correlation with anything."""
+    if bool((rows == rows[0]).all()):
+        raise ArgumentError(name, f"{name} must hold {what}, got all alike")
 
 
 def _collected(

@@ -15,9 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdcourse.checks import check_choice, check_positive
+from kdcourse.checks import (
+    ArgumentError,
+    ArgumentTypeError,
+    check_choice,
+    check_number,
+    check_positive,
+    checked,
+)
 
 
+@checked
 class ConvNet(nn.Module):
     """A stem, three stages, global mean pooling and a linear classifier.
 
@@ -27,6 +35,8 @@ class ConvNet(nn.Module):
 
     def __init__(self, stem: nn.Module, stages: Sequence[nn.Module], head: nn.Linear):
         super().__init__()
+        if len(stages) != 3:
+            raise ArgumentError("stages", f"stages must be three modules, got {len(stages)}")
         self.stem = stem
         for number, stage in enumerate(stages, start=1):
             self.add_module(f"stage{number}", stage)
@@ -52,11 +62,13 @@ def _conv_norm_relu(channels_in: int, channels_out: int, stride: int = 1) -> nn.
     )
 
 
+@checked
 class PadShortcut(nn.Module):
     """The parameter-free shortcut of the CIFAR ResNets: subsample, and pad channels with zeros."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int):
         super().__init__()
+        check_positive(channels_in=channels_in, channels_out=channels_out, stride=stride)
         self.extra = channels_out - channels_in
         self.stride = stride
 
@@ -67,6 +79,7 @@ class PadShortcut(nn.Module):
         return F.pad(kept, (0, 0, 0, 0, half, self.extra - half))
 
 
+@checked
 class ResidualBlock(nn.Module):
     """``relu(x + conv(relu(conv(x))))``, with batch norm after each convolution (He 2015)."""
 
@@ -74,6 +87,7 @@ class ResidualBlock(nn.Module):
         self, channels_in: int, channels_out: int, stride: int = 1, shortcut: str = "projection"
     ):
         super().__init__()
+        check_positive(channels_in=channels_in, channels_out=channels_out, stride=stride)
         check_choice("shortcut", shortcut, ("projection", "pad"))
         self.residual = nn.Sequential(
             *_conv_norm_relu(channels_in, channels_out, stride),
@@ -95,11 +109,14 @@ class ResidualBlock(nn.Module):
         return F.relu(self.shortcut(features) + self.residual(features))
 
 
+@checked
 class WideBlock(nn.Module):
     """Pre-activation block of the wide ResNets: batch norm and ReLU before each convolution."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int = 1, dropout: float = 0.0):
         super().__init__()
+        check_positive(channels_in=channels_in, channels_out=channels_out, stride=stride)
+        check_number("dropout", dropout, 0.0, 1.0)
         self.activate = nn.Sequential(nn.BatchNorm2d(channels_in), nn.ReLU())
         self.residual = nn.Sequential(
             *_conv_norm_relu(channels_in, channels_out, stride),
@@ -159,6 +176,7 @@ def _started(net: ConvNet, initialization: str) -> ConvNet:
     return net
 
 
+@checked
 def plain(
     width: int,
     depth: int = 1,
@@ -187,6 +205,7 @@ def plain(
     return _net(_conv_norm_relu, width, depth, channels, classes, seed, initialization)
 
 
+@checked
 def residual(
     width: int,
     depth: int = 1,
@@ -203,6 +222,7 @@ def residual(
     return _net(ResidualBlock, width, depth, channels, classes, seed, initialization)
 
 
+@checked
 def resnet(
     depth: int,
     *,
@@ -222,13 +242,16 @@ def resnet(
 
     Source: He et al. 2015 (arXiv 1512.03385), section 4.2.
     """
-    if not isinstance(depth, int) or depth < 8 or (depth - 2) % 6:
-        raise ValueError(f"depth of a CIFAR ResNet must be 6n + 2 (8, 14, 20, …), got {depth}")
+    if depth < 8 or (depth - 2) % 6:
+        raise ArgumentError(
+            "depth", f"depth of a CIFAR ResNet must be 6n + 2 (8, 14, 20, …), got {depth}"
+        )
     block = partial(ResidualBlock, shortcut=shortcut)
     blocks = (depth - 2) // 6
     return _net(block, 16, blocks, channels, classes, seed, initialization, stem_stride=1)
 
 
+@checked
 def wide_resnet(
     depth: int,
     widen: int,
@@ -250,8 +273,11 @@ def wide_resnet(
     Source: Zagoruyko, Komodakis 2016 (arXiv 1605.07146).
     """
     check_positive(widen=widen, channels=channels, classes=classes)
-    if not isinstance(depth, int) or depth < 10 or (depth - 4) % 6:
-        raise ValueError(f"depth of a wide ResNet must be 6n + 4 (16, 22, 28, …), got {depth}")
+    if depth < 10 or (depth - 4) % 6:
+        raise ArgumentError(
+            "depth", f"depth of a wide ResNet must be 6n + 4 (16, 22, 28, …), got {depth}"
+        )
+    check_number("dropout", dropout, 0.0, 1.0)
 
     width = 16 * widen
     with seeded(seed):
@@ -269,6 +295,7 @@ _FAMILIES: dict[str, Callable[..., ConvNet]] = {
 }
 
 
+@checked
 def by_name(
     name: str,
     *,
@@ -293,18 +320,21 @@ def by_name(
                 seed=seed,
                 initialization=initialization,
             )
-    raise ValueError(
-        f"unknown model {name!r}; names are plain<width>, res<width>, resnet<depth>, "
-        "wrn-<depth>-<widen>, such as plain8, res16, resnet20, wrn-16-2"
+    raise ArgumentError(
+        "name",
+        f"unknown model {name!r}; name must be plain<width>, res<width>, resnet<depth> or "
+        "wrn-<depth>-<widen>, such as plain8, res16, resnet20, wrn-16-2",
     )
 
 
+@checked
 def count_parameters(model: nn.Module) -> int:
     """Count the trainable parameters of a model."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 @contextmanager
+@checked
 def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Record the outputs of the named layers of any model while it runs.
 
@@ -332,9 +362,10 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
     for name in layers:
         if name not in modules:
             close = difflib.get_close_matches(name, modules, n=3) or list(modules)[1:9]
-            raise ValueError(
+            raise ArgumentError(
+                "layers",
                 f"{type(model).__name__} has no layer {name!r}; among its layers are: "
-                + ", ".join(close)
+                + ", ".join(close),
             )
     with ExitStack() as hooks:
         if layers:
@@ -365,14 +396,17 @@ class _Recorder:
 
     def record(self, module: nn.Module, inputs: object, output: object, name: str) -> None:
         if not isinstance(output, Tensor):
-            raise TypeError(f"layer {name!r} returns a {type(output).__name__}, not a tensor")
+            raise ArgumentTypeError(
+                "layers", f"layer {name!r} returns a {type(output).__name__}, not a tensor"
+            )
         if torch.compiler.is_compiling():  # where a copy that is not needed costs nothing
             self.shown[name] = output.clone()
             return
         if self.running and name in self.versions:
-            raise ValueError(
+            raise ArgumentError(
+                "layers",
                 f"{self.model} calls the layer {name!r} more than once: its outputs cannot be told "
-                "apart, name a layer that is called once"
+                "apart, name a layer that is called once",
             )
         self.shown[name], self.versions[name] = output, _version(output)
 
@@ -387,9 +421,10 @@ class _Recorder:
         self.running = False
         for name, version in self.versions.items():
             if _version(self.shown[name]) != version:
-                raise ValueError(
+                raise ArgumentError(
+                    "layers",
                     f"{self.model} changes the output of the layer {name!r} in place (x += y, or "
-                    "F.relu(x, inplace=True)): name another layer, or write x = x + y"
+                    "F.relu(x, inplace=True)): name another layer, or write x = x + y",
                 )
 
 
@@ -399,6 +434,7 @@ def _version(tensor: Tensor) -> int:
 
 
 @contextmanager
+@checked
 def seeded(seed: int | None) -> Iterator[None]:
     """Draw initial weights from a seed without disturbing torch's global generator."""
     if seed is None:

@@ -5,8 +5,11 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from kdcourse.checks import checked
+
 
 @contextmanager
+@checked
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put a model into eval mode, and afterwards put every part of it back into its old mode."""
     with _kept([model]):
@@ -15,6 +18,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+@checked
 def training_mode(models: Iterable[nn.Module]) -> Iterator[Callable[[], None]]:
     """Let models learn, and afterwards put every part of them back into its old mode.
 

@@ -27,13 +27,22 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from kdcourse.checks import check_choice, check_number, check_positive
+from kdcourse.checks import (
+    ArgumentError,
+    check_choice,
+    check_integer,
+    check_number,
+    check_positive,
+    check_values,
+    checked,
+)
 from kdcourse.modes import evaluation_mode
 
 Direction = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
+@checked
 class NarrowNet(nn.Module):
     r"""A ReLU net of the smallest width that suffices, :math:`\max(d_x + 1, d_y)`, and any depth.
 
@@ -67,7 +76,7 @@ class NarrowNet(nn.Module):
         check_positive(inputs=inputs, outputs=outputs, depth=depth)
         check_choice("start", start, ("carrying", "random"))
         width = max(inputs + 1, outputs) if width is None else width
-        check_number("width", width, inputs if start == "carrying" else 1)
+        check_integer("width", width, inputs if start == "carrying" else 1)
         generator = torch.Generator().manual_seed(seed)
         sizes = [inputs] + [width] * depth
         layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
@@ -117,6 +126,7 @@ class Landscape:
     loss: Tensor
 
 
+@checked
 def filter_normalized_direction(model: nn.Module, seed: int = 0) -> Direction:
     """Draw a random direction in which every filter has the norm of the model's own filter.
 
@@ -137,8 +147,14 @@ def filter_normalized_direction(model: nn.Module, seed: int = 0) -> Direction:
     return direction
 
 
+@checked
 def moved(model: nn.Module, directions: Sequence[Direction], steps: Sequence[float]) -> nn.Module:
     """Return a copy of a model whose weights are moved along each direction by its step."""
+    if len(directions) != len(steps):
+        raise ArgumentError(
+            "directions",
+            f"directions must be as many as steps, got {len(directions)} and {len(steps)}",
+        )
     other = copy.deepcopy(model)
     with torch.no_grad():
         for direction, step in zip(directions, steps, strict=True):
@@ -147,6 +163,7 @@ def moved(model: nn.Module, directions: Sequence[Direction], steps: Sequence[flo
     return other
 
 
+@checked
 def main_directions(trajectory: Sequence[Mapping[str, Tensor]]) -> tuple[list[Direction], Tensor]:
     """Return the two main directions of a training, and its path along them.
 
@@ -159,7 +176,9 @@ def main_directions(trajectory: Sequence[Mapping[str, Tensor]]) -> tuple[list[Di
         end.
     """
     if len(trajectory) < 3:
-        raise ValueError(f"trajectory needs at least three states, got {len(trajectory)}")
+        raise ArgumentError(
+            "trajectory", f"trajectory needs at least three states, got {len(trajectory)}"
+        )
     *before, end = (_flat(state.values()) for state in trajectory)
     away = torch.stack(before) - end
     axes = torch.linalg.svd(away, full_matrices=False).Vh[:2]
@@ -167,6 +186,7 @@ def main_directions(trajectory: Sequence[Mapping[str, Tensor]]) -> tuple[list[Di
     return [_like(trajectory[-1], axis) for axis in axes], places
 
 
+@checked
 def landscape(
     model: nn.Module,
     inputs: Tensor,
@@ -201,18 +221,22 @@ def landscape(
     Source: Li et al. 2018 (arXiv 1712.09913), section 4.
     """
     check_number("extent", extent, 0.0, open_low=True)
-    check_number("points", points, 2)
+    check_integer("points", points, 2)
+    check_values("inputs", inputs)
+    check_values("target", target)
     if together is None:
         together = 1 if inputs.device.type == "cpu" else 8
-    check_number("together", together, 1)
+    check_positive(together=together)
     if directions is None:
         directions = [filter_normalized_direction(model, 2 * seed + n) for n in range(2)]
     if len(directions) != 2:
-        raise ValueError(f"there must be two directions, got {len(directions)}")
+        raise ArgumentError("directions", f"there must be two directions, got {len(directions)}")
     first, second = directions
     weights = {name: weight.detach() for name, weight in model.named_parameters()}
     if any(d.keys() != weights.keys() for d in directions):
-        raise ValueError("directions must have one tensor for each of the model's parameters")
+        raise ArgumentError(
+            "directions", "directions must have one tensor for each of the model's parameters"
+        )
 
     def at(x: Tensor, y: Tensor) -> Tensor:
         moved = {name: w + x * first[name] + y * second[name] for name, w in weights.items()}
@@ -245,6 +269,7 @@ class Curvature:
         return max(0.0, -self.smallest) / max(abs(self.largest), 1e-12)
 
 
+@checked
 def curvature(
     model: nn.Module,
     inputs: Tensor,
@@ -260,6 +285,9 @@ def curvature(
 
     Source: Li et al. 2018 (arXiv 1712.09913), section 6.
     """
+    check_number("tolerance", tolerance, 0.0, 1.0, open_low=True)
+    check_values("inputs", inputs)
+    check_values("target", target)
     parameters = [p for p in model.parameters() if p.requires_grad]
     count = sum(p.numel() for p in parameters)
     with evaluation_mode(model), torch.enable_grad():

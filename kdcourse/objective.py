@@ -15,7 +15,13 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from kdcourse.checks import ArgumentError, ArgumentTypeError, check_number, check_positive
+from kdcourse.checks import (
+    ArgumentError,
+    ArgumentTypeError,
+    check_number,
+    check_positive,
+    checked,
+)
 
 Layer = str | tuple[str, str]  # its name in both nets, or the student's and the teacher's
 
@@ -77,6 +83,7 @@ class Lesson:
         return self.taught.logits
 
 
+@checked
 class Objective(nn.Module):
     """A weighted sum of terms; a term is an objective with one part."""
 
@@ -223,6 +230,7 @@ class Term(Objective):
         return f"{type(self).__name__}({settings})"
 
 
+@checked
 class LayerTerm(Term):
     """A term that compares layers, by their names.
 
@@ -256,6 +264,7 @@ class LayerTerm(Term):
         return sum(others, start=first)
 
 
+@checked
 class WarmUp(Term):
     r"""A term times :math:`\min(t / T, 1)` in its t-th step: it counts little at first.
 

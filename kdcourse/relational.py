@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kdcourse.checks import (
+    ArgumentError,
     at_least_float32,
     check_floating,
     check_matrix,
@@ -115,7 +116,7 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
     ):
         check_floating(name, features)
         if features.dim() < 2:
-            raise ValueError(f"{name} must have shape (N, …), got {tuple(features.shape)}")
+            raise ArgumentError(name, f"{name} must have shape (N, …), got {tuple(features.shape)}")
         pair.append(features.flatten(1))
     student, teacher = _both(*pair, least=1, what="features")
     difference = _similarities(student) - _similarities(teacher)
@@ -346,5 +347,5 @@ def _both(
     check_same_samples(own, student, theirs, teacher)
     student, teacher = all_samples(student), all_samples(teacher.detach())
     if len(student) < least:
-        raise ValueError(f"{own} must hold at least {least} samples, got {len(student)}")
+        raise ArgumentError(own, f"{own} must hold at least {least} samples, got {len(student)}")
     return at_least_float32(student), at_least_float32(teacher)

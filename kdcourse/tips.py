@@ -16,11 +16,13 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from kdcourse.data import Augmentation
+from kdcourse.checks import check_same_device, check_target, checked
+from kdcourse.data import Augmentation, check_pixels
 
 Seen = tuple[Tensor, Tensor, Tensor]  # what the student sees, what the teacher sees, the target
 
 
+@checked
 @dataclass(frozen=True)
 class _View:
     """A view that augments images.
@@ -33,25 +35,36 @@ class _View:
     augment: Augmentation
     labelled: ClassVar[bool] = True
 
+    @checked
+    def __call__(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
+        check_pixels(pixels)
+        check_target(target, len(pixels))
+        check_same_device("target", target, "pixels", pixels)
+        return self.see(pixels, target, generator)
+
+    def see(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
+        """Return what the student sees, what the teacher sees, and the target."""
+        raise NotImplementedError
+
 
 class FixedTeacher(_View):
     """The student sees an augmented image, the teacher always the original."""
 
-    def __call__(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
+    def see(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
         return self.augment(pixels, generator), pixels, target
 
 
 class Independent(_View):
     """Student and teacher see different augmentations of the image."""
 
-    def __call__(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
+    def see(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
         return self.augment(pixels, generator), self.augment(pixels, generator), target
 
 
 class Consistent(_View):
     """Student and teacher see the same augmentation of the image."""
 
-    def __call__(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
+    def see(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
         seen = self.augment(pixels, generator)
         return seen, seen, target
 
@@ -67,7 +80,7 @@ class FunctionMatching(_View):
 
     labelled = False
 
-    def __call__(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
+    def see(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
         seen = self.augment(pixels, generator)
         share = torch.rand(len(seen), 1, 1, 1, generator=generator, device=seen.device)
         other = seen[torch.randperm(len(seen), generator=generator, device=seen.device)]
@@ -78,6 +91,6 @@ class FunctionMatching(_View):
 class CrossedViews(_View):
     """Two augmented views a and b of each image: the student sees a and b, the teacher b and a."""
 
-    def __call__(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
+    def see(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
         a, b = self.augment(pixels, generator), self.augment(pixels, generator)
         return torch.cat([a, b]), torch.cat([b, a]), torch.cat([target, target])

@@ -871,13 +871,13 @@ MAPS = torch.randn(2, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
         *[(partial(ResizedCrop, one), "scale") for one in ((2, 3), (0.5, 0.2), (0, 1))],
         *[(partial(PadCrop, one), "padding") for one in (-1, 1.5)],
         *[
-            (partial(one, TWO, None), "pixels")
+            (partial(one, TWO, torch.Generator()), "pixels")
             for one in (Flip(), Noise(), ResizedCrop(), PadCrop())
         ],
         *[(partial(logit.kd_loss, *TWO, scale=one), "scale") for one in ("no", 0, None)],
         (partial(feature.attention_transfer_loss, *MAPS, squared="no"), "squared"),
         (partial(as_teacher, None), "teacher"),
-        (partial(Ensemble, [None]), "teacher"),
+        (partial(Ensemble, [None]), "members"),
         (partial(with_head, models.plain(1), outputs=0), "outputs"),
         (partial(WarmUp, LogitKD(), 1.5), "steps"),
         (partial(WarmUp, LogitKD(), epochs=0), "epochs"),

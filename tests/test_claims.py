@@ -411,7 +411,7 @@ FAULTS = {
     ),
     "teacher and student see other views": (
         "views",
-        tips.Consistent.__call__,
+        tips.Consistent.see,
         "return seen, seen, target",
         "return seen, self.augment(pixels, generator), target",
     ),

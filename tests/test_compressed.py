@@ -195,9 +195,9 @@ def test_an_answer_does_not_depend_on_the_rest_of_the_batch():
 
 @pytest.mark.parametrize("bits", [0, 1, 9, 4.0, True])
 def test_bad_bits_are_named(bits):
-    with pytest.raises(ValueError, match="bits"):
+    with pytest.raises((ValueError, TypeError), match="bits"):
         quantize(net(), bits)
-    with pytest.raises(ValueError, match="activation_bits"):
+    with pytest.raises((ValueError, TypeError), match="activation_bits"):
         quantize(net(), 8, bits)
 
 

@@ -128,7 +128,7 @@ def test_a_step_follows_the_gradient_of_what_both_nets_show(kind):
     shown = []
     for model in (twin, teacher):
         inputs = data.inputs().requires_grad_()
-        with capture(model, every_term.FEATURES) as features:
+        with capture(model, list(every_term.FEATURES)) as features:
             logits = model(inputs)
         log_p = logits.log_softmax(dim=1)[torch.arange(24), data.target]
         (gradient,) = torch.autograd.grad(log_p.sum(), inputs, create_graph=True)

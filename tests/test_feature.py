@@ -229,6 +229,27 @@ def test_what_tells_positions_apart_is_not_lost_at_a_large_offset():
     assert value == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1.0, 2.0**40])  # a gradient scaler's, times a large weight
+@every_loss
+def test_zeros_get_no_gradient_and_leave_that_of_others_as_it_is(name, scale):
+    student, teacher = (z.float() for z in example(name))
+    student[1] = 0
+    s, rest = student.clone().requires_grad_(), student[[0, 2, 3]].requires_grad_()
+    (scale * LOSSES[name](s, teacher)).backward()
+    (0.75 * scale * LOSSES[name](rest, teacher[[0, 2, 3]])).backward()
+    assert torch.equal(s.grad[1], torch.zeros_like(s.grad[1]))
+    assert torch.allclose(s.grad[[0, 2, 3]], rest.grad, rtol=1e-4, atol=1e-6 * scale)
+
+
+def test_a_student_that_says_nothing_gets_finite_gradients_through_its_saliency():
+    student = net()
+    nn.init.zeros_(student[-1].weight)
+    gradient = feature.input_gradient(student, INPUTS, TARGET, create_graph=True)
+    assert gradient.abs().max() == 0
+    (2.0**40 * feature.saliency_loss(gradient, torch.ones_like(gradient))).backward()
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in student.parameters())
+
+
 def test_tiny_gradients_of_a_sure_teacher_still_count():
     tiny = (1e-30 * TEACHERS_GRADIENT).float()
     expected = feature.saliency_loss(GRADIENT, TEACHERS_GRADIENT).item()

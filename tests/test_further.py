@@ -55,6 +55,16 @@ def test_with_nobody_in_the_queue_there_is_nothing_to_tell():
     assert seed_loss(student, teacher, nobody) == 0
 
 
+def test_an_embedding_of_zeros_gets_no_gradient():
+    student, teacher, queue = drawn((3, 4), (3, 4), (5, 4))
+    student = student.detach().clone()
+    student[1] = 0
+    student.requires_grad_()
+    seed_loss(student, teacher, queue).backward()
+    assert torch.equal(student.grad[1], torch.zeros_like(student.grad[1]))
+    assert student.grad[[0, 2]].abs().amin(1).gt(0).all()
+
+
 def test_seed_sees_directions_only():
     student, teacher, queue = drawn((3, 4), (3, 4), (5, 4))
     value = seed_loss(student, teacher, queue)

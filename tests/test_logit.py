@@ -427,7 +427,7 @@ def test_probabilities_that_do_not_sum_to_one(row, off):
 @pytest.mark.parametrize(
     ("probabilities", "error", "words"),
     [
-        (None, TypeError, "teacher_probabilities must be a torch.Tensor"),
+        (None, TypeError, "teacher_probabilities must be a dense torch.Tensor"),
         (torch.eye(K).long(), ValueError, "teacher_probabilities must be floating point"),
         (torch.ones(K) / K, ValueError, "teacher_probabilities must have shape"),
         (torch.ones(N, K + 1) / (K + 1), ValueError, "student_logits and teacher_probabilities"),

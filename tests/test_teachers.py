@@ -343,7 +343,7 @@ def test_broken_model_is_not_taken_for_an_unsure_one():
 )
 def test_bad_limit_is_named(limits):
     (name,) = limits
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises((ValueError, TypeError), match=name):
         ClosedTeacher(net(), **limits)
 
 

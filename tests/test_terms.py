@@ -153,7 +153,7 @@ def test_saliency_and_compile_exclude_each_other():
 
 @pytest.mark.parametrize("bad", [[], "stage1", [("a", "b", "c")], [("a", 1)]])
 def test_layers_that_are_no_list_of_names_or_pairs(bad):
-    with pytest.raises(ValueError, match="layers"):
+    with pytest.raises((ValueError, TypeError), match="layers"):
         AttentionTransfer(bad)
 
 

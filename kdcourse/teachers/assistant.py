@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from kdcourse.checks import ArgumentError, checked
 from kdcourse.logit import CrossEntropy, LogitKD
 from kdcourse.objective import Objective
 from kdcourse.training.epochs import Batches
@@ -15,6 +16,7 @@ from kdcourse.training.knobs import takes_knobs
 
 
 @takes_knobs
+@checked
 def distill_through(
     teacher: nn.Module,
     assistants: Sequence[nn.Module],
@@ -46,7 +48,7 @@ def distill_through(
     objective = CrossEntropy() + 3.0 * LogitKD(4) if objective is None else objective
     learners = [*assistants, student]
     if len({id(model) for model in [teacher, *learners]}) != 1 + len(learners):
-        raise ValueError("every link of the chain must be a model of its own")
+        raise ArgumentError("assistants", "every link of the chain must be a model of its own")
     histories = []
     for number, learner in enumerate(learners, start=1):
         suffix = "" if learner is student else f".{number}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from kdcourse.checks import check_number
+from kdcourse.checks import ArgumentError, check_positive, checked
 from kdcourse.logit import LogitKD
 from kdcourse.objective import Objective
 from kdcourse.training.epochs import Batches
@@ -15,6 +15,7 @@ from kdcourse.training.knobs import takes_knobs
 
 
 @takes_knobs
+@checked
 def born_again(
     make: Callable[[int], nn.Module],
     train: Batches,
@@ -48,13 +49,15 @@ def born_again(
 
     Source: Furlanello et al. 2018 (arXiv 1805.04770).
     """
-    check_number("generations", generations, 1)
+    check_positive(generations=generations)
     objective = LogitKD(1.0) if objective is None else objective
     family = [] if first is None else [first]
     for number in range(len(family), generations):
         child = make(seed + number)
         if child in family:
-            raise ValueError("every link of the chain must be a model of its own")
+            raise ArgumentError(
+                "make", "make must make a model of its own for every link of the chain"
+            )
         suffix = "" if number == generations - 1 else f".f{number + 1}"
         history = fit(
             child,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from kdcourse import processes
 from kdcourse.batch import Batch, SeparateViews, share
-from kdcourse.checks import check_positive
+from kdcourse.checks import ArgumentError, check_positive, checked
 from kdcourse.data import Images, Views
 from kdcourse.objective import Outputs
 from kdcourse.training.history import described
@@ -47,6 +47,7 @@ class RecordedTeacher(Teacher):
         return Outputs(logits=inputs)
 
 
+@checked
 class CachedLessons:
     """Batches of what the student sees and what the teacher said of it.
 
@@ -87,7 +88,11 @@ class CachedLessons:
     ):
         check_positive(epochs=epochs, batch_size=batch_size)
         if follows(teacher):
-            raise ValueError("a teacher that follows its student says something else every time")
+            raise ArgumentError(
+                "teacher",
+                "a teacher that follows its student cannot be cached: it says something else "
+                "every time",
+            )
         self.images, self.views = images, views
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
         self.asked = as_teacher(teacher)
@@ -128,7 +133,9 @@ class CachedLessons:
         with torch.no_grad():
             logits = self.asked.show(inputs).logits
         if logits is None:
-            raise ValueError("the teacher shows probabilities only: there are no logits to record")
+            raise ArgumentError(
+                "teacher", "the teacher shows probabilities only: there are no logits to record"
+            )
         return logits.float()
 
     def _open(self, shape: tuple[int, ...], path: Path | None) -> tuple[np.ndarray, np.ndarray]:

@@ -6,12 +6,19 @@ import torch
 from torch import nn
 
 from kdcourse.batch import Inputs, suited
-from kdcourse.checks import are_probabilities, at_least_float32
+from kdcourse.checks import (
+    ArgumentError,
+    are_probabilities,
+    at_least_float32,
+    check_integer,
+    checked,
+)
 from kdcourse.logit import softmax
 from kdcourse.objective import Outputs
 from kdcourse.training.teacher import Teacher
 
 
+@checked
 class ClosedTeacher(Teacher):
     """Shows the probabilities of a model as a service would: perhaps only the top k, rounded.
 
@@ -39,8 +46,8 @@ class ClosedTeacher(Teacher):
     ):
         super().__init__()
         for name, value, least in (("top_k", top_k, 1), ("decimals", decimals, 0)):
-            if value is not None and (type(value) is not int or value < least):
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+            if value is not None:
+                check_integer(name, value, least)
         self.model = model
         self.top_k = top_k
         self.decimals = decimals
@@ -59,7 +66,9 @@ class ClosedTeacher(Teacher):
         if self.top_k is not None:
             if self.top_k > probabilities.shape[1]:
                 classes = probabilities.shape[1]
-                raise ValueError(f"top_k = {self.top_k} of a model with {classes} classes")
+                raise ArgumentError(
+                    "top_k", f"top_k = {self.top_k} of a model with {classes} classes"
+                )
             largest, index = probabilities.topk(self.top_k, dim=1)
             probabilities = torch.zeros_like(probabilities).scatter_(1, index, largest)
         if self.decimals is not None:

@@ -23,12 +23,13 @@ from torch.nn.utils import parametrize
 from torch.nn.utils import prune as pruning
 from torch.utils._pytree import tree_leaves
 
-from kdcourse.checks import ArgumentError, check_number
+from kdcourse.checks import ArgumentError, check_integer, check_number, check_values, checked
 from kdcourse.modes import evaluation_mode
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
+@checked
 class Mask(nn.Module):
     """Keeps some weights at zero."""
 
@@ -40,6 +41,7 @@ class Mask(nn.Module):
         return weight * self.mask
 
 
+@checked
 class FakeQuantize(nn.Module):
     r"""Rounds weights to integers times a scale, :math:`s_c \cdot \{-q, …, q\}`, q = 2^{b−1} − 1.
 
@@ -53,6 +55,7 @@ class FakeQuantize(nn.Module):
 
     def __init__(self, weight: Tensor, bits: int):
         super().__init__()
+        check_integer("bits", bits, 2, 8)
         self.most = 2 ** (bits - 1) - 1
         self.scale = nn.Buffer(self._best_scale(weight.detach()))
 
@@ -84,6 +87,7 @@ def round_input(layer: nn.Module, inputs: tuple[Tensor, ...], *, bits: int) -> t
     return rounded, *others
 
 
+@checked
 def prune(model: nn.Module, sparsity: float) -> nn.Module:
     """Return a pruned copy: the smallest weights of all layers together are zero, and stay zero.
 
@@ -101,7 +105,7 @@ def prune(model: nn.Module, sparsity: float) -> nn.Module:
     """
     check_number("sparsity", sparsity, 0.0, 1.0, open_high=True)
     if _is_quantized(model):
-        raise ValueError("the model is quantised: prune first, then quantise")
+        raise ArgumentError("model", "the model is quantised: prune first, then quantise")
     _layers(model)
     pruned = fold(model).to(memory_format=torch.contiguous_format)  # the ranking flattens by view
     layers = _layers(pruned)
@@ -115,6 +119,7 @@ def prune(model: nn.Module, sparsity: float) -> nn.Module:
     return pruned
 
 
+@checked
 def prune_width(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
     """Return a narrower copy, from which the channels with the smallest weights are removed.
 
@@ -131,6 +136,7 @@ def prune_width(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
     Source: Li et al. 2017 (arXiv 1608.08710); Fang et al. 2023 (arXiv 2301.12900).
     """
     check_number("share", share, 0.0, 1.0, open_high=True)
+    check_values("inputs", inputs)
     _layers(model)
     narrow = fold(model)
     called: list[nn.Module] = []
@@ -149,13 +155,16 @@ def prune_width(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
         try:
             found = _shapes(narrow(inputs))
         except Exception as error:  # whatever the model's own code makes of other widths
-            raise ValueError(f"{type(model).__name__} cannot be narrowed: {error}") from error
+            raise ArgumentError(
+                "model", f"the model, a {type(model).__name__}, cannot be narrowed: {error}"
+            ) from error
         with evaluation_mode(model):
             expected = _shapes(model(inputs))
     if found != expected:
-        raise ValueError(
-            f"{type(model).__name__} cannot be narrowed: its outputs would have the shapes "
-            f"{found}, not {expected}"
+        raise ArgumentError(
+            "model",
+            f"the model, a {type(model).__name__}, cannot be narrowed: its outputs would have the "
+            f"shapes {found}, not {expected}",
         )
     return narrow
 
@@ -164,6 +173,7 @@ def _shapes(outputs: object) -> list[tuple[int, ...]]:
     return [tuple(one.shape) for one in tree_leaves(outputs) if isinstance(one, Tensor)]
 
 
+@checked
 def quantize(model: nn.Module, bits: int = 8, activation_bits: int | None = 8) -> nn.Module:
     """Return a copy that computes with rounded weights and inputs, and can be trained further.
 
@@ -180,10 +190,10 @@ def quantize(model: nn.Module, bits: int = 8, activation_bits: int | None = 8) -
     Source: Jacob et al. 2018 (arXiv 1712.05877).
     """
     for name, value in (("bits", bits), ("activation_bits", activation_bits)):
-        if value is not None and (type(value) is not int or not 2 <= value <= 8):
-            raise ValueError(f"{name} must be an integer from 2 to 8, got {value!r}")
+        if value is not None:
+            check_integer(name, value, 2, 8)
     if _is_quantized(model):
-        raise ValueError("the model is quantised already")
+        raise ArgumentError("model", "the model is quantised already")
     _layers(model)
     quantized = copy.deepcopy(model)
     for layer in _layers(quantized):
@@ -194,6 +204,7 @@ def quantize(model: nn.Module, bits: int = 8, activation_bits: int | None = 8) -
     return quantized
 
 
+@checked
 def fold(model: nn.Module) -> nn.Module:
     """Return a copy with ordinary weights, into which masks and rounding are folded.
 
@@ -212,11 +223,13 @@ def fold(model: nn.Module) -> nn.Module:
     return plain
 
 
+@checked
 def count_nonzero(model: nn.Module) -> int:
     """Count the parameters that are not zero."""
     return sum(int(p.count_nonzero()) for p in fold(model).parameters())
 
 
+@checked
 def pack(model: nn.Module) -> dict[str, np.ndarray]:
     """Return weights and buffers as arrays to store, rounded weights as integers and scales.
 
@@ -236,6 +249,7 @@ def pack(model: nn.Module) -> dict[str, np.ndarray]:
     return arrays
 
 
+@checked
 def unpack(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
     """Return the ``state_dict()`` of the plain model that :func:`pack` has turned into arrays."""
     state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
@@ -245,6 +259,7 @@ def unpack(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
     return state
 
 
+@checked
 def size_on_disk(model: nn.Module) -> int:
     """Return the size, in bytes, of the compressed file (npz) of a model's :func:`pack`."""
     file = io.BytesIO()
@@ -269,7 +284,8 @@ def _rounded(weight: Tensor, scale: Tensor, most: int) -> Tensor:
 def _layers(model: nn.Module) -> list[Any]:
     layers = [module for module in model.modules() if isinstance(module, LAYERS)]
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no linear or convolutional layer")
+        kind = type(model).__name__
+        raise ArgumentError("model", f"the model, a {kind}, has no linear or convolutional layer")
     for layer in layers:
         if not (parametrize.is_parametrized(layer, "weight") or "weight" in layer._parameters):
             raise ArgumentError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from kdcourse.checks import checked
 from kdcourse.logit import CrossEntropy, LogitKD
 from kdcourse.objective import Objective
 from kdcourse.teachers.mutual import mutual_learning
@@ -18,6 +19,7 @@ from kdcourse.training.knobs import takes_knobs
 
 
 @takes_knobs
+@checked
 def correct(
     teacher: nn.Module,
     train: Batches,
@@ -41,6 +43,7 @@ def correct(
 
 
 @takes_knobs
+@checked
 def correct_online(
     teacher: nn.Module,
     student: nn.Module,

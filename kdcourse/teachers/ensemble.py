@@ -1,18 +1,26 @@
 """An ensemble as a teacher: averaging, or a majority vote."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdcourse.batch import Inputs
-from kdcourse.checks import at_least_float32, check_choice
+from kdcourse.checks import (
+    ArgumentError,
+    at_least_float32,
+    check_choice,
+    check_is,
+    check_module,
+    checked,
+)
 from kdcourse.objective import Outputs
 from kdcourse.training.teacher import Teacher, as_teacher
 
 
+@checked
 class Ensemble(Teacher):
     """Several models, of any architectures, that answer as one.
 
@@ -33,15 +41,24 @@ class Ensemble(Teacher):
     about = "an ensemble shows predictions"
     reason = "its members' features have nothing in common; use a loss on predictions"
 
-    def __init__(self, *members: Any, combine: str = "probabilities"):
+    def __init__(
+        self,
+        *members: Any,
+        combine: str = "probabilities",
+    ):
         super().__init__()
         if members and isinstance(members[-1], str):  # Ensemble(members, "vote")
             *members, combine = members  # type: ignore[assignment]
         check_choice("combine", combine, ("logits", "probabilities", "vote"))
         if len(members) == 1 and not isinstance(members[0], nn.Module):
+            check_is("members", members[0], Iterable[nn.Module])
             members = tuple(members[0])
         if not members:
-            raise ValueError("an ensemble needs at least one member, members is empty")
+            raise ArgumentError(
+                "members", "an ensemble needs at least one member, members is empty"
+            )
+        for member in members:
+            check_module("members", member)
         self.members: Any = nn.ModuleList(as_teacher(member) for member in members)
         self.combine = combine
         self.eval()
@@ -60,7 +77,9 @@ class Ensemble(Teacher):
         open_members = all(outputs.logits is not None for outputs in shown)
         if self.combine == "logits":
             if not open_members:
-                raise ValueError("a member shows probabilities only: combine those instead")
+                raise ArgumentError(
+                    "combine", "a member shows probabilities only: combine those instead"
+                )
             return Outputs(logits=_stacked([outputs.logits for outputs in shown]).mean(dim=0))
         if self.combine == "probabilities" and open_members:
             logits = _stacked([outputs.logits for outputs in shown])
@@ -89,5 +108,7 @@ def _stacked(answers: Sequence[Tensor | None]) -> Tensor:
     given = [at_least_float32(answer) for answer in answers if answer is not None]
     shapes = {tuple(answer.shape) for answer in given}
     if len(shapes) != 1:
-        raise ValueError(f"members must answer alike, with (N, K); they gave {sorted(shapes)}")
+        raise ArgumentError(
+            "members", f"members must answer alike, with (N, K); they gave {sorted(shapes)}"
+        )
     return torch.stack(given)

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from kdcourse.checks import at_least_float32, check_number, check_positive
+from kdcourse.checks import at_least_float32, check_number, check_positive, checked
 from kdcourse.training.teacher import FrozenTeacher
 
 Momentum = float | Callable[[int], float]
 
 
+@checked
 class MomentumTeacher(FrozenTeacher):
     """The exponential moving average of a student, starting as a copy of it.
 
@@ -40,8 +41,6 @@ class MomentumTeacher(FrozenTeacher):
     follows_student = True
 
     def __init__(self, student: nn.Module, momentum: Momentum = 0.996):
-        if not isinstance(student, nn.Module):
-            raise TypeError(f"student must be a torch.nn.Module, got {type(student).__name__}")
         if not callable(momentum):
             check_number("momentum", momentum, 0.0, 1.0)
         super().__init__(copy.deepcopy(student).requires_grad_(False))
@@ -76,6 +75,7 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
     yield from model.buffers()
 
 
+@checked
 def mean_teacher_momentum(most: float = 0.999) -> Callable[[int], float]:
     r"""Return Mean Teacher's schedule: :math:`\min(1 - 1/(t + 1), m)` after the t-th step.
 
@@ -90,6 +90,7 @@ def mean_teacher_momentum(most: float = 0.999) -> Callable[[int], float]:
     return lambda step: min(1 - 1 / (step + 1), most)
 
 
+@checked
 def cosine_momentum(start: float = 0.996, *, steps: int) -> Callable[[int], float]:
     r"""Return DINO's schedule: from ``start`` to 1 along half a cosine.
 

@@ -17,13 +17,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from kdcourse.checks import check_number, check_positive
+from kdcourse.checks import (
+    ArgumentError,
+    check_integer,
+    check_number,
+    check_positive,
+    check_same_samples,
+    check_target,
+    checked,
+)
 from kdcourse.data import replay
 from kdcourse.metrics import predict
 
 VIEWS = 2
 
 
+@checked
 @dataclass(frozen=True)
 class TwoViews:
     """Samples of P patches, in which both features of a class appear, or one of them.
@@ -49,14 +58,15 @@ class TwoViews:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_number("classes", self.classes, 2)
-        check_positive(patches=self.patches)
+        check_integer("classes", self.classes, 2)
+        check_positive(patches=self.patches, width=self.width)
         check_number("leaks", self.leaks, 0.0, 1.0)
         check_number("noise", self.noise, 0.0)
         if self.width < VIEWS * self.classes:
-            raise ValueError(
+            raise ArgumentError(
+                "width",
                 f"width must be at least {VIEWS * self.classes}, twice the classes, "
-                f"for orthonormal features, got {self.width}"
+                f"for orthonormal features, got {self.width}",
             )
 
     @property
@@ -78,7 +88,7 @@ class TwoViews:
         """
         check_positive(samples=samples)
         if view not in (None, *range(VIEWS)):
-            raise ValueError(f"view must be 0, 1 or None for both, got {view!r}")
+            raise ArgumentError("view", f"view must be 0, 1 or None for both, got {view!r}")
         draw, everyone = replay(self.seed, 1 + seed), torch.arange(samples)
         target = everyone % self.classes
         size = self._between(self.leakage, (samples, self.classes, VIEWS), draw)
@@ -100,6 +110,7 @@ class TwoViews:
         return limits[0] + (limits[1] - limits[0]) * torch.rand(shape, generator=draw)
 
 
+@checked
 class PatchNet(nn.Module):
     r"""The net of the paper: :math:`f_k(x) = \sum_r \sum_p \sigma(\langle w_{kr}, x_p \rangle)`.
 
@@ -126,6 +137,9 @@ class PatchNet(nn.Module):
         seed: int = 0,
     ):
         super().__init__()
+        check_positive(classes=classes, width=width, neurons=neurons)
+        check_number("bend", bend, 0.0, open_low=True)
+        check_number("deviation", deviation, 0.0)
         weight = torch.randn(width, classes * neurons, generator=replay(seed))
         self.weight = nn.Parameter(deviation * weight)
         self.neurons = neurons
@@ -138,12 +152,17 @@ class PatchNet(nn.Module):
         return bent.sum(dim=1).unflatten(1, (-1, self.neurons)).sum(dim=2)
 
 
+@checked
 def batches(inputs: Tensor, target: Tensor, batch_size: int = 50) -> DataLoader:
     """Return a loader that shuffles samples ``(N, P, D)`` and yields whole batches at once."""
+    check_same_samples("inputs", inputs, "target", target)
+    check_target(target, len(target))
+    check_positive(batch_size=batch_size)
     order = BatchSampler(RandomSampler(range(len(target))), batch_size, drop_last=False)
     return DataLoader(TensorDataset(inputs, target), sampler=order, batch_size=None)
 
 
+@checked
 def learned_views(model: nn.Module, data: TwoViews, samples: int = 4000, seed: int = 1) -> Tensor:
     """Which views has a net learned? Return its accuracy on samples that show a single view.
 
@@ -156,6 +175,7 @@ def learned_views(model: nn.Module, data: TwoViews, samples: int = 4000, seed: i
     Returns:
         The accuracy in [0, 1] by class and view, ``(K, 2)``.
     """
+    check_positive(samples=samples)
     shares = []
     for view in range(VIEWS):
         inputs, target = data.draw(samples, seed, view)

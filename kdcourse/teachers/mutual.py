@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcourse.batch import Inputs, SeparateViews, views_of
-from kdcourse.checks import ArgumentError, check_choice
+from kdcourse.checks import ArgumentError, check_choice, checked
 from kdcourse.logit import CrossEntropy, LogitKD
 from kdcourse.metrics import Samples
 from kdcourse.objective import Objective, Outputs
@@ -124,6 +124,7 @@ class Peers(Learner):
 
 
 @takes_knobs
+@checked
 def mutual_learning(
     students: Sequence[nn.Module],
     train: Batches,
@@ -157,7 +158,9 @@ def mutual_learning(
     if count < 2:
         raise ArgumentError("students", f"mutual learning needs at least two students, got {count}")
     if len({id(student) for student in students}) != count:
-        raise ValueError("a student cannot be its own peer: some student is there twice")
+        raise ArgumentError(
+            "students", "a student cannot be its own peer: some of the students is there twice"
+        )
     for number, student in enumerate(students):
         check_student(student, "students")
         for other in students[:number]:
@@ -170,12 +173,14 @@ def mutual_learning(
     rates: list[Any] = _one_each(learning_rate, count)
     for name, values in (("objective", objectives), ("learning_rate", rates)):
         if len(values) != count:
-            raise ValueError(f"{name} has {len(values)} entries for {count} students")
+            raise ArgumentError(name, f"{name} has {len(values)} entries for {count} students")
     if len({id(own) for own in objectives}) < count and not objectives[0].prepared:
         objectives = [copy.deepcopy(own) for own in objectives]
     own_weights = [id(weight) for own in objectives for weight in own.parameters()]
     if len(set(own_weights)) != len(own_weights):
-        raise ValueError("a term with weights of its own cannot be shared: give one for each")
+        raise ArgumentError(
+            "objective", "a term with weights of its own cannot be shared: give one for each"
+        )
 
     def make(source: Epochs) -> Peers:
         for student, own in zip(students, objectives, strict=True):

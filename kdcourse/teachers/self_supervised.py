@@ -25,23 +25,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcourse.checks import (
+    ArgumentError,
     at_least_float32,
+    check_integer,
     check_matrix,
     check_number,
     check_positive,
     check_probabilities,
+    check_values,
+    checked,
 )
 from kdcourse.data import Augmentation, Images
 from kdcourse.logit import softmax
-from kdcourse.models import seeded
-from kdcourse.objective import Lesson, Term
+from kdcourse.models import capture, seeded
+from kdcourse.objective import Lesson, Objective, Term
 from kdcourse.processes import all_samples
 from kdcourse.teachers.momentum import MomentumTeacher, cosine_momentum
 from kdcourse.tips import CrossedViews
 from kdcourse.training.fit import fit
-from kdcourse.training.knobs import MakeOptimizer, takes_knobs
+from kdcourse.training.knobs import Knobs, MakeOptimizer, takes_knobs
 
 
+@checked
 class SelfDistillation(Term):
     """Cross-entropy with the centred, sharpened predictions of a teacher.
 
@@ -66,7 +71,7 @@ class SelfDistillation(Term):
     ):
         super().__init__()
         if outputs is not None:
-            check_number("outputs", outputs, 2)
+            check_integer("outputs", outputs, 2)
         check_number("student_temperature", student_temperature, 0.0, open_low=True)
         check_number("teacher_temperature", teacher_temperature, 0.0, open_low=True)
         check_number("centre_momentum", centre_momentum, 0.0, 1.0)
@@ -140,6 +145,7 @@ class Spread:
 def spread(probabilities: Tensor) -> Spread:
     """Measure whether predictions ``(N, K)`` have collapsed."""
     check_matrix("probabilities", probabilities)
+    check_values("probabilities", probabilities)
     check_probabilities("probabilities", probabilities)
     p = probabilities.double()
     mean = p.mean(dim=0)
@@ -147,6 +153,7 @@ def spread(probabilities: Tensor) -> Spread:
     return Spread(float(entropy), float(-torch.xlogy(mean, mean).sum()), p.shape[1])
 
 
+@checked
 class ProjectionHead(nn.Module):
     """Two layers, then K outputs that are cosines with K prototypes.
 
@@ -171,6 +178,7 @@ class ProjectionHead(nn.Module):
         return projected @ F.normalize(self.prototypes, dim=1).T
 
 
+@checked
 def with_head(
     model: nn.Module, layer: str = "classifier", *, seed: int = 0, **sizes: int
 ) -> nn.Module:
@@ -184,10 +192,12 @@ def with_head(
         seed: Seed of the head's initial weights.
         sizes: ``outputs``, ``hidden`` and ``bottleneck`` of the :class:`ProjectionHead`.
     """
-    copied = copy.deepcopy(model)
+    with capture(model, [layer]):  # which looks for it
+        copied = copy.deepcopy(model)
     classifier = copied.get_submodule(layer)
     if not isinstance(classifier, nn.Linear):
-        raise ValueError(f"{layer} must be an nn.Linear, got {type(classifier).__name__}")
+        kind = type(classifier).__name__
+        raise ArgumentError("layer", f"layer {layer!r} must be an nn.Linear, got {kind}")
     with seeded(seed):
         head = ProjectionHead(classifier.in_features, **sizes).to(classifier.weight)
     parent, _, name = layer.rpartition(".")
@@ -196,12 +206,13 @@ def with_head(
 
 
 @takes_knobs
+@checked
 def self_distill(
     model: nn.Module,
     images: Images,
     *,
     augment: Augmentation,
-    dist: SelfDistillation | None = None,
+    dist: Objective | None = None,
     momentum: float = 0.95,
     epochs: int = 20,
     batch_size: int = 64,
@@ -228,8 +239,12 @@ def self_distill(
     Returns:
         The average: a copy of the model with a :class:`ProjectionHead` as its classifier.
     """
+    chosen = Knobs(epochs=epochs, batch_size=batch_size, **knobs)
+    check_number("momentum", momentum, 0.0, 1.0)
+    if chosen.views is not None:
+        raise ArgumentError("views", "views must be left out here: augment makes them")
     student = with_head(model, seed=seed)
-    steps = epochs * images.steps(batch_size, drop_last=knobs.get("drop_last", False))
+    steps = epochs * images.steps(batch_size, drop_last=chosen.drop_last)
     teacher = MomentumTeacher(student, cosine_momentum(momentum, steps=steps))
     fit(
         student,

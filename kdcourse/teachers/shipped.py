@@ -15,6 +15,7 @@ from torch import nn
 
 from kdcourse import metrics, models
 from kdcourse.augmentation import crop_flip, pad_crop_flip
+from kdcourse.checks import ArgumentError, checked
 from kdcourse.data import COURSE_DATA, Images, fashion_mnist
 from kdcourse.teachers.self_supervised import self_distill, with_head
 from kdcourse.training import fit
@@ -76,6 +77,7 @@ RECIPES = {
 }
 
 
+@checked
 def pretrained(name: str, folder: str | Path = TEACHERS) -> nn.Module:
     """Load a trained teacher, in eval mode, after comparing its checksum with its card.
 
@@ -95,12 +97,14 @@ def pretrained(name: str, folder: str | Path = TEACHERS) -> nn.Module:
     return model.eval()
 
 
+@checked
 def card(name: str, folder: str | Path = TEACHERS) -> dict[str, Any]:
     """Read a teacher's card: recipe, command, accuracies in percent, sha256 of the weights."""
     _recipe(name)
     return json.loads(_existing(Path(folder) / f"{name}.json", name).read_text())
 
 
+@checked
 def train_teacher(
     name: str, folder: str | Path = TEACHERS, *, progress: bool = True
 ) -> dict[str, Any]:
@@ -128,7 +132,9 @@ def train_teacher(
 
 def _recipe(name: str) -> Recipe:
     if name not in RECIPES:
-        raise ValueError(f"no teacher named {name!r}; there are {', '.join(RECIPES)}")
+        raise ArgumentError(
+            "name", f"no teacher named {name!r}; name must be one of {', '.join(RECIPES)}"
+        )
     return RECIPES[name]
 
 

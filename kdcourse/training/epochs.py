@@ -1,7 +1,7 @@
 """The batches of every epoch: from a set in memory, or from anything that yields batches."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +35,8 @@ class Epochs:
             )
         if not isinstance(train, Images):
             self._check_images_only(train)
+        if isinstance(train, Sequence | Mapping) and len(train):  # no loader: a look costs nothing
+            read_batch(train[0] if isinstance(train, Sequence) else train, "train")
         self.train = train.to(device) if isinstance(train, Images) else train
         if len(self) == 0:
             raise ArgumentError("train", "train holds no batch")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kdcourse import processes
+from kdcourse.checks import check_positive
 from kdcourse.data import replay_seed
 from kdcourse.logit import CrossEntropy
 from kdcourse.metrics import Samples
@@ -214,7 +215,9 @@ def rehearse(
     source = Epochs(train, torch.device("cpu"), chosen)
     asked = None if teacher is None else as_teacher(teacher)
     check_nets(student, objective, asked, chosen, choose_device(chosen.device))
-    parts = parts or processes.count() * chosen.accumulate
+    if parts is None:
+        parts = processes.count() * chosen.accumulate
+    check_positive(parts=parts)
     check_source(source, [student], [objective], teacher, parts)
     lesson = first_lesson(objective, student, asked, source)
     with torch.no_grad():  # on a copy: some terms change with every batch

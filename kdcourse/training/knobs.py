@@ -4,7 +4,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -18,7 +18,7 @@ from kdcourse.checks import (
     ArgumentError,
     ArgumentTypeError,
     check_choice,
-    check_flag,
+    check_is,
     check_number,
     check_positive,
 )
@@ -96,17 +96,20 @@ class Knobs:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.name not in (*NUMBERS, "validation"):  # those are told apart elsewhere
+                check_is(field.name, getattr(self, field.name), field.type)
         check_positive(batch_size=self.batch_size, epochs=self.epochs, accumulate=self.accumulate)
         check_choice("on_interrupt", self.on_interrupt, ("return", "raise"))
         if self.augment is not None and self.views is not None:
             raise ArgumentError(
                 "views", "augment and views were both given: views hold their augmentation"
             )
-        if self.autocast not in (torch.float16, torch.bfloat16):
-            check_flag("autocast", self.autocast)
-        check_flag("compile", self.compile)
-        check_flag("drop_last", self.drop_last)
-        check_flag("channels_last", self.channels_last)
+        if self.autocast not in (False, True, torch.float16, torch.bfloat16):
+            raise ArgumentError(
+                "autocast",
+                f"autocast must be True, False, float16 or bfloat16, got {self.autocast}",
+            )
         check_number("learning_rate", self.learning_rate, 0.0)
         check_number("weight_decay", self.weight_decay, 0.0)
         if self.clip is not None:

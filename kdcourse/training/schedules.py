@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from kdcourse.checks import ArgumentError, check_number
+from kdcourse.checks import ArgumentError, check_number, check_positive, checked
 
 
+@checked
 def one_cycle(optimizer: Optimizer, steps: int) -> LRScheduler:
     """Rise to the learning rate and fall to almost nothing; momentum swings the other way."""
+    check_positive(steps=steps)
     (group,) = optimizer.param_groups
     momentum = group["momentum"]
     return lr_scheduler.OneCycleLR(
@@ -25,16 +27,21 @@ def one_cycle(optimizer: Optimizer, steps: int) -> LRScheduler:
     )
 
 
+@checked
 def cosine(optimizer: Optimizer, steps: int) -> LRScheduler:
     """Fall from the learning rate to zero along half a cosine."""
+    check_positive(steps=steps)
     return lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
 
+@checked
 def constant(optimizer: Optimizer, steps: int) -> LRScheduler:
     """Keep the learning rate as it is."""
+    check_positive(steps=steps)
     return lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
+@checked
 def at_epochs(
     milestones: Sequence[int], factor: float = 0.1, *, epochs: int
 ) -> Callable[[Optimizer, int], LRScheduler]:
@@ -46,6 +53,7 @@ def at_epochs(
         epochs: The number of epochs of the whole training.
     """
     check_number("factor", factor, 0.0)
+    check_positive(epochs=epochs)
     if not all(milestone > 0 for milestone in milestones):
         raise ArgumentError(
             "milestones", f"milestones must be epochs above 0, got {list(milestones)}"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdcourse.batch import Inputs, suited
-from kdcourse.checks import ArgumentError
+from kdcourse.checks import ArgumentError, check_positive, checked
 from kdcourse.metrics import Samples
 from kdcourse.models import capture
 from kdcourse.modes import evaluation_mode
@@ -17,9 +17,11 @@ from kdcourse.training.epochs import Batches, Epochs
 from kdcourse.training.fit import fit
 from kdcourse.training.history import History
 from kdcourse.training.knobs import Knobs, takes_knobs
+from kdcourse.training.rules import check_validation
 
 
 @takes_knobs
+@checked
 def fit_in_stages(
     student: nn.Module,
     train: Batches,
@@ -56,10 +58,14 @@ def fit_in_stages(
 
     Source: Romero et al. 2015 (arXiv 1412.6550), section 2.3.
     """
+    check_positive(hint_epochs=hint_epochs)
+    later: dict[str, Any] = {"epochs": epochs, "validation": validation, "checkpoint": checkpoint}
+    chosen = Knobs(**later, **knobs)  # what cannot work is told before the first stage
+    check_validation(validation)
     if not hint.student_layers:
         raise ArgumentError("hint", f"hint must look at layers of the student, got {hint!r}")
     place = next(student.parameters()).device
-    inputs, *_ = Epochs(train, place, Knobs(**knobs)).sample()
+    inputs, *_ = Epochs(train, place, chosen).sample()
     behind = _behind(student, hint.student_layers, inputs)
     kept = [{name: b.clone() for name, b in m.named_buffers(recurse=False)} for m in behind]
     first = fit(
@@ -82,9 +88,7 @@ def fit_in_stages(
         train,
         objective,
         teacher=teacher if asks else None,
-        epochs=epochs,
-        validation=validation,
-        checkpoint=checkpoint,
+        **later,
         **knobs,
     )
     return first, second

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from kdcourse.batch import Inputs, suited
-from kdcourse.checks import ArgumentError, check_module
+from kdcourse.checks import ArgumentError, checked
 from kdcourse.feature import input_gradient
 from kdcourse.models import capture
 from kdcourse.objective import Outputs
@@ -70,6 +70,7 @@ class Teacher(nn.Module):
         return predictions
 
 
+@checked
 class FrozenTeacher(Teacher):
     """A trained model as a teacher.
 
@@ -102,6 +103,7 @@ class FrozenTeacher(Teacher):
             self.model.eval()
 
 
+@checked
 class FoldedTeacher(FrozenTeacher):
     r"""The same, faster: batch norm is folded into the convolutions before it.
 
@@ -143,12 +145,13 @@ class FoldedTeacher(FrozenTeacher):
         return f"the batch norm of a {kind} cannot be folded, use a FrozenTeacher"
 
 
-def as_teacher(model: nn.Module) -> Teacher:
-    """Return ``model`` if it is a teacher already, or freeze it into one."""
-    check_module("teacher", model)
-    return model if isinstance(model, Teacher) else FrozenTeacher(model)
+@checked
+def as_teacher(teacher: nn.Module) -> Teacher:
+    """Return a teacher as it is, and freeze any other module into one."""
+    return teacher if isinstance(teacher, Teacher) else FrozenTeacher(teacher)
 
 
+@checked
 def follows(teacher: nn.Module | None) -> bool:
     """Whether a teacher changes with its student."""
     return isinstance(teacher, Teacher) and teacher.follows_student
