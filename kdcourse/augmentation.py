@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcourse.checks import check_integer, check_number, check_same_device, checked
+from kdcourse.checks import check_integer, check_number, check_same_device
 from kdcourse.data import Augmentation, check_pixels
+from kdcourse.signatures import checked
 
 
 @checked

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from kdcourse.checks import ArgumentError, ArgumentTypeError
+from kdcourse.errors import ArgumentError, ArgumentTypeError
 
 Inputs = Any  # a tensor, or tensors in tuples, lists and dictionaries, each with N samples
 Batch = tuple[Inputs, Tensor]

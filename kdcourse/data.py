@@ -26,15 +26,15 @@ from torch import Tensor
 
 from kdcourse.batch import Batch, SeparateViews, share
 from kdcourse.checks import (
-    ArgumentError,
     check_labels,
     check_number,
     check_positive,
     check_same_device,
     check_tensor,
-    checked,
-    readable,
 )
+from kdcourse.errors import ArgumentError
+from kdcourse.precision import readable
+from kdcourse.signatures import checked
 
 COURSE_DATA = Path(__file__).parents[1] / "data"
 

@@ -18,12 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcourse.checks import (
-    ArgumentError,
-    at_least_float32,
     check_choice,
     check_flag,
     check_floating,
-    check_is,
     check_matrix,
     check_module,
     check_number,
@@ -33,14 +30,12 @@ from kdcourse.checks import (
     check_same_shape,
     check_target,
     check_tensor,
-    checked,
-    norms,
-    readable,
-    unit,
-    widest,
 )
+from kdcourse.errors import ArgumentError
 from kdcourse.models import seeded
 from kdcourse.objective import Layer, LayerTerm, Lesson, Term
+from kdcourse.precision import at_least_float32, norms, readable, unit, widest
+from kdcourse.signatures import check_is, checked
 
 
 def attention_map(features: Tensor, power: float = 2) -> Tensor:

@@ -23,8 +23,6 @@ from torch.nn import functional as F
 
 from kdcourse.batch import suited
 from kdcourse.checks import (
-    ArgumentError,
-    at_least_float32,
     check_floating,
     check_integer,
     check_matrix,
@@ -33,13 +31,14 @@ from kdcourse.checks import (
     check_same_device,
     check_same_samples,
     check_same_shape,
-    checked,
-    unit,
 )
+from kdcourse.errors import ArgumentError
 from kdcourse.models import capture, seeded
 from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Layer, LayerTerm, Lesson
+from kdcourse.precision import at_least_float32, unit
 from kdcourse.processes import all_samples
+from kdcourse.signatures import checked
 
 
 def seed_loss(

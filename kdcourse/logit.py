@@ -19,11 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcourse.checks import (
-    ArgumentError,
-    at_least_float32,
     check_choice,
     check_flag,
-    check_is,
     check_matrix,
     check_number,
     check_positive,
@@ -34,10 +31,11 @@ from kdcourse.checks import (
     check_target,
     check_temperature,
     check_tensor,
-    readable,
-    widest,
 )
+from kdcourse.errors import ArgumentError
 from kdcourse.objective import Lesson, Term
+from kdcourse.precision import at_least_float32, readable, widest
+from kdcourse.signatures import check_is
 
 HOT = 32.0  # a temperature from which on predictions hardly differ: compared in float64
 DIVERGENCES = ("forward", "reverse", "jensen-shannon")

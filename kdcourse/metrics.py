@@ -8,11 +8,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from kdcourse.batch import Batch, Inputs, read_batch, share, suited, to_device
 from kdcourse.checks import (
-    ArgumentError,
-    ArgumentTypeError,
-    at_least_float32,
     check_integer,
-    check_is,
     check_matrix,
     check_module,
     check_positive,
@@ -20,11 +16,13 @@ from kdcourse.checks import (
     check_same_shape,
     check_target,
     check_values,
-    checked,
 )
 from kdcourse.data import Images
+from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.models import capture
 from kdcourse.modes import evaluation_mode
+from kdcourse.precision import at_least_float32
+from kdcourse.signatures import check_is, checked
 
 # Images, inputs and target as a pair of tensors, a Dataset, a DataLoader, or any other batches.
 Samples = Images | tuple[Tensor, Tensor] | Dataset | Iterable[Batch]

@@ -15,14 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdcourse.checks import (
-    ArgumentError,
-    ArgumentTypeError,
-    check_choice,
-    check_number,
-    check_positive,
-    checked,
-)
+from kdcourse.checks import check_choice, check_number, check_positive
+from kdcourse.errors import ArgumentError, ArgumentTypeError
+from kdcourse.signatures import checked
 
 
 @checked

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from kdcourse.checks import checked
+from kdcourse.signatures import checked
 
 
 @contextmanager

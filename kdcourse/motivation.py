@@ -27,16 +27,10 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from kdcourse.checks import (
-    ArgumentError,
-    check_choice,
-    check_integer,
-    check_number,
-    check_positive,
-    check_values,
-    checked,
-)
+from kdcourse.checks import check_choice, check_integer, check_number, check_positive, check_values
+from kdcourse.errors import ArgumentError
 from kdcourse.modes import evaluation_mode
+from kdcourse.signatures import checked
 
 Direction = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -15,13 +15,9 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from kdcourse.checks import (
-    ArgumentError,
-    ArgumentTypeError,
-    check_number,
-    check_positive,
-    checked,
-)
+from kdcourse.checks import check_number, check_positive
+from kdcourse.errors import ArgumentError, ArgumentTypeError
+from kdcourse.signatures import checked
 
 Layer = str | tuple[str, str]  # its name in both nets, or the student's and the teacher's
 

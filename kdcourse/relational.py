@@ -21,16 +21,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kdcourse.checks import (
-    ArgumentError,
-    at_least_float32,
-    check_floating,
-    check_matrix,
-    check_same_samples,
-    readable,
-    widest,
-)
+from kdcourse.checks import check_floating, check_matrix, check_same_samples
+from kdcourse.errors import ArgumentError
 from kdcourse.objective import Layer, LayerTerm, Lesson
+from kdcourse.precision import at_least_float32, readable, widest
 from kdcourse.processes import all_samples, total_samples
 
 

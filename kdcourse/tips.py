@@ -16,8 +16,9 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from kdcourse.checks import check_same_device, check_target, checked
+from kdcourse.checks import check_same_device, check_target
 from kdcourse.data import Augmentation, check_pixels
+from kdcourse.signatures import checked
 
 Seen = tuple[Tensor, Tensor, Tensor]  # what the student sees, what the teacher sees, the target
 

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kdcourse import feature, logit, metrics, models
 from kdcourse.augmentation import Flip, Noise, PadCrop, ResizedCrop
-from kdcourse.checks import ArgumentError, ArgumentTypeError, NotFiniteError
 from kdcourse.data import Images
+from kdcourse.errors import ArgumentError, ArgumentTypeError, NotFiniteError
 from kdcourse.feature import Saliency
 from kdcourse.logit import CrossEntropy, LogitKD
 from kdcourse.objective import Term, WarmUp

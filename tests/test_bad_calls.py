@@ -22,11 +22,12 @@ from toys import CLASSES, images
 import kdcourse
 from kdcourse import augmentation, feature, further, logit, models, tips
 from kdcourse.augmentation import Compose, Flip, ResizedCrop
-from kdcourse.checks import ArgumentError, ArgumentTypeError, Told, fits
 from kdcourse.data import Images
+from kdcourse.errors import ArgumentError, ArgumentTypeError, Told
 from kdcourse.logit import softmax
 from kdcourse.models import by_name, capture
 from kdcourse.objective import Objective
+from kdcourse.signatures import fits
 from kdcourse.teachers import PatchNet, TwoViews, prune, unpack
 from kdcourse.training.learner import Learner
 
@@ -34,7 +35,9 @@ from kdcourse.training.learner import Learner
 INSIDE = "inside of training, behind the checks of the procedures"
 RECORD = "a record of results or settings, which computes nothing"
 LEFT_OUT = {
-    "kdcourse.checks": "these are the checks",
+    **dict.fromkeys(("kdcourse.checks", "kdcourse.signatures"), "these are the checks"),
+    "kdcourse.errors": "what they raise",
+    "kdcourse.precision": "arithmetic behind the checks",
     "kdcourse.training.rules": "these are checks, too",
     "check_pixels": "this is one, too",
     "kdcourse.processes": "works between the processes that torchrun starts",

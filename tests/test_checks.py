@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kdcourse import checks
+from kdcourse import checks, precision
 
 ROWS = torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.3, 0.5]])
 
@@ -132,12 +132,12 @@ def test_a_target_lies_among_its_classes():
 
 
 def test_values_are_read_on_the_cpu_only_and_outside_of_transformations():
-    assert checks.readable(torch.ones(2))
-    assert not checks.readable(torch.ones(2, device="meta"))
+    assert precision.readable(torch.ones(2))
+    assert not precision.readable(torch.ones(2, device="meta"))
     with FakeTensorMode():
-        assert not checks.readable(torch.ones(2))
+        assert not precision.readable(torch.ones(2))
     seen = []
-    torch.func.vmap(lambda row: seen.append(checks.readable(row)) or row)(torch.ones(2, 2))
+    torch.func.vmap(lambda row: seen.append(precision.readable(row)) or row)(torch.ones(2, 2))
     assert seen == [False]
 
 
@@ -152,8 +152,8 @@ def test_values_are_read_on_the_cpu_only_and_outside_of_transformations():
 )
 def test_precision(dtype, least, widest):
     tensor = torch.ones(2, dtype=dtype)
-    assert checks.at_least_float32(tensor).dtype == least
-    assert checks.widest(tensor) == widest
+    assert precision.at_least_float32(tensor).dtype == least
+    assert precision.widest(tensor) == widest
 
 
 def test_flags_and_choices():

@@ -17,7 +17,7 @@ from toys import CLASSES, images, net, same, train, weights
 import kdcourse
 from kdcourse import further, teachers, tips
 from kdcourse.augmentation import Flip
-from kdcourse.checks import ArgumentError
+from kdcourse.errors import ArgumentError
 from kdcourse.feature import Hint
 from kdcourse.teachers import CachedLessons, ClosedTeacher, Ensemble, SelfDistillation
 from kdcourse.training import (
@@ -44,7 +44,7 @@ TOY = '''
 
 from torch import Tensor
 
-from kdcourse.checks import at_least_float32
+from kdcourse.precision import at_least_float32
 from kdcourse.objective import Lesson, Term
 
 

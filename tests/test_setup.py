@@ -90,5 +90,6 @@ def test_importing_a_loss_loads_nothing_but_torch():
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
-    loaded = ["kdcourse", "kdcourse.checks", "kdcourse.objective", "kdcourse.logit"]
+    names = ["errors", "precision", "signatures", "checks", "objective", "logit"]
+    loaded = ["kdcourse", *(f"kdcourse.{name}" for name in names)]
     assert run.stdout.strip() == str(loaded)

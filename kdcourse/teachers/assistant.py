@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from kdcourse.checks import ArgumentError, checked
+from kdcourse.errors import ArgumentError
 from kdcourse.logit import CrossEntropy, LogitKD
 from kdcourse.objective import Objective
+from kdcourse.signatures import checked
 from kdcourse.training.epochs import Batches
 from kdcourse.training.fit import fit
 from kdcourse.training.history import History

@@ -6,9 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from kdcourse.checks import ArgumentError, check_positive, checked
+from kdcourse.checks import check_positive
+from kdcourse.errors import ArgumentError
 from kdcourse.logit import LogitKD
 from kdcourse.objective import Objective
+from kdcourse.signatures import checked
 from kdcourse.training.epochs import Batches
 from kdcourse.training.fit import fit
 from kdcourse.training.knobs import takes_knobs

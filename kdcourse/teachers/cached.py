@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from kdcourse import processes
 from kdcourse.batch import Batch, SeparateViews, share
-from kdcourse.checks import ArgumentError, check_positive, checked
+from kdcourse.checks import check_positive
 from kdcourse.data import Images, Views
+from kdcourse.errors import ArgumentError
 from kdcourse.objective import Outputs
+from kdcourse.signatures import checked
 from kdcourse.training.history import described
 from kdcourse.training.teacher import Teacher, as_teacher, follows
 

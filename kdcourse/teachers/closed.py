@@ -6,15 +6,12 @@ import torch
 from torch import nn
 
 from kdcourse.batch import Inputs, suited
-from kdcourse.checks import (
-    ArgumentError,
-    are_probabilities,
-    at_least_float32,
-    check_integer,
-    checked,
-)
+from kdcourse.checks import are_probabilities, check_integer
+from kdcourse.errors import ArgumentError
 from kdcourse.logit import softmax
 from kdcourse.objective import Outputs
+from kdcourse.precision import at_least_float32
+from kdcourse.signatures import checked
 from kdcourse.training.teacher import Teacher
 
 

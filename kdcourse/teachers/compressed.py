@@ -23,8 +23,10 @@ from torch.nn.utils import parametrize
 from torch.nn.utils import prune as pruning
 from torch.utils._pytree import tree_leaves
 
-from kdcourse.checks import ArgumentError, check_integer, check_number, check_values, checked
+from kdcourse.checks import check_integer, check_number, check_values
+from kdcourse.errors import ArgumentError
 from kdcourse.modes import evaluation_mode
+from kdcourse.signatures import checked
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from kdcourse.checks import checked
 from kdcourse.logit import CrossEntropy, LogitKD
 from kdcourse.objective import Objective
+from kdcourse.signatures import checked
 from kdcourse.teachers.mutual import mutual_learning
 from kdcourse.training.epochs import Batches
 from kdcourse.training.fit import fit

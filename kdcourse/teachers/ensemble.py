@@ -8,15 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from kdcourse.batch import Inputs
-from kdcourse.checks import (
-    ArgumentError,
-    at_least_float32,
-    check_choice,
-    check_is,
-    check_module,
-    checked,
-)
+from kdcourse.checks import check_choice, check_module
+from kdcourse.errors import ArgumentError
 from kdcourse.objective import Outputs
+from kdcourse.precision import at_least_float32
+from kdcourse.signatures import check_is, checked
 from kdcourse.training.teacher import Teacher, as_teacher
 
 

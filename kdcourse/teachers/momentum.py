@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from kdcourse.checks import at_least_float32, check_number, check_positive, checked
+from kdcourse.checks import check_number, check_positive
+from kdcourse.precision import at_least_float32
+from kdcourse.signatures import checked
 from kdcourse.training.teacher import FrozenTeacher
 
 Momentum = float | Callable[[int], float]

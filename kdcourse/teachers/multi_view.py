@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from kdcourse.checks import (
-    ArgumentError,
     check_integer,
     check_number,
     check_positive,
     check_same_samples,
     check_target,
-    checked,
 )
 from kdcourse.data import replay
+from kdcourse.errors import ArgumentError
 from kdcourse.metrics import predict
+from kdcourse.signatures import checked
 
 VIEWS = 2
 

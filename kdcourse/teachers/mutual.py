@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from kdcourse.batch import Inputs, SeparateViews, views_of
-from kdcourse.checks import ArgumentError, check_choice, checked
+from kdcourse.checks import check_choice
+from kdcourse.errors import ArgumentError
 from kdcourse.logit import CrossEntropy, LogitKD
 from kdcourse.metrics import Samples
 from kdcourse.objective import Objective, Outputs
+from kdcourse.signatures import checked
 from kdcourse.training.epochs import Batches, Epochs
 from kdcourse.training.fit import fit_learner
 from kdcourse.training.history import History

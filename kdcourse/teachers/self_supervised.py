@@ -25,21 +25,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcourse.checks import (
-    ArgumentError,
-    at_least_float32,
     check_integer,
     check_matrix,
     check_number,
     check_positive,
     check_probabilities,
     check_values,
-    checked,
 )
 from kdcourse.data import Augmentation, Images
+from kdcourse.errors import ArgumentError
 from kdcourse.logit import softmax
 from kdcourse.models import capture, seeded
 from kdcourse.objective import Lesson, Objective, Term
+from kdcourse.precision import at_least_float32
 from kdcourse.processes import all_samples
+from kdcourse.signatures import checked
 from kdcourse.teachers.momentum import MomentumTeacher, cosine_momentum
 from kdcourse.tips import CrossedViews
 from kdcourse.training.fit import fit

@@ -15,8 +15,9 @@ from torch import nn
 
 from kdcourse import metrics, models
 from kdcourse.augmentation import crop_flip, pad_crop_flip
-from kdcourse.checks import ArgumentError, checked
 from kdcourse.data import COURSE_DATA, Images, fashion_mnist
+from kdcourse.errors import ArgumentError
+from kdcourse.signatures import checked
 from kdcourse.teachers.self_supervised import self_distill, with_head
 from kdcourse.training import fit
 from kdcourse.training.checkpoint import write

@@ -10,7 +10,8 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from kdcourse.checks import ArgumentError, check_number
+from kdcourse.checks import check_number
+from kdcourse.errors import ArgumentError
 from kdcourse.training.knobs import Knobs
 
 if sys.version_info >= (3, 11):

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDa
 
 from kdcourse import processes
 from kdcourse.batch import Batch, Inputs, map_tensors, read_batch, to_device, views_of
-from kdcourse.checks import ArgumentError, ArgumentTypeError
 from kdcourse.data import Images
+from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.training.history import described
 from kdcourse.training.knobs import Knobs
 

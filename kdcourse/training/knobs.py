@@ -14,16 +14,11 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from kdcourse.checks import (
-    ArgumentError,
-    ArgumentTypeError,
-    check_choice,
-    check_is,
-    check_number,
-    check_positive,
-)
+from kdcourse.checks import check_choice, check_number, check_positive
 from kdcourse.data import Augmentation, Views
+from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.metrics import Samples
+from kdcourse.signatures import check_is
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 MakeScheduler = Callable[[Optimizer, int], LRScheduler]

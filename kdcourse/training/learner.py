@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from kdcourse import processes
 from kdcourse.batch import Batch, Inputs, to_device
-from kdcourse.checks import ArgumentError
+from kdcourse.errors import ArgumentError
 from kdcourse.metrics import Samples, count_right
 from kdcourse.objective import Objective
 from kdcourse.training import checkpoint as checkpoints

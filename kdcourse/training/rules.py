@@ -1,6 +1,6 @@
 """What goes together, checked once and before any work, whichever procedure trains.
 
-Every error is a :class:`kdcourse.checks.ArgumentError` that names the argument at fault.
+Every error is a :class:`kdcourse.errors.ArgumentError` that names the argument at fault.
 """
 
 import copy
@@ -15,15 +15,9 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from kdcourse import processes
 from kdcourse.batch import Inputs, map_tensors, shapes, suited
-from kdcourse.checks import (
-    ArgumentError,
-    ArgumentTypeError,
-    Told,
-    are_probabilities,
-    check_labels,
-    check_module,
-)
+from kdcourse.checks import are_probabilities, check_labels, check_module
 from kdcourse.data import Images
+from kdcourse.errors import ArgumentError, ArgumentTypeError, Told
 from kdcourse.metrics import Samples, in_batches
 from kdcourse.models import capture
 from kdcourse.modes import training_mode

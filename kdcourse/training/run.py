@@ -12,13 +12,14 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from kdcourse import processes
 from kdcourse.batch import Inputs, SeparateViews, map_tensors, split_samples, suited, views_of
-from kdcourse.checks import ArgumentError, widest
 from kdcourse.data import in_order
+from kdcourse.errors import ArgumentError
 from kdcourse.feature import prediction_gradient
 from kdcourse.metrics import Samples
 from kdcourse.models import capture
 from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Lesson, Objective, Outputs
+from kdcourse.precision import widest
 from kdcourse.training.device import autocast_dtype
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.history import described

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from kdcourse.checks import ArgumentError, check_number, check_positive, checked
+from kdcourse.checks import check_number, check_positive
+from kdcourse.errors import ArgumentError
+from kdcourse.signatures import checked
 
 
 @checked

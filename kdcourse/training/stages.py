@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from kdcourse.batch import Inputs, suited
-from kdcourse.checks import ArgumentError, check_positive, checked
+from kdcourse.checks import check_positive
+from kdcourse.errors import ArgumentError
 from kdcourse.metrics import Samples
 from kdcourse.models import capture
 from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Objective
+from kdcourse.signatures import checked
 from kdcourse.training.epochs import Batches, Epochs
 from kdcourse.training.fit import fit
 from kdcourse.training.history import History

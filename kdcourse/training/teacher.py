@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from kdcourse.batch import Inputs, suited
-from kdcourse.checks import ArgumentError, checked
+from kdcourse.errors import ArgumentError
 from kdcourse.feature import input_gradient
 from kdcourse.models import capture
 from kdcourse.objective import Outputs
+from kdcourse.signatures import checked
 
 
 class Teacher(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from kdcourse.batch import Inputs
-from kdcourse.checks import NotFiniteError
+from kdcourse.errors import NotFiniteError
 from kdcourse.objective import Outputs
 
 HUGE = 1e6  # a logit that no net puts out which still learns

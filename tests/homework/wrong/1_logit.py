@@ -8,7 +8,7 @@ from copy import deepcopy
 import torch
 from torch.nn import functional as F
 
-from kdcourse.checks import at_least_float32
+from kdcourse.precision import at_least_float32
 
 
 def both(student_logits, teacher_logits, temperature, dim=1):

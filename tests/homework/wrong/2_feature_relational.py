@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from kdcourse.checks import at_least_float32
+from kdcourse.precision import at_least_float32
 from kdcourse.relational import distances
 
 

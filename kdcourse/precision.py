@@ -1,0 +1,46 @@
+"""Arithmetic in a precision that is enough, whatever comes: half precision, zeros, huge numbers."""
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+
+def readable(tensor: Tensor) -> bool:
+    """Whether the values of ``tensor`` can be read without stalling a device."""
+    return (
+        tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not isinstance(tensor, FakeTensor)
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Convert half precision to float32; leave float32 and float64 as they are."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def widest(tensor: Tensor) -> torch.dtype:
+    """Return the most precise dtype that a tensor's device has: float64, but not on MPS."""
+    return tensor.dtype if tensor.device.type == "mps" else torch.float64
+
+
+SMALL = 1e-36  # stands for zero where something is divided; 1 / SMALL is a float32 yet
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Scale rows ``(N, M)`` to unit norm, zeros staying zeros, without gradient."""
+    return rows / norms(rows)[0]
+
+
+def norms(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Norms of rows ``(N, M)`` as ``(N, 1)``, to divide by, and in units of the largest entry.
+
+    The largest entry is taken out before squaring: the squares of tiny or huge entries would
+    leave the range. What is left has a norm from 1 to √M, unless all is zero. Then the norm is
+    infinite: what is divided by it is zero, and so is the gradient, which has no direction.
+    """
+    largest = rows.detach().abs().amax(dim=1, keepdim=True).clamp_min(SMALL)
+    scaled = torch.linalg.vector_norm(rows / largest, dim=1, keepdim=True).clamp_min(1)
+    norm = scaled * largest
+    return torch.where(norm <= SMALL, torch.inf, norm), scaled
