@@ -304,7 +304,7 @@ class FeatureHint(LayerTerm):
         layer: Name of the student's guided layer and the teacher's hint layer, or a pair of names.
         hint: The projection between them; its weights are trained with the student.
         kernel_size: Size of a projection that the term makes, in pixels; by default FitNets'
-            choice, H − H' + 1 where the student's map is larger, else 1.
+            choice, in each direction H − H' + 1 where the student's map is larger, else 1.
         nonlinearity: What follows that projection: ``"none"``, ``"relu"``, or ``"norm-relu"``
             (batch norm, then ReLU).
         seed: Seed of its weights; that of the training by default.
@@ -333,10 +333,11 @@ class FeatureHint(LayerTerm):
         """Make a projection from the student's channels to the teacher's."""
         ((student, teacher),) = self.shown(lesson)
         _check_both(student, teacher)
-        size = self._kernel_size or max(1, student.shape[-1] - teacher.shape[-1] + 1)
+        (height, width), (other_height, other_width) = student.shape[-2:], teacher.shape[-2:]
+        fitting = max(1, height - other_height + 1), max(1, width - other_width + 1)
         channels = teacher.shape[1]
         with seeded(seed if self._seed is None else self._seed):
-            hint = Hint(student.shape[1], channels, kernel_size=size)
+            hint = Hint(student.shape[1], channels, kernel_size=self._kernel_size or fitting)
         if self._nonlinearity != "none":
             norm = [nn.BatchNorm2d(channels)] if self._nonlinearity == "norm-relu" else []
             hint.nonlinearity = nn.Sequential(*norm, nn.ReLU())

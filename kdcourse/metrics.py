@@ -70,7 +70,7 @@ def count_right(
         if target is None:
             raise ArgumentTypeError(name, f"{name} must have targets, got inputs alone")
         check_matrix("the outputs of the model", outputs)
-        check_target(target, *outputs.shape)
+        check_target(target, len(outputs), outputs.shape[1], f"the target of {name}")
         right += int((outputs.argmax(dim=1) == target.to(outputs.device)).sum())
         seen += len(target)
     if not seen and part == (0, 1):

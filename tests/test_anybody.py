@@ -414,6 +414,8 @@ def test_inputs_of_many_tensors_reach_both_models_whole(inputs, accumulate):
         accumulate=accumulate,
         **ANY,
     )
+    tried, *student.seen = student.seen  # of the validation, before any work
+    assert torch.equal(tried[0], IDS[:12])
     for one in (student, teacher):
         learned = one.seen[: 2 * accumulate]
         assert torch.equal(torch.cat([ids for ids, _ in learned]), IDS)
@@ -527,8 +529,10 @@ def test_validation_comes_as_it_comes(validation):
         (PIXELS8, "validation must hold samples"),
         ([], "validation must hold samples"),
         (few().unlabelled(), "validation has images without labels"),
-        ((PIXELS8, LABELS[:, None]), r"class indices, .* of shape \(24, 1\)"),
-        ((PIXELS8, F.one_hot(LABELS).float()), "class indices, .* torch.float32"),
+        ((PIXELS8, LABELS[:, None]), r"target of validation must have shape .*, got \(24, 1\)"),
+        ((PIXELS8, F.one_hot(LABELS).float()), r"target of validation must .* got torch.float32"),
+        ((PIXELS8, LABELS + 5), r"target of validation must lie in \[0, 10\)"),
+        ((PIXELS8[:, :, 1:], LABELS), "the student fails on the inputs of validation"),
         ((PIXELS8, LABELS[:4]), "24 inputs and 4 targets"),
     ],
 )

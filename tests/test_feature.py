@@ -323,12 +323,14 @@ def test_shrinking_looks_at_all_pixels():
 @pytest.mark.parametrize(
     ("student", "teacher", "options", "kernel"),
     [
-        ((2, 7, 7), (3, 4, 4), {}, 4),
-        ((2, 4, 4), (3, 4, 4), {}, 1),
-        ((2, 4, 4), (3, 7, 7), {}, 1),
-        ((2, 7, 7), (3, 4, 4), {"kernel_size": 3}, 3),
-        ((5, 4, 4), (6, 2, 2), {"nonlinearity": "relu"}, 3),
-        ((5, 4, 4), (6, 2, 2), {"nonlinearity": "norm-relu"}, 3),
+        ((2, 7, 7), (3, 4, 4), {}, (4, 4)),
+        ((2, 7, 5), (3, 4, 4), {}, (4, 2)),
+        ((2, 3, 7), (3, 4, 6), {}, (1, 2)),
+        ((2, 4, 4), (3, 4, 4), {}, (1, 1)),
+        ((2, 4, 4), (3, 7, 7), {}, (1, 1)),
+        ((2, 7, 7), (3, 4, 4), {"kernel_size": 3}, (3, 3)),
+        ((5, 4, 4), (6, 2, 2), {"nonlinearity": "relu"}, (3, 3)),
+        ((5, 4, 4), (6, 2, 2), {"nonlinearity": "norm-relu"}, (3, 3)),
     ],
     ids=str,
 )
@@ -342,7 +344,7 @@ def test_a_hint_that_sizes_itself_takes_fitnets_kernel(student, teacher, options
     convolution, named = term.hint.projection, FeatureHint("x", seed=5, **options)
     named.prepare(lesson, seed=6)
     assert torch.equal(named.hint.projection.weight, convolution.weight)
-    assert convolution.weight.shape == (teacher[0], student[0], kernel, kernel)
+    assert convolution.weight.shape == (teacher[0], student[0], *kernel)
     projected = convolution(own)
     if "nonlinearity" in options:
         if options["nonlinearity"] == "norm-relu":

@@ -106,13 +106,13 @@ def fit_learner(
     The learner is made from the batches once all models are on the device, from which they go back
     to where they were. The teacher is the one that is asked about the batches, if there is one.
     """
-    check_validation(knobs.validation)
     place = choose_device(knobs.device)
     with _moved(models, place, knobs.channels_last):
         source = Epochs(train, place, knobs)
         learner = make(source)
         parts = processes.count() * knobs.accumulate
         check_source(source, learner.students, learner.objectives, teacher, parts)
+        check_validation(knobs.validation, learner.students)
         return _run_epochs(learner, source, knobs, place)
 
 

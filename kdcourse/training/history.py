@@ -9,9 +9,10 @@ class History:
     """The record of a training run.
 
     Attributes:
-        rows: One dictionary per epoch: ``epoch``, ``loss``, each term by its name (unweighted),
-            ``train_accuracy`` (in train mode, while the weights were changing),
-            ``validation_accuracy`` where there is a validation set, ``learning_rate``, ``seconds``.
+        rows: One dictionary per epoch: ``epoch``, ``loss``, each term by its name (unweighted; like
+            the loss, a mean over the batches, weighted by their samples), ``train_accuracy`` (in
+            train mode, while the weights were changing), ``validation_accuracy`` where there is a
+            validation set, ``learning_rate``, ``seconds``.
         interrupted: Whether the run was stopped by hand before its last epoch.
     """
 

@@ -18,7 +18,7 @@ from kdcourse.batch import Inputs, map_tensors, shapes, suited
 from kdcourse.checks import are_probabilities, check_labels, check_module
 from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError, Told
-from kdcourse.metrics import Samples, in_batches
+from kdcourse.metrics import Samples, count_right, in_batches
 from kdcourse.models import capture
 from kdcourse.modes import training_mode
 from kdcourse.objective import Lesson, Objective
@@ -63,27 +63,23 @@ def check_weights(name: str, model: nn.Module) -> None:
             raise ArgumentError(name, f"the {name}'s {what} holds NaN")
 
 
-def check_validation(samples: Samples | None) -> None:
-    """Require, of its first batch, a set on which accuracy can be measured."""
+def check_validation(samples: Samples | None, students: Iterable[nn.Module] = ()) -> None:
+    """Require a set on which accuracy can be measured; students try it on its first batch."""
     if samples is None:
         return
-    with torch.random.fork_rng():
-        first = next(in_batches(samples, name="validation"), None)
-    if first is None or first[1] is None or len(first[1]) == 0:
-        raise ArgumentError("validation", "validation must hold samples (inputs, target)")
-    target = first[1]
-    if target.dtype != torch.int64 or target.dim() != 1:
-        raise ArgumentError(
-            "validation",
-            "the targets of validation must be class indices, torch.int64 of shape (N,), got "
-            f"{target.dtype} of shape {tuple(target.shape)}",
-        )
     if isinstance(samples, Images) and bool((samples.target < 0).any()):
         raise ArgumentError("validation", "validation has images without labels")
+    with torch.random.fork_rng():
+        first = next(in_batches(samples, name="validation"), None)
+        if first is None or first[1] is None or len(first[1]) == 0:
+            raise ArgumentError("validation", "validation must hold samples (inputs, target)")
+        for student in students:
+            with asked_first("student", first[0], "validation"):
+                count_right(student, [first], name="validation")  # type: ignore[list-item]
 
 
 @contextmanager
-def asked_first(who: str, inputs: Inputs) -> Iterator[None]:
+def asked_first(who: str, inputs: Inputs, source: str = "train") -> Iterator[None]:
     """Say of the first batch which model could not take it, and what it is."""
     try:
         yield
@@ -93,7 +89,7 @@ def asked_first(who: str, inputs: Inputs) -> Iterator[None]:
         if processes.count() > 1:  # where it may be another process that has failed
             raise
         raise ArgumentError(
-            who, f"the {who} fails on the inputs of train, {shapes(inputs)}: {error}"
+            who, f"the {who} fails on the inputs of {source}, {shapes(inputs)}: {error}"
         ) from error
 
 

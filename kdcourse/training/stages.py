@@ -63,7 +63,7 @@ def fit_in_stages(
     check_positive(hint_epochs=hint_epochs)
     later: dict[str, Any] = {"epochs": epochs, "validation": validation, "checkpoint": checkpoint}
     chosen = Knobs(**later, **knobs)  # what cannot work is told before the first stage
-    check_validation(validation)
+    check_validation(validation, [student])
     if not hint.student_layers:
         raise ArgumentError("hint", f"hint must look at layers of the student, got {hint!r}")
     place = next(student.parameters()).device
