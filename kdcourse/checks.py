@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcourse.errors import ArgumentError, ArgumentTypeError
+from kdcourse.precision import at_least_float32 as at_least_float32  # handed-out homework does
 from kdcourse.precision import readable
 from kdcourse.signatures import WORDS, check_is, found, is_dense
 
