@@ -1,12 +1,14 @@
 """A batch as anybody's loader yields it: ``(inputs, target)``, with whatever a model takes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from kdcourse import processes
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 
 Inputs = Any  # a tensor, or tensors in tuples, lists and dictionaries, each with N samples
@@ -60,6 +62,49 @@ def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
     return (
         function(inputs) if isinstance(inputs, Tensor) else tree_map_only(Tensor, function, inputs)
     )
+
+
+@contextmanager
+def asking(who: str, inputs: Inputs, source: str = "train") -> Iterator[None]:
+    """Say which model could not take a batch, and what it is, whatever its own code raises."""
+    try:
+        yield
+    except Exception as error:
+        if _speaks_for_itself(error):
+            raise
+        if "Expected more than 1 value per channel" in str(error):
+            raise ArgumentError(
+                "batch_size",
+                "a batch leaves a single sample, from which batch norm cannot learn: change "
+                "batch_size, or leave out the last one (drop_last=True)",
+            ) from error
+        raise ArgumentError(
+            who, f"the {who} fails on the inputs of {source}, {shapes(inputs)}: {_last(error)}"
+        ) from error
+
+
+@contextmanager
+def calling(name: str, what: str) -> Iterator[None]:
+    """Name the argument of which the user's own code fails, such as an augmentation or a loader."""
+    try:
+        yield
+    except Exception as error:
+        if _speaks_for_itself(error):
+            raise
+        kind = type(error).__name__
+        raise ArgumentError(name, f"{what} fails with {kind}: {_last(error)}") from error
+
+
+def _speaks_for_itself(error: Exception) -> bool:
+    """Whether an error is clear already, of somebody's own kind, or perhaps another process's."""
+    own = type(error).__module__.partition(".")[0] not in ("builtins", "torch")
+    return own or isinstance(error, torch.OutOfMemoryError) or processes.count() > 1
+
+
+def _last(error: Exception) -> str:
+    """The last line of a message, which may quote the traceback of another process."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1] if "Traceback" in str(error) else " ".join(lines)
 
 
 def to_device(inputs: Inputs, device: torch.device) -> Inputs:

@@ -114,8 +114,26 @@ def check_target(
         )
 
 
-def check_labels(name: str, target: Tensor, classes: int) -> None:
-    """Require labels in ``[0, K)``, or −1 where there is none; the values are read."""
+def check_labels(name: str, target: Tensor, samples: int, classes: int) -> None:
+    """Require labels ``(N,)`` in ``[0, K)``, −1 where there is none, or probabilities ``(N, K)``.
+
+    Args:
+        name: What the labels are those of.
+        target: The labels.
+        samples: N.
+        classes: K.
+    """
+    if target.shape == (samples, classes) and target.is_floating_point():
+        check_probabilities(f"the labels of {name}", target)
+        return
+    if target.dtype != torch.int64 or target.shape != (samples,):
+        raise ArgumentError(
+            name,
+            f"the labels of {name} must be torch.int64 of shape ({samples},), or probabilities "
+            f"({samples}, {classes}), got {target.dtype} of shape {tuple(target.shape)}",
+        )
+    if not readable(target) or len(target) == 0:
+        return
     lowest, highest = int(target.min()), int(target.max())
     if lowest < -1 or highest >= classes:
         raise ArgumentError(
@@ -198,7 +216,7 @@ def check_probabilities(name: str, probabilities: Tensor) -> None:
         )
     sums = probabilities.detach().double().sum(dim=1)
     off = float((sums - 1).abs().max())
-    if not off <= max(1e-3, 4 * torch.finfo(probabilities.dtype).eps):
+    if not off <= rounding(probabilities):
         raise ArgumentError(
             name, f"each row of {name} must sum to one; the worst is off by {off:.4g}"
         )
@@ -206,7 +224,33 @@ def check_probabilities(name: str, probabilities: Tensor) -> None:
 
 def are_probabilities(outputs: Tensor) -> bool:
     """Whether outputs ``(N, K)`` are probabilities and not logits: each row ≥ 0, with sum one."""
-    if outputs.dim() != 2 or outputs.shape[1] < 2 or outputs.device.type == "meta":
+    if outputs.dim() != 2 or outputs.shape[1] < 2 or len(outputs) == 0 or outputs.is_meta:
         return False
-    rows = outputs.detach().float()
-    return len(rows) > 0 and bool((rows >= 0).all() & ((rows.sum(1) - 1).abs() < 1e-3).all())
+    off = (outputs.detach().double().sum(dim=1) - 1).abs().max()
+    return bool((outputs >= 0).all()) and float(off) <= rounding(outputs)
+
+
+def rounding(probabilities: Tensor) -> float:
+    """How far from one the sum of probabilities may be, in the precision they have."""
+    return max(1e-3, 4 * torch.finfo(probabilities.dtype).eps)
+
+
+def check_outputs(argument: str, who: str, outputs: object) -> None:
+    """Require a tensor of predictions from a model, which is, or is in, the argument."""
+    if not isinstance(outputs, Tensor):
+        raise ArgumentTypeError(
+            argument,
+            f"{who} must return a tensor of logits (N, K), got {type(outputs).__name__}: wrap it "
+            "in a module that returns its logits",
+        )
+
+
+def check_logits(argument: str, who: str, outputs: object) -> None:
+    """Require a tensor of logits, and not of probabilities; the values are read."""
+    check_outputs(argument, who, outputs)
+    if are_probabilities(outputs):  # type: ignore[arg-type]
+        raise ArgumentError(
+            argument,
+            f"{who} returns probabilities, and logits are needed: leave its softmax out"
+            + " (or use ClosedTeacher)" * (argument != "student"),
+        )

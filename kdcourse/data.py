@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcourse.batch import Batch, SeparateViews, share
+from kdcourse.batch import Batch, SeparateViews, calling, share
 from kdcourse.checks import (
     check_labels,
     check_number,
@@ -33,8 +33,7 @@ from kdcourse.checks import (
     check_tensor,
 )
 from kdcourse.errors import ArgumentError
-from kdcourse.precision import readable
-from kdcourse.signatures import checked
+from kdcourse.signatures import checked, found
 
 COURSE_DATA = Path(__file__).parents[1] / "data"
 
@@ -86,8 +85,13 @@ class Images:
             raise ArgumentError(
                 "target", f"target must be torch.int64 of shape (N,), one per image, got {kind}"
             )
-        if readable(self.target) and len(self.target):
-            check_labels("target", self.target, len(self.classes))
+        check_labels("target", self.target, len(self.pixels), len(self.classes))
+        for name in ("mean", "std"):
+            values, channels = getattr(self, name), self.pixels.shape[1]
+            if len(values) != channels:
+                raise ArgumentError(
+                    name, f"{name} must have a value for each of {channels} channels, got {values}"
+                )
         for deviation in self.std:
             check_number("std", deviation, 0.0, open_low=True)
 
@@ -205,12 +209,17 @@ class Images:
         for index in order.split(batch_size):
             pixels, target = self.pixels[index], self.target[index]
             if views is not None:
-                student, teacher, target = views(pixels, target, generator)
-                shown = (self.normalize(own(pixels)) for pixels in (student, teacher))
-                yield SeparateViews(*shown), own(target)
+                with calling("views", "what the views are"):
+                    student, teacher, target = views(pixels, target, generator)
+                for shown in (student, teacher):
+                    _check_seen("views", shown, target)
+                seen = (self.normalize(own(pixels)) for pixels in (student, teacher))
+                yield SeparateViews(*seen), own(target)
                 continue
             if augment is not None:
-                pixels = augment(pixels, generator)
+                with calling("augment", "the augmentation"):
+                    pixels = augment(pixels, generator)
+                _check_seen("augment", pixels, target)
             yield self.normalize(own(pixels)), own(target)
 
 
@@ -224,6 +233,17 @@ def in_order(images: Tensor) -> Tensor:
     6035, up to version 3.12 at least), which crashes the narrow nets of this course.
     """
     return images.flatten().view(images.shape)
+
+
+def _check_seen(name: str, pixels: object, target: Tensor) -> None:
+    """Require of what an augmentation or a view has made that it is pixels, one image a label."""
+    kind = pixels.dtype if isinstance(pixels, Tensor) else None
+    if not isinstance(pixels, Tensor) or kind != torch.uint8 or pixels.shape[:1] != target.shape:
+        raise ArgumentError(
+            name,
+            f"{name} must return pixels, torch.uint8 of shape ({len(target)}, C, H, W), got "
+            f"{found(pixels)}" + f" and {kind}" * (kind is not None),
+        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ The student is asked to predict what the teacher predicts, softened by a tempera
 
 Every function takes logits of shape ``(N, K)`` (N samples, K classes), computes in float32 at
 least, returns a scalar (mean over the N samples of a **sum** over the K classes) and sends no
-gradient to the teacher. Bad input raises ``ValueError`` or ``TypeError`` naming the argument.
+gradient to the teacher. Bad input raises ``ValueError`` or ``TypeError`` naming the argument; NaN
+gives NaN.
 """
 
 import math
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 from kdcourse.checks import (
     check_choice,
     check_flag,
+    check_labels,
     check_matrix,
     check_number,
     check_positive,
@@ -92,7 +94,8 @@ def kd_loss(
     Args:
         student_logits: ``(N, K)``.
         teacher_logits: ``(N, K)``; receives no gradient.
-        temperature: τ > 0, for both student and teacher.
+        temperature: τ > 0, for both student and teacher. From 32 on, predictions hardly differ, and
+            are compared in float64, which takes longer.
         divergence: ``"forward"`` KL(T‖S), which covers all that the teacher finds likely;
             ``"reverse"`` KL(S‖T), which settles on what it finds most likely; or
             ``"jensen-shannon"``, the mean of both against the mixture :math:`(p_T + p_S)/2`.
@@ -309,7 +312,8 @@ def standardize(logits: Tensor, temperature: float = 1.0) -> Tensor:
 class CrossEntropy(Term):
     """``L(f)``: cross-entropy with the labels, optionally smoothed.
 
-    Samples without a label (target −1) do not count; a batch without any label costs nothing.
+    Samples without a label (target −1) do not count; a batch without any label costs nothing. A
+    target ``(N, K)`` of probabilities, made outside by mixing samples, say, will do as well.
 
     Args:
         label_smoothing: The share of every label that is spread over all classes, in [0, 1).
@@ -325,6 +329,8 @@ class CrossEntropy(Term):
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the mean cross-entropy over the labelled samples of the batch."""
+        check_matrix("the student's logits", lesson.student_logits)
+        check_labels("train", lesson.target, *lesson.student_logits.shape)
         loss = F.cross_entropy(
             lesson.student_logits,
             lesson.target,

@@ -70,6 +70,7 @@ def count_right(
         if target is None:
             raise ArgumentTypeError(name, f"{name} must have targets, got inputs alone")
         check_matrix("the outputs of the model", outputs)
+        _check_numbers("model", "the outputs of the model", outputs)
         check_target(target, len(outputs), outputs.shape[1], f"the target of {name}")
         right += int((outputs.argmax(dim=1) == target.to(outputs.device)).sum())
         seen += len(target)
@@ -122,6 +123,7 @@ def share_correct(predictions: Tensor, target: Tensor) -> float:
     """Share of predictions ``(N, K)`` whose largest entry is the target ``(N,)``, in [0, 1]."""
     check_matrix("predictions", predictions)
     check_values("predictions", predictions)
+    _check_numbers("predictions", "predictions", predictions)
     check_target(target, *predictions.shape)
     check_values("target", target)
     return _share(predictions.argmax(dim=1) == target.to(predictions.device))
@@ -132,10 +134,18 @@ def agreement(predictions: Tensor, others: Tensor) -> float:
     check_matrix("predictions", predictions)
     check_matrix("others", others)
     check_values("predictions", predictions)
+    _check_numbers("predictions", "predictions", predictions)
     check_values("others", others)
+    _check_numbers("others", "others", others)
     others = others.to(predictions.device)
     check_same_shape("predictions", predictions, "others", others)
     return _share(predictions.argmax(dim=1) == others.argmax(dim=1))
+
+
+def _check_numbers(argument: str, what: str, predictions: Tensor) -> None:
+    """Refuse NaN, which would count as the first class."""
+    if bool(predictions.isnan().any()):
+        raise ArgumentError(argument, f"{what} must be numbers, got NaN")
 
 
 def _share(same: Tensor) -> float:
@@ -147,6 +157,7 @@ def recall(predictions: Tensor, target: Tensor, label: int) -> float:
     """Share of the samples of class ``label`` that are classified as such, in [0, 1]."""
     check_matrix("predictions", predictions)
     check_values("predictions", predictions)
+    _check_numbers("predictions", "predictions", predictions)
     check_target(target, *predictions.shape)
     check_values("target", target)
     of_class = target == label

@@ -394,7 +394,8 @@ class _Recorder:
             raise ArgumentTypeError(
                 "layers", f"layer {name!r} returns a {type(output).__name__}, not a tensor"
             )
-        if torch.compiler.is_compiling():  # where a copy that is not needed costs nothing
+        if torch.compiler.is_compiling() or output.is_inference():
+            # Compiled, a copy that is not needed costs nothing; in inference mode, nobody counts.
             self.shown[name] = output.clone()
             return
         if self.running and name in self.versions:
@@ -403,29 +404,35 @@ class _Recorder:
                 f"{self.model} calls the layer {name!r} more than once: its outputs cannot be told "
                 "apart, name a layer that is called once",
             )
-        self.shown[name], self.versions[name] = output, _version(output)
+        self.shown[name], self.versions[name] = output, output._version
 
     def keep(self, module: nn.Module, inputs: tuple[object, ...]) -> None:
         """Copy what a module is about to overwrite."""
+        places = {_place(one) for one in inputs if isinstance(one, Tensor)}
         for name in self.versions:
-            if any(one is self.shown[name] for one in inputs):
+            if _place(self.shown[name]) in places:
+                self.check_unchanged(name)
                 self.shown[name] = self.shown[name].clone()
-                self.versions[name] = _version(self.shown[name])
+                self.versions[name] = self.shown[name]._version
 
     def finish(self, *_: object) -> None:
         self.running = False
-        for name, version in self.versions.items():
-            if _version(self.shown[name]) != version:
-                raise ArgumentError(
-                    "layers",
-                    f"{self.model} changes the output of the layer {name!r} in place (x += y, or "
-                    "F.relu(x, inplace=True)): name another layer, or write x = x + y",
-                )
+        for name in self.versions:
+            self.check_unchanged(name)
+
+    def check_unchanged(self, name: str) -> None:
+        """Refuse what code of the model's own has overwritten."""
+        if self.shown[name]._version != self.versions[name]:
+            raise ArgumentError(
+                "layers",
+                f"{self.model} changes the output of the layer {name!r} in place (x += y, or "
+                "F.relu(x, inplace=True)): name another layer, or write x = x + y",
+            )
 
 
-def _version(tensor: Tensor) -> int:
-    """How often a tensor was changed in place, as far as torch counts."""
-    return 0 if tensor.is_inference() else tensor._version
+def _place(tensor: Tensor) -> int:
+    """Where a tensor, or the one that it is a view of, lies in memory."""
+    return tensor.untyped_storage().data_ptr()
 
 
 @contextmanager

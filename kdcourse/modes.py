@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from kdcourse.signatures import checked
@@ -22,27 +23,41 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def training_mode(models: Iterable[nn.Module]) -> Iterator[Callable[[], None]]:
     """Let models learn, and afterwards put every part of them back into its old mode.
 
-    A part whose weights are all frozen, and that is in eval mode, stays in it.
+    What is in eval mode by itself stays in it: a part of a model in train mode, and a part whose
+    weights are all frozen.
 
     Yields:
         What puts the models into train mode, to be called whenever they may have left it.
     """
     models = list(models)
-    frozen = [
+    kept = [
         part
         for model in models
         for part in model.modules()
-        if not part.training and _is_frozen(part)
+        if not part.training and (model.training or _is_frozen(part))
     ]
 
     def enter() -> None:
         for model in models:
             model.train()
-        for part in frozen:
+        for part in kept:
             part.eval()
 
     with _kept(models):
         yield enter
+
+
+@contextmanager
+@checked
+def kept_buffers(model: nn.Module) -> Iterator[None]:
+    """Put the buffers (running statistics) back as they were."""
+    kept = [buffer.clone() for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, old in zip(model.buffers(), kept, strict=True):
+                buffer.copy_(old)
 
 
 @contextmanager

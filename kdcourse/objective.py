@@ -88,6 +88,8 @@ class Objective(nn.Module):
         parts = list(parts)
         if not parts:
             raise ArgumentError("parts", "an objective needs at least one term")
+        for weight, _ in parts:
+            check_number("the weight of one of the parts", weight, 0.0)
         self.weights = [weight for weight, _ in parts]
         self.terms = nn.ModuleList(term for _, term in parts)
         self.names = _distinct([term.name for _, term in parts])
@@ -160,6 +162,11 @@ class Objective(nn.Module):
         if not isinstance(other, Objective):
             return NotImplemented
         return Objective(self.parts() + other.parts())
+
+    def __radd__(self, other: object) -> "Objective":
+        if isinstance(other, type):
+            return self + other  # type: ignore[operator]
+        return self if other == 0 else NotImplemented  # 0 is where sum() begins
 
     def __mul__(self, factor: float) -> "Objective":
         if isinstance(factor, bool) or not isinstance(factor, Real):

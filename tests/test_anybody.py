@@ -22,12 +22,13 @@ from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError, NotFiniteError
 from kdcourse.feature import Saliency
 from kdcourse.logit import CrossEntropy, LogitKD
-from kdcourse.objective import Term, WarmUp
+from kdcourse.objective import Objective, Term, WarmUp
 from kdcourse.relational import RKDDistance
 from kdcourse.teachers import (
     ClosedTeacher,
     Ensemble,
     MomentumTeacher,
+    distill_through,
     mutual_learning,
     prune,
     prune_width,
@@ -37,6 +38,7 @@ from kdcourse.teachers.momentum import cosine_momentum
 from kdcourse.teachers.self_supervised import with_head
 from kdcourse.tips import Consistent
 from kdcourse.training import Knobs, Run, constant, fit
+from kdcourse.training.schedules import at_epochs
 from kdcourse.training.teacher import as_teacher
 
 # A captured layer is what the layer has put out.
@@ -98,6 +100,35 @@ def test_what_cannot_be_captured_is_told(then, message):
         net(PIXELS)
 
 
+class Adds(nn.Module):
+    """A residual block as torchvision writes it: out += identity, then a ReLU in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(3, 3, 1), nn.ReLU(inplace=True)
+
+    def forward(self, inputs):
+        out = self.conv(inputs)
+        out += inputs
+        return self.relu(out).mean((2, 3))
+
+
+def test_what_is_changed_before_it_is_changed_again_is_told():
+    net = Adds()
+    with pytest.raises(ValueError, match="in place"), models.capture(net, ["conv"]):
+        net(PIXELS)
+    with torch.inference_mode(), models.capture(net, ["conv"]) as features:
+        net(PIXELS)
+    assert torch.equal(features["conv"], net.conv(PIXELS))
+
+
+def test_a_view_that_is_overwritten_is_copied():
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Flatten(), nn.ReLU(inplace=True))
+    with models.capture(net, ["0"]) as features:
+        net(PIXELS)
+    assert torch.equal(features["0"], net[0](PIXELS))
+
+
 def test_many_passes_are_captured_one_after_the_other():
     net = Changes(lambda x, inputs, layer: x)
     with models.capture(net, ["layer"]) as features:
@@ -134,6 +165,42 @@ def test_numbers_of_numpy_are_resumed(tmp_path):
             small(), few(), epochs=np.int64(2), seed=np.int64(1), learning_rate=rate, **options
         )
     assert len(history) == 2
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {
+            "optimizer": lambda p: torch.optim.AdamW(
+                p, np.float64(1e-3), weight_decay=np.float64(0.01)
+            )
+        },
+        {"scheduler": lambda o, steps: torch.optim.lr_scheduler.StepLR(o, 2, np.float64(0.5))},
+        {"scheduler": at_epochs(list(np.array([1, 2])), np.float64(0.1), epochs=2)},
+        {"objective": CrossEntropy(np.float64(0.1))},
+    ],
+    ids=["optimizer", "schedule", "milestones", "objective"],
+)
+def test_numbers_of_numpy_anywhere_are_resumed(given, tmp_path):
+    for _ in range(2):
+        history = fit(small(), few(), epochs=2, checkpoint=tmp_path / "run.pt", **given, **QUICK)
+    assert len(history) == 2
+
+
+def test_equal_numbers_are_the_same_run(tmp_path):
+    options = {"teacher": small(), "epochs": 2, "checkpoint": tmp_path / "run.pt", **QUICK}
+    for temperature in (4, 4.0, np.float64(4)):
+        fit(small(), few(), LogitKD(temperature), **options)
+    with pytest.raises(ValueError, match="belongs to another run"):
+        fit(small(), few(), LogitKD(4.5), **options)
+
+
+def test_mutual_learning_goes_on_where_the_schedule_permits(tmp_path):
+    for epochs in (1, 2):
+        students = [small(), small()]
+        options = {**QUICK, "checkpoint": tmp_path / "run.pt", "scheduler": constant}
+        first, _ = mutual_learning(students, few(), epochs=epochs, **options)
+    assert len(first) == 2
 
 
 def test_more_epochs_go_on_where_the_schedule_permits(tmp_path):
@@ -181,11 +248,82 @@ def test_probabilities_are_not_taken_for_logits():
         fit(small(), few(), LogitKD(), teacher=closed, epochs=1, **QUICK)
 
 
+def sure(seed=0):
+    """A net whose predictions are far from uniform."""
+    torch.manual_seed(seed)
+    net = small()
+    net[3].weight.data.mul_(8)
+    return net
+
+
+class Rounds(nn.Sequential):
+    def forward(self, inputs):
+        return super().forward(inputs).softmax(1).round(decimals=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_probabilities_in_half_precision_are_found_out(dtype):
+    closed = nn.Sequential(sure(), nn.Softmax(dim=1)).to(dtype)
+    inputs = few().inputs()
+    assert torch.allclose(
+        ClosedTeacher(closed)(inputs), closed(inputs.to(dtype)).float(), atol=0.01
+    )
+    with pytest.raises(ArgumentError, match="the teacher returns probabilities"):
+        fit(small(), few(), LogitKD(), teacher=closed, epochs=1, **QUICK)
+    with pytest.raises(ArgumentError, match="a member of the ensemble returns probabilities"):
+        Ensemble(closed, closed)(inputs)
+
+
+def test_rounded_probabilities_are_asked_about():
+    rounding, inputs = Rounds(sure()), few().inputs()
+    with pytest.raises(ArgumentError, match="may be logits or rounded probabilities"):
+        ClosedTeacher(rounding)(inputs)
+    exact = rounding(inputs)
+    shown = ClosedTeacher(rounding, probabilities=True)(inputs)
+    assert torch.allclose(shown, exact / exact.sum(1, keepdim=True))
+
+
 @pytest.mark.parametrize("label", [-100, -2, 10, 255])
 def test_labels_of_no_class_are_told(label):
-    batches = [(torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, label]))]
+    good = (torch.randn(4, 1, 8, 8), torch.arange(4))
+    batches = [good, good, (torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, label]))]
     with pytest.raises(ArgumentError, match=r"labels of train must lie in \[0, 10\), or be -1"):
         fit(small(), batches, epochs=1, device="cpu", progress=False)
+    fit(small(), batches, LogitKD(), teacher=small(), epochs=1, device="cpu", progress=False)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        torch.arange(4).int(),
+        torch.ones(4),
+        torch.ones(4, dtype=torch.bool),
+        torch.arange(4)[:, None],
+        F.one_hot(torch.arange(4), 10),
+        torch.full((4, 5), 0.2),
+        torch.randn(4, 10),
+        torch.full((4, 10), torch.nan),
+    ],
+    ids=["int32", "float", "bool", "column", "one-hot", "five", "logits", "nan"],
+)
+def test_labels_of_another_form_are_told(target):
+    batches = [(torch.randn(4, 1, 8, 8), target)]
+    with pytest.raises(ArgumentError, match="labels of train must"):
+        fit(small(), batches, epochs=1, device="cpu", progress=False)
+
+
+def test_probabilities_will_do_as_labels():
+    soft = torch.randn(4, 10).softmax(1)
+    batches = [(torch.randn(4, 1, 8, 8), soft)]
+    student = small()
+    expected = -(soft * student(batches[0][0]).log_softmax(1)).sum(1).mean().item()
+    history = fit(student, batches, epochs=1, device="cpu", progress=False)
+    assert history["loss"][0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_one_class_cannot_be_learned():
+    with pytest.raises(ArgumentError, match="at least 2 classes"):
+        fit(small(1), few(classes=1), epochs=1, **QUICK)
 
 
 def test_a_batch_without_labels_is_told_where_there_is_nothing_else_to_learn_from():
@@ -252,6 +390,10 @@ def test_a_frozen_part_in_eval_mode_stays_as_it_is():
     fit(student, few(), epochs=1, **QUICK)
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
     assert [part.training for part in student.modules()] == modes
+    student.train()
+    norm = nn.BatchNorm1d(108, affine=False).eval()  # without weights, but eval in a net in train
+    fit(nn.Sequential(student[0], norm, student[1]), few(), epochs=1, **QUICK)
+    assert torch.equal(norm.running_mean, torch.zeros(108))
     backbone.train()  # to say otherwise
     fit(student, few(), epochs=1, **QUICK)
     assert not torch.equal(backbone[1].running_mean, before["1.running_mean"])
@@ -269,6 +411,32 @@ def test_the_average_of_a_model_in_half_precision_moves(dtype):
     moved = teacher.model.weight - start
     assert torch.allclose(moved, torch.tensor(1 - 0.996**200), atol=0.02)
     assert teacher(torch.ones(1, 3, dtype=dtype)).dtype == torch.float32
+
+
+def test_a_mask_of_the_average_stays():
+    student = nn.Linear(4, 4)
+    student.register_buffer("mask", torch.full((4, 4), -torch.inf).triu(1))
+    teacher = MomentumTeacher(student, 0.9)
+    teacher.update(student, 1)
+    assert torch.equal(teacher.model.mask, student.mask)
+
+
+def test_links_of_a_chain_that_share_memory_are_told_before_any_work():
+    teacher, student, steps = small(), small(), []
+    student[3].weight = teacher[3].weight
+    with pytest.raises(ArgumentError, match="two links of the chain share"):
+        distill_through(teacher, [small()], student, few(), log=steps.append, epochs=1, **QUICK)
+    frozen = small().requires_grad_(False)
+    with pytest.raises(ArgumentError, match=r"student .* has no weight that can be trained"):
+        distill_through(teacher, [small()], frozen, few(), log=steps.append, epochs=1, **QUICK)
+    assert steps == []
+
+
+def test_what_no_trainable_weight_reaches_is_told():
+    student = small()
+    student[1].requires_grad_(False)
+    with pytest.raises(ArgumentError, match="depends on no weight that can be trained"):
+        fit(student, few(), RKDDistance(["1"]), teacher=small(), epochs=1, **QUICK)
 
 
 @pytest.mark.parametrize("what", ["weights", "buffers", "a view"])
@@ -344,6 +512,8 @@ def test_weights_that_are_made_by_something(shrink):
 def test_a_negative_weight_is_told():
     with pytest.raises(ValueError, match="the factor of a term"):
         -1.0 * LogitKD()
+    with pytest.raises(ValueError, match="the weight of one of the parts"):
+        Objective([(-1.0, LogitKD())])
 
 
 # Arithmetic.
@@ -454,7 +624,7 @@ def hand_written():
         ([(PIXELS8, LABELS[:5])], "24 inputs and 5 targets"),
         ([(PIXELS8, LABELS.tolist())], "targets of train must be a tensor, got list"),
         ((PIXELS8, LABELS), "got a Tensor"),
-        (hand_written(), "must be Images or have a length"),
+        (hand_written(), "must yield its batches anew each epoch, got an iterator"),
         ([], "train holds no batch"),
         ([(few().pixels, LABELS)], r"fails on the inputs of train, torch.uint8 \(24, 1, 8, 8\)"),
         ([(PIXELS8[:, :, 1:], LABELS)], r"the student fails on .*\(24, 1, 7, 8\): mat1 and mat2"),
@@ -487,9 +657,9 @@ class Lies:
         return iter([(PIXELS8, LABELS)] * self.yielded)
 
 
-@pytest.mark.parametrize(("said", "yielded", "found"), [(2, 4, "more, which"), (4, 2, "only 2")])
-def test_a_length_that_is_not_true_is_told_and_nothing_is_lost(said, yielded, found):
-    with pytest.warns(UserWarning, match=f"a length of {said} batches, but yields {found}"):
+@pytest.mark.parametrize(("said", "yielded"), [(2, 4), (4, 2)])
+def test_a_length_that_is_not_true_is_told_and_nothing_is_lost(said, yielded):
+    with pytest.warns(UserWarning, match=f"a length of {said} batches, but yields {yielded}"):
         history = fit(small(), Lies(said, yielded), **{**ANY, "epochs": 3})
     assert len(history) == 3
 
@@ -567,6 +737,34 @@ def test_a_single_sample_at_the_end_is_told_at_the_call():
     fit(small(), data, **ANY, batch_size=12)  # without batch norm
     large = replace(data, pixels=data.pixels.repeat(1, 1, 4, 4))
     fit(models.plain(2), large, **ANY, batch_size=12)  # one sample has more than one value
+
+
+@pytest.mark.parametrize(
+    ("option", "made"),
+    [
+        ("augment", lambda pixels, generator: pixels.float() / 255),
+        ("augment", lambda pixels, generator: None),
+        ("augment", lambda pixels, generator: pixels[1:]),
+        ("augment", lambda pixels: pixels),
+        ("views", lambda pixels, target, generator: (pixels, pixels)),
+        ("views", lambda pixels, target, generator: (pixels, pixels.float(), target)),
+    ],
+)
+def test_what_an_augmentation_must_return_is_told(option, made):
+    with pytest.raises(ArgumentError) as told:
+        fit(small(), few(), LogitKD(), teacher=small(), **{option: made}, epochs=1, **QUICK)
+    assert told.value.argument == option
+
+
+def test_numbers_of_predictions_are_numbers():
+    nan, target = torch.full((6, 4), torch.nan), torch.arange(6) % 4
+    for call in (
+        partial(metrics.share_correct, nan, target),
+        partial(metrics.agreement, torch.zeros(6, 4), nan),
+        partial(metrics.accuracy, nn.Identity(), (nan, target)),
+    ):
+        with pytest.raises(ArgumentError, match="must be numbers, got NaN"):
+            call()
 
 
 def test_drop_last_leaves_out_others_every_epoch():
@@ -675,6 +873,16 @@ class Broken(Term):
         return lesson.student_logits.square().mean() * (torch.nan if self.after < 0 else 1.0)
 
 
+class Root(Term):
+    """Zero, with a gradient that is not finite."""
+
+    needs_teacher = False
+
+    def loss(self, lesson):
+        logits = lesson.student_logits
+        return (logits - logits.detach()).square().sum().sqrt()
+
+
 def broken_inputs(number, count=50):
     inputs = PIXELS8.clone()
     inputs[3, 0, 0, 0] = torch.nan
@@ -700,6 +908,7 @@ class Overflowing(nn.Module):
         ("student", "before it has learned", {"student": Overflowing()}),
         ("objective", "broken is no number", {"objective": CrossEntropy() + Broken(3)}),
         ("learning_rate", "lower the learning rate", {"learning_rate": 1e30}),
+        ("objective", "weights became NaN though", {"objective": CrossEntropy() + Root()}),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
@@ -712,12 +921,15 @@ def test_a_loss_that_is_no_number_is_found_at_once_and_blamed(blamed, message, g
         return steps[-1]
 
     monkeypatch.setattr(Run, "step", counted)
-    given = {"student": small(), "train": [(PIXELS8, LABELS)] * 50, **given}
+    count = 1 if message.startswith("weights") else 50  # the last step is looked at, too
+    given = {"student": small(), "train": [(PIXELS8, LABELS)] * count, **given}
     with pytest.raises(NotFiniteError, match=message) as told:
         fit(**given, **ANY)
     assert told.value.argument == blamed
     assert len(steps) < 10
-    if blamed in ("train", "objective"):  # nothing is lost: the weights are those before
+    if (
+        blamed in ("train", "objective") and count > 1
+    ):  # nothing is lost: the weights are those before
         assert all(bool(p.isfinite().all()) for p in given["student"].parameters())
 
 
@@ -779,7 +991,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from kdcourse import (
     ClosedTeacher, CrossEntropy, DecoupledKD, FeatureHint, LogitKD, MomentumTeacher, Noise,
-    RKDAngle, Saliency, data, fit, kd_loss, metrics, mutual_learning, plain, prune, residual,
+    RKDAngle, Saliency, Term, data, fit, kd_loss, metrics, mutual_learning, plain, prune, residual,
 )
 
 train = data.fashion_mnist().train[:65]
@@ -796,6 +1008,12 @@ class Mine(nn.Module):
     def forward(self, x):
         shown = self.net(x)
         return shown.view(3, 1)
+
+class Own(Term):
+    needs_teacher = False
+
+    def loss(self, lesson):
+        return lesson.student.features["none"]
 
 def train_it(**options):
     options = {**quick, **options}
@@ -821,13 +1039,21 @@ MISTAKES = {
     "fit(student, [{'x': pair[0], 'y': pair[1]}], progress=False)": "got a dict with 'x', 'y'",
     "fit(student, [(train.pixels, train.target)], progress=False)": "torch.uint8",
     "fit(student, train, LogitKD(), teacher=teacher.state_dict(), **quick)": "load it into",
-    "fit(student.requires_grad_(False), train, **quick)": "no weight that can be trained",
+    "fit(plain(2).requires_grad_(False), train, **quick)": "no weight that can be trained",
     "fit(plain(2), train, learning_rate=1e30, **quick)": "lower the learning rate",
     "fit(plain(2), train, DecoupledKD(), teacher=ClosedTeacher(teacher), **quick)": "needs logits",
     "mutual_learning([plain(2)], train, **quick)": "at least two students",
     "MomentumTeacher(student, momentum=2)": "momentum must",
     "prune(teacher, 1.0)": "sparsity must",
     "metrics.accuracy(student, [pair[0]])": "samples must yield batches",
+    "train_it(validation=(torch.ones(4, 3, 28, 28), torch.arange(4)))": "the inputs of validation",
+    "fit(flat, list(train.batches(32)), progress=False)": "a batch leaves a single sample",
+    "fit(plain(2), [pair, (pair[0], pair[1] + 250)], progress=False)": r"lie in \[0, 10\)",
+    "fit(plain(2), [(pair[0], pair[1].int())], progress=False)": "labels of train must be",
+    "fit(flat, DataLoader([(torch.ones(i), 0) for i in (1, 2)], 2), progress=False)": "equal size",
+    "fit(plain(2), train, Own(), **quick)": "fails with KeyError",
+    "train_it(optimizer=torch.optim.Adagrad)": "must support momentum",
+    "train_it(augment=lambda pixels: pixels)": "augmentation fails with TypeError",
 }
 
 

@@ -14,6 +14,7 @@ from kdcourse.training.epochs import Batches
 from kdcourse.training.fit import fit
 from kdcourse.training.history import History
 from kdcourse.training.knobs import takes_knobs
+from kdcourse.training.rules import check_apart, check_student
 
 
 @takes_knobs
@@ -50,6 +51,10 @@ def distill_through(
     learners = [*assistants, student]
     if len({id(model) for model in [teacher, *learners]}) != 1 + len(learners):
         raise ArgumentError("assistants", "every link of the chain must be a model of its own")
+    for number, learner in enumerate(learners):  # before the first of them has learned
+        check_student(learner, "student" if learner is student else "assistants")
+        for other in [teacher, *learners[:number]]:
+            check_apart(learner, other, "assistants", "two links of the chain")
     histories = []
     for number, learner in enumerate(learners, start=1):
         suffix = "" if learner is student else f".{number}"

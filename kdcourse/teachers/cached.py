@@ -188,5 +188,6 @@ class CachedLessons:
 def _sha256(description: str, *tensors: Tensor) -> str:
     digest = hashlib.sha256(description.encode())
     for tensor in tensors:
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(data.numpy().tobytes())
     return digest.hexdigest()

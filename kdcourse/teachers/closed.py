@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdcourse.batch import Inputs, suited
-from kdcourse.checks import are_probabilities, check_integer
+from kdcourse.checks import are_probabilities, check_integer, check_outputs
 from kdcourse.errors import ArgumentError
 from kdcourse.logit import softmax
 from kdcourse.objective import Outputs
@@ -57,8 +57,9 @@ class ClosedTeacher(Teacher):
         self.check_shown(layers)
         self.model.eval()
         outputs = self.model(suited(inputs, self.model))
+        check_outputs("teacher", "the teacher", outputs)
         if self.probabilities is None:
-            self.probabilities = are_probabilities(outputs)
+            self.probabilities = self._found_out(outputs)
         probabilities = at_least_float32(outputs) if self.probabilities else softmax(outputs)
         if self.top_k is not None:
             if self.top_k > probabilities.shape[1]:
@@ -74,3 +75,16 @@ class ClosedTeacher(Teacher):
         # Coarse rounding can leave nothing of a row: then nothing is known.
         uniform = torch.full_like(probabilities, 1 / probabilities.shape[1])
         return Outputs(probabilities=torch.where(total == 0, uniform, probabilities / total))
+
+    def _found_out(self, outputs: Tensor) -> bool:
+        """Whether outputs are probabilities; what may be either, such as rounded ones, is told."""
+        rows = outputs.detach().float()
+        within = bool(((rows >= 0) & (rows <= 1)).all())
+        within = within and 0.5 <= float(rows.sum(dim=1).mean()) <= 1.5
+        if within and not are_probabilities(outputs):
+            raise ArgumentError(
+                "probabilities",
+                "the model's outputs may be logits or rounded probabilities: set probabilities to "
+                "True or False",
+            )
+        return within

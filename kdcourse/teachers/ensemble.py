@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcourse.batch import Inputs
-from kdcourse.checks import check_choice, check_module
+from kdcourse.checks import check_choice, check_logits, check_module
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Outputs
 from kdcourse.precision import at_least_float32
@@ -57,6 +57,7 @@ class Ensemble(Teacher):
             check_module("members", member)
         self.members: Any = nn.ModuleList(as_teacher(member) for member in members)
         self.combine = combine
+        self._known = False  # whether its members show logits
         self.eval()
 
     @property
@@ -70,6 +71,10 @@ class Ensemble(Teacher):
         """Show what the members think together; asking for layers is an error."""
         self.check_shown(layers)
         shown = [member.show(inputs) for member in self.members]
+        for outputs in shown if not (self._known or self.combine == "vote") else ():
+            if outputs.logits is not None:
+                check_logits("members", "a member of the ensemble", outputs.logits)
+        self._known = True
         open_members = all(outputs.logits is not None for outputs in shown)
         if self.combine == "logits":
             if not open_members:

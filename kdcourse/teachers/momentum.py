@@ -49,6 +49,10 @@ class MomentumTeacher(FrozenTeacher):
         for one in _tensors(self.model):
             one.data = at_least_float32(one.data)  # half precision would round small steps away
         self.momentum = momentum
+        # Not averaged are counters, as batch norm's of batches, and masks of −∞.
+        self._averaged = [
+            one.is_floating_point() and bool(one.isfinite().all()) for one in _tensors(self.model)
+        ]
 
     @torch.no_grad()
     def update(self, student: nn.Module, step: int) -> None:
@@ -61,10 +65,12 @@ class MomentumTeacher(FrozenTeacher):
         momentum = self.momentum(step) if callable(self.momentum) else self.momentum
         check_number("momentum", momentum, 0.0, 1.0)
         pairs = list(zip(_tensors(self.model), _tensors(student), strict=True))
-        for own, new in pairs:
-            if not own.is_floating_point():  # batch norm's number of batches
+        moved = []
+        for (own, new), averaged in zip(pairs, self._averaged, strict=True):
+            if averaged:
+                moved.append((own, new.to(own.dtype)))
+            else:
                 own.copy_(new)
-        moved = [(own, new.to(own.dtype)) for own, new in pairs if own.is_floating_point()]
         if moved:  # all at once: a net has many small ones
             torch._foreach_lerp_([own for own, _ in moved], [new for _, new in moved], 1 - momentum)
 

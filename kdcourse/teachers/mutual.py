@@ -10,11 +10,9 @@ Source: Zhang et al. 2018 (arXiv 1706.00384), eq. 7 and algorithm 1.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from kdcourse.batch import Inputs, SeparateViews, views_of
@@ -22,6 +20,7 @@ from kdcourse.checks import check_choice
 from kdcourse.errors import ArgumentError
 from kdcourse.logit import CrossEntropy, LogitKD
 from kdcourse.metrics import Samples
+from kdcourse.modes import kept_buffers
 from kdcourse.objective import Objective, Outputs
 from kdcourse.signatures import checked
 from kdcourse.training.epochs import Batches, Epochs
@@ -44,27 +43,15 @@ class Peer(FrozenTeacher):
         self.model = model
 
     def show(self, inputs: Inputs, layers: Sequence[str] = ()) -> Outputs:
-        with _kept_buffers(self.model):
+        with kept_buffers(self.model):
             return super().show(inputs, layers)
 
     def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
-        with _kept_buffers(self.model):
+        with kept_buffers(self.model):
             return super().input_gradient(inputs, target)
 
     def _stay_in_eval_mode(self) -> None:
         pass
-
-
-@contextmanager
-def _kept_buffers(model: nn.Module) -> Iterator[None]:
-    """Put the buffers (running statistics) back as they were."""
-    kept = [buffer.clone() for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, old in zip(model.buffers(), kept, strict=True):
-                buffer.copy_(old)
 
 
 class Peers(Learner):
@@ -116,6 +103,10 @@ class Peers(Learner):
     @property
     def settings(self) -> dict[str, Any]:
         return {"updates": self.updates, **self._each(run.settings for run in self.runs)}
+
+    @property
+    def open_ended(self) -> bool:
+        return all(run.open_ended for run in self.runs)
 
     def parts(self) -> dict[str, Any]:
         return self._each(run.parts() for run in self.runs)

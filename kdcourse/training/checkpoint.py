@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 
 
@@ -16,7 +17,19 @@ class CorruptedCheckpointError(RuntimeError):
 def save(path: str | Path, state: dict[str, Any]) -> None:
     """Write a checkpoint: all of it, or nothing."""
     with whole(path) as file:
-        torch.save(state, file)
+        torch.save(_plain(state), file)
+
+
+def _plain(state: Any) -> Any:
+    """Return NumPy's numbers as Python's: an optimiser or a schedule may hold some of a sweep."""
+    if isinstance(state, np.generic):
+        return state.item()
+    if isinstance(state, dict):
+        plain = {_plain(key): _plain(value) for key, value in state.items()}
+        return plain if type(state) is dict else type(state)(plain)
+    if type(state) in (list, tuple):
+        return type(state)(_plain(value) for value in state)
+    return state
 
 
 @contextmanager

@@ -5,11 +5,14 @@ from contextlib import contextmanager
 
 import torch
 
+from kdcourse.batch import calling
+
 
 def choose_device(device: torch.device | str | None = None) -> torch.device:
     """Return ``device``, or the best there is: CUDA, then Apple's MPS, then the CPU."""
     if device is not None:
-        return torch.device(device)
+        with calling("device", "torch.device"):
+            return torch.device(device)
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

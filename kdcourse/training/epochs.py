@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
 from kdcourse import processes
-from kdcourse.batch import Batch, Inputs, map_tensors, read_batch, to_device, views_of
+from kdcourse.batch import Batch, Inputs, calling, map_tensors, read_batch, to_device, views_of
 from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.training.history import described
@@ -32,6 +32,10 @@ class Epochs:
             kind = type(train).__name__
             raise ArgumentTypeError(
                 "train", f"train must yield batches, got a {kind}: put it into a DataLoader"
+            )
+        if isinstance(train, Iterator):
+            raise ArgumentTypeError(
+                "train", "train must yield its batches anew each epoch, got an iterator"
             )
         if not isinstance(train, Images):
             self._check_images_only(train)
@@ -120,20 +124,22 @@ class Epochs:
             draw = getattr(source, "set_epoch", None)
             if draw is not None:  # it draws its batches from the epoch's number
                 draw(epoch)
-        return self._planned(self.train)
+        return self._read(self.train)
 
-    def _planned(self, batches: Iterable[object]) -> Iterator[Batch]:
-        """Yield as many batches as the schedule has steps, or say that there are fewer or more."""
-        number = 0
-        for number, batch in enumerate(batches, 1):
-            if number > len(self):
+    def _read(self, batches: Iterable[object]) -> Iterator[Batch]:
+        """Yield all batches, and say if they are not as many as the schedule has steps."""
+        number, source = 0, iter(batches)
+        while True:
+            with calling("train", "yielding a batch of train"):
+                batch = next(source, self)  # which is no batch
+            if batch is self:
                 break
+            number += 1
             yield read_batch(batch, "train")
-        if number and number != len(self):
-            found = f"only {number}" if number < len(self) else "more, which are left out"
+        if number not in (0, len(self)):
             warnings.warn(
-                f"train has a length of {len(self)} batches, but yields {found}: the learning rate "
-                "follows its length (with workers, an IterableDataset must share its samples out)",
+                f"train has a length of {len(self)} batches, but yields {number}: the learning "
+                "rate follows its length",
                 stacklevel=2,
             )
 
@@ -142,7 +148,7 @@ class Epochs:
         if isinstance(self.train, Images):
             few = self.train[:SAMPLES]
             return few.inputs(), few.inputs(), few.target
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), calling("train", "yielding a batch of train"):
             batch = next(iter(self.train), None)
         if batch is None:
             raise ArgumentError("train", "train yielded no batch")

@@ -47,3 +47,13 @@ class History:
 def described(value: object) -> str:
     """Describe a setting the same way in every process: without addresses in memory."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def same_setting(one: object, other: object) -> bool:
+    """Whether two settings are the same, where 4, 4.0 and NumPy's 4.0 in a description are."""
+    if isinstance(one, str) and isinstance(other, str):
+        one, other = (
+            re.sub(r"(?<=\d)\.0\b", "", re.sub(r"np\.\w+\(([^()]*)\)", r"\1", text))
+            for text in (one, other)
+        )
+    return one == other

@@ -15,7 +15,7 @@ from kdcourse.errors import ArgumentError
 from kdcourse.metrics import Samples, count_right
 from kdcourse.objective import Objective
 from kdcourse.training import checkpoint as checkpoints
-from kdcourse.training.history import History
+from kdcourse.training.history import History, same_setting
 
 ACCURACY = "train_accuracy"  # counts samples with a label only
 
@@ -118,7 +118,7 @@ class Learner:
         for name, value in settings.items():
             stored = state["settings"].get(name)
             more = name == "epochs" and isinstance(stored, int) and value > stored
-            if stored != value and not (more and self.open_ended):
+            if not same_setting(stored, value) and not (more and self.open_ended):
                 hint = (
                     "; its schedule of learning rates ends there: train the result further under "
                     "another checkpoint, or use scheduler=constant from the start"

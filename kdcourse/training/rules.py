@@ -3,9 +3,7 @@
 Every error is a :class:`kdcourse.errors.ArgumentError` that names the argument at fault.
 """
 
-import copy
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import chain
 
 import torch
@@ -13,14 +11,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from kdcourse import processes
-from kdcourse.batch import Inputs, map_tensors, shapes, suited
-from kdcourse.checks import are_probabilities, check_labels, check_module
+from kdcourse.batch import Inputs, asking, map_tensors, shapes, suited
+from kdcourse.checks import check_labels, check_logits, check_matrix, check_module
 from kdcourse.data import Images
-from kdcourse.errors import ArgumentError, ArgumentTypeError, Told
+from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.metrics import Samples, count_right, in_batches
 from kdcourse.models import capture
-from kdcourse.modes import training_mode
+from kdcourse.modes import kept_buffers, training_mode
 from kdcourse.objective import Lesson, Objective
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.knobs import Knobs
@@ -50,6 +47,7 @@ def check_student(student: nn.Module, name: str = "student") -> None:
 def check_weights(name: str, model: nn.Module) -> None:
     """Require a module whose weights are there, and are numbers."""
     check_module(name, model)
+    weights = dict(model.named_parameters())
     for what, one in _tensors(model):
         if isinstance(one, UninitializedParameter | UninitializedBuffer):
             raise ArgumentError(
@@ -59,6 +57,9 @@ def check_weights(name: str, model: nn.Module) -> None:
             raise ArgumentError(
                 name, f"the {name}'s {what} is on the meta device: it has no values"
             )
+        placeholder = what not in weights  # which may hold anything
+        if placeholder and not what.endswith(("running_mean", "running_var")):
+            continue
         if one.is_floating_point() and bool(one.isnan().any()):
             raise ArgumentError(name, f"the {name}'s {what} holds NaN")
 
@@ -74,23 +75,8 @@ def check_validation(samples: Samples | None, students: Iterable[nn.Module] = ()
         if first is None or first[1] is None or len(first[1]) == 0:
             raise ArgumentError("validation", "validation must hold samples (inputs, target)")
         for student in students:
-            with asked_first("student", first[0], "validation"):
+            with asking("student", first[0], "validation"):
                 count_right(student, [first], name="validation")  # type: ignore[list-item]
-
-
-@contextmanager
-def asked_first(who: str, inputs: Inputs, source: str = "train") -> Iterator[None]:
-    """Say of the first batch which model could not take it, and what it is."""
-    try:
-        yield
-    except (Told, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # whatever the model's own code raises
-        if processes.count() > 1:  # where it may be another process that has failed
-            raise
-        raise ArgumentError(
-            who, f"the {who} fails on the inputs of {source}, {shapes(inputs)}: {error}"
-        ) from error
 
 
 def check_one_tensor(inputs: Inputs, objective: Objective) -> None:
@@ -166,27 +152,15 @@ def check_apart(model: nn.Module, other: nn.Module, argument: str, who: str) -> 
         )
 
 
-def check_lesson(lesson: Lesson) -> None:
-    """Require of the first batch that its labels are classes, and that what is shown are logits."""
+def check_lesson(lesson: Lesson, objective: Objective) -> None:
+    """Require of the first batch that both nets show logits, and of labels that are looked at."""
     theirs = None if lesson.teacher is None else lesson.teacher.logits
     for who, logits in (("student", lesson.student.logits), ("teacher", theirs)):
-        if logits is None:
-            continue
-        if not isinstance(logits, Tensor):
-            raise ArgumentTypeError(
-                who,
-                f"the {who} must return a tensor of logits (N, K), got {type(logits).__name__}: "
-                "wrap it in a module that returns its logits",
-            )
-        if are_probabilities(logits):
-            raise ArgumentError(
-                who,
-                f"the {who} returns probabilities, and logits are needed: leave its softmax out"
-                + " (or use ClosedTeacher)" * (who == "teacher"),
-            )
-    target, logits = lesson.target, lesson.student_logits
-    if target.dtype == torch.int64 and target.dim() == 1 == logits.dim() - 1 and len(target):
-        check_labels("train", target, logits.shape[1])
+        if logits is not None or who == "student":
+            check_logits(who, f"the {who}", logits)
+    if any(term.needs_labels or term.mean_over == "labels" for _, term in objective.parts()):
+        check_matrix("the student's logits", lesson.student_logits)
+        check_labels("train", lesson.target.cpu(), *lesson.student_logits.shape)
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -240,20 +214,11 @@ def _check_smallest(source: Epochs, student: nn.Module, parts: int) -> None:
     if source.smallest(parts) != 1 or not norms:
         return
     inputs, *_ = source.sample()
-    copied = copy.deepcopy(student)  # whose statistics may change
-    with training_mode([copied]) as enter, torch.random.fork_rng(), torch.no_grad():
+    one = map_tensors(lambda samples: samples[:1], inputs)
+    kept, drawn = kept_buffers(student), torch.random.fork_rng()
+    with kept, drawn, training_mode([student]) as enter, asking("student", one), torch.no_grad():
         enter()
-        try:
-            with asked_first("student", inputs):
-                copied(suited(map_tensors(lambda samples: samples[:1], inputs), copied))
-        except ValueError as error:
-            if "more than 1 value" not in str(error):
-                raise
-            raise ArgumentError(
-                "batch_size",
-                "the last batch of an epoch leaves a single sample, from which the student's batch "
-                "norm cannot learn: change batch_size, or leave it out (drop_last=True)",
-            ) from None
+        student(suited(one, student))
 
 
 def check_channels_last(

@@ -11,21 +11,31 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from kdcourse import processes
-from kdcourse.batch import Inputs, SeparateViews, map_tensors, split_samples, suited, views_of
+from kdcourse.batch import (
+    Inputs,
+    SeparateViews,
+    asking,
+    calling,
+    map_tensors,
+    split_samples,
+    suited,
+    views_of,
+)
 from kdcourse.data import in_order
-from kdcourse.errors import ArgumentError
+from kdcourse.errors import ArgumentError, NotFiniteError
 from kdcourse.feature import prediction_gradient
 from kdcourse.metrics import Samples
 from kdcourse.models import capture
 from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Lesson, Objective, Outputs
 from kdcourse.precision import widest
+from kdcourse.signatures import check_is
 from kdcourse.training.device import autocast_dtype
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.history import described
 from kdcourse.training.knobs import Knobs
 from kdcourse.training.learner import ACCURACY, Learner, shared_accuracy
-from kdcourse.training.rules import asked_first, check_lesson, check_nets, check_one_tensor
+from kdcourse.training.rules import check_lesson, check_nets, check_one_tensor
 from kdcourse.training.schedules import constant
 from kdcourse.training.teacher import Teacher, as_teacher, follows
 from kdcourse.training.watch import Watch
@@ -87,12 +97,17 @@ class Run(Learner):
         self.trained = [
             p for p in [*student.parameters(), *objective.parameters()] if p.requires_grad
         ]
-        self.optimizer: Optimizer = self.knobs.make_optimizer(self.trained)
-        self.scheduler: LRScheduler = (
-            OneCycleLR(self.optimizer, self.knobs.learning_rate, total_steps=steps)
-            if self.knobs.scheduler is None
-            else self.knobs.scheduler(self.optimizer, steps)
-        )
+        self.steps = steps
+        with calling("optimizer", "the optimizer"):
+            self.optimizer: Optimizer = self.knobs.make_optimizer(self.trained)
+            check_is("optimizer", self.optimizer, Optimizer)
+        with calling("scheduler", "the schedule of this optimizer"):
+            self.scheduler: LRScheduler = (
+                OneCycleLR(self.optimizer, self.knobs.learning_rate, total_steps=steps)
+                if self.knobs.scheduler is None
+                else self.knobs.scheduler(self.optimizer, steps)
+            )
+            check_is("scheduler", self.scheduler, LRScheduler)
         if isinstance(self.scheduler, ReduceLROnPlateau):
             raise ArgumentError(
                 "scheduler",
@@ -139,6 +154,12 @@ class Run(Learner):
                         self._formatted(seen), labels, taught, self._shares(labels, whole)
                     )
                 self.watch.see(seen, taught, self.judged.logits, measured)
+                if not loss.requires_grad:
+                    raise ArgumentError(
+                        "objective",
+                        f"{self.objective!r} depends on no weight that can be trained: is all that "
+                        "lies before its layers frozen?",
+                    )
                 self.scaler.scale(loss).backward()
             for name, value in measured.items():
                 values[name] = values[name] + value if name in values else value
@@ -147,7 +168,8 @@ class Run(Learner):
             nn.utils.clip_grad_norm_(self.trained, self.knobs.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.scheduler.step()
+        if self.scheduler.last_epoch < self.steps:  # a loader may yield more than its length says
+            self.scheduler.step()
         if self.teacher is not None and self.teacher.follows_student:
             processes.copy_from_main(self.student.buffers())
             self.teacher.update(self.student, self.taken + 1)
@@ -160,8 +182,7 @@ class Run(Learner):
         split_up = (split_samples(samples, self.accumulate) for samples in (inputs, target))
         for seen, labels in zip(*split_up, strict=True):
             seen = self._formatted(seen)
-            told = nullcontext() if self.judged.known else asked_first("teacher", seen)
-            with self._precision(), told:
+            with self._precision(), asking("teacher", seen):
                 shown = [show(teacher, seen, labels, self.objective) for teacher in teachers]
             yield shown
 
@@ -197,6 +218,12 @@ class Run(Learner):
 
     def finish(self) -> None:
         self.watch.finish()
+        if any(bool(weight.isnan().any()) for weight in self.trained):
+            raise NotFiniteError(
+                "objective",
+                "weights became NaN though the loss did not: a gradient is not finite (that of a "
+                "root at zero, say), in a term or in the student",
+            )
 
     def rates(self) -> dict[str, float]:
         return {"learning_rate": self.optimizer.param_groups[0]["lr"]}
@@ -261,18 +288,21 @@ class _Judged(nn.Module):
         if self.objective.needs_input_gradient:
             check_one_tensor(inputs, self.objective)
             inputs = inputs.detach().requires_grad_()
-        told = nullcontext() if self.known else asked_first("student", inputs)
-        with capture(self.student, self.objective.student_layers) as features, told:
+        layers = self.objective.student_layers
+        with capture(self.student, layers) as features, asking("student", inputs):
             logits = self.asked(inputs)
         learned = Outputs(logits=logits, features=features)
         if not self.known:  # once: on a GPU, looking at values waits for them
             for one in shown or (None,):
-                check_lesson(Lesson(learned, target, one))
+                check_lesson(Lesson(learned, target, one), self.objective)
             self.known = True
         self.logits = logits.detach()
         if self.objective.needs_input_gradient:
             learned.input_gradient = prediction_gradient(logits, inputs, target, create_graph=True)
-        judged = [self.objective(Lesson(learned, target, one), shares) for one in shown or (None,)]
+        with calling("objective", "the objective"):
+            judged = [
+                self.objective(Lesson(learned, target, one), shares) for one in shown or (None,)
+            ]
         loss, values = judged[0]
         if len(judged) > 1:
             loss = torch.stack([loss for loss, _ in judged]).mean()
@@ -304,7 +334,7 @@ def first_lesson(
     """
     inputs, taught, target = source.sample()
     layers = objective.student_layers
-    told = asked_first("student", inputs)
+    told = asking("student", inputs)
     with told, evaluation_mode(student), capture(student, layers) as features, torch.no_grad():
         own = Outputs(logits=student(suited(inputs, student)), features=features)
     if objective.needs_input_gradient:
@@ -312,7 +342,7 @@ def first_lesson(
         own.input_gradient = torch.zeros_like(inputs)
     theirs = None
     if teacher is not None:
-        with asked_first("teacher", taught):
+        with asking("teacher", taught):
             theirs = show(teacher, taught, target.clamp(min=0), objective)
     lesson, steps = Lesson(own, target, theirs), len(source) * source.knobs.accumulate
     if not objective.prepared:

@@ -19,7 +19,8 @@ from kdcourse.training.epochs import Batches, Epochs
 from kdcourse.training.fit import fit
 from kdcourse.training.history import History
 from kdcourse.training.knobs import Knobs, takes_knobs
-from kdcourse.training.rules import check_validation
+from kdcourse.training.rules import check_nets, check_teacher, check_validation
+from kdcourse.training.teacher import as_teacher
 
 
 @takes_knobs
@@ -67,6 +68,11 @@ def fit_in_stages(
     if not hint.student_layers:
         raise ArgumentError("hint", f"hint must look at layers of the student, got {hint!r}")
     place = next(student.parameters()).device
+    asks = objective is not None and objective.needs_teacher
+    if objective is not None:
+        taught = as_teacher(teacher) if asks else None
+        check_teacher(objective, taught, chosen)
+        check_nets(student, objective, taught, chosen, place)
     inputs, *_ = Epochs(train, place, chosen).sample()
     behind = _behind(student, hint.student_layers, inputs)
     kept = [{name: b.clone() for name, b in m.named_buffers(recurse=False)} for m in behind]
@@ -84,7 +90,6 @@ def fit_in_stages(
             value.copy_(buffers[name])
     if first.interrupted:
         return first, History()
-    asks = objective is not None and objective.needs_teacher
     second = fit(
         student,
         train,

@@ -96,15 +96,16 @@ def blame(step: Step) -> tuple[str, str]:
             return "student", "the student puts out NaN or infinity before it has learned anything"
         return (
             "learning_rate",
-            "the student's outputs are no numbers any more: lower the learning rate, or set clip",
+            "the student's outputs are no numbers any more: lower the learning rate, or set clip; "
+            "if the loss was small, look for a gradient that is not finite (a root at zero)",
         )
-    if not step.first and float(step.logits.abs().max()) > HUGE:
+    if not step.first and float(step.logits.nan_to_num(neginf=0.0).abs().max()) > HUGE:
         return "learning_rate", "the student's outputs are huge: lower the learning rate"
     terms = [n for n, v in step.values.items() if n != "loss" and not math.isfinite(v.item())]
     return (
         "objective",
         f"{' and '.join(terms) or 'the sum of its terms'} is no number, though both nets put out "
-        "numbers: lower its weight or the learning rate",
+        "numbers (is a logit −∞ where the label is?): lower its weight or the learning rate",
     )
 
 
