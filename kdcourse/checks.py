@@ -134,7 +134,7 @@ def check_labels(name: str, target: Tensor, samples: int, classes: int) -> None:
         )
     if not readable(target) or len(target) == 0:
         return
-    lowest, highest = int(target.min()), int(target.max())
+    lowest, highest = torch.stack(target.aminmax()).tolist()
     if lowest < -1 or highest >= classes:
         raise ArgumentError(
             name,

@@ -223,7 +223,6 @@ class Images:
             yield self.normalize(own(pixels)), own(target)
 
 
-@checked
 def in_order(images: Tensor) -> Tensor:
     """Return images ``(N, C, H, W)`` that are stored in this order, channel by channel.
 
@@ -232,6 +231,7 @@ def in_order(images: Tensor) -> Tensor:
     of a strided 1×1 convolution of fewer than 16 channels then writes past its memory (oneDNN issue
     6035, up to version 3.12 at least), which crashes the narrow nets of this course.
     """
+    check_tensor("images", images)
     return images.flatten().view(images.shape)
 
 

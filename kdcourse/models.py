@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdcourse.checks import check_choice, check_number, check_positive
+from kdcourse.checks import check_choice, check_module, check_number, check_positive
 from kdcourse.errors import ArgumentError, ArgumentTypeError
-from kdcourse.signatures import checked
+from kdcourse.signatures import check_is, checked
 
 
 @checked
@@ -329,7 +329,6 @@ def count_parameters(model: nn.Module) -> int:
 
 
 @contextmanager
-@checked
 def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Record the outputs of the named layers of any model while it runs.
 
@@ -352,6 +351,9 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
             it more than once in a pass, or overwrites its output by code of its own.
         TypeError: The output of a layer is not a tensor.
     """
+    check_module("model", model)
+    if layers != ():  # each step asks, most of them for nothing
+        check_is("layers", layers, Sequence[str])
     recorder = _Recorder(type(model).__name__)
     modules = dict(model.named_modules()) if layers else {}
     for name in layers:

@@ -443,7 +443,10 @@ LOGITS = torch.zeros(3, 2)
             lambda: ResizedCrop(0.5),
             r"scale must be a pair \(a finite real number, a finite",
         ),
-        (lambda: capture(nn.ReLU(), "relu"), "layers must be a list, each item a text, got str 'r"),
+        (
+            lambda: capture(nn.ReLU(), "relu").__enter__(),
+            "layers must be a list, each item a text, got str 'r",
+        ),
         (
             lambda: Objective([LOGITS]),
             r"parts must be a list, each item a pair \(.* number, a Term",
