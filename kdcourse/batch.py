@@ -50,6 +50,15 @@ def read_batch(batch: object, name: str) -> Batch:
         raise ArgumentTypeError(name, f"the targets of {name} must be a tensor, got {kind}")
     if target.dim() == 0:
         raise ArgumentError(name, f"{name} yields single samples: put it into a DataLoader")
+    if len(target) == 0:
+        raise ArgumentError(name, f"a batch of {name} holds no sample")
+    if not any(isinstance(one, Tensor) for one in tree_leaves(inputs)):
+        kind = type(inputs).__name__
+        raise ArgumentTypeError(
+            name,
+            f"the inputs of {name} must be tensors, in tuples, lists or dictionaries perhaps, got a "
+            f"{kind}: let its collate_fn return such (dict(inputs), say)",
+        )
     if isinstance(inputs, Tensor) and len(inputs) != len(target):
         raise ArgumentError(
             name, f"a batch of {name} has {len(inputs)} inputs and {len(target)} targets"

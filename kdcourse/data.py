@@ -26,6 +26,7 @@ from torch import Tensor
 
 from kdcourse.batch import Batch, SeparateViews, calling, share
 from kdcourse.checks import (
+    check_integer,
     check_labels,
     check_number,
     check_positive,
@@ -112,8 +113,7 @@ class Images:
 
     def subset(self, size: int, *, seed: int = 0, balanced: bool = False) -> "Images":
         """Draw ``size`` different images; ``balanced`` draws equally many of every class."""
-        if not 1 <= size <= len(self):
-            raise ArgumentError("size", f"size must lie in [1, {len(self)}], got {size}")
+        check_integer("size", size, 1, len(self))
         order = torch.randperm(len(self), generator=replay(seed), device="cpu")
         order = order.to(self.device)
         if balanced:

@@ -3,6 +3,7 @@
 import copy
 import re
 import warnings
+from collections import UserDict
 from dataclasses import replace
 from functools import partial
 
@@ -427,7 +428,7 @@ def test_links_of_a_chain_that_share_memory_are_told_before_any_work():
     with pytest.raises(ArgumentError, match="two links of the chain share"):
         distill_through(teacher, [small()], student, few(), log=steps.append, epochs=1, **QUICK)
     frozen = small().requires_grad_(False)
-    with pytest.raises(ArgumentError, match=r"student .* has no weight that can be trained"):
+    with pytest.raises(ArgumentError, match=r"student .* must have a weight that can be trained"):
         distill_through(teacher, [small()], frozen, few(), log=steps.append, epochs=1, **QUICK)
     assert steps == []
 
@@ -623,6 +624,12 @@ def hand_written():
         (TensorDataset(PIXELS8, LABELS), "put it into a DataLoader"),
         ([(PIXELS8, LABELS[:5])], "24 inputs and 5 targets"),
         ([(PIXELS8, LABELS.tolist())], "targets of train must be a tensor, got list"),
+        ([(PIXELS8[:0], LABELS[:0])], "a batch of train holds no sample"),
+        ([(PIXELS8.numpy(), LABELS)], r"inputs of train must be .* got a ndarray"),
+        (
+            [(UserDict(pixels=PIXELS8), LABELS)],
+            r"inputs of train must be .* got a UserDict",
+        ),
         ((PIXELS8, LABELS), "got a Tensor"),
         (hand_written(), "must yield its batches anew each epoch, got an iterator"),
         ([], "train holds no batch"),
@@ -791,9 +798,9 @@ def test_drop_last_leaves_out_others_every_epoch():
         ("res16", "got str"),
         (
             nn.Sequential(nn.Flatten(), nn.LazyLinear(10)),
-            "size of the teacher's 1.weight is not known",
+            "size of 1.weight of teacher is not known",
         ),
-        (small().to("meta"), "the teacher's 1.weight is on the meta device"),
+        (small().to("meta"), "1.weight of teacher is on the meta device"),
     ],
     ids=["function", "state_dict", "class", "name", "lazy", "meta"],
 )
@@ -806,7 +813,7 @@ def test_what_is_no_teacher_is_told(teacher, message):
 def test_a_student_that_cannot_learn_is_told():
     for student in (small().requires_grad_(False), nn.Flatten()):
         with pytest.raises(
-            ArgumentError, match=r"the student .* has no weight that can be trained"
+            ArgumentError, match=r"student .* must have a weight that can be trained"
         ):
             fit(student, few(), epochs=1, **QUICK)
     with pytest.raises(ArgumentTypeError, match=r"student must be a torch.nn.Module, got NoneType"):
@@ -819,7 +826,7 @@ def test_weights_that_are_no_numbers_are_told_at_the_call(who, what):
     nets = {name: models.plain(2, seed=0) for name in ("student", "teacher")}
     norm = nets[who].stem[1]
     (norm.weight if what == "weight" else norm.running_var).data[0] = torch.nan
-    with pytest.raises(ArgumentError, match=f"the {who}'s stem.1.* holds NaN"):
+    with pytest.raises(ArgumentError, match=f"stem.1.* of {who} holds NaN"):
         fit(nets["student"], few(), LogitKD(), teacher=nets["teacher"], epochs=1, **QUICK)
 
 
@@ -1039,7 +1046,7 @@ MISTAKES = {
     "fit(student, [{'x': pair[0], 'y': pair[1]}], progress=False)": "got a dict with 'x', 'y'",
     "fit(student, [(train.pixels, train.target)], progress=False)": "torch.uint8",
     "fit(student, train, LogitKD(), teacher=teacher.state_dict(), **quick)": "load it into",
-    "fit(plain(2).requires_grad_(False), train, **quick)": "no weight that can be trained",
+    "fit(plain(2).requires_grad_(False), train, **quick)": "must have a weight that can be trained",
     "fit(plain(2), train, learning_rate=1e30, **quick)": "lower the learning rate",
     "fit(plain(2), train, DecoupledKD(), teacher=ClosedTeacher(teacher), **quick)": "needs logits",
     "mutual_learning([plain(2)], train, **quick)": "at least two students",

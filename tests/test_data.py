@@ -330,7 +330,11 @@ def test_subsets(images):
 
 @pytest.mark.parametrize(
     ("size", "balanced", "words"),
-    [(0, False, "size must lie"), (51, False, "size must lie"), (7, True, "split equally")],
+    [
+        (0, False, "size must be an integer"),
+        (51, False, "size must be an integer"),
+        (7, True, "split equally"),
+    ],
 )
 def test_impossible_subsets(images, size, balanced, words):
     with pytest.raises(ValueError, match=words):

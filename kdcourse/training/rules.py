@@ -41,7 +41,7 @@ def check_student(student: nn.Module, name: str = "student") -> None:
     check_weights(name, student)
     if not any(weight.requires_grad for weight in student.parameters()):
         kind = type(student).__name__
-        raise ArgumentError(name, f"the {name} ({kind}) has no weight that can be trained")
+        raise ArgumentError(name, f"{name} ({kind}) must have a weight that can be trained")
 
 
 def check_weights(name: str, model: nn.Module) -> None:
@@ -51,17 +51,15 @@ def check_weights(name: str, model: nn.Module) -> None:
     for what, one in _tensors(model):
         if isinstance(one, UninitializedParameter | UninitializedBuffer):
             raise ArgumentError(
-                name, f"the size of the {name}'s {what} is not known yet: call it with a batch once"
+                name, f"the size of {what} of {name} is not known yet: call it with a batch once"
             )
         if one.is_meta:
-            raise ArgumentError(
-                name, f"the {name}'s {what} is on the meta device: it has no values"
-            )
+            raise ArgumentError(name, f"{what} of {name} is on the meta device: it has no values")
         placeholder = what not in weights  # which may hold anything
         if placeholder and not what.endswith(("running_mean", "running_var")):
             continue
         if one.is_floating_point() and bool(one.isnan().any()):
-            raise ArgumentError(name, f"the {name}'s {what} holds NaN")
+            raise ArgumentError(name, f"{what} of {name} holds NaN")
 
 
 def check_validation(samples: Samples | None, students: Iterable[nn.Module] = ()) -> None:

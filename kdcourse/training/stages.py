@@ -108,6 +108,8 @@ def _behind(student: nn.Module, layers: Sequence[str], inputs: Inputs) -> list[n
     named = [(module, list(module.parameters(recurse=False))) for module in student.modules()]
     weights = [p for _, own in named for p in own if p.requires_grad]
     total = torch.stack([output.sum() for output in shown.values()]).sum()
+    if not total.requires_grad:
+        raise ArgumentError("hint", "no weight that can be trained lies before the hint's layers")
     gradients = torch.autograd.grad(total, weights, allow_unused=True)
     used = {id(p) for p, g in zip(weights, gradients, strict=True) if g is not None}
     return [module for module, own in named if own and not any(id(p) in used for p in own)]
