@@ -56,8 +56,8 @@ def read_batch(batch: object, name: str) -> Batch:
         kind = type(inputs).__name__
         raise ArgumentTypeError(
             name,
-            f"the inputs of {name} must be tensors, in tuples, lists or dictionaries perhaps, got a "
-            f"{kind}: let its collate_fn return such (dict(inputs), say)",
+            f"the inputs of {name} must be tensors, perhaps in tuples, lists or dictionaries, got "
+            f"a {kind}: let its collate_fn return such (dict(inputs), say)",
         )
     if isinstance(inputs, Tensor) and len(inputs) != len(target):
         raise ArgumentError(
