@@ -5,10 +5,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from kdcourse import processes
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 
 Inputs = Any  # a tensor, or tensors in tuples, lists and dictionaries, each with N samples
@@ -74,31 +73,34 @@ def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
 
 
 @contextmanager
-def asking(who: str, inputs: Inputs, source: str = "train") -> Iterator[None]:
-    """Say which model could not take a batch, and what it is, whatever its own code raises."""
+def asking(who: str, inputs: Inputs, source: str = "train", first: bool = True) -> Iterator[None]:
+    """Say which model could not take the first batch, and what that is.
+
+    Later, what a model's own code raises is its own affair; only batch norm's error is translated.
+    """
     try:
         yield
     except Exception as error:
-        if _speaks_for_itself(error):
-            raise
         if "Expected more than 1 value per channel" in str(error):
             raise ArgumentError(
                 "batch_size",
-                "a batch leaves a single sample, from which batch norm cannot learn: change "
-                "batch_size, or leave out the last one (drop_last=True)",
+                "a batch, or a part of one, holds a single sample, from which batch norm cannot "
+                "learn: change batch_size, or leave out the last batch (drop_last=True)",
             ) from error
+        if not first or _speaks_for_itself(error):
+            raise
         raise ArgumentError(
             who, f"the {who} fails on the inputs of {source}, {shapes(inputs)}: {_last(error)}"
         ) from error
 
 
 @contextmanager
-def calling(name: str, what: str) -> Iterator[None]:
-    """Name the argument of which the user's own code fails, such as an augmentation or a loader."""
+def calling(name: str, what: str, first: bool = True) -> Iterator[None]:
+    """Name the argument whose own code fails when it is called for the first time."""
     try:
         yield
     except Exception as error:
-        if _speaks_for_itself(error):
+        if not first or _speaks_for_itself(error):
             raise
         kind = type(error).__name__
         raise ArgumentError(name, f"{what} fails with {kind}: {_last(error)}") from error
@@ -107,7 +109,12 @@ def calling(name: str, what: str) -> Iterator[None]:
 def _speaks_for_itself(error: Exception) -> bool:
     """Whether an error is clear already, of somebody's own kind, or perhaps another process's."""
     own = type(error).__module__.partition(".")[0] not in ("builtins", "torch")
-    return own or isinstance(error, torch.OutOfMemoryError) or processes.count() > 1
+    machine = isinstance(error, torch.OutOfMemoryError | MemoryError) or "CUDA error" in str(error)
+    return own or machine or _many_processes()
+
+
+def _many_processes() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def _last(error: Exception) -> str:

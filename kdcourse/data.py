@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,7 @@ class Images:
 
     def _mean_and_std(self, device: torch.device) -> tuple[Tensor, ...]:
         """Return both as ``(C, 1, 1)``, to broadcast over images."""
-        return tuple(torch.tensor(v, device=device).view(-1, 1, 1) for v in (self.mean, self.std))
+        return tuple(_on_device(values, device) for values in (self.mean, self.std))
 
     def inputs(self) -> Tensor:
         """Return all images as network inputs, ``(N, C, H, W)`` float32."""
@@ -206,10 +206,10 @@ class Images:
             order = torch.randperm(len(self), generator=generator, device=self.device)
         if drop_last:
             order = order[: len(order) // batch_size * batch_size]
-        for index in order.split(batch_size):
+        for number, index in enumerate(order.split(batch_size)):
             pixels, target = self.pixels[index], self.target[index]
             if views is not None:
-                with calling("views", "what the views are"):
+                with calling("views", "the views", first=number == 0):
                     student, teacher, target = views(pixels, target, generator)
                 for shown in (student, teacher):
                     _check_seen("views", shown, target)
@@ -217,7 +217,7 @@ class Images:
                 yield SeparateViews(*seen), own(target)
                 continue
             if augment is not None:
-                with calling("augment", "the augmentation"):
+                with calling("augment", "the augmentation", first=number == 0):
                     pixels = augment(pixels, generator)
                 _check_seen("augment", pixels, target)
             yield self.normalize(own(pixels)), own(target)
@@ -235,10 +235,16 @@ def in_order(images: Tensor) -> Tensor:
     return images.flatten().view(images.shape)
 
 
+@cache  # sent once: a GPU would wait for it at every batch
+def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device).view(-1, 1, 1)
+
+
 def _check_seen(name: str, pixels: object, target: Tensor) -> None:
     """Require of what an augmentation or a view has made that it is pixels, one image a label."""
     kind = pixels.dtype if isinstance(pixels, Tensor) else None
-    if not isinstance(pixels, Tensor) or kind != torch.uint8 or pixels.shape[:1] != target.shape:
+    fits = isinstance(pixels, Tensor) and kind == torch.uint8 and pixels.dim() == 4
+    if not fits or len(pixels) != len(target):  # type: ignore[arg-type]
         raise ArgumentError(
             name,
             f"{name} must return pixels, torch.uint8 of shape ({len(target)}, C, H, W), got "

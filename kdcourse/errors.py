@@ -1,5 +1,6 @@
 """Errors that name the argument at fault, and that a notebook shows in a few lines."""
 
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -36,7 +37,8 @@ class Told(Exception):
         return render(type(self), alone, shown, tb_offset=0, context=3)
 
 
-NOT_THE_USERS = (str(Path(__file__).parent), *sysconfig.get_paths().values(), "<string>")
+_FOLDERS = (str(Path(__file__).parent), *sysconfig.get_paths().values())
+NOT_THE_USERS = (*(folder + os.sep for folder in _FOLDERS), "<string>")
 
 
 def _frames(traceback: TracebackType | None) -> Iterator[TracebackType]:

@@ -136,7 +136,8 @@ class Hint(nn.Module):
         check_positive(student_channels=student_channels, teacher_channels=teacher_channels)
         check_is("kernel_size", kernel_size, int | tuple[int, int])
         check_is("nonlinearity", nonlinearity, nn.Module | None)
-        for size in (kernel_size,) if isinstance(kernel_size, int) else kernel_size:
+        sizes = kernel_size if isinstance(kernel_size, tuple | list) else (kernel_size,)
+        for size in sizes:
             check_positive(kernel_size=size)
         self.projection = nn.Conv2d(student_channels, teacher_channels, kernel_size)
         self.nonlinearity = nonlinearity

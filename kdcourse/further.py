@@ -16,6 +16,7 @@ sure, all classes equally often; the student is taught on these (:class:`Generat
 """
 
 from collections.abc import Callable, Iterator
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -79,8 +80,8 @@ def seed_loss(
     check_number("student_temperature", student_temperature, 0.0, open_low=True)
     check_number("teacher_temperature", teacher_temperature, 0.0, open_low=True)
     student = unit(at_least_float32(student_embeddings))
-    teacher = F.normalize(at_least_float32(teacher_embeddings.detach()), dim=1)
-    others = F.normalize(at_least_float32(queue.detach()), dim=1)
+    teacher = unit(at_least_float32(teacher_embeddings.detach()))
+    others = unit(at_least_float32(queue.detach()))
 
     def similarities(own: Tensor) -> Tensor:
         """To the teacher's own embedding of the image, then to the queue: ``(N, 1 + Q)``."""
@@ -291,7 +292,7 @@ class GeneratedImages:
         loss: Callable[[Tensor, Tensor], Tensor] = generator_loss,
     ):
         length = getattr(generator, "noise", None)
-        if not isinstance(length, int):
+        if not isinstance(length, Integral):
             raise ArgumentError(
                 "generator",
                 "generator must say how much noise it takes, as its attribute noise, got a "
@@ -304,7 +305,7 @@ class GeneratedImages:
         with capture(teacher, [layer]):  # which looks for it
             pass
         self.generator, self.teacher, self.layer = generator, teacher, layer
-        self.length = length
+        self.length = int(length)
         self.batch_size, self.steps, self.statistics = batch_size, steps, statistics
         self.loss = loss
         self.losses: list[float] = []

@@ -473,9 +473,10 @@ def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 def _mean(p: Tensor, values: Tensor) -> Tensor:
     """Mean of values under p, and over samples: what has p = 0 does not count, even if infinite."""
-    mean = (p * values).sum(dim=1).mean()
-    if readable(mean) and not bool(mean.isnan()):  # nothing was infinite: one pass less
-        return mean
+    if readable(p) and readable(values):
+        mean = (p * values).sum(dim=1).mean()
+        if not bool(mean.isnan()):  # nothing was infinite: one pass less
+            return mean
     return (p * torch.where(p > 0, values, 0.0)).sum(dim=1).mean()
 
 

@@ -23,25 +23,29 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def training_mode(models: Iterable[nn.Module]) -> Iterator[Callable[[], None]]:
     """Let models learn, and afterwards put every part of them back into its old mode.
 
-    What is in eval mode by itself stays in it: a part of a model in train mode, and a part whose
-    weights are all frozen.
+    What is in eval mode on purpose stays in it: a part whose weights are all frozen, and a single
+    layer of a part in train mode.
 
     Yields:
         What puts the models into train mode, to be called whenever they may have left it.
     """
     models = list(models)
-    kept = [
-        part
-        for model in models
-        for part in model.modules()
-        if not part.training and (model.training or _is_frozen(part))
-    ]
+    before = {part: part.training for model in models for part in model.modules()}
+    kept = [part for part, training in before.items() if not training and _is_frozen(part)]
+    for part, training in before.items():
+        if training:
+            kept += [
+                one
+                for one in part.children()
+                if not one.training and not any(True for _ in one.children())
+            ]
 
     def enter() -> None:
         for model in models:
             model.train()
         for part in kept:
-            part.eval()
+            for one in part.modules():
+                one.training = before[one]
 
     with _kept(models):
         yield enter

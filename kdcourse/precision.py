@@ -1,4 +1,4 @@
-"""Arithmetic in a precision that is enough, whatever comes: half precision, zeros, huge numbers."""
+"""Numerically safe arithmetic: half precision, zeros, extreme magnitudes."""
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ def widest(tensor: Tensor) -> torch.dtype:
     return tensor.dtype if tensor.device.type == "mps" else torch.float64
 
 
-SMALL = 1e-36  # stands for zero where something is divided; 1 / SMALL is a float32 yet
+SMALL = 1e-36  # stands in for zero in denominators; 1 / SMALL is still finite in float32
 
 
 def unit(rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a signature says of its arguments is required of them: each of the annotated type."""
+"""Argument checks derived from signatures: every argument must be of its annotated type."""
 
 import inspect
 import math
@@ -21,7 +21,7 @@ def checked(function: Checked) -> Checked:
     """Let a function, or a class, require of its arguments what its signature says.
 
     Types are read from the annotations (:func:`fits`); ranges remain for the function to check. Not
-    for losses, which are compiled and cheap: they call the checks below themselves.
+    for losses, which are compiled and cheap: they call those of :mod:`kdcourse.checks` themselves.
     """
     if isinstance(function, type):
         function.__init__ = checked(function.__init__)  # type: ignore[misc]
@@ -71,7 +71,7 @@ def fits(value: Any, expected: Any) -> bool:
         return True
     if kind in NUMBERS:
         real = isinstance(value, NUMBERS[kind]) and not isinstance(value, bool)
-        return real and math.isfinite(value)
+        return real and (isinstance(value, Integral) or math.isfinite(value))
     if kind is Tensor:
         return isinstance(value, Tensor) and is_dense(value)
     if kind is Callable:
@@ -87,6 +87,8 @@ def fits(value: Any, expected: Any) -> bool:
         several = isinstance(value, Iterable) and not isinstance(
             value, str | bytes | Mapping | Tensor
         )
+        if kind is not Iterable:  # it is gone through more than once
+            several = several and hasattr(value, "__len__") and hasattr(value, "__getitem__")
         listed = isinstance(value, list | tuple)  # a DataLoader's batches cost something
         return several and (not listed or all(fits(item, parts[0]) for item in value))
     return isinstance(value, kind)

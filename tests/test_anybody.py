@@ -726,9 +726,9 @@ def test_a_single_sample_at_the_end_is_told_at_the_call():
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
 
     data, steps = few(25), []
-    with pytest.raises(ArgumentError, match=r"leaves a single sample.*drop_last=True"):
+    with pytest.raises(ArgumentError, match=r"holds a single sample.*drop_last=True"):
         fit(net(), data, log=steps.append, **ANY, batch_size=12)
-    with pytest.raises(ArgumentError, match=r"leaves a single sample"):
+    with pytest.raises(ArgumentError, match=r"holds a single sample"):
         fit(net(), data, accumulate=12, log=steps.append, **ANY, batch_size=13)
     for whole in (
         DataLoader(TensorDataset(data.inputs(), data.target), 12, drop_last=drop)
@@ -737,7 +737,7 @@ def test_a_single_sample_at_the_end_is_told_at_the_call():
         if whole.drop_last:
             fit(net(), whole, **ANY)
         else:
-            with pytest.raises(ArgumentError, match="leaves a single sample"):
+            with pytest.raises(ArgumentError, match="holds a single sample"):
                 fit(net(), whole, log=steps.append, **ANY)
     assert steps == []
     fit(net(), data, drop_last=True, **ANY, batch_size=12)
@@ -861,6 +861,31 @@ def test_what_is_no_objective_is_told(objective):
 def test_a_term_without_parentheses_is_told():
     with pytest.raises(TypeError, match=r"LogitKD is a class: call it, LogitKD\(\)"):
         CrossEntropy() + LogitKD
+
+
+def test_later_errors_of_other_peoples_code_are_their_own():
+    def fails(module, inputs):
+        steps.append(1)
+        if len(steps) > 1:
+            raise RuntimeError("power failure")
+
+    student, steps = small(), []
+    student.register_forward_pre_hook(fails)
+    with pytest.raises(RuntimeError, match="power failure"):
+        fit(student, few(), epochs=1, **QUICK)
+
+
+def test_an_unfrozen_model_in_eval_mode_inside_another_learns():
+    inner = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10)).eval()
+    student = nn.Sequential(inner)  # in train mode, as every module that was just made
+    fit(student, few(), epochs=1, **QUICK)
+    assert inner[1].num_batches_tracked == 2
+
+
+def test_a_frozen_layer_may_be_shared():
+    teacher, student = small(), small()
+    student[3] = teacher[3].requires_grad_(False)  # the classifier is reused
+    fit(student, few(), LogitKD(), teacher=teacher, epochs=1, **QUICK)
 
 
 # A loss that is no number any more.
@@ -1039,7 +1064,7 @@ MISTAKES = {
     "train_it(learning_rate=-1)": "learning_rate must",
     "train_it(teacher_=teacher)": "teacher_",
     "train_it(validation=0.1)": "validation must",
-    "fit(flat, train, **quick)": "leaves a single sample",
+    "fit(flat, train, **quick)": "holds a single sample",
     "fit(plain(2, channels=3), train, **quick)": "the student fails on the inputs of train",
     "fit(Mine(), train, **quick)": "return shown.view",
     "fit(student, DataLoader(TensorDataset(*pair)), augment=Noise(), progress=False)": "augment",
@@ -1054,7 +1079,7 @@ MISTAKES = {
     "prune(teacher, 1.0)": "sparsity must",
     "metrics.accuracy(student, [pair[0]])": "samples must yield batches",
     "train_it(validation=(torch.ones(4, 3, 28, 28), torch.arange(4)))": "the inputs of validation",
-    "fit(flat, list(train.batches(32)), progress=False)": "a batch leaves a single sample",
+    "fit(flat, list(train.batches(32)), progress=False)": "a part of one, holds a single sample",
     "fit(plain(2), [pair, (pair[0], pair[1] + 250)], progress=False)": r"lie in \[0, 10\)",
     "fit(plain(2), [(pair[0], pair[1].int())], progress=False)": "labels of train must be",
     "fit(flat, DataLoader([(torch.ones(i), 0) for i in (1, 2)], 2), progress=False)": "equal size",

@@ -167,7 +167,7 @@ def mutual_learning(
     for name, values in (("objective", objectives), ("learning_rate", rates)):
         if len(values) != count:
             raise ArgumentError(name, f"{name} has {len(values)} entries for {count} students")
-    if len({id(own) for own in objectives}) < count and not objectives[0].prepared:
+    if len({id(own) for own in objectives}) < count and not all(own.prepared for own in objectives):
         objectives = [copy.deepcopy(own) for own in objectives]
     own_weights = [id(weight) for own in objectives for weight in own.parameters()]
     if len(set(own_weights)) != len(own_weights):

@@ -130,7 +130,7 @@ class Epochs:
         """Yield all batches, and say if they are not as many as the schedule has steps."""
         number, source = 0, iter(batches)
         while True:
-            with calling("train", "yielding a batch of train"):
+            with calling("train", "yielding a batch of train", first=number == 0):
                 batch = next(source, self)  # which is no batch
             if batch is self:
                 break
@@ -148,7 +148,7 @@ class Epochs:
         if isinstance(self.train, Images):
             few = self.train[:SAMPLES]
             return few.inputs(), few.inputs(), few.target
-        with torch.random.fork_rng(), calling("train", "yielding a batch of train"):
+        with torch.random.fork_rng(devices=[]), calling("train", "yielding a batch of train"):
             batch = next(iter(self.train), None)
         if batch is None:
             raise ArgumentError("train", "train yielded no batch")

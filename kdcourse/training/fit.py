@@ -24,6 +24,7 @@ from kdcourse.training.history import History
 from kdcourse.training.knobs import Knobs, takes_knobs
 from kdcourse.training.learner import Learner
 from kdcourse.training.rules import (
+    check_lesson,
     check_nets,
     check_source,
     check_student,
@@ -59,7 +60,8 @@ def fit(
     Args:
         student: Any module that maps inputs to logits ``(N, K)``; trained in place. It learns on
             ``device`` and then goes back to where it was, and so does the teacher. It learns in
-            train mode, but a part in eval mode whose weights are all frozen stays as it is.
+            train mode, but a part in eval mode whose weights are all frozen stays as it is, and so
+            does a single layer in eval mode of a part in train mode.
         train: An in-memory set, or anything that yields ``(inputs, target)`` batches anew each
             epoch and has a length (a ``DataLoader``); if it has a ``set_epoch``, that is called
             before. The inputs are what both models are called with: a tensor, or tensors in tuples
@@ -199,7 +201,8 @@ def rehearse(
 ) -> None:
     """Find out on a few samples, before any work, whether everything goes together.
 
-    What :func:`fit` would refuse is refused here, and what would fail in its first step fails here.
+    What :func:`fit` would refuse before its first step is refused here, and what would fail in that
+    step fails here; the validation set is not looked at.
     Terms that size themselves do so; nothing else is changed.
 
     The arguments are those of :func:`fit`, but images may be blank, and ``parts`` is the number of
@@ -220,5 +223,6 @@ def rehearse(
     check_positive(parts=parts)
     check_source(source, [student], [objective], teacher, parts)
     lesson = first_lesson(objective, student, asked, source)
+    check_lesson(lesson, objective)
     with torch.no_grad():  # on a copy: some terms change with every batch
         copy.deepcopy(objective)(lesson)

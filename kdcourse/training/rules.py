@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from kdcourse.batch import Inputs, asking, map_tensors, shapes, suited
-from kdcourse.checks import check_labels, check_logits, check_matrix, check_module
+from kdcourse.checks import check_labels, check_logits, check_matrix, check_module, check_target
 from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.metrics import Samples, count_right, in_batches
@@ -68,7 +68,7 @@ def check_validation(samples: Samples | None, students: Iterable[nn.Module] = ()
         return
     if isinstance(samples, Images) and bool((samples.target < 0).any()):
         raise ArgumentError("validation", "validation has images without labels")
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         first = next(in_batches(samples, name="validation"), None)
         if first is None or first[1] is None or len(first[1]) == 0:
             raise ArgumentError("validation", "validation must hold samples (inputs, target)")
@@ -139,8 +139,11 @@ def check_nets(
 
 
 def check_apart(model: nn.Module, other: nn.Module, argument: str, who: str) -> None:
-    """Require two models that have no weight or buffer in common, so that each learns alone."""
-    shared = _memory(model) & _memory(other)
+    """Require that nothing of a model that learns, but for frozen weights, is part of another."""
+    changing = {*_memory(model)} - {
+        one.untyped_storage().data_ptr() for one in model.parameters() if not one.requires_grad
+    }
+    shared = changing & _memory(other)
     if shared:
         names = [n for n, one in _tensors(model) if one.untyped_storage().data_ptr() in shared]
         raise ArgumentError(
@@ -156,9 +159,14 @@ def check_lesson(lesson: Lesson, objective: Objective) -> None:
     for who, logits in (("student", lesson.student.logits), ("teacher", theirs)):
         if logits is not None or who == "student":
             check_logits(who, f"the {who}", logits)
-    if any(term.needs_labels or term.mean_over == "labels" for _, term in objective.parts()):
+    terms = [term for _, term in objective.parts()]
+    if any(term.needs_labels or term.mean_over == "labels" for term in terms):
         check_matrix("the student's logits", lesson.student_logits)
-        check_labels("train", lesson.target.cpu(), *lesson.student_logits.shape)
+        target, shape = lesson.target.cpu(), lesson.student_logits.shape
+        if any(term.needs_labels for term in terms):
+            check_target(target, shape[0], shape[1], "the labels of train")
+        else:
+            check_labels("train", target, *shape)
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -213,7 +221,7 @@ def _check_smallest(source: Epochs, student: nn.Module, parts: int) -> None:
         return
     inputs, *_ = source.sample()
     one = map_tensors(lambda samples: samples[:1], inputs)
-    kept, drawn = kept_buffers(student), torch.random.fork_rng()
+    kept, drawn = kept_buffers(student), torch.random.fork_rng(devices=[])
     with kept, drawn, training_mode([student]) as enter, asking("student", one), torch.no_grad():
         enter()
         student(suited(one, student))

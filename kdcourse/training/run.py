@@ -182,7 +182,7 @@ class Run(Learner):
         split_up = (split_samples(samples, self.accumulate) for samples in (inputs, target))
         for seen, labels in zip(*split_up, strict=True):
             seen = self._formatted(seen)
-            with self._precision(), asking("teacher", seen):
+            with self._precision(), asking("teacher", seen, first=not self.judged.known):
                 shown = [show(teacher, seen, labels, self.objective) for teacher in teachers]
             yield shown
 
@@ -218,7 +218,7 @@ class Run(Learner):
 
     def finish(self) -> None:
         self.watch.finish()
-        if any(bool(weight.isnan().any()) for weight in self.trained):
+        if bool(torch.stack([weight.isnan().any() for weight in self.trained]).any()):
             raise NotFiniteError(
                 "objective",
                 "weights became NaN though the loss did not: a gradient is not finite (that of a "
@@ -289,20 +289,21 @@ class _Judged(nn.Module):
             check_one_tensor(inputs, self.objective)
             inputs = inputs.detach().requires_grad_()
         layers = self.objective.student_layers
-        with capture(self.student, layers) as features, asking("student", inputs):
+        told = asking("student", inputs, first=not self.known)
+        with capture(self.student, layers) as features, told:
             logits = self.asked(inputs)
         learned = Outputs(logits=logits, features=features)
         if not self.known:  # once: on a GPU, looking at values waits for them
             for one in shown or (None,):
                 check_lesson(Lesson(learned, target, one), self.objective)
-            self.known = True
         self.logits = logits.detach()
         if self.objective.needs_input_gradient:
             learned.input_gradient = prediction_gradient(logits, inputs, target, create_graph=True)
-        with calling("objective", "the objective"):
+        with calling("objective", "the objective", first=not self.known):
             judged = [
                 self.objective(Lesson(learned, target, one), shares) for one in shown or (None,)
             ]
+        self.known = True
         loss, values = judged[0]
         if len(judged) > 1:
             loss = torch.stack([loss for loss, _ in judged]).mean()

@@ -19,7 +19,7 @@ from kdcourse.training.epochs import Batches, Epochs
 from kdcourse.training.fit import fit
 from kdcourse.training.history import History
 from kdcourse.training.knobs import Knobs, takes_knobs
-from kdcourse.training.rules import check_nets, check_teacher, check_validation
+from kdcourse.training.rules import check_nets, check_student, check_teacher, check_validation
 from kdcourse.training.teacher import as_teacher
 
 
@@ -64,6 +64,7 @@ def fit_in_stages(
     check_positive(hint_epochs=hint_epochs)
     later: dict[str, Any] = {"epochs": epochs, "validation": validation, "checkpoint": checkpoint}
     chosen = Knobs(**later, **knobs)  # what cannot work is told before the first stage
+    check_student(student)
     check_validation(validation, [student])
     if not hint.student_layers:
         raise ArgumentError("hint", f"hint must look at layers of the student, got {hint!r}")

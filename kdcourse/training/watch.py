@@ -13,6 +13,7 @@ from kdcourse.batch import Inputs
 from kdcourse.errors import NotFiniteError
 from kdcourse.objective import Outputs
 
+MOST = 8  # steps that a GPU may be behind
 HUGE = 1e6  # a logit that no net puts out which still learns
 
 
@@ -48,7 +49,8 @@ class Watch:
         self, inputs: Inputs, shown: Sequence[Outputs], logits: Tensor, values: dict[str, Tensor]
     ) -> None:
         """Take note of a step, and raise a :class:`NotFiniteError` if one has gone wrong."""
-        step = Step(inputs, shown, logits, values, self.seen == 0)
+        told = [Outputs(one.logits, one.probabilities) for one in shown]  # features are large
+        step = Step(inputs, told, logits, values, self.seen == 0)
         self.seen += 1
         loss = values["loss"]
         if loss.device.type == "cuda":
@@ -57,6 +59,8 @@ class Watch:
             copied = torch.cuda.Event()
             copied.record()
             self.copies.append((copy, copied, step))
+            if len(self.copies) > MOST:  # each holds a batch
+                self.copies[0][1].synchronize()
             while self.copies and self.copies[0][1].query():
                 copy, _, step = self.copies.popleft()
                 self._judge(copy, step)
@@ -89,7 +93,7 @@ def blame(step: Step) -> tuple[str, str]:
     if not all(bool(one.isfinite().all()) for one in _numbers(step.inputs)):
         return "train", "the inputs of train hold NaN or infinity"
     for shown in step.shown:
-        if _broken([shown.logits, shown.probabilities, shown.input_gradient, shown.features]):
+        if _broken([shown.logits, shown.probabilities]):
             return "teacher", "the teacher puts out NaN or infinity for finite inputs"
     if _broken(step.logits):
         if step.first:
