@@ -11,6 +11,7 @@ from kdcourse.checks import (
     check_integer,
     check_matrix,
     check_module,
+    check_outputs,
     check_positive,
     check_same_samples,
     check_same_shape,
@@ -121,9 +122,7 @@ def _is_pair(samples: object) -> bool:
 
 def share_correct(predictions: Tensor, target: Tensor) -> float:
     """Share of predictions ``(N, K)`` whose largest entry is the target ``(N,)``, in [0, 1]."""
-    check_matrix("predictions", predictions)
-    check_values("predictions", predictions)
-    _check_numbers("predictions", "predictions", predictions)
+    _check_predictions("predictions", predictions)
     check_target(target, *predictions.shape)
     check_values("target", target)
     return _share(predictions.argmax(dim=1) == target.to(predictions.device))
@@ -131,15 +130,18 @@ def share_correct(predictions: Tensor, target: Tensor) -> float:
 
 def agreement(predictions: Tensor, others: Tensor) -> float:
     """Share of samples on which two predictions ``(N, K)`` agree on the class, in [0, 1]."""
-    check_matrix("predictions", predictions)
-    check_matrix("others", others)
-    check_values("predictions", predictions)
-    _check_numbers("predictions", "predictions", predictions)
-    check_values("others", others)
-    _check_numbers("others", "others", others)
+    _check_predictions("predictions", predictions)
+    _check_predictions("others", others)
     others = others.to(predictions.device)
     check_same_shape("predictions", predictions, "others", others)
     return _share(predictions.argmax(dim=1) == others.argmax(dim=1))
+
+
+def _check_predictions(name: str, predictions: Tensor) -> None:
+    """Require predictions ``(N, K)`` that can be read."""
+    check_matrix(name, predictions)
+    check_values(name, predictions)
+    _check_numbers(name, name, predictions)
 
 
 def _check_numbers(argument: str, what: str, predictions: Tensor) -> None:
@@ -155,9 +157,7 @@ def _share(same: Tensor) -> float:
 @checked
 def recall(predictions: Tensor, target: Tensor, label: int) -> float:
     """Share of the samples of class ``label`` that are classified as such, in [0, 1]."""
-    check_matrix("predictions", predictions)
-    check_values("predictions", predictions)
-    _check_numbers("predictions", "predictions", predictions)
+    _check_predictions("predictions", predictions)
     check_target(target, *predictions.shape)
     check_values("target", target)
     of_class = target == label
@@ -353,10 +353,5 @@ def _answers(
             if target is not None and len(target) == 0:  # fewer samples than parts
                 continue
             outputs = model(suited(to_device(inputs, device), model))
-            if not isinstance(outputs, Tensor):
-                raise ArgumentTypeError(
-                    "model",
-                    f"model must return a tensor of logits (N, K), got {type(outputs).__name__}: "
-                    "wrap it in a module that returns its logits",
-                )
+            check_outputs("model", "model", outputs)
             yield outputs, target
