@@ -118,7 +118,7 @@ def kd_loss(
         both = (log_p.clamp_min(least) for log_p in (log_p_student, log_p_teacher))
         log_mixture = torch.logaddexp(*both) - math.log(2)
         loss = (_kl(log_p_teacher, log_mixture) + _kl(log_p_student, log_mixture)) / 2
-    return _scaled(loss, temperature, scale).to(at_least_float32(student_logits).dtype)
+    return _scaled(loss, temperature, scale, student_logits)
 
 
 def kd_cross_entropy(
@@ -139,7 +139,7 @@ def kd_cross_entropy(
     """
     log_p_student, log_p_teacher = _both_log_softmax(student_logits, teacher_logits, temperature)
     loss = -_mean(log_p_teacher.exp(), log_p_student)
-    return _scaled(loss, temperature, scale).to(at_least_float32(student_logits).dtype)
+    return _scaled(loss, temperature, scale, student_logits)
 
 
 def kd_loss_from_probabilities(
@@ -181,7 +181,7 @@ def kd_loss_from_probabilities(
     # 1/K, so a row is never all -inf.
     log_p = at_least_float32(teacher_probabilities.detach()).log()
     loss = _kl(_log_softmax("log_p", log_p, temperature, wide), log_p_student)
-    return _scaled(loss, temperature, scale).to(at_least_float32(student_logits).dtype)
+    return _scaled(loss, temperature, scale, student_logits)
 
 
 def decoupled_kd_loss(
@@ -223,7 +223,7 @@ def decoupled_kd_loss(
     student_binary, student_rest = _target_and_rest(student, target)
     teacher_binary, teacher_rest = _target_and_rest(teacher, target)
     loss = alpha * _kl(teacher_binary, student_binary) + beta * _kl(teacher_rest, student_rest)
-    return _scaled(loss, temperature, True).to(at_least_float32(student_logits).dtype)
+    return _scaled(loss, temperature, True, student_logits)
 
 
 def _target_and_rest(log_p: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -480,9 +480,10 @@ def _mean(p: Tensor, values: Tensor) -> Tensor:
     return (p * torch.where(p > 0, values, 0.0)).sum(dim=1).mean()
 
 
-def _scaled(loss: Tensor, temperature: float, scale: bool) -> Tensor:
+def _scaled(loss: Tensor, temperature: float, scale: bool, logits: Tensor) -> Tensor:
+    """Multiply by τ² if asked to, in the precision that a loss of these logits has."""
     check_flag("scale", scale)
-    return loss * temperature**2 if scale else loss
+    return (loss * temperature**2 if scale else loss).to(at_least_float32(logits).dtype)
 
 
 class _InChunks(torch.autograd.Function):
