@@ -28,7 +28,7 @@ from kdcourse.training.fit import fit_learner
 from kdcourse.training.history import History
 from kdcourse.training.knobs import Knobs, takes_knobs
 from kdcourse.training.learner import Learner, shared_accuracy
-from kdcourse.training.rules import check_apart, check_objective, check_student
+from kdcourse.training.rules import check_apart, check_student
 from kdcourse.training.run import Run, Shown, first_lesson
 from kdcourse.training.teacher import FrozenTeacher, Teacher
 
@@ -161,8 +161,6 @@ def mutual_learning(
     if objective is None:
         objective = CrossEntropy() + LogitKD(1.0)
     objectives: list[Any] = _one_each(objective, count)
-    for own in objectives:
-        check_objective(own)
     rates: list[Any] = _one_each(learning_rate, count)
     for name, values in (("objective", objectives), ("learning_rate", rates)):
         if len(values) != count:
