@@ -65,6 +65,18 @@ def read_batch(batch: object, name: str) -> Batch:
     return inputs, target
 
 
+def are_classes(target: Tensor) -> bool:
+    """Whether targets are classes ``(N,)``, and not the probabilities of each ``(N, K)``."""
+    return target.dim() == 1 and not target.is_floating_point()
+
+
+def count_labels(target: Tensor) -> Tensor:
+    """Count the samples that have a label: a class of at least 0, or probabilities."""
+    if are_classes(target):
+        return (target >= 0).sum()
+    return torch.full((), len(target), device=target.device)
+
+
 def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
     """Apply a function to every tensor of the inputs."""
     return (

@@ -165,9 +165,9 @@ def check_number(
         )
 
 
-def check_temperature(temperature: float) -> None:
-    """Require a finite temperature above zero."""
-    check_number("temperature", temperature, 0.0, open_low=True)
+def check_temperature(temperature: float, name: str = "temperature", high: float = 1e9) -> None:
+    """Require a temperature at which predictions can still be computed."""
+    check_number(name, temperature, 1e-9, high)
 
 
 def check_positive(**values: int) -> None:

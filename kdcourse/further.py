@@ -15,6 +15,7 @@ sure, all classes equally often; the student is taught on these (:class:`Generat
 >>> fit(student, generated, LogitKD(4), teacher=teacher)
 """
 
+import math
 from collections.abc import Callable, Iterator
 from numbers import Integral
 
@@ -32,8 +33,9 @@ from kdcourse.checks import (
     check_same_device,
     check_same_samples,
     check_same_shape,
+    check_temperature,
 )
-from kdcourse.errors import ArgumentError
+from kdcourse.errors import ArgumentError, NotFiniteError
 from kdcourse.models import capture, seeded
 from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Layer, LayerTerm, Lesson
@@ -77,8 +79,8 @@ def seed_loss(
             f"queue must hold embeddings of length {student_embeddings.shape[1]}, "
             f"got {tuple(queue.shape)}",
         )
-    check_number("student_temperature", student_temperature, 0.0, open_low=True)
-    check_number("teacher_temperature", teacher_temperature, 0.0, open_low=True)
+    check_temperature(student_temperature, "student_temperature")
+    check_temperature(teacher_temperature, "teacher_temperature")
     student = unit(at_least_float32(student_embeddings))
     teacher = unit(at_least_float32(teacher_embeddings.detach()))
     others = unit(at_least_float32(queue.detach()))
@@ -127,8 +129,8 @@ class SEED(LayerTerm):
         for name, width in (("student_width", student_width), ("teacher_width", teacher_width)):
             if width is not None:
                 check_positive(**{name: width})
-        check_number("student_temperature", student_temperature, 0.0, open_low=True)
-        check_number("teacher_temperature", teacher_temperature, 0.0, open_low=True)
+        check_temperature(student_temperature, "student_temperature")
+        check_temperature(teacher_temperature, "teacher_temperature")
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
         self._widths, self._hidden, self._length = (student_width, teacher_width), hidden, length
@@ -320,11 +322,26 @@ class GeneratedImages:
             self.generator.train()
             images = self.generator(self.noise(self.batch_size))
             value = self._judge(images)
+            self.losses.append(float(value.detach()))
+            if not math.isfinite(self.losses[-1]):
+                raise self._broken(images)
             self.optimizer.zero_grad()
             value.backward(inputs=list(self.generator.parameters()))  # none to the teacher
             self.optimizer.step()
-            self.losses.append(float(value.detach()))
             yield images.detach(), torch.full((len(images),), -1, device=images.device)
+
+    def _broken(self, images: Tensor) -> NotFiniteError:
+        """Return what is to blame for a loss that is no number."""
+        if not bool(images.isfinite().all()):
+            advice = "the generator's images are no numbers any more: lower its learning rate"
+            return NotFiniteError("learning_rate", advice)
+        with evaluation_mode(self.teacher), torch.no_grad():
+            known = bool(self.teacher(suited(images, self.teacher)).isfinite().all())
+        if known:
+            return NotFiniteError(
+                "loss", "the generator's loss is no number, though the logits are"
+            )
+        return NotFiniteError("teacher", "the teacher outputs NaN or infinity for finite images")
 
     @torch.no_grad()
     def show(self, samples: int) -> Tensor:

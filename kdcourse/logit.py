@@ -40,6 +40,7 @@ from kdcourse.precision import at_least_float32, readable, widest
 from kdcourse.signatures import check_is
 
 HOT = 32.0  # a temperature from which on predictions hardly differ: compared in float64
+HOTTEST = 1e6  # beyond, they differ too little for float64, too
 DIVERGENCES = ("forward", "reverse", "jensen-shannon")
 
 
@@ -94,8 +95,8 @@ def kd_loss(
     Args:
         student_logits: ``(N, K)``.
         teacher_logits: ``(N, K)``; receives no gradient.
-        temperature: τ > 0, for both student and teacher. From 32 on, predictions hardly differ, and
-            are compared in float64, which takes longer.
+        temperature: τ, for both student and teacher, from 10⁻⁹ to 10⁶. From 32 on, predictions
+            hardly differ, and are compared in float64, which takes longer.
         divergence: ``"forward"`` KL(T‖S), which covers all that the teacher finds likely;
             ``"reverse"`` KL(S‖T), which settles on what it finds most likely; or
             ``"jensen-shannon"``, the mean of both against the mixture :math:`(p_T + p_S)/2`.
@@ -231,8 +232,10 @@ def _target_and_rest(log_p: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     others = torch.arange(log_p.shape[1] - 1, device=target.device).expand(len(log_p), -1)
     others = others + (others >= target[:, None])  # (N, K-1): every class but the target
     rest = log_p.gather(1, others)
-    log_rest = rest.logsumexp(dim=1, keepdim=True)
-    return torch.cat([log_p.gather(1, target[:, None]), log_rest], dim=1), rest - log_rest
+    nothing = rest.isneginf().all(dim=1, keepdim=True)  # where all but the target are masked
+    log_rest = rest.masked_fill(nothing, 0.0).logsumexp(dim=1, keepdim=True)
+    both = [log_p.gather(1, target[:, None]), log_rest.masked_fill(nothing, -math.inf)]
+    return torch.cat(both, dim=1), rest - log_rest
 
 
 def in_chunks(
@@ -362,7 +365,7 @@ class LogitKD(Term):
         rows: int | None = None,
     ):
         super().__init__()
-        check_temperature(temperature)
+        check_temperature(temperature, high=HOTTEST)
         check_choice("divergence", divergence, DIVERGENCES)
         check_flag("scale", scale)
         self.temperature = temperature
@@ -401,7 +404,7 @@ class DecoupledKD(Term):
         super().__init__()
         check_number("alpha", alpha, 0.0)
         check_number("beta", beta, 0.0)
-        check_temperature(temperature)
+        check_temperature(temperature, high=HOTTEST)
         self.alpha = alpha
         self.beta = beta
         self.temperature = temperature
@@ -433,7 +436,7 @@ class StandardizedKD(Term):
 
     def __init__(self, temperature: float = 2.0):
         super().__init__()
-        check_temperature(temperature)
+        check_temperature(temperature, high=HOTTEST)
         self.temperature = temperature
 
     def loss(self, lesson: Lesson) -> Tensor:
@@ -443,7 +446,7 @@ class StandardizedKD(Term):
 
 
 def _is_hot(temperature: float) -> bool:
-    check_temperature(temperature)
+    check_temperature(temperature, high=HOTTEST)
     return temperature >= HOT
 
 

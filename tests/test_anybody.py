@@ -7,6 +7,7 @@ from collections import UserDict
 from dataclasses import replace
 from functools import partial
 
+import mpmath
 import nbformat
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from kdcourse import feature, logit, metrics, models
 from kdcourse.augmentation import Flip, Noise, PadCrop, ResizedCrop
 from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError, NotFiniteError
-from kdcourse.feature import Saliency
+from kdcourse.feature import FeatureHint, Saliency
 from kdcourse.logit import CrossEntropy, LogitKD
 from kdcourse.objective import Objective, Term, WarmUp
 from kdcourse.relational import RKDDistance
@@ -29,6 +30,7 @@ from kdcourse.teachers import (
     ClosedTeacher,
     Ensemble,
     MomentumTeacher,
+    born_again,
     distill_through,
     mutual_learning,
     prune,
@@ -38,7 +40,7 @@ from kdcourse.teachers import (
 from kdcourse.teachers.momentum import cosine_momentum
 from kdcourse.teachers.self_supervised import with_head
 from kdcourse.tips import Consistent
-from kdcourse.training import Knobs, Run, constant, fit
+from kdcourse.training import Knobs, Run, constant, fit, fit_in_stages
 from kdcourse.training.schedules import at_epochs
 from kdcourse.training.teacher import as_teacher
 
@@ -230,6 +232,11 @@ def test_a_schedule_that_waits_for_validation_is_refused_at_the_call():
         fit(small(), few(), scheduler=lambda optimizer, steps: plateau(optimizer), **QUICK)
 
 
+def test_an_optimizer_that_asks_for_the_loss_again_is_refused_at_the_call():
+    with pytest.raises(ArgumentError, match="got LBFGS, whose step needs a closure"):
+        fit(small(), few(), optimizer=torch.optim.LBFGS, scheduler=constant, **QUICK)
+
+
 # Logits are logits, labels are classes.
 
 
@@ -372,6 +379,15 @@ def test_accuracy_is_left_out_for_soft_targets():
     assert "train_accuracy" not in history.last
 
 
+@pytest.mark.parametrize("soft", [0, 1, 3])
+def test_accuracy_is_that_of_the_samples_whose_label_is_a_class(soft):
+    hard = torch.tensor([0, 3, -1, 5])
+    batches = [(torch.randn(4, 1, 8, 8), hard), (torch.randn(4, 1, 8, 8), torch.full((4, 10), 0.1))]
+    expected = fit(small(), batches[:1], learning_rate=0.0, **ANY)["train_accuracy"]
+    history = fit(small(), [batches[0], *batches[1:] * soft], learning_rate=0.0, **ANY)
+    assert history["train_accuracy"] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("loss", [logit.kd_loss, logit.kd_cross_entropy])
 def test_one_class_is_no_class(loss):
     with pytest.raises(ValueError, match="at least 2 classes"):
@@ -420,6 +436,58 @@ def test_a_mask_of_the_average_stays():
     teacher = MomentumTeacher(student, 0.9)
     teacher.update(student, 1)
     assert torch.equal(teacher.model.mask, student.mask)
+
+
+@pytest.mark.parametrize("scheme", ["chain", "generations", "stages"])
+def test_what_a_later_training_cannot_do_is_told_before_the_first(scheme):
+    done, deeper = [], nn.Sequential(*small(), nn.Linear(10, 10))
+    options = {"epochs": 1, "log": done.append, **QUICK}
+    later = feature.AttentionTransfer(["4"])  # which only the deeper nets have
+    calls = {
+        "chain": partial(distill_through, deeper, [copy.deepcopy(deeper)], small(), few(), later),
+        "generations": partial(born_again, lambda seed: small(), few(), later),
+        "stages": partial(
+            fit_in_stages, small(), few(), FeatureHint("1"), later, teacher=deeper, hint_epochs=1
+        ),
+    }
+    with pytest.raises(ArgumentError, match="no layer"):
+        calls[scheme](**options)
+    assert done == []
+
+
+def test_every_generation_is_a_model_of_its_own():
+    done, one = [], small()
+    with pytest.raises(ArgumentError, match="of its own for every generation"):
+        born_again(lambda seed: one, few(), epochs=1, log=done.append, **QUICK)
+    assert done == []
+
+
+def test_links_of_other_widths_have_terms_of_their_own():
+    """A projection is as wide as two nets; who comes next has others."""
+
+    wide = partial(models.plain, classes=10, seed=0)
+    hint = CrossEntropy() + FeatureHint("stage1")
+    chain = distill_through(wide(4), [wide(3)], wide(2), few(), hint, epochs=1, **QUICK)
+    assert [len(history) for history in chain] == [1, 1]
+    assert not hint.prepared
+    warm = CrossEntropy() + WarmUp(LogitKD(), steps=10)
+    chain = distill_through(wide(4), [wide(3)], wide(2), few(), warm, epochs=1, **QUICK)
+    assert warm.terms[1].taken == 0  # each link has begun at its own first step
+    middle, last = wide(3), wide(2)
+    fit(middle, few(), copy.deepcopy(warm), teacher=wide(4), epochs=1, **QUICK)
+    history = fit(last, few(), copy.deepcopy(warm), teacher=middle, epochs=1, **QUICK)
+    assert chain[1]["warm_up"] == history["warm_up"]
+
+
+def test_a_term_in_common_is_one_for_each_student():
+    warm = WarmUp(LogitKD(), steps=4)
+    students = [small(), small()]
+    batches = [(PIXELS8, LABELS)] * 4
+    mutual_learning(students, batches, CrossEntropy() + warm, **ANY)
+    assert warm.taken == 0
+    objectives = [CrossEntropy() + WarmUp(LogitKD(), steps=4) for _ in students]
+    mutual_learning(students, batches, objectives, **ANY)
+    assert [own.terms[1].taken.item() for own in objectives] == [4, 4]
 
 
 def test_links_of_a_chain_that_share_memory_are_told_before_any_work():
@@ -520,13 +588,42 @@ def test_a_negative_weight_is_told():
 # Arithmetic.
 
 
-@pytest.mark.parametrize("temperature", [30, 100, 1e3, 1e6])
-def test_hot_predictions_are_compared_exactly(temperature):
+def exact_kl(student, teacher, temperature):
+    """τ² KL(T‖S), with 60 digits."""
+    with mpmath.workdps(60):
+        total = mpmath.mpf(0)
+        for rows in zip(student.tolist(), teacher.tolist(), strict=True):
+            s, t = ([mpmath.mpf(z) / temperature for z in row] for row in rows)
+            log_s, log_t = (mpmath.log(sum(map(mpmath.exp, z))) for z in (s, t))
+            for a, b in zip(s, t, strict=True):
+                total += mpmath.exp(b - log_t) * ((b - log_t) - (a - log_s))
+        return float(total / len(student) * mpmath.mpf(temperature) ** 2)
+
+
+@pytest.mark.parametrize("temperature", [1e-9, 1e-3, 1, 30, 100, 1e3, 1e6])
+def test_hot_and_cold_predictions_are_compared_exactly(temperature):
     student, teacher = torch.randn(2, 8, 10, generator=torch.Generator().manual_seed(0))
-    exact = logit.kd_loss(student.double(), teacher.double(), temperature).item()
     value = logit.kd_loss(student, teacher, temperature)
     assert value.dtype == torch.float32
-    assert value.item() == pytest.approx(exact, rel=1e-3)
+    assert value.item() == pytest.approx(exact_kl(student, teacher, temperature), rel=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [1e-10, 1e7])
+def test_temperatures_at_which_predictions_cannot_be_compared_are_told(temperature):
+    logits = torch.randn(2, 3)
+    for call in (
+        partial(logit.kd_loss, logits, logits),
+        partial(logit.kd_cross_entropy, logits, logits),
+        partial(logit.kd_loss_from_probabilities, logits, logits.softmax(1)),
+        partial(logit.decoupled_kd_loss, logits, logits, torch.tensor([0, 1])),
+        logit.LogitKD,
+        logit.DecoupledKD,
+        logit.StandardizedKD,
+    ):
+        with pytest.raises(
+            ArgumentError, match=r"temperature must be finite and lie in \[1e-09, 1"
+        ):
+            call(temperature=temperature)
 
 
 def test_the_divergence_is_never_below_zero():
@@ -1004,6 +1101,27 @@ def test_a_class_that_both_mask_does_not_count(loss, compiled):
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(masked.grad[:, kept], part.grad)
     assert torch.equal(masked.grad[:, 3], torch.zeros(4))
+
+
+@pytest.mark.parametrize("kept", [(), (2,), (2, 4)], ids=["nothing else", "one more", "two more"])
+def test_masks_may_leave_hardly_a_class(kept):
+    """Where only the target is left, there is nothing to tell; where one other is, no ranking."""
+    student, teacher = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(0))
+    masked = [k for k in range(1, 6) if k not in kept]
+    part = (
+        logit.decoupled_kd_loss(
+            *(one[:, [0, *kept]] for one in (student, teacher)), torch.zeros(3, dtype=torch.int64)
+        )
+        if kept
+        else torch.tensor(0.0)
+    )
+    student[:, masked] = teacher[:, masked] = -torch.inf
+    student.requires_grad_()
+    value = logit.decoupled_kd_loss(student, teacher, torch.zeros(3, dtype=torch.int64))
+    value.backward()
+    torch.testing.assert_close(value.detach(), part)
+    assert bool(student.grad.isfinite().all())
+    assert torch.equal(student.grad[:, masked], torch.zeros(3, len(masked)))
 
 
 def test_a_class_that_only_the_student_masks_costs_everything():

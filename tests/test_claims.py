@@ -406,8 +406,8 @@ FAULTS = {
     "a level of the weights is missing": (
         "quantized",
         compression._rounded,
-        "-most, most)",
-        "-most, most - 1)",
+        "-most, most",
+        "-most, most - 1",
     ),
     "teacher and student see other views": (
         "views",

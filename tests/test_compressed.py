@@ -136,6 +136,20 @@ def test_eight_bits_change_little_and_two_much():
     assert errors == sorted(errors)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_model_of_another_precision_keeps_it(dtype):
+    """Rounded as its weights are in float32, and restored to what can be loaded again."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(144, 10)).to(dtype)
+    rounded, expected = (quantize(one, 4) for one in (model, copy.deepcopy(model).float()))
+    assert torch.equal(rounded[1].weight, expected[1].weight.to(dtype))
+    outputs = rounded(INPUTS.to(dtype))
+    assert outputs.dtype == dtype
+    torch.testing.assert_close(outputs.float(), expected(INPUTS), rtol=0.02, atol=0.02)
+    plain = fold(model)
+    plain.load_state_dict(unpack(pack(rounded)))
+    assert torch.equal(plain[1].weight, rounded[1].weight)
+
+
 def naive_rounding(row, bits):
     """Whole steps from zero, 2^b − 1 of them between the least and the largest entry, or zero."""
     low, high, levels = min(0.0, *row), max(0.0, *row), 2**bits - 1

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from toys import CLASSES, images, net, same, train, weights
 
 from kdcourse import metrics
+from kdcourse.errors import NotFiniteError
 from kdcourse.further import (
     SEED,
     GeneratedImages,
@@ -254,6 +255,34 @@ def test_a_student_learns_on_generated_images_only(statistics):
     assert same(weights(teacher), before)
     assert all(p.requires_grad for p in teacher.parameters())
     assert all(p.grad is None for p in teacher.parameters())
+
+
+class Overflowing(nn.Module):
+    """Outputs that are infinite, for numbers."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, inputs):
+        return self.net(inputs) / 0.0
+
+
+def test_a_loss_that_is_no_number_is_blamed_and_leaves_the_generator_as_it_was():
+    generator, teacher = Generator(8, 4, size=12), net(4)
+    before = {name: value.clone() for name, value in generator.named_parameters()}
+
+    def told(teacher, layer="embedding", **options):
+        with pytest.raises(NotFiniteError) as error:
+            next(iter(GeneratedImages(generator, teacher, layer, **options)))
+        assert same(before, dict(generator.named_parameters()))
+        return error.value.argument
+
+    assert told(Overflowing(teacher), "net.embedding") == "teacher"
+    assert told(teacher, loss=lambda logits, features: (logits - logits).sum().log()) == "loss"
+    fast = GeneratedImages(generator, teacher, "embedding", learning_rate=1e30, steps=9)
+    with pytest.raises(NotFiniteError, match="lower its learning rate"):
+        list(fast)
 
 
 def test_what_it_makes_can_be_looked_at():

@@ -6,6 +6,7 @@ from toys import images, net, same, train, weights
 
 from kdcourse.augmentation import Noise, ResizedCrop
 from kdcourse.data import replay
+from kdcourse.errors import ArgumentError
 from kdcourse.teachers import (
     CrossedViews,
     MomentumTeacher,
@@ -32,6 +33,15 @@ def test_the_loss_is_the_formula():
     p = ((teacher - term.centre) / 0.05).softmax(dim=1)
     expected = -(p * (student / 0.2).log_softmax(dim=1)).sum(dim=1).mean()
     assert float(term.loss(lesson(student, teacher))) == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("outputs", [4, 1024])
+def test_a_centre_of_another_width_is_told(outputs):
+    logits = torch.randn(3, 5)
+    with pytest.raises(ArgumentError, match=f"outputs must be .*, 5, got {outputs}"):
+        SelfDistillation(outputs).loss(lesson(logits, logits))
+    with pytest.raises(ArgumentError, match="same shape"):
+        SelfDistillation(5).loss(lesson(logits, torch.randn(3, 6)))
 
 
 def naive_losses(batches, student_temperature=0.1, teacher_temperature=0.04, momentum=0.9):

@@ -1,6 +1,8 @@
 """The teacher assistant: a chain of models of falling size, each taught by the one before."""
 
+import copy
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from kdcourse.logit import CrossEntropy, LogitKD
 from kdcourse.objective import Objective
 from kdcourse.signatures import checked
 from kdcourse.training.epochs import Batches
-from kdcourse.training.fit import fit
+from kdcourse.training.fit import fit, rehearse
 from kdcourse.training.history import History
 from kdcourse.training.knobs import takes_knobs
 from kdcourse.training.rules import check_apart, check_student
@@ -37,7 +39,8 @@ def distill_through(
             plain distillation.
         student: Trained in place, last.
         train: As for :func:`kdcourse.training.fit`.
-        objective: The objective of every link; labels and KD at temperature 4 by default.
+        objective: The objective of every link, of which each takes a copy; labels and KD at
+            temperature 4 by default.
         checkpoint: The file of the last link; the first assistant has one beside it (``.1``), and
             so on.
         knobs: As for :func:`fit`.
@@ -55,13 +58,15 @@ def distill_through(
         check_student(learner, "student" if learner is student else "assistants")
         for other in [teacher, *learners[:number]]:
             check_apart(learner, other, "assistants", "two links of the chain")
+    for above, learner in pairwise(learners):  # the first link is found out by its training
+        rehearse(learner, train, copy.deepcopy(objective), teacher=above, **knobs)
     histories = []
     for number, learner in enumerate(learners, start=1):
         suffix = "" if learner is student else f".{number}"
         history = fit(
             learner,
             train,
-            objective,
+            copy.deepcopy(objective),  # each link has its own, and counts its own steps
             teacher=teacher,
             checkpoint=None if checkpoint is None else f"{checkpoint}{suffix}",
             **knobs,

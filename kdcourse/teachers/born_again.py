@@ -1,6 +1,8 @@
 """Born-again networks: distil a net into a fresh one like itself, again and again."""
 
+import copy
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from kdcourse.logit import LogitKD
 from kdcourse.objective import Objective
 from kdcourse.signatures import checked
 from kdcourse.training.epochs import Batches
-from kdcourse.training.fit import fit
+from kdcourse.training.fit import fit, rehearse
 from kdcourse.training.knobs import takes_knobs
+from kdcourse.training.rules import check_student
 
 
 @takes_knobs
@@ -37,8 +40,9 @@ def born_again(
         make: Makes a net with fresh weights from a seed, such as
             ``lambda seed: models.by_name("res8", seed=seed)``.
         train: As for :func:`kdcourse.training.fit`.
-        objective: The objective of every generation but the first; the teacher's outputs only
-            (``LogitKD(1)``, the paper's BAN) by default. ``CrossEntropy() + LogitKD(1)`` is BAN+L.
+        objective: The objective of every generation but the first, of which each takes a copy; the
+            teacher's outputs only (``LogitKD(1)``, the paper's BAN) by default.
+            ``CrossEntropy() + LogitKD(1)`` is BAN+L.
         generations: The number k of generations, with the first.
         first: f₁, if there is one already; it is not trained.
         seed: Seed of the first generation; generation k has seed + k − 1.
@@ -54,17 +58,19 @@ def born_again(
     check_positive(generations=generations)
     objective = LogitKD(1.0) if objective is None else objective
     family = [] if first is None else [first]
-    for number in range(len(family), generations):
-        child = make(seed + number)
-        if child in family:
-            raise ArgumentError(
-                "make", "make must make a model of its own for every link of the chain"
-            )
+    children = [make(seed + number) for number in range(len(family), generations)]
+    if len({*family, *children}) < generations:
+        raise ArgumentError("make", "make must make a model of its own for every generation")
+    for child in children:
+        check_student(child, "what make returns")
+    for parent, child in pairwise(children):  # the first is found out by its training
+        rehearse(child, train, copy.deepcopy(objective), teacher=parent, **knobs)
+    for number, child in enumerate(children, len(family)):
         suffix = "" if number == generations - 1 else f".f{number + 1}"
         history = fit(
             child,
             train,
-            objective if family else None,
+            copy.deepcopy(objective) if family else None,
             teacher=family[-1] if family else None,
             seed=seed + number,
             checkpoint=None if checkpoint is None else f"{checkpoint}{suffix}",

@@ -65,7 +65,7 @@ class FakeQuantize(nn.Module):
         return _rounded(weight, self.scale, self.most)
 
     def _best_scale(self, weight: Tensor) -> Tensor:
-        rows = weight.flatten(1)
+        rows = weight.float().flatten(1)
         largest = rows.abs().amax(dim=1) / self.most
         largest = torch.where(largest > 0, largest, 1.0)  # where a whole channel is pruned
         best, least = largest, torch.full_like(largest, torch.inf)
@@ -80,13 +80,13 @@ class FakeQuantize(nn.Module):
 def round_input(layer: nn.Module, inputs: tuple[Tensor, ...], *, bits: int) -> tuple[Tensor, ...]:
     """Round a layer's input to 2^b levels between the least and largest value of each sample."""
     first, *others = inputs
-    flat = first.detach().flatten(1)
+    flat = first.detach().float().flatten(1)
     low, high = flat.amin(dim=1).clamp(max=0), flat.amax(dim=1).clamp(min=0)
     levels = 2**bits - 1
     scale = ((high - low) / levels).clamp(min=torch.finfo(torch.float32).tiny)
     zero = (-low / scale).round().to(torch.int32)
-    rounded = torch.fake_quantize_per_channel_affine(first, scale, zero, 0, 0, levels)
-    return rounded, *others
+    rounded = torch.fake_quantize_per_channel_affine(first.float(), scale, zero, 0, 0, levels)
+    return rounded.to(first.dtype), *others
 
 
 @checked
@@ -237,7 +237,7 @@ def pack(model: nn.Module) -> dict[str, np.ndarray]:
 
     ``np.savez_compressed(path, **pack(model))`` writes them; :func:`unpack` restores them.
     """
-    arrays = {name: value.cpu().numpy() for name, value in fold(model).state_dict().items()}
+    arrays = {name: _to_numpy(value) for name, value in fold(model).state_dict().items()}
     module: Any
     for name, module in model.named_modules():
         if not parametrize.is_parametrized(module, "weight"):
@@ -247,7 +247,7 @@ def pack(model: nn.Module) -> dict[str, np.ndarray]:
             weight = f"{name}.weight" if name else "weight"
             codes = module.weight.detach() / _by_channel(rounding.scale, module.weight)
             arrays[weight] = codes.round().to(torch.int8).cpu().numpy()
-            arrays[f"{weight}:scale"] = rounding.scale.cpu().numpy()
+            arrays[f"{weight}:scale"] = _to_numpy(rounding.scale)
     return arrays
 
 
@@ -269,6 +269,11 @@ def size_on_disk(model: nn.Module) -> int:
     return file.tell()
 
 
+def _to_numpy(value: Tensor) -> np.ndarray:
+    """Return an array; NumPy has no bfloat16."""
+    return (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy()
+
+
 def _is_quantized(model: nn.Module) -> bool:
     return any(isinstance(module, FakeQuantize) for module in model.modules())
 
@@ -280,7 +285,10 @@ def _by_channel(scale: Tensor, weight: Tensor) -> Tensor:
 
 def _rounded(weight: Tensor, scale: Tensor, most: int) -> Tensor:
     zero = torch.zeros_like(scale, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -most, most)
+    rounded = torch.fake_quantize_per_channel_affine(
+        weight.float(), scale.float(), zero, 0, -most, most
+    )
+    return rounded.to(weight.dtype)
 
 
 def _layers(model: nn.Module) -> list[Any]:

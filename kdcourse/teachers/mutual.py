@@ -134,7 +134,8 @@ def mutual_learning(
         train: As for :func:`kdcourse.training.fit`.
         objective: The objective of every student, or one for each; ``CrossEntropy() + LogitKD(1)``,
             as in the paper, by default. It is averaged over the peers. With one for each, a student
-            whose objective needs no teacher learns alone, and the others still learn from it.
+            whose objective needs no teacher learns alone, and the others still learn from it. If
+            two have a term in common, each student takes a copy.
         updates: ``"alternating"``, as in the paper: one student after the other, each listening to
             what its peers predict now; or ``"simultaneous"``: all listen, then all learn.
         learning_rate: The peak rate of all students, or one for each.
@@ -165,13 +166,9 @@ def mutual_learning(
     for name, values in (("objective", objectives), ("learning_rate", rates)):
         if len(values) != count:
             raise ArgumentError(name, f"{name} has {len(values)} entries for {count} students")
-    if len({id(own) for own in objectives}) < count and not all(own.prepared for own in objectives):
+    terms = [id(term) for own in objectives for term in own.modules()]
+    if len(set(terms)) < len(terms):  # some may have weights, or count steps
         objectives = [copy.deepcopy(own) for own in objectives]
-    own_weights = [id(weight) for own in objectives for weight in own.parameters()]
-    if len(set(own_weights)) != len(own_weights):
-        raise ArgumentError(
-            "objective", "a term with weights of its own cannot be shared: give one for each"
-        )
 
     def make(source: Epochs) -> Peers:
         for student, own in zip(students, objectives, strict=True):

@@ -30,6 +30,8 @@ from kdcourse.checks import (
     check_number,
     check_positive,
     check_probabilities,
+    check_same_shape,
+    check_temperature,
     check_values,
 )
 from kdcourse.data import Augmentation, Images
@@ -72,8 +74,8 @@ class SelfDistillation(Term):
         super().__init__()
         if outputs is not None:
             check_integer("outputs", outputs, 2)
-        check_number("student_temperature", student_temperature, 0.0, open_low=True)
-        check_number("teacher_temperature", teacher_temperature, 0.0, open_low=True)
+        check_temperature(student_temperature, "student_temperature")
+        check_temperature(teacher_temperature, "teacher_temperature")
         check_number("centre_momentum", centre_momentum, 0.0, 1.0)
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
@@ -88,8 +90,16 @@ class SelfDistillation(Term):
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the mean cross-entropy, and move the centre."""
+        shown = lesson.student_logits, lesson.teacher_logits
+        check_same_shape("student_logits", shown[0], "teacher_logits", shown[1])
         if not self.prepared:
             self.prepare(lesson)
+        if len(self.centre) != lesson.student_logits.shape[1]:
+            raise ArgumentError(
+                "outputs",
+                f"outputs must be the number of the nets' outputs, {lesson.student_logits.shape[1]}"
+                f", got {len(self.centre)}",
+            )
         taught = at_least_float32(lesson.teacher_logits.detach())
         p = self.sharpened(taught)
         centre = self._wide_centre(lesson)

@@ -215,14 +215,17 @@ def rehearse(
     chosen = Knobs(**knobs)
     check_student(student)
     check_teacher(objective, teacher, chosen)
-    source = Epochs(train, torch.device("cpu"), chosen)
-    asked = None if teacher is None else as_teacher(teacher)
-    check_nets(student, objective, asked, chosen, choose_device(chosen.device))
     if parts is None:
         parts = processes.count() * chosen.accumulate
     check_positive(parts=parts)
-    check_source(source, [student], [objective], teacher, parts)
-    lesson = first_lesson(objective, student, asked, source)
-    check_lesson(lesson, objective)
-    with torch.no_grad():  # on a copy: some terms change with every batch
-        copy.deepcopy(objective)(lesson)
+    asked = None if teacher is None else as_teacher(teacher)
+    models = [student] if asked is None else [student, asked]
+    place = choose_device(chosen.device)
+    check_nets(student, objective, asked, chosen, place)
+    with _moved([*models, objective], place, channels_last=False):
+        source = Epochs(train, place, chosen)
+        check_source(source, [student], [objective], teacher, parts)
+        lesson = first_lesson(objective, student, asked, source)
+        check_lesson(lesson, objective)
+        with torch.no_grad():  # on a copy: some terms change with every batch
+            copy.deepcopy(objective)(lesson)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kdcourse import processes
-from kdcourse.batch import Batch, Inputs, to_device
+from kdcourse.batch import Batch, Inputs, are_classes, count_labels, to_device
 from kdcourse.errors import ArgumentError
 from kdcourse.metrics import Samples, count_right
 from kdcourse.objective import Objective
@@ -65,39 +65,45 @@ class Learner:
         """Learn from every batch once and return the means over the epoch."""
         start, rates = time.perf_counter(), self.rates()
         totals: dict[str, Tensor] = {}
-        seen, labelled = 0, torch.zeros((), device=self.device)
+        seen = 0
+        labelled, judged = torch.zeros((2,), device=self.device)
         for inputs, target in batches:
             target = target.to(self.device)
             values = self.step(to_device(inputs, self.device), target)
             self.taken += 1
-            with_label = (target >= 0).sum()
+            with_label = count_labels(target)
             for name, value in values.items():  # summed on the device: no stall for a number
                 weight = with_label if name.endswith(ACCURACY) else len(target)
                 totals[name] = totals.get(name, 0.0) + value * weight
             seen += len(target)
             labelled += with_label
+            if are_classes(target):  # of which a prediction is right or wrong
+                judged += with_label
             bar.update()
         if seen == 0:
             raise ArgumentError("train", "train yielded no batch")
-        row = self._row(totals, seen, labelled)
+        row = self._row(totals, torch.stack([torch.full_like(labelled, seen), labelled, judged]))
         self.finish()
         for student in self.students:  # whose batch norm has seen this process's samples only
             processes.copy_from_main(student.buffers())
         return {**row, **rates, "seconds": time.perf_counter() - start}
 
-    def _row(self, totals: dict[str, Tensor], seen: int, labelled: Tensor) -> dict[str, float]:
-        """Return the means over the epoch, in all processes."""
-        counts = torch.stack([torch.full_like(labelled, seen), labelled])
-        samples, labels, *sums = processes.total(torch.stack([*counts, *totals.values()])).tolist()
+    def _row(self, totals: dict[str, Tensor], counts: Tensor) -> dict[str, float]:
+        """Return the means over the epoch, in all processes.
+
+        Counted are its samples, those with a label, and those of which it is a class.
+        """
+        whole = processes.total(torch.stack([*counts, *totals.values()])).tolist()
+        samples, labels, judged, *sums = whole
         terms = [term for objective in self.objectives for _, term in objective.parts()]
         if not labels and all(term.mean_over == "labels" for term in terms):
             raise ArgumentError(
                 "train", f"train has no labels, and {self.objectives[0]!r} learns from nothing else"
             )
         return {
-            name: total / (labels if name.endswith(ACCURACY) else samples)
+            name: total / (judged if name.endswith(ACCURACY) else samples)
             for name, total in zip(totals, sums, strict=True)
-            if labels or not name.endswith(ACCURACY)  # nothing to say without labels
+            if judged or not name.endswith(ACCURACY)  # nothing to say without labels
         }
 
     def save(self, path: str | Path, settings: dict[str, Any], history: History) -> None:

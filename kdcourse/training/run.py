@@ -1,5 +1,6 @@
 """One student with its objective, teacher and optimiser, and how it learns from a batch."""
 
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,8 +15,10 @@ from kdcourse import processes
 from kdcourse.batch import (
     Inputs,
     SeparateViews,
+    are_classes,
     asking,
     calling,
+    count_labels,
     map_tensors,
     split_samples,
     suited,
@@ -101,6 +104,14 @@ class Run(Learner):
         with calling("optimizer", "the optimizer"):
             self.optimizer: Optimizer = self.knobs.make_optimizer(self.trained)
             check_is("optimizer", self.optimizer, Optimizer)
+            closure = inspect.signature(self.optimizer.step).parameters.get("closure")
+            if closure is not None and closure.default is closure.empty:
+                kind = type(self.optimizer).__name__
+                raise ArgumentError(
+                    "optimizer",
+                    f"optimizer must need one gradient a step, got {kind}, whose step needs a "
+                    "closure that computes the loss again and again",
+                )
         with calling("scheduler", "the schedule of this optimizer"):
             self.scheduler: LRScheduler = (
                 OneCycleLR(self.optimizer, self.knobs.learning_rate, total_steps=steps)
@@ -309,9 +320,9 @@ class _Judged(nn.Module):
             loss = torch.stack([loss for loss, _ in judged]).mean()
             values = {n: torch.stack([each[n] for _, each in judged]).mean() for n in values}
         values = {"loss": loss.detach(), **values}
-        if target.shape == logits.shape[:1] and not target.is_floating_point():
+        if are_classes(target):
             right = (logits.detach().argmax(dim=1) == target).sum()
-            accuracy = right / (target >= 0).sum().clamp(min=1)
+            accuracy = right / count_labels(target).clamp(min=1)
             values[ACCURACY] = accuracy if shares is None else accuracy * shares["labels"]
         return loss, values
 
@@ -353,7 +364,7 @@ def first_lesson(
 
 def _counted_samples(target: Tensor) -> Tensor:
     """Return the numbers of samples and of labels, ``(2,)``."""
-    labels = (target >= 0).sum()
+    labels = count_labels(target)
     return torch.stack([torch.full_like(labels, len(target)), labels]).to(widest(target))
 
 

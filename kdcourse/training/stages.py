@@ -1,5 +1,6 @@
 """FitNets' two stages: first the layers up to the hint, then the whole net."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,10 @@ from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Objective
 from kdcourse.signatures import checked
 from kdcourse.training.epochs import Batches, Epochs
-from kdcourse.training.fit import fit
+from kdcourse.training.fit import fit, rehearse
 from kdcourse.training.history import History
 from kdcourse.training.knobs import Knobs, takes_knobs
-from kdcourse.training.rules import check_nets, check_student, check_teacher, check_validation
-from kdcourse.training.teacher import as_teacher
+from kdcourse.training.rules import check_student, check_validation
 
 
 @takes_knobs
@@ -63,17 +63,16 @@ def fit_in_stages(
     """
     check_positive(hint_epochs=hint_epochs)
     later: dict[str, Any] = {"epochs": epochs, "validation": validation, "checkpoint": checkpoint}
-    chosen = Knobs(**later, **knobs)  # what cannot work is told before the first stage
+    chosen = Knobs(**later, **knobs)  # all that cannot work is told before the first stage
     check_student(student)
     check_validation(validation, [student])
     if not hint.student_layers:
         raise ArgumentError("hint", f"hint must look at layers of the student, got {hint!r}")
     place = next(student.parameters()).device
     asks = objective is not None and objective.needs_teacher
+    later["teacher"] = teacher if asks else None
     if objective is not None:
-        taught = as_teacher(teacher) if asks else None
-        check_teacher(objective, taught, chosen)
-        check_nets(student, objective, taught, chosen, place)
+        rehearse(student, train, copy.deepcopy(objective), **later, **knobs)
     inputs, *_ = Epochs(train, place, chosen).sample()
     behind = _behind(student, hint.student_layers, inputs)
     kept = [{name: b.clone() for name, b in m.named_buffers(recurse=False)} for m in behind]
@@ -95,7 +94,6 @@ def fit_in_stages(
         student,
         train,
         objective,
-        teacher=teacher if asks else None,
         **later,
         **knobs,
     )
