@@ -85,7 +85,9 @@ def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
 
 
 @contextmanager
-def asking(who: str, inputs: Inputs, source: str = "train", first: bool = True) -> Iterator[None]:
+def blaming_model(
+    who: str, inputs: Inputs, source: str = "train", first: bool = True
+) -> Iterator[None]:
     """Say which model could not take the first batch, and what that is.
 
     Later, what a model's own code raises is its own affair; only batch norm's error is translated.
@@ -107,7 +109,7 @@ def asking(who: str, inputs: Inputs, source: str = "train", first: bool = True) 
 
 
 @contextmanager
-def calling(name: str, what: str, first: bool = True) -> Iterator[None]:
+def blaming_argument(name: str, what: str, first: bool = True) -> Iterator[None]:
     """Name the argument whose own code fails when it is called for the first time."""
     try:
         yield
@@ -151,7 +153,7 @@ def split_samples(inputs: Inputs, parts: int) -> list[Inputs]:
     return [inputs] if parts == 1 else [share(inputs, (n, parts)) for n in range(parts)]
 
 
-def suited(inputs: Inputs, model: nn.Module) -> Inputs:
+def cast_like(inputs: Inputs, model: nn.Module) -> Inputs:
     """Return floating-point inputs in the precision of a model's weights."""
     weight = next(model.parameters(), None)
     if weight is None or not weight.is_floating_point():

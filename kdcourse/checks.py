@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.precision import at_least_float32 as at_least_float32  # handed-out homework does
 from kdcourse.precision import readable
-from kdcourse.signatures import WORDS, check_is, found, is_dense
+from kdcourse.signatures import WORDS, check_is, describe, is_dense
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -27,7 +27,7 @@ def check_module(name: str, model: object) -> None:
 def check_tensor(name: str, tensor: Tensor) -> None:
     """Require a dense tensor."""
     if not isinstance(tensor, Tensor) or not is_dense(tensor):
-        raise ArgumentTypeError(name, f"{name} must be {WORDS[Tensor]}, got {found(tensor)}")
+        raise ArgumentTypeError(name, f"{name} must be {WORDS[Tensor]}, got {describe(tensor)}")
 
 
 def check_matrix(name: str, tensor: Tensor, columns: str = "K", least: int = 1) -> None:
@@ -182,7 +182,7 @@ def check_integer(name: str, value: int, low: int, high: int | None = None) -> N
     if high is not None:
         words = f"an integer from {low} to {high}"
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise ArgumentTypeError(name, f"{name} must be {words}, got {found(value)}")
+        raise ArgumentTypeError(name, f"{name} must be {words}, got {describe(value)}")
     if not isinstance(value, Integral) or value < low or (high is not None and value > high):
         raise ArgumentError(name, f"{name} must be {words}, got {value!r}")
 

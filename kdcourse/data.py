@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcourse.batch import Batch, SeparateViews, calling, share
+from kdcourse.batch import Batch, SeparateViews, blaming_argument, share
 from kdcourse.checks import (
     check_integer,
     check_labels,
@@ -34,7 +34,7 @@ from kdcourse.checks import (
     check_tensor,
 )
 from kdcourse.errors import ArgumentError
-from kdcourse.signatures import checked, found
+from kdcourse.signatures import checked, describe
 
 COURSE_DATA = Path(__file__).parents[1] / "data"
 
@@ -209,7 +209,7 @@ class Images:
         for number, index in enumerate(order.split(batch_size)):
             pixels, target = self.pixels[index], self.target[index]
             if views is not None:
-                with calling("views", "the views", first=number == 0):
+                with blaming_argument("views", "the views", first=number == 0):
                     student, teacher, target = views(pixels, target, generator)
                 for shown in (student, teacher):
                     _check_seen("views", shown, target)
@@ -217,7 +217,7 @@ class Images:
                 yield SeparateViews(*seen), own(target)
                 continue
             if augment is not None:
-                with calling("augment", "the augmentation", first=number == 0):
+                with blaming_argument("augment", "the augmentation", first=number == 0):
                     pixels = augment(pixels, generator)
                 _check_seen("augment", pixels, target)
             yield self.normalize(own(pixels)), own(target)
@@ -248,7 +248,7 @@ def _check_seen(name: str, pixels: object, target: Tensor) -> None:
         raise ArgumentError(
             name,
             f"{name} must return pixels, torch.uint8 of shape ({len(target)}, C, H, W), got "
-            f"{found(pixels)}" + f" and {kind}" * (kind is not None),
+            f"{describe(pixels)}" + f" and {kind}" * (kind is not None),
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 
-class Told(Exception):
+class ExplainedError(Exception):
     """An error that names the argument at fault; a notebook shows it below the user's own line.
 
     IPython asks an exception how to render itself. Left out are the frames of this package and of
@@ -47,13 +47,13 @@ def _frames(traceback: TracebackType | None) -> Iterator[TracebackType]:
         traceback = traceback.tb_next
 
 
-class ArgumentError(Told, ValueError):
+class ArgumentError(ExplainedError, ValueError):
     """An argument that cannot work, by itself or in combination with others."""
 
 
-class ArgumentTypeError(Told, TypeError):
+class ArgumentTypeError(ExplainedError, TypeError):
     """An argument of a type that cannot work."""
 
 
-class NotFiniteError(Told, FloatingPointError):
+class NotFiniteError(ExplainedError, FloatingPointError):
     """A loss that is no longer finite; ``argument`` is what to blame."""

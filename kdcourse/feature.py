@@ -34,7 +34,7 @@ from kdcourse.checks import (
 from kdcourse.errors import ArgumentError
 from kdcourse.models import seeded
 from kdcourse.objective import Layer, LayerTerm, Lesson, Term
-from kdcourse.precision import at_least_float32, norms, readable, unit, widest
+from kdcourse.precision import at_least_float32, readable, row_norms, unit_rows, widest
 from kdcourse.signatures import check_is, checked
 
 
@@ -264,8 +264,8 @@ def saliency_loss(student_gradient: Tensor, teacher_gradient: Tensor) -> Tensor:
                 name, f"{name} must have shape (N, …) and not be empty, got {tuple(gradient.shape)}"
             )
     check_same_shape("student_gradient", student_gradient, "teacher_gradient", teacher_gradient)
-    student = unit(at_least_float32(student_gradient).flatten(1))
-    teacher = unit(at_least_float32(teacher_gradient.detach()).flatten(1))
+    student = unit_rows(at_least_float32(student_gradient).flatten(1))
+    teacher = unit_rows(at_least_float32(teacher_gradient.detach()).flatten(1))
     return torch.linalg.vector_norm(student - teacher, dim=1).mean()
 
 
@@ -380,11 +380,11 @@ def _attention(features: Tensor, power: float) -> Tensor:
     what tells them apart would be lost in rounding.
     """
     mean = _channel_mean(features, power, features.dtype)
-    norm, flatness = norms(mean)
+    norm, flatness = row_norms(mean)
     flat = flatness > 0.9 * mean.shape[1] ** 0.5  # the root itself where all entries are equal
     if not readable(flat) or bool(flat.any()):
         mean = _channel_mean(features, power, widest(mean))
-        norm, _ = norms(mean)
+        norm, _ = row_norms(mean)
     return mean / norm
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdcourse.batch import suited
+from kdcourse.batch import cast_like
 from kdcourse.checks import (
     check_floating,
     check_integer,
@@ -39,7 +39,7 @@ from kdcourse.errors import ArgumentError, NotFiniteError
 from kdcourse.models import capture, seeded
 from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Layer, LayerTerm, Lesson
-from kdcourse.precision import at_least_float32, unit
+from kdcourse.precision import at_least_float32, unit_rows
 from kdcourse.processes import all_samples
 from kdcourse.signatures import checked
 
@@ -81,9 +81,9 @@ def seed_loss(
         )
     check_temperature(student_temperature, "student_temperature")
     check_temperature(teacher_temperature, "teacher_temperature")
-    student = unit(at_least_float32(student_embeddings))
-    teacher = unit(at_least_float32(teacher_embeddings.detach()))
-    others = unit(at_least_float32(queue.detach()))
+    student = unit_rows(at_least_float32(student_embeddings))
+    teacher = unit_rows(at_least_float32(teacher_embeddings.detach()))
+    others = unit_rows(at_least_float32(queue.detach()))
 
     def similarities(own: Tensor) -> Tensor:
         """To the teacher's own embedding of the image, then to the queue: ``(N, 1 + Q)``."""
@@ -104,7 +104,7 @@ class SEED(LayerTerm):
     Args:
         student_width: Length of the student's embedding.
         teacher_width: D, the length of the teacher's.
-        layer: Name of the layer that puts out the embedding ``(N, …)``, or the student's name for
+        layer: Name of the layer that outputs the embedding ``(N, …)``, or the student's name for
             it and the teacher's.
         hidden: Width of the projection's hidden layer; its weights are trained with the student.
         length: Length Q of the queue, which starts with random directions.
@@ -236,7 +236,7 @@ def generator_loss(
 
     Args:
         logits: The teacher's logits, ``(N, K)``.
-        features: What one of its layers puts out, ``(N, …)``.
+        features: The output of one of its layers, ``(N, …)``.
         balance: The weight β of the entropy, which is measured in nats.
         activation: The weight α of the activation.
 
@@ -336,7 +336,7 @@ class GeneratedImages:
             advice = "the generator's images are no numbers any more: lower its learning rate"
             return NotFiniteError("learning_rate", advice)
         with evaluation_mode(self.teacher), torch.no_grad():
-            known = bool(self.teacher(suited(images, self.teacher)).isfinite().all())
+            known = bool(self.teacher(cast_like(images, self.teacher)).isfinite().all())
         if known:
             return NotFiniteError(
                 "loss", "the generator's loss is no number, though the logits are"
@@ -365,7 +365,7 @@ class GeneratedImages:
         ]
         try:
             with evaluation_mode(self.teacher), capture(self.teacher, [self.layer]) as features:
-                logits = self.teacher(suited(images, self.teacher))
+                logits = self.teacher(cast_like(images, self.teacher))
         finally:
             for handle in handles:
                 handle.remove()

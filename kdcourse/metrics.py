@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from kdcourse.batch import Batch, Inputs, read_batch, share, suited, to_device
+from kdcourse.batch import Batch, Inputs, cast_like, read_batch, share, to_device
 from kdcourse.checks import (
     check_integer,
     check_matrix,
@@ -352,6 +352,6 @@ def _answers(
             inputs, target = share(inputs, part), None if target is None else share(target, part)
             if target is not None and len(target) == 0:  # fewer samples than parts
                 continue
-            outputs = model(suited(to_device(inputs, device), model))
+            outputs = model(cast_like(to_device(inputs, device), model))
             check_outputs("model", "model", outputs)
             yield outputs, target

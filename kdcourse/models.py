@@ -336,7 +336,7 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
     ...     logits = net(images)
     >>> shown["layer1"].shape                                # (N, C, H, W)
 
-    A layer's output is what the layer has put out, also where an in-place module
+    An output is recorded as the layer returned it, also where an in-place module
     (``nn.ReLU(inplace=True)``) overwrites it afterwards: there it is copied.
 
     Args:
@@ -379,7 +379,7 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
 
 
 class _Recorder:
-    """What layers have put out, and how often each of it was changed in place since."""
+    """The outputs of layers, and how often each of it was changed in place since."""
 
     def __init__(self, model: str):
         self.model = model

@@ -28,12 +28,12 @@ def widest(tensor: Tensor) -> torch.dtype:
 SMALL = 1e-36  # stands in for zero in denominators; 1 / SMALL is still finite in float32
 
 
-def unit(rows: Tensor) -> Tensor:
+def unit_rows(rows: Tensor) -> Tensor:
     """Scale rows ``(N, M)`` to unit norm, zeros staying zeros, without gradient."""
-    return rows / norms(rows)[0]
+    return rows / row_norms(rows)[0]
 
 
-def norms(rows: Tensor) -> tuple[Tensor, Tensor]:
+def row_norms(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Norms of rows ``(N, M)`` as ``(N, 1)``, to divide by, and in units of the largest entry.
 
     The largest entry is taken out before squaring: the squares of tiny or huge entries would

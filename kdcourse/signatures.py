@@ -20,8 +20,8 @@ Checked = TypeVar("Checked", bound=Callable)
 def checked(function: Checked) -> Checked:
     """Let a function, or a class, require of its arguments what its signature says.
 
-    Types are read from the annotations (:func:`fits`); ranges remain for the function to check. Not
-    for losses, which are compiled and cheap: they call those of :mod:`kdcourse.checks` themselves.
+    Types are read from the annotations (:func:`matches`); the function itself checks ranges. Not
+    for losses, which are compiled and cheap: they call :mod:`kdcourse.checks` themselves.
     """
     if isinstance(function, type):
         function.__init__ = checked(function.__init__)  # type: ignore[misc]
@@ -51,26 +51,26 @@ def check_is(name: str, value: object, expected: Any) -> None:
         ArgumentError: The value is a number, and another is expected, such as 1.5 for an integer.
         ArgumentTypeError: It is anything else.
     """
-    if not fits(value, expected):
-        number = fits(value, int | float) or isinstance(value, float)  # NaN
+    if not matches(value, expected):
+        number = matches(value, int | float) or isinstance(value, float)  # NaN
         wanted = any(part in (int, float) for part in (expected, *get_args(expected)))
         error = ArgumentError if number and wanted else ArgumentTypeError
-        raise error(name, f"{name} must be {_words(expected)}, got {found(value)}")
+        raise error(name, f"{name} must be {_words(expected)}, got {describe(value)}")
 
 
-def fits(value: Any, expected: Any) -> bool:
+def matches(value: Any, expected: Any) -> bool:
     """Whether a value is of an annotated type, items of lists included.
 
     As people mean it: True is no number, NaN is none, NumPy's numbers are. A list will do for a
-    tuple, text is no list of letters, and tensors are dense.
+    tuple, a string is no list of letters, and tensors are dense.
     """
     kind, parts = get_origin(expected) or expected, get_args(expected)
     if kind in (Union, UnionType):
-        return any(fits(value, part) for part in parts)
+        return any(matches(value, part) for part in parts)
     if expected is Any or isinstance(expected, str):  # the name of a type that is not looked up
         return True
-    if kind in NUMBERS:
-        real = isinstance(value, NUMBERS[kind]) and not isinstance(value, bool)
+    if kind in REAL:
+        real = isinstance(value, REAL[kind]) and not isinstance(value, bool)
         return real and (isinstance(value, Integral) or math.isfinite(value))
     if kind is Tensor:
         return isinstance(value, Tensor) and is_dense(value)
@@ -78,11 +78,11 @@ def fits(value: Any, expected: Any) -> bool:
         return callable(value)
     if issubclass(kind, Mapping):
         return isinstance(value, Mapping) and all(
-            fits(key, parts[0]) and fits(item, parts[1]) for key, item in value.items()
+            matches(key, parts[0]) and matches(item, parts[1]) for key, item in value.items()
         )
     if kind is tuple and parts[-1] is not ...:
         several = isinstance(value, tuple | list) and len(value) == len(parts)
-        return several and all(map(fits, value, parts))
+        return several and all(map(matches, value, parts))
     if issubclass(kind, Iterable) and parts:
         several = isinstance(value, Iterable) and not isinstance(
             value, str | bytes | Mapping | Tensor
@@ -90,22 +90,22 @@ def fits(value: Any, expected: Any) -> bool:
         if kind is not Iterable:  # it is gone through more than once
             several = several and hasattr(value, "__len__") and hasattr(value, "__getitem__")
         listed = isinstance(value, list | tuple)  # a DataLoader's batches cost something
-        return several and (not listed or all(fits(item, parts[0]) for item in value))
+        return several and (not listed or all(matches(item, parts[0]) for item in value))
     return isinstance(value, kind)
 
 
-NUMBERS: dict[Any, type] = {int: Integral, float: Real}
+REAL: dict[Any, type] = {int: Integral, float: Real}
 
 
 WORDS: dict[Any, str] = {
     bool: "True or False",
     int: "an integer",
     float: "a finite real number",
-    str: "a text",
+    str: "a string",
     Tensor: "a dense torch.Tensor",
     nn.Module: "a torch.nn.Module",
     NoneType: "None",
-    Callable: "a function",
+    Callable: "a callable",
 }
 
 
@@ -126,7 +126,7 @@ def _words(expected: Any) -> str:
     return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
 
 
-def found(value: object) -> str:
+def describe(value: object) -> str:
     """Say what was given, and what to do with it where that is plain."""
     kind = type(value).__name__
     if isinstance(value, type):

@@ -1033,7 +1033,7 @@ class Overflowing(nn.Module):
     ("blamed", "message", "given"),
     [
         ("train", "inputs of train hold NaN", {"train": broken_inputs(3)}),
-        ("teacher", "teacher puts out NaN", {"teacher": Overflowing(), "objective": LogitKD()}),
+        ("teacher", "teacher outputs NaN", {"teacher": Overflowing(), "objective": LogitKD()}),
         ("student", "before it has learned", {"student": Overflowing()}),
         ("objective", "broken is no number", {"objective": CrossEntropy() + Broken(3)}),
         ("learning_rate", "lower the learning rate", {"learning_rate": 1e30}),

@@ -23,11 +23,11 @@ import kdcourse
 from kdcourse import augmentation, feature, further, logit, models, tips
 from kdcourse.augmentation import Compose, Flip, ResizedCrop
 from kdcourse.data import Images
-from kdcourse.errors import ArgumentError, ArgumentTypeError, Told
+from kdcourse.errors import ArgumentError, ArgumentTypeError, ExplainedError
 from kdcourse.logit import softmax
 from kdcourse.models import by_name, capture
 from kdcourse.objective import Objective
-from kdcourse.signatures import fits
+from kdcourse.signatures import matches
 from kdcourse.teachers import PatchNet, TwoViews, prune, unpack
 from kdcourse.training.learner import Learner
 
@@ -64,7 +64,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 class Good:
-    """Good values by the name of the parameter, or by its type; of several, the first that fits."""
+    """Good values by name or by type of a parameter; of several, the first that matches."""
 
     def __init__(self, folder: Path):
         def drawn(*shape: int) -> Tensor:
@@ -149,7 +149,7 @@ class Good:
         given = self.by_name.get(f"{function}.{name}", self.by_name.get(name, ()))
         ending = self.by_ending.get(name.rpartition("_")[2])
         for value in (*given, ending, *self.by_type):
-            if value is not None and fits(value, parameter.annotation):
+            if value is not None and matches(value, parameter.annotation):
                 return value
         raise LookupError(f"no good value for {function}({parameter})")
 
@@ -334,7 +334,7 @@ def outcome(function: Callable, values: Mapping[str, Any], name: str) -> str:
         words = f": {type(error).__name__}: {error}"
         if not isinstance(error, ValueError | TypeError):
             return "another error" + words
-        if not isinstance(error, Told):
+        if not isinstance(error, ExplainedError):
             return "somebody else's words" + words
         named = re.search(rf"(?<!\w){name}(?!\w)", str(error))
         return REFUSED if named else "without a name" + words
@@ -363,14 +363,14 @@ def bad_calls(case: str, folder: Path) -> tuple[Callable, dict[str, Any], list[t
     for parameter in parameters(function):
         name, expected = parameter.name, parameter.annotation
         also = ALSO.get(f"{case}.{name}", ALSO.get(name))
-        if also is not None and fits(also, expected):
+        if also is not None and matches(also, expected):
             values[name] = also
         elif parameter.default is parameter.empty:
             values[name] = good.value(case, parameter)
     for parameter in parameters(function):
         name, expected = parameter.name, parameter.annotation
         for kind in kinds(expected) if f"{case}.{name}" not in LEFT_OUT else ():
-            bad += [(name, value) for value in wrong(kind) if not fits(value, expected)]
+            bad += [(name, value) for value in wrong(kind) if not matches(value, expected)]
             bad += [(name, value) for value in out_of_range(case, name, kind, values)]
     return function, values, bad
 
@@ -418,7 +418,7 @@ def test_nan_is_never_hidden(case, tmp_path):
         if isinstance(value, Tensor) and value.is_floating_point():
             broken = value.detach().clone()
             broken[0] = torch.where(broken[0] == broken[0].amax(), torch.nan, broken[0])
-            with contextlib.suppress(Told):  # where NaN is refused
+            with contextlib.suppress(ExplainedError):  # where NaN is refused
                 result = call(function, {**values, name: broken})
                 assert not result.isfinite().all(), name
 
@@ -438,20 +438,23 @@ LOGITS = torch.zeros(3, 2)
         (lambda: prune({"weight": LOGITS}, 0.5), r"got dict: load it into a model \(model.load_st"),
         (lambda: by_name("res8", seed=1.5), "seed must be an integer or None, got float 1.5"),
         (lambda: by_name("res8", seed=True), "seed must be an integer or None, got bool True"),
-        (lambda: Compose(Flip(), None), "steps must be a function, got NoneType"),
+        (lambda: Compose(Flip(), None), "steps must be a callable, got NoneType"),
         (
             lambda: ResizedCrop(0.5),
             r"scale must be a pair \(a finite real number, a finite",
         ),
         (
             lambda: capture(nn.ReLU(), "relu").__enter__(),
-            "layers must be a list, each item a text, got str 'r",
+            "layers must be a list, each item a string, got str 'r",
         ),
         (
             lambda: Objective([LOGITS]),
             r"parts must be a list, each item a pair \(.* number, a Term",
         ),
-        (lambda: unpack({"a": 1}), "arrays must be a dictionary of a ndarray by a text, got dict"),
+        (
+            lambda: unpack({"a": 1}),
+            "arrays must be a dictionary of a ndarray by a string, got dict",
+        ),
         (lambda: softmax(LOGITS.to_sparse()), r"of shape \(3, 2\) and layout torch.sparse_coo"),
         (
             lambda: softmax(LOGITS.half().to(torch.float8_e5m2)),

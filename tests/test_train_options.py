@@ -309,7 +309,7 @@ def test_the_command_line_goes_before_the_file(tmp_path, monkeypatch):
         ("learning_rate = 3", "unknown option 'learning_rate'; did you mean learning-rate?"),
         ("[nets]\nstudent = 'plain2'", "unknown option 'nets'"),
         ("student = plain2", "mine.toml: Invalid value"),
-        ("student = 3", "--student: the value must be a text, got 3"),
+        ("student = 3", "--student: the value must be a string, got 3"),
         ("student = 'plain2'\nepochs = 1.5", "--epochs: the value must be an integer, got 1.5"),
         ("student = 'plain2'\nepochs = true", "--epochs: the value must be an integer"),
         ("student = 'plain2'\ncompile = 1", "--compile: the value must be true or false"),

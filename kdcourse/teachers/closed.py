@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kdcourse.batch import Inputs, suited
+from kdcourse.batch import Inputs, cast_like
 from kdcourse.checks import are_probabilities, check_integer, check_outputs
 from kdcourse.errors import ArgumentError
 from kdcourse.logit import softmax
@@ -56,7 +56,7 @@ class ClosedTeacher(Teacher):
         """Show probabilities ``(N, K)``; asking for layers is an error."""
         self.check_shown(layers)
         self.model.eval()
-        outputs = self.model(suited(inputs, self.model))
+        outputs = self.model(cast_like(inputs, self.model))
         check_outputs("teacher", "the teacher", outputs)
         if self.probabilities is None:
             self.probabilities = self._found_out(outputs)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from kdcourse.batch import calling
+from kdcourse.batch import blaming_argument
 from kdcourse.checks import check_number, check_positive
 from kdcourse.precision import at_least_float32
 from kdcourse.signatures import checked
@@ -46,7 +46,7 @@ class MomentumTeacher(FrozenTeacher):
     def __init__(self, student: nn.Module, momentum: Momentum = 0.996):
         if not callable(momentum):
             check_number("momentum", momentum, 0.0, 1.0)
-        with calling("student", "copying the model"):
+        with blaming_argument("student", "copying the model"):
             copied = copy.deepcopy(student)
         super().__init__(copied.requires_grad_(False))
         for one in _tensors(self.model):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from kdcourse.checks import check_number
-from kdcourse.errors import Told
+from kdcourse.errors import ExplainedError
 from kdcourse.training.knobs import Knobs
 
 if sys.version_info >= (3, 11):
@@ -37,7 +37,7 @@ def blaming(option: str) -> Iterator[None]:
     except OptionError:
         raise
     except Exception as error:  # what an option makes may fail in any way
-        argument = error.argument if isinstance(error, Told) else option
+        argument = error.argument if isinstance(error, ExplainedError) else option
         found = OPTION.get(argument, argument)
         raise OptionError(f"--{dashed(found) if found in NAMES else option}: {error}") from error
 
@@ -184,7 +184,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise OptionError(f"{path}: {error}") from None
 
 
-KINDS = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
+KINDS = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
 
 
 def _check(spec: Field, value: Any) -> None:

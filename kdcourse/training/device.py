@@ -5,13 +5,13 @@ from contextlib import contextmanager
 
 import torch
 
-from kdcourse.batch import calling
+from kdcourse.batch import blaming_argument
 
 
 def choose_device(device: torch.device | str | None = None) -> torch.device:
     """Return ``device``, or the best there is: CUDA, then Apple's MPS, then the CPU."""
     if device is not None:
-        with calling("device", "torch.device"):
+        with blaming_argument("device", "torch.device"):
             return torch.device(device)
     if torch.cuda.is_available():
         return torch.device("cuda")

@@ -9,7 +9,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
 from kdcourse import processes
-from kdcourse.batch import Batch, Inputs, calling, map_tensors, read_batch, to_device, views_of
+from kdcourse.batch import (
+    Batch,
+    Inputs,
+    blaming_argument,
+    map_tensors,
+    read_batch,
+    to_device,
+    views_of,
+)
 from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.training.history import described
@@ -130,7 +138,7 @@ class Epochs:
         """Yield all batches, and say if they are not as many as the schedule has steps."""
         number, source = 0, iter(batches)
         while True:
-            with calling("train", "yielding a batch of train", first=number == 0):
+            with blaming_argument("train", "yielding a batch of train", first=number == 0):
                 batch = next(source, self)  # which is no batch
             if batch is self:
                 break
@@ -148,7 +156,10 @@ class Epochs:
         if isinstance(self.train, Images):
             few = self.train[:SAMPLES]
             return few.inputs(), few.inputs(), few.target
-        with torch.random.fork_rng(devices=[]), calling("train", "yielding a batch of train"):
+        with (
+            torch.random.fork_rng(devices=[]),
+            blaming_argument("train", "yielding a batch of train"),
+        ):
             batch = next(iter(self.train), None)
         if batch is None:
             raise ArgumentError("train", "train yielded no batch")

@@ -137,7 +137,7 @@ def takes_knobs(function: Function) -> Function:
     known = named | {knob.name for knob in shown}
 
     @functools.wraps(function)
-    def checked(*arguments: Any, **options: Any) -> Any:
+    def refusing(*arguments: Any, **options: Any) -> Any:
         for name in options.keys() - known:
             close = difflib.get_close_matches(name, known, n=1)
             question = (
@@ -146,5 +146,5 @@ def takes_knobs(function: Function) -> Function:
             raise ArgumentTypeError(name, f"{function.__name__} has no option {name}{question}")
         return function(*arguments, **options)
 
-    checked.__signature__ = signature.replace(parameters=[*own, *shown])  # type: ignore[attr-defined]
-    return cast(Function, checked)
+    refusing.__signature__ = signature.replace(parameters=[*own, *shown])  # type: ignore[attr-defined]
+    return cast(Function, refusing)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from kdcourse.batch import Inputs, asking, map_tensors, shapes, suited
+from kdcourse.batch import Inputs, blaming_model, cast_like, map_tensors, shapes
 from kdcourse.checks import check_labels, check_logits, check_matrix, check_module, check_target
 from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError
@@ -73,7 +73,7 @@ def check_validation(samples: Samples | None, students: Iterable[nn.Module] = ()
         if first is None or first[1] is None or len(first[1]) == 0:
             raise ArgumentError("validation", "validation must hold samples (inputs, target)")
         for student in students:
-            with asking("student", first[0], "validation"):
+            with blaming_model("student", first[0], "validation"):
                 count_right(student, [first], name="validation")  # type: ignore[list-item]
 
 
@@ -222,9 +222,15 @@ def _check_smallest(source: Epochs, student: nn.Module, parts: int) -> None:
     inputs, *_ = source.sample()
     one = map_tensors(lambda samples: samples[:1], inputs)
     kept, drawn = kept_buffers(student), torch.random.fork_rng(devices=[])
-    with kept, drawn, training_mode([student]) as enter, asking("student", one), torch.no_grad():
+    with (
+        kept,
+        drawn,
+        training_mode([student]) as enter,
+        blaming_model("student", one),
+        torch.no_grad(),
+    ):
         enter()
-        student(suited(one, student))
+        student(cast_like(one, student))
 
 
 def check_channels_last(

@@ -16,12 +16,12 @@ from kdcourse.batch import (
     Inputs,
     SeparateViews,
     are_classes,
-    asking,
-    calling,
+    blaming_argument,
+    blaming_model,
+    cast_like,
     count_labels,
     map_tensors,
     split_samples,
-    suited,
     views_of,
 )
 from kdcourse.data import in_order
@@ -101,7 +101,7 @@ class Run(Learner):
             p for p in [*student.parameters(), *objective.parameters()] if p.requires_grad
         ]
         self.steps = steps
-        with calling("optimizer", "the optimizer"):
+        with blaming_argument("optimizer", "the optimizer"):
             self.optimizer: Optimizer = self.knobs.make_optimizer(self.trained)
             check_is("optimizer", self.optimizer, Optimizer)
             closure = inspect.signature(self.optimizer.step).parameters.get("closure")
@@ -112,7 +112,7 @@ class Run(Learner):
                     f"optimizer must need one gradient a step, got {kind}, whose step needs a "
                     "closure that computes the loss again and again",
                 )
-        with calling("scheduler", "the schedule of this optimizer"):
+        with blaming_argument("scheduler", "the schedule of this optimizer"):
             self.scheduler: LRScheduler = (
                 OneCycleLR(self.optimizer, self.knobs.learning_rate, total_steps=steps)
                 if self.knobs.scheduler is None
@@ -193,7 +193,7 @@ class Run(Learner):
         split_up = (split_samples(samples, self.accumulate) for samples in (inputs, target))
         for seen, labels in zip(*split_up, strict=True):
             seen = self._formatted(seen)
-            with self._precision(), asking("teacher", seen, first=not self.judged.known):
+            with self._precision(), blaming_model("teacher", seen, first=not self.judged.known):
                 shown = [show(teacher, seen, labels, self.objective) for teacher in teachers]
             yield shown
 
@@ -295,12 +295,12 @@ class _Judged(nn.Module):
         shares: dict[str, Tensor] | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss (its mean over several teachers) and all measurements, detached."""
-        inputs = suited(inputs, self.student)
+        inputs = cast_like(inputs, self.student)
         if self.objective.needs_input_gradient:
             check_one_tensor(inputs, self.objective)
             inputs = inputs.detach().requires_grad_()
         layers = self.objective.student_layers
-        told = asking("student", inputs, first=not self.known)
+        told = blaming_model("student", inputs, first=not self.known)
         with capture(self.student, layers) as features, told:
             logits = self.asked(inputs)
         learned = Outputs(logits=logits, features=features)
@@ -310,7 +310,7 @@ class _Judged(nn.Module):
         self.logits = logits.detach()
         if self.objective.needs_input_gradient:
             learned.input_gradient = prediction_gradient(logits, inputs, target, create_graph=True)
-        with calling("objective", "the objective", first=not self.known):
+        with blaming_argument("objective", "the objective", first=not self.known):
             judged = [
                 self.objective(Lesson(learned, target, one), shares) for one in shown or (None,)
             ]
@@ -346,15 +346,15 @@ def first_lesson(
     """
     inputs, taught, target = source.sample()
     layers = objective.student_layers
-    told = asking("student", inputs)
+    told = blaming_model("student", inputs)
     with told, evaluation_mode(student), capture(student, layers) as features, torch.no_grad():
-        own = Outputs(logits=student(suited(inputs, student)), features=features)
+        own = Outputs(logits=student(cast_like(inputs, student)), features=features)
     if objective.needs_input_gradient:
         check_one_tensor(inputs, objective)
         own.input_gradient = torch.zeros_like(inputs)
     theirs = None
     if teacher is not None:
-        with asking("teacher", taught):
+        with blaming_model("teacher", taught):
             theirs = show(teacher, taught, target.clamp(min=0), objective)
     lesson, steps = Lesson(own, target, theirs), len(source) * source.knobs.accumulate
     if not objective.prepared:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from kdcourse.batch import Inputs, suited
+from kdcourse.batch import Inputs, cast_like
 from kdcourse.errors import ArgumentError
 from kdcourse.feature import input_gradient
 from kdcourse.models import capture
@@ -91,13 +91,13 @@ class FrozenTeacher(Teacher):
     def show(self, inputs: Inputs, layers: Sequence[str] = ()) -> Outputs:
         self._stay_in_eval_mode()
         with capture(self.model, layers) as features:
-            logits = self.model(suited(inputs, self.model))
+            logits = self.model(cast_like(inputs, self.model))
         return Outputs(logits=logits, features=features)
 
     def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
         """Show the input gradient (:func:`kdcourse.feature.input_gradient`)."""
         self._stay_in_eval_mode()
-        return input_gradient(self.model, suited(inputs, self.model), target)
+        return input_gradient(self.model, cast_like(inputs, self.model), target)
 
     def _stay_in_eval_mode(self) -> None:
         if self.model.training:  # someone else has put it into train mode meanwhile
@@ -132,7 +132,7 @@ class FoldedTeacher(FrozenTeacher):
         if layers:
             return super().show(inputs, layers)
         self._stay_in_eval_mode()
-        inputs = suited(inputs, self.folded)
+        inputs = cast_like(inputs, self.folded)
         logits = self.folded(inputs)
         if not self._compared:
             expected = self.model(inputs)

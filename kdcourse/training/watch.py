@@ -14,7 +14,7 @@ from kdcourse.errors import NotFiniteError
 from kdcourse.objective import Outputs
 
 MOST = 8  # steps that a GPU may be behind
-HUGE = 1e6  # a logit that no net puts out which still learns
+HUGE = 1e6  # no net that still learns outputs such a logit
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Step:
     Attributes:
         inputs: What the student was called with.
         shown: What the teachers showed.
-        logits: What the student put out.
+        logits: What the student output.
         values: The loss and its terms.
         first: Whether the student had not learned anything yet.
     """
@@ -94,10 +94,10 @@ def blame(step: Step) -> tuple[str, str]:
         return "train", "the inputs of train hold NaN or infinity"
     for shown in step.shown:
         if _broken([shown.logits, shown.probabilities]):
-            return "teacher", "the teacher puts out NaN or infinity for finite inputs"
+            return "teacher", "the teacher outputs NaN or infinity for finite inputs"
     if _broken(step.logits):
         if step.first:
-            return "student", "the student puts out NaN or infinity before it has learned anything"
+            return "student", "the student outputs NaN or infinity before it has learned anything"
         return (
             "learning_rate",
             "the student's outputs are no numbers any more: lower the learning rate, or set clip; "
@@ -108,7 +108,7 @@ def blame(step: Step) -> tuple[str, str]:
     terms = [n for n, v in step.values.items() if n != "loss" and not math.isfinite(v.item())]
     return (
         "objective",
-        f"{' and '.join(terms) or 'the sum of its terms'} is no number, though both nets put out "
+        f"{' and '.join(terms) or 'the sum of its terms'} is no number, though both nets output "
         "numbers (is a logit −∞ where the label is?): lower its weight or the learning rate",
     )
 

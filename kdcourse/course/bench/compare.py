@@ -134,7 +134,7 @@ def peak_memory(function: Callable[[], object]) -> int:
 
 
 class _LiveMemory(TorchDispatchMode):
-    """Adds up the bytes of the tensors that operations put out, while these live."""
+    """Adds up the bytes of the tensors that operations return, while they live."""
 
     def __init__(self) -> None:
         super().__init__()
