@@ -144,7 +144,9 @@ class Epochs:
                 break
             number += 1
             yield read_batch(batch, "train")
-        if number not in (0, len(self)):
+        if number == 0:
+            raise ArgumentError("train", "train yielded no batch")
+        if number != len(self):
             warnings.warn(
                 f"train has a length of {len(self)} batches, but yields {number}: the learning "
                 "rate follows its length",
@@ -156,14 +158,8 @@ class Epochs:
         if isinstance(self.train, Images):
             few = self.train[:SAMPLES]
             return few.inputs(), few.inputs(), few.target
-        with (
-            torch.random.fork_rng(devices=[]),
-            blaming_argument("train", "yielding a batch of train"),
-        ):
-            batch = next(iter(self.train), None)
-        if batch is None:
-            raise ArgumentError("train", "train yielded no batch")
-        inputs, target = read_batch(batch, "train")
+        with torch.random.fork_rng(devices=[]):
+            inputs, target = next(self._read(self.train))
         own, theirs = views_of(inputs)
         return (
             *(map_tensors(_few, to_device(one, self.device)) for one in (own, theirs)),

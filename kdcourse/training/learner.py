@@ -80,8 +80,6 @@ class Learner:
             if are_classes(target):  # of which a prediction is right or wrong
                 judged += with_label
             bar.update()
-        if seen == 0:
-            raise ArgumentError("train", "train yielded no batch")
         row = self._row(totals, torch.stack([torch.full_like(labelled, seen), labelled, judged]))
         self.finish()
         for student in self.students:  # whose batch norm has seen this process's samples only

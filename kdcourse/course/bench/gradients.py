@@ -92,6 +92,7 @@ def _saving(name: str, loss: Loss, function: Any, shape: tuple[int, ...], rounds
         return compare_many(name, partial(ours, one), partial(plain, other), rounds).ratio
 
     torch.compiler.reset()
+    # Another function, so that it is compiled anew, and while ``apply`` is patched.
     compiled = torch.compile(lambda s, t: loss(s, t)), torch.compile(lambda s, t: 1 * loss(s, t))
     memory = peak_memory(partial(ours, loss, 1)), peak_memory(partial(plain, loss, 1))
     return Saving(name, " × ".join(map(str, shape)), ratio(loss, loss), ratio(*compiled), *memory)
