@@ -162,6 +162,24 @@ def cast_like(inputs: Inputs, model: nn.Module) -> Inputs:
     return map_tensors(lambda one: one.to(dtype) if one.is_floating_point() else one, inputs)
 
 
+def call(model: nn.Module, inputs: Inputs, who: str) -> Any:
+    """Return what a model makes of inputs, and refuse one that overwrites them.
+
+    They are somebody's data, and others are still to be called with them.
+    """
+    tensors = [inputs] if isinstance(inputs, Tensor) else tree_leaves(inputs)
+    counted = [one for one in tensors if isinstance(one, Tensor) and not one.is_inference()]
+    versions = [one._version for one in counted]
+    outputs = model(cast_like(inputs, model))
+    if versions != [one._version for one in counted]:
+        raise ArgumentError(
+            who,
+            f"the {who} ({type(model).__name__}) changes its inputs in place: let it work on a "
+            "copy (x = x.clone(), or an activation that is not inplace)",
+        )
+    return outputs
+
+
 def shapes(inputs: Inputs) -> str:
     """Describe inputs by their types and shapes."""
     tensors = [one for one in tree_leaves(inputs) if isinstance(one, Tensor)]

@@ -15,12 +15,13 @@ class ExplainedError(Exception):
     what is installed, which the message makes needless; scripts and debuggers see all of them.
 
     Attributes:
-        argument: The name of the argument.
+        argument: The name of the argument; that of "the labels of train" is "train", and that of
+            "the student's logits" is "student".
     """
 
     def __init__(self, argument: str, message: str):
         super().__init__(argument, message)
-        self.argument = argument
+        self.argument = argument.partition("'s ")[0].split()[-1]
 
     def __str__(self) -> str:
         return self.args[1]

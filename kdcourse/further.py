@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdcourse.batch import cast_like
+from kdcourse.batch import call
 from kdcourse.checks import (
     check_floating,
     check_integer,
@@ -336,7 +336,7 @@ class GeneratedImages:
             advice = "the generator's images are no numbers any more: lower its learning rate"
             return NotFiniteError("learning_rate", advice)
         with evaluation_mode(self.teacher), torch.no_grad():
-            known = bool(self.teacher(cast_like(images, self.teacher)).isfinite().all())
+            known = bool(call(self.teacher, images, "teacher").isfinite().all())
         if known:
             return NotFiniteError(
                 "loss", "the generator's loss is no number, though the logits are"
@@ -365,7 +365,7 @@ class GeneratedImages:
         ]
         try:
             with evaluation_mode(self.teacher), capture(self.teacher, [self.layer]) as features:
-                logits = self.teacher(cast_like(images, self.teacher))
+                logits = call(self.teacher, images, "teacher")
         finally:
             for handle in handles:
                 handle.remove()

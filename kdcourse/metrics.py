@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from kdcourse.batch import Batch, Inputs, cast_like, read_batch, share, to_device
+from kdcourse.batch import Batch, Inputs, blaming_model, call, read_batch, share, to_device
 from kdcourse.checks import (
     check_integer,
     check_matrix,
@@ -56,7 +56,11 @@ def accuracy(model: nn.Module, samples: Samples) -> float:
 
 
 def count_right(
-    model: nn.Module, samples: Samples, part: tuple[int, int] = (0, 1), name: str = "samples"
+    model: nn.Module,
+    samples: Samples,
+    part: tuple[int, int] = (0, 1),
+    name: str = "samples",
+    who: str = "model",
 ) -> tuple[int, int]:
     """Count the samples that a model classifies correctly, and all samples.
 
@@ -65,13 +69,14 @@ def count_right(
         samples: As for :func:`accuracy`.
         part: ``(i, P)`` to look only at the i-th of P parts of every batch, i from 0.
         name: What the samples are called in errors.
+        who: What the model is called in errors.
     """
     right, seen = 0, 0
-    for outputs, target in _answers(model, samples, part=part, name=name):
+    for outputs, target in _answers(model, samples, part=part, name=name, who=who):
         if target is None:
             raise ArgumentTypeError(name, f"{name} must have targets, got inputs alone")
-        check_matrix("the outputs of the model", outputs)
-        _check_numbers("model", "the outputs of the model", outputs)
+        check_matrix(f"the outputs of the {who}", outputs)
+        _check_numbers(who, f"the outputs of the {who}", outputs)
         check_target(target, len(outputs), outputs.shape[1], f"the target of {name}")
         right += int((outputs.argmax(dim=1) == target.to(outputs.device)).sum())
         seen += len(target)
@@ -117,6 +122,7 @@ def _is_pair(samples: object) -> bool:
         isinstance(samples, tuple | list)
         and len(samples) == 2
         and all(isinstance(one, Tensor) for one in samples)
+        and not (samples[1].is_floating_point() and samples[1].dim() > 2)  # that is no target
     )
 
 
@@ -189,7 +195,7 @@ def nearest(embeddings: Tensor, count: int) -> Tensor:
     """
     from sklearn.neighbors import NearestNeighbors  # slow to import, and fit does not need it
 
-    embeddings = _embeddings("embeddings", embeddings, least=2, comparable=True)
+    embeddings = _embeddings("embeddings", embeddings, least=2)
     check_integer("count", count, 1, len(embeddings) - 1)
     found = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(embeddings.numpy())
     return torch.from_numpy(found.kneighbors(return_distance=False))
@@ -206,7 +212,7 @@ def recall_at(k: int, embeddings: Tensor, target: Tensor) -> float:
         embeddings: Embeddings ``(N, D)``, N > k.
         target: Class indices ``(N,)``.
     """
-    embeddings = _embeddings("embeddings", embeddings, least=2, comparable=True)
+    embeddings = _embeddings("embeddings", embeddings, least=2)
     check_integer("k", k, 1, len(embeddings) - 1)
     target = _labels("target", target, embeddings)
     same = target[nearest(embeddings, k)] == target[:, None]  # (N, k)
@@ -228,8 +234,8 @@ def knn_accuracy(
     """
     from sklearn.neighbors import KNeighborsClassifier
 
-    known = _embeddings("train", train, comparable=True)
-    asked = _embeddings("test", test, comparable=True)
+    known = _embeddings("train", train)
+    asked = _embeddings("test", test)
     if known.shape[1] != asked.shape[1]:
         raise ArgumentError(
             "test",
@@ -289,13 +295,11 @@ def linear_cka(embeddings: Tensor, others: Tensor) -> float:
     return float((y.T @ x).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm()))
 
 
-def _embeddings(
-    name: str, embeddings: Tensor, least: int = 1, *, comparable: bool = False
-) -> Tensor:
+def _embeddings(name: str, embeddings: Tensor, least: int = 1) -> Tensor:
     """Return embeddings ``(N, D)`` on the CPU, in a precision that NumPy has."""
     check_matrix(name, embeddings, "D", least)
     check_values(name, embeddings)
-    if comparable and not bool(embeddings.isfinite().all()):
+    if not bool(embeddings.isfinite().all()):
         raise ArgumentError(name, f"{name} must be finite numbers: nothing is near to others")
     return at_least_float32(embeddings.detach().cpu())
 
@@ -304,12 +308,15 @@ def _labels(name: str, target: Tensor, embeddings: Tensor) -> Tensor:
     """Return the labels ``(N,)`` of embeddings on the CPU."""
     check_target(target, len(embeddings), name=name)
     check_values(name, target)
+    if bool((target < 0).any()):
+        raise ArgumentError(name, f"{name} must be classes, got {int(target.min())}")
     return target.cpu()
 
 
 def _both(embeddings: Tensor, others: Tensor, least: int) -> tuple[Tensor, Tensor]:
     """Return two embeddings of the same samples on the CPU, of samples that are not all alike."""
-    x, y = _embeddings("embeddings", embeddings, least), _embeddings("others", others, least)
+    x = _embeddings("embeddings", embeddings, least)
+    y = _embeddings("others", others, least)
     check_same_samples("embeddings", x, "others", y)
     for name, one in (("embeddings", x), ("others", y)):
         _check_varies(name, one, "samples that differ")
@@ -329,7 +336,8 @@ def _collected(
     batch_size: int = 250,
 ) -> Tensor:
     """Run a model batch by batch and collect what ``keep`` makes of its outputs."""
-    kept = [keep(outputs) for outputs, _ in _answers(model, samples, batch_size)]
+    # Copies: some models answer in the same place every time.
+    kept = [keep(outputs).clone() for outputs, _ in _answers(model, samples, batch_size)]
     if not kept:
         raise ArgumentError("samples", "samples must hold at least one sample")
     return torch.cat(kept)
@@ -342,16 +350,20 @@ def _answers(
     batch_size: int = 250,
     part: tuple[int, int] = (0, 1),
     name: str = "samples",
+    who: str = "model",
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yield a model's outputs for every batch, in eval mode, and the targets."""
     check_module("model", model)
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
+    first = True
     with evaluation_mode(model):
         for inputs, target in in_batches(samples, batch_size, name):
             inputs, target = share(inputs, part), None if target is None else share(target, part)
             if target is not None and len(target) == 0:  # fewer samples than parts
                 continue
-            outputs = model(cast_like(to_device(inputs, device), model))
-            check_outputs("model", "model", outputs)
+            with blaming_model(who, inputs, name, first):
+                outputs = call(model, to_device(inputs, device), who)
+            first = False
+            check_outputs(who, who, outputs)
             yield outputs, target

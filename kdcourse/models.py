@@ -348,13 +348,14 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
 
     Raises:
         ValueError: The model has no such layer (the message names the closest ones it has), calls
-            it more than once in a pass, or overwrites its output by code of its own.
+            it more than once in a pass or not at all, or overwrites its output by code of its own.
         TypeError: The output of a layer is not a tensor.
     """
     check_module("model", model)
     if layers != ():  # each step asks, most of them for nothing
         check_is("layers", layers, Sequence[str])
-    recorder = _Recorder(type(model).__name__)
+    layers = list(dict.fromkeys(layers))  # each once
+    recorder = _Recorder(type(model).__name__, layers)
     modules = dict(model.named_modules()) if layers else {}
     for name in layers:
         if name not in modules:
@@ -381,13 +382,14 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
 class _Recorder:
     """The outputs of layers, and how often each of it was changed in place since."""
 
-    def __init__(self, model: str):
-        self.model = model
+    def __init__(self, model: str, layers: Sequence[str]):
+        self.model, self.layers = model, layers
         self.shown: dict[str, Tensor] = {}
         self.versions: dict[str, int] = {}  # of the outputs of the present pass
         self.running = False
 
     def start(self, *_: object) -> None:
+        self.shown.clear()
         self.versions.clear()
         self.running = True
 
@@ -419,6 +421,13 @@ class _Recorder:
 
     def finish(self, *_: object) -> None:
         self.running = False
+        for name in self.layers:
+            if name not in self.shown:
+                raise ArgumentError(
+                    "layers",
+                    f"{self.model} has a layer {name!r}, but did not call it (or was compiled, and "
+                    "keeps to a graph without it): name another layer, or take the plain model",
+                )
         for name in self.versions:
             self.check_unchanged(name)
 

@@ -18,6 +18,7 @@ from kdcourse.teachers import (
     with_head,
 )
 from kdcourse.training import Lesson, Outputs
+from kdcourse.training.schedules import one_cycle
 
 INPUTS = images(8).inputs()
 
@@ -228,8 +229,8 @@ def test_self_distillation_is_its_parts():
         train=data.unlabelled(),
         views=CrossedViews(ResizedCrop()),
         batch_size=16,
-        learning_rate=0.001,
-        optimizer=lambda parameters: torch.optim.AdamW(parameters, weight_decay=1e-4),
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, 0.001, weight_decay=1e-4),
+        scheduler=one_cycle,
         seed=3,
     )
     assert same(weights(found), weights(teacher.model))

@@ -116,8 +116,6 @@ def test_every_option_reaches_the_training(tmp_path, monkeypatch):
     expected = {
         "epochs": 4,
         "batch_size": 25,
-        "learning_rate": 0.2,
-        "weight_decay": 0.01,
         "seed": 3,
         "autocast": True,
         "compile": True,

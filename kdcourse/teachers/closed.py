@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kdcourse.batch import Inputs, cast_like
+from kdcourse.batch import Inputs, call
 from kdcourse.checks import are_probabilities, check_integer, check_outputs
 from kdcourse.errors import ArgumentError
 from kdcourse.logit import softmax
@@ -56,10 +56,14 @@ class ClosedTeacher(Teacher):
         """Show probabilities ``(N, K)``; asking for layers is an error."""
         self.check_shown(layers)
         self.model.eval()
-        outputs = self.model(cast_like(inputs, self.model))
+        outputs = call(self.model, inputs, "teacher")
         check_outputs("teacher", "the teacher", outputs)
         if self.probabilities is None:
             self.probabilities = self._found_out(outputs)
+        if self.probabilities and bool((outputs < 0).any()):
+            raise ArgumentError(
+                "probabilities", "probabilities must be False for this model: some are below zero"
+            )
         probabilities = at_least_float32(outputs) if self.probabilities else softmax(outputs)
         if self.top_k is not None:
             if self.top_k > probabilities.shape[1]:

@@ -16,6 +16,9 @@ from kdcourse.training.epochs import Batches
 from kdcourse.training.fit import fit
 from kdcourse.training.history import History
 from kdcourse.training.knobs import takes_knobs
+from kdcourse.training.rules import check_student
+
+RATE = 0.02  # a fifth of the original one
 
 
 @takes_knobs
@@ -25,7 +28,7 @@ def correct(
     train: Batches,
     *,
     epochs: int = 5,
-    learning_rate: float = 0.02,
+    learning_rate: float | None = None,
     **knobs: Any,
 ) -> nn.Module:
     """Return a copy of the teacher, fine-tuned on the labels of the distillation data.
@@ -34,12 +37,16 @@ def correct(
         teacher: Any module; stays as it is.
         train: The distillation data, as for :func:`kdcourse.training.fit`.
         epochs: The number of passes through the data.
-        learning_rate: The peak of the schedule; a fifth of the original one, as in the report.
+        learning_rate: The peak of the schedule; by default 0.02, a fifth of the original one as in
+            the report, unless there is an ``optimizer``, which has its own.
         knobs: As for :func:`fit`.
     """
+    check_student(teacher, "teacher")
+    if learning_rate is None and knobs.get("optimizer") is None:
+        learning_rate = RATE
     corrected = copy.deepcopy(teacher)
     fit(corrected, train, epochs=epochs, learning_rate=learning_rate, **knobs)
-    return corrected.train(teacher.training)
+    return corrected
 
 
 @takes_knobs
@@ -50,7 +57,7 @@ def correct_online(
     train: Batches,
     objective: Objective | None = None,
     *,
-    learning_rate: tuple[float, float] = (0.02, 0.1),
+    learning_rate: tuple[float, float] | None = None,
     **knobs: Any,
 ) -> tuple[nn.Module, list[History]]:
     """Correct the teacher while it teaches: both learn from every batch.
@@ -64,15 +71,19 @@ def correct_online(
         train: The distillation data, as for :func:`kdcourse.training.fit`.
         objective: The student's objective; ``LogitKD(4)``, without labels as in the report, by
             default.
-        learning_rate: The peak rates of the teacher and of the student.
+        learning_rate: The peak rates of the teacher and of the student; by default 0.02 and 0.1,
+            unless there is an ``optimizer``, which has its own.
         knobs: As for :func:`fit`.
 
     Returns:
         The corrected teacher, and the histories of the teacher and of the student.
     """
+    check_student(teacher, "teacher")
+    if learning_rate is None and knobs.get("optimizer") is None:
+        learning_rate = RATE, 5 * RATE
     corrected = copy.deepcopy(teacher)
     objectives = [CrossEntropy(), LogitKD(4.0) if objective is None else objective]
     histories = mutual_learning(
         [corrected, student], train, objectives, learning_rate=learning_rate, **knobs
     )
-    return corrected.train(teacher.training), histories
+    return corrected, histories

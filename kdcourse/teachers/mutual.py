@@ -124,7 +124,7 @@ def mutual_learning(
     objective: Objective | Sequence[Objective] | None = None,
     *,
     updates: str = "alternating",
-    learning_rate: float | Sequence[float] = Knobs.learning_rate,
+    learning_rate: float | Sequence[float] | None = None,
     **knobs: Any,
 ) -> list[History]:
     """Train K students that distil from each other.

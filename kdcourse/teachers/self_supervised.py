@@ -18,6 +18,7 @@ Source: Caron et al. 2021 (arXiv 2104.14294), section 3.
 import copy
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ from kdcourse.teachers.momentum import MomentumTeacher, cosine_momentum
 from kdcourse.tips import CrossedViews
 from kdcourse.training.fit import fit
 from kdcourse.training.knobs import Knobs, MakeOptimizer, takes_knobs
+from kdcourse.training.schedules import one_cycle
 
 
 @checked
@@ -241,7 +243,7 @@ def self_distill(
         momentum: The momentum of the average at first; it rises to 1 along half a cosine.
         epochs: The number of passes through the images.
         batch_size: Images per batch, each with two views.
-        learning_rate: The peak of AdamW's one-cycle schedule.
+        learning_rate: The peak of AdamW's one-cycle schedule; another optimizer has its own.
         optimizer: AdamW by default.
         seed: Seed of the head's weights, the order and the views.
         knobs: The other options of :func:`kdcourse.training.fit`.
@@ -251,6 +253,7 @@ def self_distill(
     """
     chosen = Knobs(epochs=epochs, batch_size=batch_size, **knobs)
     check_number("momentum", momentum, 0.0, 1.0)
+    check_number("learning_rate", learning_rate, 0.0)
     if chosen.views is not None:
         raise ArgumentError("views", "views must be left out here: augment makes them")
     student = with_head(model, seed=seed)
@@ -264,9 +267,10 @@ def self_distill(
         views=CrossedViews(augment),
         epochs=epochs,
         batch_size=batch_size,
-        learning_rate=learning_rate,
-        optimizer=optimizer or (lambda weights: torch.optim.AdamW(weights, weight_decay=1e-4)),
+        optimizer=optimizer or partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4),
         seed=seed,
-        **knobs,
+        **{"scheduler": one_cycle, **knobs},
     )
-    return teacher.model.requires_grad_()
+    for own, followed in zip(teacher.model.parameters(), student.parameters(), strict=True):
+        own.requires_grad_(followed.requires_grad)
+    return teacher.model

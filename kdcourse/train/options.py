@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from kdcourse.checks import check_number
 from kdcourse.errors import ExplainedError
-from kdcourse.training.knobs import Knobs
+from kdcourse.training.knobs import DECAY, RATE, Knobs
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -101,11 +101,11 @@ class Options:
     accumulate: int = _option(
         Knobs.accumulate, "make each step in so many parts, to save memory", low=1
     )
-    learning_rate: float = _option(Knobs.learning_rate, "peak of the schedule", low=0, high=1e6)
+    learning_rate: float = _option(RATE, "peak of the schedule", low=0, high=1e6)
     schedule: str = _option(
         "one_cycle", "of the learning rate: 'at_epochs([150, 180])'", "SCHEDULE"
     )
-    weight_decay: float = _option(Knobs.weight_decay, "of SGD", low=0, high=1e6)
+    weight_decay: float = _option(DECAY, "of SGD", low=0, high=1e6)
     momentum: float = _option(0.9, "of SGD; one_cycle swings by 0.05 around it", low=0, high=1)
     nesterov: bool = _option(True, "Nesterov's form of momentum")
     clip: float | None = _option(Knobs.clip, "largest norm of the gradient")

@@ -125,7 +125,8 @@ def _knobs(options: Options, given: dict[str, Any], images: Images) -> dict[str,
             raise ValueError(f"{options.schedule!r} is no schedule")
     augment, views = _seen(options, given, images[:2])
     device = _device(options)
-    names = [spec.name for spec in fields(Knobs) if hasattr(options, spec.name)]
+    names = {spec.name for spec in fields(Knobs) if hasattr(options, spec.name)}
+    names -= {"learning_rate", "weight_decay"}  # the optimizer's own
     return {
         **{name: getattr(options, name) for name in names},
         "validation": None,  # images, once they are read

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from kdcourse.checks import check_choice, check_number, check_positive
 from kdcourse.data import Augmentation, Views
@@ -23,6 +23,7 @@ from kdcourse.signatures import check_is
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 MakeScheduler = Callable[[Optimizer, int], LRScheduler]
 Log = Callable[[dict[str, float]], None]
+RATE, DECAY = 0.1, 5e-4  # of the default optimiser
 Function = TypeVar("Function", bound=Callable)
 NUMBERS = {
     **dict.fromkeys(("epochs", "batch_size", "seed", "accumulate"), int),
@@ -41,10 +42,12 @@ class Knobs:
         batch_size: Images per batch (of an in-memory set), in all processes together.
         drop_last: Whether to leave out an epoch's last batch where it is smaller; each epoch leaves
             out other images.
-        learning_rate: The peak of the default one-cycle schedule.
-        weight_decay: That of the default optimiser, SGD with Nesterov momentum 0.9.
+        learning_rate: The peak of the default one-cycle schedule; 0.1 by default, or the rates of
+            an ``optimizer`` of your own.
+        weight_decay: That of the default optimiser, SGD with Nesterov momentum 0.9; 5·10⁻⁴ by
+            default.
         optimizer: Makes another optimiser from the parameters. Unless there is a ``scheduler``
-            too, its rate follows the one-cycle schedule with peak ``learning_rate``.
+            too, its rates follow the one-cycle schedule; its momentum stays as it is.
         scheduler: Makes another schedule from the optimiser and the number of steps
             (:mod:`kdcourse.training.schedules`); it is stepped after every batch.
         clip: The largest norm that the gradient of all parameters together may have; a larger one
@@ -72,8 +75,8 @@ class Knobs:
     epochs: int = 15
     batch_size: int = 128
     drop_last: bool = False
-    learning_rate: float = 0.1
-    weight_decay: float = 5e-4
+    learning_rate: float | None = None
+    weight_decay: float | None = None
     optimizer: MakeOptimizer | None = None
     scheduler: MakeScheduler | None = None
     clip: float | None = None
@@ -105,8 +108,20 @@ class Knobs:
                 "autocast",
                 f"autocast must be True, False, float16 or bfloat16, got {self.autocast}",
             )
-        check_number("learning_rate", self.learning_rate, 0.0)
-        check_number("weight_decay", self.weight_decay, 0.0)
+        for name in ("learning_rate", "weight_decay"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), 0.0)
+        if self.optimizer is not None and self.weight_decay is not None:
+            raise ArgumentError(
+                "weight_decay",
+                "weight_decay and optimizer were both given: give it to the optimizer",
+            )
+        if None not in (self.optimizer, self.scheduler, self.learning_rate):
+            raise ArgumentError(
+                "learning_rate",
+                "learning_rate, optimizer and scheduler were all "
+                "given: the rate is that of the optimizer",
+            )
         if self.clip is not None:
             check_number("clip", self.clip, 0.0, open_low=True)
         if isinstance(self.seed, bool) or not isinstance(self.seed, Integral):
@@ -119,8 +134,26 @@ class Knobs:
         """Make the optimiser of these parameters."""
         if self.optimizer is not None:
             return self.optimizer(parameters)
-        rate, decay = self.learning_rate, self.weight_decay
+        rate = RATE if self.learning_rate is None else self.learning_rate
+        decay = DECAY if self.weight_decay is None else self.weight_decay
         return torch.optim.SGD(parameters, rate, momentum=0.9, nesterov=True, weight_decay=decay)
+
+    def make_scheduler(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        """Make the schedule of so many steps."""
+        if self.scheduler is not None:
+            return self.scheduler(optimizer, steps)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        if self.learning_rate is not None:
+            if len(set(rates)) > 1:
+                raise ArgumentError(
+                    "learning_rate",
+                    "learning_rate would take the place of the "
+                    f"rates {rates} of the optimizer's groups: leave it out",
+                )
+            rates = [self.learning_rate] * len(rates)
+        return OneCycleLR(
+            optimizer, rates, total_steps=steps, cycle_momentum=self.optimizer is None
+        )
 
 
 def takes_knobs(function: Function) -> Function:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from kdcourse.batch import Inputs, blaming_model, cast_like, map_tensors, shapes
+from kdcourse.batch import Inputs, blaming_model, call, map_tensors, shapes
 from kdcourse.checks import check_labels, check_logits, check_matrix, check_module, check_target
 from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError
@@ -73,8 +73,7 @@ def check_validation(samples: Samples | None, students: Iterable[nn.Module] = ()
         if first is None or first[1] is None or len(first[1]) == 0:
             raise ArgumentError("validation", "validation must hold samples (inputs, target)")
         for student in students:
-            with blaming_model("student", first[0], "validation"):
-                count_right(student, [first], name="validation")  # type: ignore[list-item]
+            count_right(student, [first], name="validation", who="student")  # type: ignore[list-item]
 
 
 def check_one_tensor(inputs: Inputs, objective: Objective) -> None:
@@ -230,7 +229,7 @@ def _check_smallest(source: Epochs, student: nn.Module, parts: int) -> None:
         torch.no_grad(),
     ):
         enter()
-        student(cast_like(one, student))
+        call(student, one, "student")
 
 
 def check_channels_last(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from kdcourse import processes
 from kdcourse.batch import (
@@ -18,6 +18,7 @@ from kdcourse.batch import (
     are_classes,
     blaming_argument,
     blaming_model,
+    call,
     cast_like,
     count_labels,
     map_tensors,
@@ -113,11 +114,7 @@ class Run(Learner):
                     "closure that computes the loss again and again",
                 )
         with blaming_argument("scheduler", "the schedule of this optimizer"):
-            self.scheduler: LRScheduler = (
-                OneCycleLR(self.optimizer, self.knobs.learning_rate, total_steps=steps)
-                if self.knobs.scheduler is None
-                else self.knobs.scheduler(self.optimizer, steps)
-            )
+            self.scheduler: LRScheduler = self.knobs.make_scheduler(self.optimizer, steps)
             check_is("scheduler", self.scheduler, LRScheduler)
         if isinstance(self.scheduler, ReduceLROnPlateau):
             raise ArgumentError(
@@ -283,7 +280,7 @@ class _Judged(nn.Module):
     def __init__(self, student: nn.Module, objective: Objective, compile: bool):
         super().__init__()
         self.student, self.objective = student, objective
-        self.asked = torch.compile(student) if compile else student
+        self.asked: Any = torch.compile(student) if compile else student
         self.known = False  # whether what goes together has been found out, by a first batch
         self.logits: Tensor  # of the present batch
 
@@ -302,7 +299,7 @@ class _Judged(nn.Module):
         layers = self.objective.student_layers
         told = blaming_model("student", inputs, first=not self.known)
         with capture(self.student, layers) as features, told:
-            logits = self.asked(inputs)
+            logits = call(self.asked, inputs, "student")
         learned = Outputs(logits=logits, features=features)
         if not self.known:  # once: on a GPU, looking at values waits for them
             for one in shown or (None,):
@@ -348,7 +345,7 @@ def first_lesson(
     layers = objective.student_layers
     told = blaming_model("student", inputs)
     with told, evaluation_mode(student), capture(student, layers) as features, torch.no_grad():
-        own = Outputs(logits=student(cast_like(inputs, student)), features=features)
+        own = Outputs(logits=call(student, inputs, "student"), features=features)
     if objective.needs_input_gradient:
         check_one_tensor(inputs, objective)
         own.input_gradient = torch.zeros_like(inputs)

@@ -15,17 +15,20 @@ from kdcourse.signatures import checked
 
 @checked
 def one_cycle(optimizer: Optimizer, steps: int) -> LRScheduler:
-    """Rise to the learning rate and fall to almost nothing; momentum swings the other way."""
+    """Rise to the learning rate and fall to almost nothing; momentum swings the other way.
+
+    Momentum, or Adam's β₁, falls and rises by 0.05; none stays none.
+    """
     check_positive(steps=steps)
-    (group,) = optimizer.param_groups
-    momentum = group["momentum"]
+    groups = optimizer.param_groups
+    momenta = [g["betas"][0] if "betas" in g else g.get("momentum", 0.0) for g in groups]
     return lr_scheduler.OneCycleLR(
         optimizer,
-        group["lr"],
+        [group["lr"] for group in groups],
         total_steps=steps,
-        cycle_momentum=momentum > 0,
-        base_momentum=max(momentum - 0.05, 0.0),
-        max_momentum=min(momentum + 0.05, 0.999),
+        cycle_momentum=min(momenta) > 0,
+        base_momentum=[max(round(m - 0.05, 9), 0.0) for m in momenta],
+        max_momentum=[min(round(m + 0.05, 9), 0.999) for m in momenta],
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdcourse.batch import Inputs, cast_like
+from kdcourse.batch import Inputs, call
 from kdcourse.checks import check_positive
 from kdcourse.errors import ArgumentError
 from kdcourse.metrics import Samples
@@ -103,7 +103,7 @@ def fit_in_stages(
 def _behind(student: nn.Module, layers: Sequence[str], inputs: Inputs) -> list[nn.Module]:
     """Return the modules whose weights the layers' outputs do not depend on."""
     with evaluation_mode(student), torch.enable_grad(), capture(student, layers) as shown:
-        student(cast_like(inputs, student))
+        call(student, inputs, "student")
     named = [(module, list(module.parameters(recurse=False))) for module in student.modules()]
     weights = [p for _, own in named for p in own if p.requires_grad]
     total = torch.stack([output.sum() for output in shown.values()]).sum()

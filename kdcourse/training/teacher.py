@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from kdcourse.batch import Inputs, cast_like
+from kdcourse.batch import Inputs, blaming_argument, call, cast_like
 from kdcourse.errors import ArgumentError
 from kdcourse.feature import input_gradient
 from kdcourse.models import capture
@@ -91,7 +91,7 @@ class FrozenTeacher(Teacher):
     def show(self, inputs: Inputs, layers: Sequence[str] = ()) -> Outputs:
         self._stay_in_eval_mode()
         with capture(self.model, layers) as features:
-            logits = self.model(cast_like(inputs, self.model))
+            logits = call(self.model, inputs, "teacher")
         return Outputs(logits=logits, features=features)
 
     def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
@@ -132,10 +132,9 @@ class FoldedTeacher(FrozenTeacher):
         if layers:
             return super().show(inputs, layers)
         self._stay_in_eval_mode()
-        inputs = cast_like(inputs, self.folded)
-        logits = self.folded(inputs)
+        logits = call(self.folded, inputs, "teacher")
         if not self._compared:
-            expected = self.model(inputs)
+            expected = self.model(cast_like(inputs, self.model))
             if not (logits - expected).abs().max() <= 0.05 * expected.abs().max():  # NaN neither
                 raise ArgumentError("teacher", f"{self._failure()}: its logits would be others")
             self._compared = True
@@ -149,7 +148,10 @@ class FoldedTeacher(FrozenTeacher):
 @checked
 def as_teacher(teacher: nn.Module) -> Teacher:
     """Return a teacher as it is, and freeze any other module into one."""
-    return teacher if isinstance(teacher, Teacher) else FrozenTeacher(teacher)
+    if isinstance(teacher, Teacher):
+        return teacher
+    with blaming_argument("teacher", "putting the teacher into eval mode"):
+        return FrozenTeacher(teacher)
 
 
 @checked

@@ -1,5 +1,6 @@
 """Claims about further readings: self-supervised teachers, no data at all, newer distances."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from kdcourse.further import SEED, GeneratedImages, Generator
 from kdcourse.objective import Objective
 from kdcourse.teachers import self_distill
 from kdcourse.tips import Consistent
+from kdcourse.training.schedules import one_cycle
 
 claim = claims_of(notebook=7)
 
@@ -41,8 +43,8 @@ def seed(lab: Lab) -> Measured:
             images=lab.images.unlabelled(),
             views=Consistent(CROPS),
             batch_size=64,
-            learning_rate=lab["rate"],
-            optimizer=lambda weights: torch.optim.AdamW(weights, weight_decay=1e-4),
+            optimizer=partial(torch.optim.AdamW, lr=lab["rate"], weight_decay=1e-4),
+            scheduler=one_cycle,
         ),
         "teacher": lab.teacher,
     }
