@@ -74,7 +74,9 @@ class ResizedCrop:
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         _check_batch(pixels, generator)
         low, high = self.scale
-        draw = torch.rand(3, len(pixels), generator=generator, device=pixels.device)
+        draw = torch.rand(
+            *(3, len(pixels)), generator=generator, device=pixels.device, dtype=torch.float32
+        )
         side = (low + (high - low) * draw[0]).sqrt()  # of the image's, which is 2 long in the grid
         shift = (2 * draw[1:] - 1) * (1 - side)
         zero = torch.zeros_like(side)

@@ -5,7 +5,9 @@ runs for CPU tensors only: on a GPU it would stall the device, and inside ``torc
 ``vmap``, or on the ``meta`` device, there are no values to read.
 """
 
+import inspect
 import math
+from collections.abc import Callable
 from numbers import Integral, Real
 
 import torch
@@ -185,6 +187,20 @@ def check_integer(name: str, value: int, low: int, high: int | None = None) -> N
         raise ArgumentTypeError(name, f"{name} must be {words}, got {describe(value)}")
     if not isinstance(value, Integral) or value < low or (high is not None and value > high):
         raise ArgumentError(name, f"{name} must be {words}, got {value!r}")
+
+
+def check_callable(name: str, function: Callable, *arguments: object) -> None:
+    """Require a function that can be called with such arguments, as far as it tells."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some of C do not tell
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise ArgumentTypeError(
+            name, f"{name} must be callable with {len(arguments)} argument(s), has {signature}"
+        ) from None
 
 
 def check_flag(name: str, value: object) -> None:

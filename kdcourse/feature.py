@@ -98,6 +98,13 @@ def attention_transfer_loss(
     if student.shape[-2:] != teacher.shape[-2:]:
         height, width = map(min, student.shape[-2:], teacher.shape[-2:])
         student, teacher = (F.adaptive_avg_pool2d(x, (height, width)) for x in (student, teacher))
+    if student.shape[-2:] == (1, 1):
+        raise ArgumentError(
+            "student_features",
+            "student_features must have more than one position (N, C, H, W), got "
+            f"{tuple(student_features.shape)} and {tuple(teacher_features.shape)}: a map of one "
+            "position is the same for all",
+        )
     difference = _attention(student, power) - _attention(teacher, power)
     if squared:
         return difference.square().mean().to(student.dtype)
@@ -316,7 +323,7 @@ class FeatureHint(LayerTerm):
     def __init__(
         self,
         layer: Layer,
-        hint: nn.Module | None = None,
+        hint: Hint | None = None,
         *,
         kernel_size: int | None = None,
         nonlinearity: str = "none",

@@ -13,7 +13,7 @@ from kdcourse.signatures import checked
 @checked
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put a model into eval mode, and afterwards put every part of it back into its old mode."""
-    with _kept([model]):
+    with kept_modes([model]):
         model.eval()
         yield
 
@@ -47,7 +47,7 @@ def training_mode(models: Iterable[nn.Module]) -> Iterator[Callable[[], None]]:
             for one in part.modules():
                 one.training = before[one]
 
-    with _kept(models):
+    with kept_modes(models):
         yield enter
 
 
@@ -55,17 +55,20 @@ def training_mode(models: Iterable[nn.Module]) -> Iterator[Callable[[], None]]:
 @checked
 def kept_buffers(model: nn.Module) -> Iterator[None]:
     """Put the buffers (running statistics) back as they were."""
-    kept = [buffer.clone() for buffer in model.buffers()]
+    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffer, old in zip(model.buffers(), kept, strict=True):
-                buffer.copy_(old)
+            for name, buffer in model.named_buffers():
+                if name in kept:
+                    buffer.copy_(kept[name])
 
 
 @contextmanager
-def _kept(models: Iterable[nn.Module]) -> Iterator[None]:
+@checked
+def kept_modes(models: Iterable[nn.Module]) -> Iterator[None]:
+    """Put every part of the models back into its old mode."""
     modes = [(part, part.training) for model in models for part in model.modules()]
     try:
         yield

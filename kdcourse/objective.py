@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from kdcourse.checks import check_number, check_positive
 from kdcourse.errors import ArgumentError, ArgumentTypeError
-from kdcourse.signatures import checked
+from kdcourse.signatures import checked, describe
 
+MEANS = ("samples", "labels", "batch")  # what a loss may be a mean over
 Layer = str | tuple[str, str]  # its name in both nets, or the student's and the teacher's
 
 
@@ -48,11 +49,13 @@ class Lesson:
         student: What the student showed; its logits are always there.
         target: ``(N,)`` class indices; −1 where there is no label.
         teacher: What the teacher showed; None in training without a teacher.
+        again: Whether the same batch was judged before, beside another teacher.
     """
 
     student: Outputs
     target: Tensor
     teacher: Outputs | None = None
+    again: bool = False
 
     @property
     def taught(self) -> Outputs:
@@ -145,14 +148,31 @@ class Objective(nn.Module):
             shares: Factors by which the values of parts add up to that of the whole, one for each
                 :attr:`Term.mean_over`.
         """
-        weighted, values = [], {}
-        for name, (weight, term) in zip(self.names, self.parts(), strict=True):
+        values = self.values(lesson, shares)
+        return self.weighted(values), {name: value.detach() for name, value in values.items()}
+
+    def values(
+        self, lesson: Lesson, shares: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Return every term's own value, unweighted; the arguments are those of a call."""
+        values = {}
+        for name, (_, term) in zip(self.names, self.parts(), strict=True):
             value = term.loss(lesson)
-            if shares is not None:
-                value = value * shares[term.mean_over]
-            values[name] = value.detach()
-            weighted.append(weight * value)
-        return sum(weighted[1:], start=weighted[0]), values
+            if not isinstance(value, Tensor) or value.dim() != 0:
+                raise ArgumentTypeError(
+                    "objective",
+                    f"the loss of {type(term).__name__} must be a scalar tensor, got "
+                    f"{describe(value)}",
+                )
+            values[name] = value if shares is None else value * shares[term.mean_over]
+        return values
+
+    def weighted(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Return the weighted sum of the terms' values."""
+        first, *others = (
+            w * values[name] for w, name in zip(self.weights, self.names, strict=True)
+        )
+        return sum(others, start=first)
 
     def __add__(self, other: "Objective") -> "Objective":
         if isinstance(other, type) and issubclass(other, Objective):
@@ -191,6 +211,7 @@ class Term(Objective):
         needs_input_gradient: Whether it looks at the gradients of the predictions with respect to
             the inputs.
         needs_labels: Whether every sample must have a label.
+        least: The fewest samples that the term can compare.
         mean_over: What the loss is a mean over: ``"samples"``, ``"labels"`` (the samples that have
             one), or ``"batch"`` if it compares samples and sees those of all processes.
         student_layers: Names of the student's layers to capture.
@@ -202,6 +223,7 @@ class Term(Objective):
     needs_logits: bool = False
     needs_input_gradient: bool = False
     needs_labels: bool = False
+    least: int = 1
     mean_over: str = "samples"
     student_layers: tuple[str, ...] = ()
     teacher_layers: tuple[str, ...] = ()
@@ -223,7 +245,7 @@ class Term(Objective):
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the scalar to minimise."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define loss(lesson)")
 
     def __repr__(self) -> str:
         hidden = ("training", "weights", "names", "prepared")
@@ -274,7 +296,8 @@ class WarmUp(Term):
     >>> objective = CrossEntropy() + WarmUp(DecoupledKD(), epochs=20)
 
     The steps taken so far are part of ``state_dict()``, so that a resumed training goes on where it
-    stopped. With ``accumulate``, every part of a batch counts as a step.
+    stopped. With ``accumulate``, every part of a batch counts as a step; several teachers of one
+    student, asked about one batch, make one step together.
 
     Args:
         term: Any term.
@@ -309,7 +332,7 @@ class WarmUp(Term):
             raise ArgumentError(
                 "steps", f"{self!r} does not know how long an epoch is: give it steps"
             )
-        if self.training:
+        if self.training and not lesson.again:
             self.taken = self.taken + 1  # not in place: a compiled backward pass would see it
         return (self.taken / self.steps).clamp(max=1) * self.term.loss(lesson)
 

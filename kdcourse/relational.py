@@ -122,7 +122,6 @@ class _RelationTerm(LayerTerm):
 
     mean_over = "batch"
     relation: Callable[[Tensor, Tensor], Tensor]
-    least: int  # the number of samples that one relation takes
 
     def __init__(self, layers: Sequence[Layer] = ("embedding",)):
         super().__init__(layers)

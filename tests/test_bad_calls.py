@@ -46,7 +46,7 @@ LEFT_OUT = {
     "kdcourse.training.checkpoint": INSIDE,
     "kdcourse.training.history": RECORD,
     "kdcourse.training.device": "torch's own names of devices and dtypes",
-    "training_mode": INSIDE,
+    **dict.fromkeys(("training_mode", "kept_modes"), INSIDE),
     **dict.fromkeys(("Mask", "FakeQuantize", "round_input"), "parts of what prune, quantize make"),
     **dict.fromkeys(("Run", "Epochs", "Peers", "Peer", "fit_learner", "show"), INSIDE),
     **dict.fromkeys(("first_lesson", "shared_accuracy", "count_right", "in_batches"), INSIDE),

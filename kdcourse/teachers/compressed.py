@@ -23,10 +23,12 @@ from torch.nn.utils import parametrize
 from torch.nn.utils import prune as pruning
 from torch.utils._pytree import tree_leaves
 
+from kdcourse.batch import blaming_model, call
 from kdcourse.checks import check_integer, check_number, check_values
 from kdcourse.errors import ArgumentError
 from kdcourse.modes import evaluation_mode
 from kdcourse.signatures import checked
+from kdcourse.training.rules import check_weights
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -79,14 +81,19 @@ class FakeQuantize(nn.Module):
 
 def round_input(layer: nn.Module, inputs: tuple[Tensor, ...], *, bits: int) -> tuple[Tensor, ...]:
     """Round a layer's input to 2^b levels between the least and largest value of each sample."""
+    if not inputs:
+        raise ArgumentError("inputs", f"{layer}, quantised, takes its input without a keyword")
     first, *others = inputs
+    if first.numel() == 0:
+        return inputs
     flat = first.detach().float().flatten(1)
-    low, high = flat.amin(dim=1).clamp(max=0), flat.amax(dim=1).clamp(min=0)
+    known = flat.nan_to_num()  # a sample with NaN stays so, behind the layer
+    low, high = known.amin(dim=1).clamp(max=0), known.amax(dim=1).clamp(min=0)
     levels = 2**bits - 1
     scale = ((high - low) / levels).clamp(min=torch.finfo(torch.float32).tiny)
     zero = (-low / scale).round().to(torch.int32)
     rounded = torch.fake_quantize_per_channel_affine(first.float(), scale, zero, 0, 0, levels)
-    return rounded.to(first.dtype), *others
+    return torch.where(first.isfinite(), rounded.to(first.dtype), torch.nan), *others
 
 
 @checked
@@ -143,10 +150,10 @@ def prune_width(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
     narrow = fold(model)
     called: list[nn.Module] = []
     with evaluation_mode(narrow):
-        with ExitStack() as hooks:
+        with blaming_model("model", inputs, "inputs"), ExitStack() as hooks:
             for layer in _layers(narrow):
                 hooks.enter_context(layer.register_forward_hook(lambda one, *_: called.append(one)))
-            narrow(inputs)
+            call(narrow, inputs, "model")
         torch_pruning.pruner.BasePruner(
             narrow,
             inputs,
@@ -218,7 +225,8 @@ def fold(model: nn.Module) -> nn.Module:
         if parametrize.is_parametrized(module, "weight"):
             # parametrize.remove_parametrizations would change the class, which the copy shares with
             # the original.
-            weight = nn.Parameter(module.weight.detach().clone())
+            learns = any(p.requires_grad for p in module.parametrizations.weight.parameters())
+            weight = nn.Parameter(module.weight.detach().clone(), requires_grad=learns)
             module.__class__ = parametrize.type_before_parametrizations(module)
             del module.parametrizations
             module._parameters = {"weight": weight, **module._parameters}
@@ -292,6 +300,7 @@ def _rounded(weight: Tensor, scale: Tensor, most: int) -> Tensor:
 
 
 def _layers(model: nn.Module) -> list[Any]:
+    check_weights("model", model)
     layers = [module for module in model.modules() if isinstance(module, LAYERS)]
     if not layers:
         kind = type(model).__name__
@@ -303,4 +312,10 @@ def _layers(model: nn.Module) -> list[Any]:
                 f"the weight of {layer} is made by a hook (an old weight_norm or spectral_norm): "
                 "take those of torch.nn.utils.parametrizations",
             )
+    owners = [id(p) for m in model.modules() for p in m.parameters(recurse=False)]
+    if len(set(owners)) < len(owners):
+        raise ArgumentError(
+            "model",
+            "a weight of the model is in two layers, and would be compressed apart: untie them",
+        )
     return layers

@@ -11,13 +11,14 @@ Sources: Tarvainen, Valpola 2017 (arXiv 1703.01780); Caron et al. 2021 (arXiv 21
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from kdcourse.batch import blaming_argument
 from kdcourse.checks import check_number, check_positive
+from kdcourse.errors import ArgumentError
 from kdcourse.precision import at_least_float32
 from kdcourse.signatures import checked
 from kdcourse.training.teacher import FrozenTeacher
@@ -29,7 +30,7 @@ Momentum = float | Callable[[int], float]
 class MomentumTeacher(FrozenTeacher):
     """The exponential moving average of a student, starting as a copy of it.
 
-    Buffers (the statistics of batch norm) are averaged like weights; counters are copied. The
+    The running statistics of batch norm are averaged like weights; other buffers are copied. The
     average of a model in half precision is kept, and asked, in float32.
 
     >>> teacher = MomentumTeacher(student, momentum=0.99)
@@ -49,13 +50,27 @@ class MomentumTeacher(FrozenTeacher):
         with blaming_argument("student", "copying the model"):
             copied = copy.deepcopy(student)
         super().__init__(copied.requires_grad_(False))
-        for one in _tensors(self.model):
+        for one in _tensors(self.model).values():
             one.data = at_least_float32(one.data)  # half precision would round small steps away
         self.momentum = momentum
-        # Not averaged are counters, as batch norm's of batches, and masks of −∞.
-        self._averaged = [
-            one.is_floating_point() and bool(one.isfinite().all()) for one in _tensors(self.model)
-        ]
+        # Other buffers may be counters, masks of −∞, or vectors of unit norm.
+        self._averaged = {name for name, _ in self.model.named_parameters()} | {
+            name for name in _tensors(self.model) if name.endswith(("running_mean", "running_var"))
+        }
+
+    def check_student(self, student: nn.Module) -> None:
+        """Require a model of the same architecture as the one that was copied."""
+        own, followed = (
+            {name: tuple(one.shape) for name, one in _tensors(model).items()}
+            for model in (self.model, student)
+        )
+        for name in [*own, *followed]:
+            if own.get(name) != followed.get(name):
+                raise ArgumentError(
+                    "teacher",
+                    f"the teacher averages another model than the student: {name} has the shape "
+                    f"{own.get(name)} in it, and {followed.get(name)} in the student",
+                )
 
     @torch.no_grad()
     def update(self, student: nn.Module, step: int) -> None:
@@ -67,13 +82,14 @@ class MomentumTeacher(FrozenTeacher):
         """
         momentum = self.momentum(step) if callable(self.momentum) else self.momentum
         check_number("momentum", momentum, 0.0, 1.0)
-        pairs = list(zip(_tensors(self.model), _tensors(student), strict=True))
-        moved = []
-        for (own, new), averaged in zip(pairs, self._averaged, strict=True):
-            if averaged:
-                moved.append((own, new.to(own.dtype)))
+        moved, average, followed = [], _tensors(self.model), _tensors(student)
+        if average.keys() != followed.keys():
+            self.check_student(student)  # which says what differs
+        for name, own in average.items():
+            if name in self._averaged:
+                moved.append((own, followed[name].to(own.dtype)))
             else:
-                own.copy_(new)
+                own.copy_(followed[name])
         if moved:  # all at once: a net has many small ones
             torch._foreach_lerp_([own for own, _ in moved], [new for _, new in moved], 1 - momentum)
 
@@ -81,9 +97,8 @@ class MomentumTeacher(FrozenTeacher):
         return f"MomentumTeacher({type(self.model).__name__}, momentum={self.momentum})"
 
 
-def _tensors(model: nn.Module) -> Iterator[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 @checked

@@ -205,7 +205,8 @@ def with_head(
         sizes: ``outputs``, ``hidden`` and ``bottleneck`` of the :class:`ProjectionHead`.
     """
     with capture(model, [layer]):  # which looks for it
-        copied = copy.deepcopy(model)
+        pass
+    copied = copy.deepcopy(model)
     classifier = copied.get_submodule(layer)
     if not isinstance(classifier, nn.Linear):
         kind = type(classifier).__name__

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from kdcourse.checks import check_positive
 from kdcourse.data import replay_seed
 from kdcourse.logit import CrossEntropy
 from kdcourse.metrics import Samples
-from kdcourse.modes import training_mode
+from kdcourse.modes import kept_modes, training_mode
 from kdcourse.objective import Objective
 from kdcourse.training.device import choose_device
 from kdcourse.training.epochs import Batches, Epochs
@@ -109,7 +109,12 @@ def fit_learner(
     to where they were. The teacher is the one that is asked about the batches, if there is one.
     """
     place = choose_device(knobs.device)
-    with _moved(models, place, knobs.channels_last):
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        kept_modes(models),
+        _moved(models, place, knobs.channels_last),
+    ):
         source = Epochs(train, place, knobs)
         learner = make(source)
         parts = processes.count() * knobs.accumulate
@@ -122,7 +127,10 @@ def _size(samples: Samples | None) -> int:
     """Return the size of a validation set, or the number of its batches; 0 where it has none."""
     if isinstance(samples, tuple | list) and isinstance(samples[0], Tensor):
         return len(samples[0])
-    return len(samples) if isinstance(samples, Sized) else 0
+    try:
+        return len(samples)  # type: ignore[arg-type]
+    except TypeError:  # a DataLoader has a length, but that of its data
+        return 0
 
 
 @contextmanager

@@ -3,6 +3,11 @@
 import re
 from dataclasses import dataclass, field
 
+COLUMNS = (  # beside those of the terms
+    *("epoch", "loss", "train_accuracy", "validation_accuracy", "teacher_validation_accuracy"),
+    *("learning_rate", "seconds"),
+)
+
 
 @dataclass
 class History:

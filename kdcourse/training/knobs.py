@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from kdcourse.checks import check_choice, check_number, check_positive
+from kdcourse.checks import check_callable, check_choice, check_number, check_positive
 from kdcourse.data import Augmentation, Views
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.metrics import Samples
@@ -99,6 +99,17 @@ class Knobs:
                 check_is(field.name, getattr(self, field.name), field.type)
         check_positive(batch_size=self.batch_size, epochs=self.epochs, accumulate=self.accumulate)
         check_choice("on_interrupt", self.on_interrupt, ("return", "raise"))
+        if isinstance(self.scheduler, type) and list(inspect.signature(self.scheduler).parameters)[
+            1
+        ] not in ("T_max", "total_iters"):
+            raise ArgumentError(
+                "scheduler",
+                f"scheduler must be called with the optimizer and the number of steps, which "
+                f"{self.scheduler.__name__} does not take as its second argument: give "
+                f"lambda optimizer, steps: {self.scheduler.__name__}(optimizer, …)",
+            )
+        if self.log is not None:
+            check_callable("log", self.log, {})
         if self.augment is not None and self.views is not None:
             raise ArgumentError(
                 "views", "augment and views were both given: views hold their augmentation"

@@ -3,23 +3,36 @@
 Every error is a :class:`kdcourse.errors.ArgumentError` that names the argument at fault.
 """
 
-from collections.abc import Iterable, Iterator
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from kdcourse import processes
 from kdcourse.batch import Inputs, blaming_model, call, map_tensors, shapes
-from kdcourse.checks import check_labels, check_logits, check_matrix, check_module, check_target
+from kdcourse.checks import (
+    check_choice,
+    check_labels,
+    check_logits,
+    check_matrix,
+    check_module,
+    check_target,
+)
 from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.metrics import Samples, count_right, in_batches
 from kdcourse.models import capture
 from kdcourse.modes import kept_buffers, training_mode
-from kdcourse.objective import Lesson, Objective
+from kdcourse.objective import MEANS, Lesson, Objective
+from kdcourse.signatures import describe
 from kdcourse.training.epochs import Epochs
+from kdcourse.training.history import COLUMNS
 from kdcourse.training.knobs import Knobs
 from kdcourse.training.teacher import Teacher, follows
 
@@ -27,13 +40,82 @@ from kdcourse.training.teacher import Teacher, follows
 def check_objective(objective: object) -> None:
     """Require a sum of terms."""
     if not isinstance(objective, Objective):
-        got = repr(objective)
-        if isinstance(objective, type):
-            got = f"the class {objective.__name__}: call it, {objective.__name__}()"
         raise ArgumentTypeError(
             "objective",
-            f"objective must be a sum of terms, such as CrossEntropy() + 4 * LogitKD(), got {got}",
+            "objective must be a sum of terms, such as CrossEntropy() + 4 * LogitKD(), got "
+            f"{describe(objective)}",
         )
+    for name in objective.names:
+        if name in COLUMNS:
+            raise ArgumentError(
+                "objective", f"no term may be named {name}, as another column of the history"
+            )
+    for _, term in objective.parts():
+        check_choice(f"mean_over of {type(term).__name__}", term.mean_over, MEANS)
+
+
+def check_optimizer(optimizer: Optimizer, trained: Sequence[nn.Parameter]) -> None:
+    """Require an optimiser that holds all that is to be trained, and needs one gradient a step."""
+    kind = type(optimizer).__name__
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ArgumentError(
+            "optimizer",
+            f"optimizer must need one gradient a step, got {kind}, whose step needs a closure that "
+            "computes the loss again and again",
+        )
+    held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    missing = sum(id(weight) not in held for weight in trained)
+    if missing:
+        raise ArgumentError(
+            "optimizer",
+            f"optimizer must hold every parameter that it is made from, got {kind} without "
+            f"{missing} of {len(trained)}: freeze those that are not to learn "
+            "(requires_grad_(False))",
+        )
+
+
+def check_scheduler(scheduler: LRScheduler, optimizer: Optimizer, steps: int) -> None:
+    """Require a schedule of this optimiser that is as long as the training."""
+    kind = type(scheduler).__name__
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise ArgumentError(
+            "scheduler",
+            f"scheduler must not be a {kind}, which waits for a validation loss: schedules are "
+            "stepped after every batch (kdcourse.training.schedules)",
+        )
+    if getattr(scheduler, "optimizer", optimizer) is not optimizer:
+        raise ArgumentError(
+            "scheduler", f"scheduler must be of the optimizer, got {kind} of another"
+        )
+    length = getattr(scheduler, "total_steps", steps)
+    if length < steps:
+        raise ArgumentError(
+            "scheduler", f"scheduler must last {steps} steps (batches), got {kind} of {length}"
+        )
+
+
+def check_all_trained(student: nn.Module, trained: Sequence[nn.Parameter]) -> None:
+    """Require that no weight was made or unfrozen after the optimiser."""
+    held = {id(weight) for weight in trained}
+    for name, weight in student.named_parameters():
+        if weight.requires_grad and id(weight) not in held:
+            raise ArgumentError(
+                "student",
+                f"{name} of the student was made or unfrozen in training: do so before, so that "
+                "the optimizer holds it",
+            )
+
+
+def check_reached(objective: Objective, terms: Mapping[str, Tensor]) -> None:
+    """Require that every term depends on a weight that can be trained."""
+    for name, weight in zip(objective.names, objective.weights, strict=True):
+        if weight and not terms[name].requires_grad:
+            raise ArgumentError(
+                "objective",
+                f"{name} depends on no weight that can be trained: is all that lies before its "
+                "layers frozen, or computed without gradients? (A weight of 0 only measures.)",
+            )
 
 
 def check_student(student: nn.Module, name: str = "student") -> None:
@@ -115,6 +197,7 @@ def check_nets(
         raise ArgumentError("teacher", "the teacher is the student itself: teach with a copy of it")
     if teacher is not None:
         check_apart(student, teacher, "teacher", "teacher and student")
+        teacher.check_student(student)
     if knobs.compile and objective.needs_input_gradient:
         raise ArgumentError(
             "compile", "torch.compile cannot differentiate twice: use compile=False here"
@@ -154,11 +237,21 @@ def check_apart(model: nn.Module, other: nn.Module, argument: str, who: str) -> 
 
 def check_lesson(lesson: Lesson, objective: Objective) -> None:
     """Require of the first batch that both nets show logits, and of labels that are looked at."""
+    terms = [term for _, term in objective.parts()]
     theirs = None if lesson.teacher is None else lesson.teacher.logits
+    if all(term.teacher_layers for term in terms if term.needs_teacher):
+        theirs = None  # nobody looks at them
     for who, logits in (("student", lesson.student.logits), ("teacher", theirs)):
         if logits is not None or who == "student":
             check_logits(who, f"the {who}", logits)
-    terms = [term for _, term in objective.parts()]
+    samples = processes.count() * len(lesson.target)
+    for term in terms:
+        if samples < term.least:
+            raise ArgumentError(
+                "batch_size",
+                f"{term!r} compares at least {term.least} samples, and a batch, or a part of one, "
+                f"holds {samples}",
+            )
     if any(term.needs_labels or term.mean_over == "labels" for term in terms):
         check_matrix("the student's logits", lesson.student_logits)
         target, shape = lesson.target.cpu(), lesson.student_logits.shape

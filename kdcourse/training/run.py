@@ -1,6 +1,5 @@
 """One student with its objective, teacher and optimiser, and how it learns from a batch."""
 
-import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
 from kdcourse import processes
 from kdcourse.batch import (
@@ -39,7 +38,15 @@ from kdcourse.training.epochs import Epochs
 from kdcourse.training.history import described
 from kdcourse.training.knobs import Knobs
 from kdcourse.training.learner import ACCURACY, Learner, shared_accuracy
-from kdcourse.training.rules import check_lesson, check_nets, check_one_tensor
+from kdcourse.training.rules import (
+    check_all_trained,
+    check_lesson,
+    check_nets,
+    check_one_tensor,
+    check_optimizer,
+    check_reached,
+    check_scheduler,
+)
 from kdcourse.training.schedules import constant
 from kdcourse.training.teacher import Teacher, as_teacher, follows
 from kdcourse.training.watch import Watch
@@ -75,7 +82,7 @@ class Run(Learner):
         self.accumulate = self.knobs.accumulate
         self.student, self.students, self.objectives = student, [student], [objective]
         self.device = next(student.parameters()).device
-        self.objective = objective.to(self.device)
+        self.objective = objective.to(self.device).train()
         self.teacher: Teacher | None = None
         if teacher is not None:
             self.teacher = as_teacher(teacher).to(self.device)
@@ -105,23 +112,11 @@ class Run(Learner):
         with blaming_argument("optimizer", "the optimizer"):
             self.optimizer: Optimizer = self.knobs.make_optimizer(self.trained)
             check_is("optimizer", self.optimizer, Optimizer)
-            closure = inspect.signature(self.optimizer.step).parameters.get("closure")
-            if closure is not None and closure.default is closure.empty:
-                kind = type(self.optimizer).__name__
-                raise ArgumentError(
-                    "optimizer",
-                    f"optimizer must need one gradient a step, got {kind}, whose step needs a "
-                    "closure that computes the loss again and again",
-                )
+            check_optimizer(self.optimizer, self.trained)
         with blaming_argument("scheduler", "the schedule of this optimizer"):
             self.scheduler: LRScheduler = self.knobs.make_scheduler(self.optimizer, steps)
             check_is("scheduler", self.scheduler, LRScheduler)
-        if isinstance(self.scheduler, ReduceLROnPlateau):
-            raise ArgumentError(
-                "scheduler",
-                "scheduler must not be a ReduceLROnPlateau, which waits for a validation loss: "
-                "schedules are stepped after every batch (kdcourse.training.schedules)",
-            )
+            check_scheduler(self.scheduler, self.optimizer, steps)
         self.dtype = autocast_dtype(self.device, self.knobs.autocast)
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.dtype == torch.float16 and self.device.type == "cuda"
@@ -152,6 +147,7 @@ class Run(Learner):
         if processes.count() > 1 or self.accumulate > 1:
             whole = processes.total(_counted_samples(target))
         self.optimizer.zero_grad(set_to_none=True)
+        first = not self.judged.known
         values: dict[str, Tensor] = {}
         split_up = (split_samples(samples, self.accumulate) for samples in (own, target))
         parts = zip(*split_up, shown, strict=True)
@@ -162,21 +158,18 @@ class Run(Learner):
                         self._formatted(seen), labels, taught, self._shares(labels, whole)
                     )
                 self.watch.see(seen, taught, self.judged.logits, measured)
-                if not loss.requires_grad:
-                    raise ArgumentError(
-                        "objective",
-                        f"{self.objective!r} depends on no weight that can be trained: is all that "
-                        "lies before its layers frozen?",
-                    )
-                self.scaler.scale(loss).backward()
+                with blaming_argument("objective", "differentiating the objective", first):
+                    self.scaler.scale(loss).backward()
             for name, value in measured.items():
                 values[name] = values[name] + value if name in values else value
         if self.knobs.clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.trained, self.knobs.clip)
-        self.scaler.step(self.optimizer)
+        with blaming_argument("optimizer", "a step of the optimizer", first):
+            self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.scheduler.last_epoch < self.steps:  # a loader may yield more than its length says
+        # A loader may yield more than its length says.
+        if getattr(self.scheduler, "last_epoch", 0) < self.steps:
             self.scheduler.step()
         if self.teacher is not None and self.teacher.follows_student:
             processes.copy_from_main(self.student.buffers())
@@ -226,6 +219,7 @@ class Run(Learner):
 
     def finish(self) -> None:
         self.watch.finish()
+        check_all_trained(self.student, self.trained)
         if bool(torch.stack([weight.isnan().any() for weight in self.trained]).any()):
             raise NotFiniteError(
                 "objective",
@@ -309,14 +303,17 @@ class _Judged(nn.Module):
             learned.input_gradient = prediction_gradient(logits, inputs, target, create_graph=True)
         with blaming_argument("objective", "the objective", first=not self.known):
             judged = [
-                self.objective(Lesson(learned, target, one), shares) for one in shown or (None,)
+                self.objective.values(Lesson(learned, target, one, again=number > 0), shares)
+                for number, one in enumerate(shown or (None,))
             ]
-        self.known = True
-        loss, values = judged[0]
+        terms = judged[0]
         if len(judged) > 1:
-            loss = torch.stack([loss for loss, _ in judged]).mean()
-            values = {n: torch.stack([each[n] for _, each in judged]).mean() for n in values}
-        values = {"loss": loss.detach(), **values}
+            terms = {name: torch.stack([each[name] for each in judged]).mean() for name in terms}
+        if not self.known and torch.is_grad_enabled():
+            check_reached(self.objective, terms)
+        self.known = True
+        loss = self.objective.weighted(terms)
+        values = {"loss": loss.detach(), **{name: value.detach() for name, value in terms.items()}}
         if are_classes(target):
             right = (logits.detach().argmax(dim=1) == target).sum()
             accuracy = right / count_labels(target).clamp(min=1)
@@ -328,10 +325,18 @@ def show(teacher: Teacher, inputs: Inputs, target: Tensor, objective: Objective)
     """Return what a teacher shows of a batch, as far as an objective looks at it."""
     with torch.no_grad():
         shown = teacher.show(inputs, objective.teacher_layers)
+    check_is("what the teacher's show returns", shown, Outputs)
+    shown.logits, shown.probabilities = map(_ordinary, (shown.logits, shown.probabilities))
+    shown.features = {name: _ordinary(value) for name, value in shown.features.items()}
     if objective.needs_input_gradient:
         check_one_tensor(inputs, objective)
         shown.input_gradient = teacher.input_gradient(inputs, target)
     return shown
+
+
+def _ordinary(value: Any) -> Any:
+    """Return a copy of what was computed in inference mode: no gradient could pass by it."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 def first_lesson(

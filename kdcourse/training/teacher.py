@@ -54,6 +54,9 @@ class Teacher(nn.Module):
             kind = type(self).__name__
             raise ArgumentError("teacher", f"a {kind} shows no input gradients: {self.reason}")
 
+    def check_student(self, student: nn.Module) -> None:
+        """Raise a ``ValueError`` if the teacher cannot teach, or follow, this student."""
+
     def update(self, student: nn.Module, step: int) -> None:
         """Follow the student after its step number ``step``; most teachers stay as they are."""
 
