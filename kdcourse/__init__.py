@@ -41,6 +41,8 @@ def _public_names(roots: tuple[str, ...]) -> dict[str, str]:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__all__":
+        return sorted(public_names())
     for package in (__name__, f"{__name__}.course"):
         if not name.startswith("_") and importlib.util.find_spec(f"{package}.{name}"):
             return importlib.import_module(f"{package}.{name}")

@@ -142,15 +142,26 @@ def to_device(inputs: Inputs, device: torch.device) -> Inputs:
     return map_tensors(lambda tensor: tensor.to(device), inputs)
 
 
-def share(inputs: Inputs, part: tuple[int, int]) -> Inputs:
-    """Return, for ``(i, P)``, the i-th of P consecutive, nearly equal parts of the samples."""
+def map_samples(function: Callable[[Tensor], Tensor], inputs: Inputs, samples: int) -> Inputs:
+    """Apply a function to every tensor of so many samples; others belong to the whole batch."""
+    return map_tensors(
+        lambda one: function(one) if one.dim() and len(one) == samples else one, inputs
+    )
+
+
+def share(inputs: Inputs, part: tuple[int, int], samples: int | None = None) -> Inputs:
+    """Return, for ``(i, P)``, the i-th of P consecutive, nearly equal parts of the samples.
+
+    How many these are can be left out for a tensor.
+    """
     number, of = part
-    return map_tensors(lambda samples: samples.tensor_split(of)[number], inputs)
+    count = len(inputs) if samples is None else samples
+    return map_samples(lambda one: one.tensor_split(of)[number], inputs, count)
 
 
-def split_samples(inputs: Inputs, parts: int) -> list[Inputs]:
+def split_samples(inputs: Inputs, parts: int, samples: int) -> list[Inputs]:
     """Split the samples into nearly equal parts."""
-    return [inputs] if parts == 1 else [share(inputs, (n, parts)) for n in range(parts)]
+    return [inputs] if parts == 1 else [share(inputs, (n, parts), samples) for n in range(parts)]
 
 
 def cast_like(inputs: Inputs, model: nn.Module) -> Inputs:

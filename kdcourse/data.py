@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from kdcourse.checks import (
     check_same_device,
     check_tensor,
 )
-from kdcourse.errors import ArgumentError
+from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.signatures import checked, describe
 
 COURSE_DATA = Path(__file__).parents[1] / "data"
@@ -93,14 +94,21 @@ class Images:
                 raise ArgumentError(
                     name, f"{name} must have a value for each of {channels} channels, got {values}"
                 )
-        for deviation in self.std:
-            check_number("std", deviation, 0.0, open_low=True)
+        for mean, deviation in zip(self.mean, self.std, strict=True):  # of pixels in [0, 1]
+            check_number("mean", mean, 0.0, 1.0)
+            check_number("std", deviation, 0.0, 1.0, open_low=True)
 
     def __len__(self) -> int:
         return len(self.target)
 
     def __getitem__(self, index: Any) -> "Images":
         """Take a subset by slice, mask or index tensor (a view of the pixels where possible)."""
+        if isinstance(index, Integral):
+            raise ArgumentTypeError(
+                "index",
+                f"index must be a slice, a mask or indices, got {index}: one image is "
+                f"images[{index}:{index + 1}], and batches() needs no DataLoader",
+            )
         return replace(self, pixels=self.pixels[index], target=self.target[index])
 
     @property
@@ -211,6 +219,7 @@ class Images:
             if views is not None:
                 with blaming_argument("views", "the views", first=number == 0):
                     student, teacher, target = views(pixels, target, generator)
+                check_tensor("the target of views", target)
                 for shown in (student, teacher):
                     _check_seen("views", shown, target)
                 seen = (self.normalize(own(pixels)) for pixels in (student, teacher))

@@ -35,13 +35,14 @@ from kdcourse.checks import (
     check_same_shape,
     check_temperature,
 )
-from kdcourse.errors import ArgumentError, NotFiniteError
+from kdcourse.errors import ArgumentError, ArgumentTypeError, NotFiniteError
 from kdcourse.models import capture, seeded
 from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Layer, LayerTerm, Lesson
 from kdcourse.precision import at_least_float32, unit_rows
 from kdcourse.processes import all_samples
 from kdcourse.signatures import checked
+from kdcourse.training.teacher import Teacher
 
 
 def seed_loss(
@@ -306,6 +307,17 @@ class GeneratedImages:
         check_number("statistics", statistics, 0.0)
         with capture(teacher, [layer]):  # which looks for it
             pass
+        if isinstance(teacher, Teacher):
+            raise ArgumentTypeError(
+                "teacher",
+                f"teacher must pass on gradients, and a {type(teacher).__name__} does not: give "
+                "the model itself",
+            )
+        norms = [norm for norm in _norms(teacher) if norm.running_mean is not None]
+        if statistics and not norms:
+            raise ArgumentError(
+                "statistics", "statistics needs a batch norm of images that remembers its own"
+            )
         self.generator, self.teacher, self.layer = generator, teacher, layer
         self.length = int(length)
         self.batch_size, self.steps, self.statistics = batch_size, steps, statistics
@@ -351,13 +363,13 @@ class GeneratedImages:
 
     def noise(self, samples: int) -> Tensor:
         """Draw noise ``(N, Z)``, where the teacher is; the generator goes there, too."""
-        device = next(self.teacher.parameters()).device
+        device = next((p.device for p in self.teacher.parameters()), "cpu")
         self.generator.to(device)
         return torch.randn(samples, self.length, generator=self.draw).to(device)
 
     def _judge(self, images: Tensor) -> Tensor:
         """Return the generator's loss."""
-        norms = [m for m in self.teacher.modules() if isinstance(m, nn.BatchNorm2d)]
+        norms = [norm for norm in _norms(self.teacher) if norm.running_mean is not None]
         seen: list[Tensor] = []
         handles = [
             norm.register_forward_pre_hook(lambda norm, inputs: seen.append(_gap(norm, *inputs)))
@@ -371,6 +383,10 @@ class GeneratedImages:
                 handle.remove()
         value = self.loss(logits, features[self.layer])
         return value + self.statistics * torch.stack(seen).mean() if seen else value
+
+
+def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 def _gap(norm: nn.BatchNorm2d, inputs: Tensor) -> Tensor:

@@ -359,7 +359,8 @@ def _answers(
     first = True
     with evaluation_mode(model):
         for inputs, target in in_batches(samples, batch_size, name):
-            inputs, target = share(inputs, part), None if target is None else share(target, part)
+            if target is not None:
+                inputs, target = share(inputs, part, len(target)), share(target, part)
             if target is not None and len(target) == 0:  # fewer samples than parts
                 continue
             with blaming_model(who, inputs, name, first):

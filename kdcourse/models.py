@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdcourse.batch import blaming_argument
 from kdcourse.checks import check_choice, check_module, check_number, check_positive
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.signatures import check_is, checked
@@ -367,15 +368,15 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
             )
     with ExitStack() as hooks:
         if layers:
-            hooks.enter_context(model.register_forward_pre_hook(recorder.start))
-        for name in layers:
-            record = partial(recorder.record, name=name)
-            hooks.enter_context(modules[name].register_forward_hook(record))
-        for module in modules.values():
-            if getattr(module, "inplace", False):
-                hooks.enter_context(module.register_forward_pre_hook(recorder.keep))
-        if layers:
-            hooks.enter_context(model.register_forward_hook(recorder.finish))
+            with blaming_argument("layers", f"watching layers of {type(model).__name__}"):
+                hooks.enter_context(model.register_forward_pre_hook(recorder.start))
+                for name in layers:
+                    record = partial(recorder.record, name=name)
+                    hooks.enter_context(modules[name].register_forward_hook(record))
+                for module in modules.values():
+                    if getattr(module, "inplace", False):
+                        hooks.enter_context(module.register_forward_pre_hook(recorder.keep))
+                hooks.enter_context(model.register_forward_hook(recorder.finish))
         yield recorder.shown
 
 

@@ -21,16 +21,16 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from kdcourse.checks import check_choice, check_integer, check_number, check_positive, check_values
-from kdcourse.errors import ArgumentError
+from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.modes import evaluation_mode
-from kdcourse.signatures import checked
+from kdcourse.signatures import checked, describe
 
 Direction = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -232,9 +232,18 @@ def landscape(
             "directions", "directions must have one tensor for each of the model's parameters"
         )
 
+    for name, weight in weights.items():
+        if any(direction[name].shape != weight.shape for direction in directions):
+            raise ArgumentError(
+                "directions", f"directions must have the model's shapes, not so {name}"
+            )
+
     def at(x: Tensor, y: Tensor) -> Tensor:
         moved = {name: w + x * first[name] + y * second[name] for name, w in weights.items()}
-        return loss(functional_call(model, moved, (inputs,)), target)
+        value = loss(functional_call(model, moved, (inputs,)), target)
+        if not isinstance(value, Tensor) or value.dim() != 0:
+            raise ArgumentTypeError("loss", f"loss must return a scalar, got {describe(value)}")
+        return value
 
     steps = torch.linspace(-extent, extent, points, device=inputs.device)
     places = torch.cartesian_prod(steps, steps)  # (P², 2)
@@ -284,20 +293,42 @@ def curvature(
     check_values("target", target)
     parameters = [p for p in model.parameters() if p.requires_grad]
     count = sum(p.numel() for p in parameters)
+    if not parameters:
+        raise ArgumentError("model", "model must have a weight that can be trained")
     with evaluation_mode(model), torch.enable_grad():
         value = loss(model(inputs), target)
-        gradient = torch.autograd.grad(value, parameters, create_graph=True)
+        gradient = torch.autograd.grad(value, parameters, create_graph=True, materialize_grads=True)
         flat = _flat(gradient)
 
         def product(vector: np.ndarray) -> np.ndarray:
             v = torch.from_numpy(np.asarray(vector).ravel()).to(flat)
-            rows = torch.autograd.grad(flat, parameters, v, retain_graph=True)
+            rows = torch.autograd.grad(
+                flat, parameters, v, retain_graph=True, materialize_grads=True
+            )
             return _flat(rows).double().cpu().numpy()
 
-        hessian = LinearOperator((count, count), matvec=product, dtype=np.float64)
-        start = np.random.default_rng(0).standard_normal(count)
-        ends = eigsh(hessian, k=2, which="BE", tol=tolerance, v0=start, return_eigenvectors=False)
+        ends = _extremes(product, count, tolerance)
     return Curvature(float(ends.min()), float(ends.max()))
+
+
+def _extremes(
+    product: Callable[[np.ndarray], np.ndarray], count: int, tolerance: float
+) -> np.ndarray:
+    """Return the least and largest eigenvalue of a symmetric matrix, known by its products."""
+    if count < 4:
+        return np.linalg.eigvalsh(np.stack([product(row) for row in np.eye(count)]))[[0, -1]]
+    start = np.random.default_rng(0).standard_normal(count)
+    options = {"tol": tolerance, "v0": start, "return_eigenvectors": False}
+    matrix = LinearOperator((count, count), matvec=product, dtype=np.float64)
+    try:
+        return eigsh(matrix, k=2, which="BE", **options)
+    except ArpackNoConvergence:  # the least is zero, in many directions, as of a convex loss
+        (most,) = eigsh(matrix, k=1, which="LM", **options)
+        moved = LinearOperator(
+            (count, count), matvec=lambda v: product(v) - most * v.ravel(), dtype=np.float64
+        )
+        (other,) = eigsh(moved, k=1, which="LM", **options) + most
+        return np.sort([most, other])
 
 
 def _flat(values: Iterable[Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ an *objective*, which names and logs every term it is made of.
 """
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -96,6 +97,7 @@ class Objective(nn.Module):
         self.weights = [weight for weight, _ in parts]
         self.terms = nn.ModuleList(term for _, term in parts)
         self.names = _distinct([term.name for _, term in parts])
+        self._begun = False
 
     def parts(self) -> list[tuple[float, "Term"]]:
         """List ``(weight, term)``."""
@@ -137,6 +139,16 @@ class Objective(nn.Module):
         for _, term in self.parts():
             if not term.prepared:
                 term.prepare(lesson, seed=seed, steps_an_epoch=steps_an_epoch)
+
+    def begin(self) -> None:
+        """Say, at the start of a training, if an earlier one has left its traces in the terms."""
+        if self._begun and self.state_dict():
+            warnings.warn(
+                f"{self!r} was trained before: its terms go on with the weights and counts that "
+                "they have; make a new objective for a training of its own",
+                stacklevel=2,
+            )
+        self._begun = True
 
     def forward(
         self, lesson: Lesson, shares: Mapping[str, Tensor] | None = None
@@ -233,6 +245,7 @@ class Term(Objective):
         nn.Module.__init__(self)
         self.weights = [1.0]
         self.names = [self.name]
+        self._begun = False
 
     @property
     def name(self) -> str:

@@ -211,8 +211,9 @@ def test_unlabelled_images_cost_nothing_and_do_not_count():
 
 
 def test_without_any_label_there_is_no_accuracy():
-    objective = CrossEntropy() + LogitKD(4)
-    history = train(net(), objective, teacher=net(4), train=images(32).unlabelled(), epochs=1)
-    assert history["cross_entropy"] == [0.0]
+    options = {"teacher": net(4), "train": images(32).unlabelled(), "epochs": 1}
+    history = train(net(), LogitKD(4), **options)
     assert history["loss"] == history["logit_kd"] != [0.0]
     assert "train_accuracy" not in history.last
+    with pytest.raises(ValueError, match=r"without labels, which CrossEntropy\(.* needs"):
+        train(net(), CrossEntropy() + LogitKD(4), **options)

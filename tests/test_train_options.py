@@ -145,7 +145,7 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
         (["--seed", "-1"], "--seed: the value must"),
         (["--device", "nosuch"], "--device: "),
         (["--device", "cuda:77"], "--device: "),
-        (["--device", "meta"], "--device: cpu, cuda and mps are possible, not meta"),
+        (["--device", "meta"], "--device: nothing can be computed on the meta device"),
         (["--autocast", "int8"], "--autocast: unknown dtype 'int8'"),
         (["--autocast", "float16", "--device", "cpu"], "--autocast: float16 needs a GPU"),
         ([*TAUGHT, "Saliency()", "--compile"], "--compile: torch.compile cannot"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from kdcourse.checks import check_positive
+from kdcourse.checks import check_callable, check_positive
 from kdcourse.errors import ArgumentError
 from kdcourse.logit import LogitKD
 from kdcourse.objective import Objective
@@ -56,6 +56,7 @@ def born_again(
     Source: Furlanello et al. 2018 (arXiv 1805.04770).
     """
     check_positive(generations=generations)
+    check_callable("make", make, seed)
     objective = LogitKD(1.0) if objective is None else objective
     family = [] if first is None else [first]
     children = [make(seed + number) for number in range(len(family), generations)]

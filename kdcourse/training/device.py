@@ -6,13 +6,23 @@ from contextlib import contextmanager
 import torch
 
 from kdcourse.batch import blaming_argument
+from kdcourse.errors import ArgumentError
 
 
 def choose_device(device: torch.device | str | None = None) -> torch.device:
     """Return ``device``, or the best there is: CUDA, then Apple's MPS, then the CPU."""
     if device is not None:
-        with blaming_argument("device", "torch.device"):
-            return torch.device(device)
+        with blaming_argument("device", f"device {str(device)!r}"):
+            place = torch.device(device)
+            if place.type == "cuda":  # counted, without using the first of them
+                count = torch.cuda.device_count()
+                if (place.index or 0) >= count:
+                    raise ArgumentError("device", f"there are {count} GPUs here")
+            else:
+                torch.empty(0, device=place)
+        if place.type == "meta":
+            raise ArgumentError("device", "nothing can be computed on the meta device")
+        return place
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

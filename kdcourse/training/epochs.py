@@ -13,7 +13,7 @@ from kdcourse.batch import (
     Batch,
     Inputs,
     blaming_argument,
-    map_tensors,
+    map_samples,
     read_batch,
     to_device,
     views_of,
@@ -162,7 +162,7 @@ class Epochs:
             inputs, target = next(self._read(self.train))
         own, theirs = views_of(inputs)
         return (
-            *(map_tensors(_few, to_device(one, self.device)) for one in (own, theirs)),
+            *(map_samples(_few, to_device(one, self.device), len(target)) for one in (own, theirs)),
             _few(target).to(self.device),
         )
 

@@ -161,6 +161,9 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.dev
         advice = f"the same command resumes from {checkpoint}"
         if processes.from_main(Path(checkpoint).is_file):
             history.rows = learner.resume(checkpoint, settings)
+    if not history.rows:
+        for objective in learner.objectives:
+            objective.begin()
 
     silent = not (knobs.progress and processes.is_main())
     steps = knobs.epochs * len(source)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from kdcourse import processes
-from kdcourse.batch import Inputs, blaming_model, call, map_tensors, shapes
+from kdcourse.batch import Inputs, blaming_model, call, map_samples, shapes
 from kdcourse.checks import (
     check_choice,
     check_labels,
@@ -51,6 +51,9 @@ def check_objective(objective: object) -> None:
                 "objective", f"no term may be named {name}, as another column of the history"
             )
     for _, term in objective.parts():
+        if "_modules" not in vars(term):
+            kind = type(term).__name__
+            raise ArgumentTypeError("objective", f"{kind} must call super().__init__() in its own")
         check_choice(f"mean_over of {type(term).__name__}", term.mean_over, MEANS)
 
 
@@ -297,8 +300,8 @@ def check_source(
     for objective in objectives:
         terms = [term for _, term in objective.parts()]
         need = [term for term in terms if term.needs_labels] if labels != "all" else []
-        if labels == "none" and all(term.mean_over == "labels" for term in terms):
-            need = terms
+        if labels == "none":
+            need += [term for term in terms if term.mean_over == "labels"]
         if need:
             views = source.knobs.views
             unlabelled = "train has samples without" if views is None else f"{views!r} shows no"
@@ -311,8 +314,8 @@ def _check_smallest(source: Epochs, student: nn.Module, parts: int) -> None:
     norms = any(isinstance(part, _NormBase) for part in student.modules())
     if source.smallest(parts) != 1 or not norms:
         return
-    inputs, *_ = source.sample()
-    one = map_tensors(lambda samples: samples[:1], inputs)
+    inputs, _, target = source.sample()
+    one = map_samples(lambda samples: samples[:1], inputs, len(target))
     kept, drawn = kept_buffers(student), torch.random.fork_rng(devices=[])
     with (
         kept,

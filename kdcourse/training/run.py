@@ -149,7 +149,7 @@ class Run(Learner):
         self.optimizer.zero_grad(set_to_none=True)
         first = not self.judged.known
         values: dict[str, Tensor] = {}
-        split_up = (split_samples(samples, self.accumulate) for samples in (own, target))
+        split_up = (split_samples(one, self.accumulate, len(target)) for one in (own, target))
         parts = zip(*split_up, shown, strict=True)
         for number, (seen, labels, taught) in enumerate(parts, 1):
             with self._gathered(number == self.accumulate):
@@ -180,7 +180,7 @@ class Run(Learner):
         self, teachers: Sequence[Teacher], inputs: Inputs, target: Tensor
     ) -> Iterator[list[Outputs]]:
         """Yield what teachers show of every part of a batch, as far as the objective looks."""
-        split_up = (split_samples(samples, self.accumulate) for samples in (inputs, target))
+        split_up = (split_samples(one, self.accumulate, len(target)) for one in (inputs, target))
         for seen, labels in zip(*split_up, strict=True):
             seen = self._formatted(seen)
             with self._precision(), blaming_model("teacher", seen, first=not self.judged.known):
