@@ -51,6 +51,8 @@ def read_batch(batch: object, name: str) -> Batch:
         raise ArgumentError(name, f"{name} yields single samples: put it into a DataLoader")
     if len(target) == 0:
         raise ArgumentError(name, f"a batch of {name} holds no sample")
+    if any(isinstance(one, Tensor) and one.is_meta for one in tree_leaves([inputs, target])):
+        raise ArgumentError(name, f"a batch of {name} is on the meta device: it has no values")
     if not any(isinstance(one, Tensor) for one in tree_leaves(inputs)):
         kind = type(inputs).__name__
         raise ArgumentTypeError(

@@ -82,7 +82,9 @@ class FakeQuantize(nn.Module):
 def round_input(layer: nn.Module, inputs: tuple[Tensor, ...], *, bits: int) -> tuple[Tensor, ...]:
     """Round a layer's input to 2^b levels between the least and largest value of each sample."""
     if not inputs:
-        raise ArgumentError("inputs", f"{layer}, quantised, takes its input without a keyword")
+        raise ArgumentError(
+            "inputs", f"a quantised {type(layer).__name__} takes its input without a keyword"
+        )
     first, *others = inputs
     if first.numel() == 0:
         return inputs

@@ -88,6 +88,10 @@ class Peers(Learner):
             return []
         return [Peer(peer) for peer in self.students if peer is not run.student]
 
+    def start(self) -> None:
+        for run in self.runs:
+            run.start()
+
     def finish(self) -> None:
         for run in self.runs:
             run.finish()

@@ -12,6 +12,7 @@ from kdcourse import processes
 from kdcourse.batch import (
     Batch,
     Inputs,
+    are_classes,
     blaming_argument,
     map_samples,
     read_batch,
@@ -156,15 +157,16 @@ class Epochs:
     def sample(self) -> tuple[Inputs, Inputs, Tensor]:
         """Return a few samples: what the student sees, what the teacher sees, the target."""
         if isinstance(self.train, Images):
-            few = self.train[:SAMPLES]
-            return few.inputs(), few.inputs(), few.target
+            images = self.train[_few(self.train.target)]
+            return images.inputs(), images.inputs(), images.target
         with torch.random.fork_rng(devices=[]):
             inputs, target = next(self._read(self.train))
-        own, theirs = views_of(inputs)
-        return (
-            *(map_samples(_few, to_device(one, self.device), len(target)) for one in (own, theirs)),
-            _few(target).to(self.device),
+        few = _few(target)
+        own, theirs, target = (
+            to_device(map_samples(lambda tensor: tensor[few], one, len(target)), self.device)
+            for one in (*views_of(inputs), target)
         )
+        return own, theirs, target
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -179,8 +181,12 @@ class Epochs:
         }
 
 
-def _few(samples: Tensor) -> Tensor:
-    return samples[:SAMPLES]
+def _few(target: Tensor) -> Tensor:
+    """Return the indices of a few samples, with the largest label among them."""
+    first = torch.arange(min(SAMPLES, len(target)), device=target.device)
+    if are_classes(target):
+        first[-1] = target.argmax()
+    return first
 
 
 def _labels(train: Batches, knobs: Knobs) -> str:

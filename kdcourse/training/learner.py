@@ -36,6 +36,9 @@ class Learner:
         """Learn from one batch and return its measurements, detached."""
         raise NotImplementedError
 
+    def start(self) -> None:
+        """Look, before an epoch, at what may have changed since the last one."""
+
     def finish(self) -> None:
         """Look, after an epoch, at what no step has waited for."""
 
@@ -63,6 +66,7 @@ class Learner:
 
     def epoch(self, batches: Iterable[Batch], bar: tqdm) -> dict[str, float]:
         """Learn from every batch once and return the means over the epoch."""
+        self.start()
         start, rates = time.perf_counter(), self.rates()
         totals: dict[str, Tensor] = {}
         seen = 0

@@ -45,15 +45,16 @@ def check_objective(objective: object) -> None:
             "objective must be a sum of terms, such as CrossEntropy() + 4 * LogitKD(), got "
             f"{describe(objective)}",
         )
+    for term in [objective, *vars(objective).get("_modules", {}).get("terms", ())]:
+        if "_modules" not in vars(term):
+            kind = type(term).__name__
+            raise ArgumentTypeError("objective", f"{kind} must call super().__init__() in its own")
     for name in objective.names:
         if name in COLUMNS:
             raise ArgumentError(
                 "objective", f"no term may be named {name}, as another column of the history"
             )
     for _, term in objective.parts():
-        if "_modules" not in vars(term):
-            kind = type(term).__name__
-            raise ArgumentTypeError("objective", f"{kind} must call super().__init__() in its own")
         check_choice(f"mean_over of {type(term).__name__}", term.mean_over, MEANS)
 
 

@@ -157,6 +157,8 @@ class Run(Learner):
                     loss, measured = self.parallel(
                         self._formatted(seen), labels, taught, self._shares(labels, whole)
                     )
+                if first:
+                    check_all_trained(self.student, self.trained)
                 self.watch.see(seen, taught, self.judged.logits, measured)
                 with blaming_argument("objective", "differentiating the objective", first):
                     self.scaler.scale(loss).backward()
@@ -217,9 +219,11 @@ class Run(Learner):
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
+    def start(self) -> None:
+        check_all_trained(self.student, self.trained)
+
     def finish(self) -> None:
         self.watch.finish()
-        check_all_trained(self.student, self.trained)
         if bool(torch.stack([weight.isnan().any() for weight in self.trained]).any()):
             raise NotFiniteError(
                 "objective",

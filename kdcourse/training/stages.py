@@ -11,6 +11,7 @@ from torch import nn
 from kdcourse.batch import Inputs, call
 from kdcourse.checks import check_positive
 from kdcourse.errors import ArgumentError
+from kdcourse.logit import CrossEntropy
 from kdcourse.metrics import Samples
 from kdcourse.models import capture
 from kdcourse.modes import evaluation_mode
@@ -69,10 +70,10 @@ def fit_in_stages(
     if not hint.student_layers:
         raise ArgumentError("hint", f"hint must look at layers of the student, got {hint!r}")
     place = next(student.parameters()).device
-    asks = objective is not None and objective.needs_teacher
+    objective = CrossEntropy() if objective is None else objective
+    asks = objective.needs_teacher
     later["teacher"] = teacher if asks else None
-    if objective is not None:
-        rehearse(student, train, copy.deepcopy(objective), **later, **knobs)
+    rehearse(student, train, copy.deepcopy(objective), **later, **knobs)
     inputs, *_ = Epochs(train, place, chosen).sample()
     behind = _behind(student, hint.student_layers, inputs)
     kept = [{name: b.clone() for name, b in m.named_buffers(recurse=False)} for m in behind]
