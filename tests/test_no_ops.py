@@ -229,7 +229,7 @@ REFUSED = {
     "a class whose second argument is no number of steps": (
         lambda: learn(scheduler=lr_scheduler.ExponentialLR),
         "scheduler",
-        "which ExponentialLR does not take",
+        "which ExponentialLR would take for its gamma",
     ),
     "a rate that nobody uses": (
         lambda: learn(learning_rate=3.0, optimizer=SGD, scheduler=constant),

@@ -49,6 +49,7 @@ class ClosedTeacher(Teacher):
         self.top_k = top_k
         self.decimals = decimals
         self.probabilities = probabilities
+        self._known = False  # whether the first outputs have told what they are
         self.eval()
 
     @torch.no_grad()
@@ -58,12 +59,9 @@ class ClosedTeacher(Teacher):
         self.model.eval()
         outputs = call(self.model, inputs, "teacher")
         check_outputs("teacher", "the teacher", outputs)
-        if self.probabilities is None:
+        if not self._known:
             self.probabilities = self._found_out(outputs)
-        if self.probabilities and bool((outputs < 0).any()):
-            raise ArgumentError(
-                "probabilities", "probabilities must be False for this model: some are below zero"
-            )
+            self._known = True
         probabilities = at_least_float32(outputs) if self.probabilities else softmax(outputs)
         if self.top_k is not None:
             if self.top_k > probabilities.shape[1]:
@@ -82,6 +80,13 @@ class ClosedTeacher(Teacher):
 
     def _found_out(self, outputs: Tensor) -> bool:
         """Whether outputs are probabilities; what may be either, such as rounded ones, is told."""
+        if self.probabilities is not None:
+            if self.probabilities and bool((outputs < 0).any()):
+                raise ArgumentError(
+                    "probabilities",
+                    "probabilities must be False for this model: some are below zero",
+                )
+            return self.probabilities
         rows = outputs.detach().float()
         within = bool(((rows >= 0) & (rows <= 1)).all())
         within = within and 0.5 <= float(rows.sum(dim=1).mean()) <= 1.5

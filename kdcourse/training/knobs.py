@@ -99,15 +99,8 @@ class Knobs:
                 check_is(field.name, getattr(self, field.name), field.type)
         check_positive(batch_size=self.batch_size, epochs=self.epochs, accumulate=self.accumulate)
         check_choice("on_interrupt", self.on_interrupt, ("return", "raise"))
-        if isinstance(self.scheduler, type) and list(inspect.signature(self.scheduler).parameters)[
-            1
-        ] not in ("T_max", "total_iters"):
-            raise ArgumentError(
-                "scheduler",
-                f"scheduler must be called with the optimizer and the number of steps, which "
-                f"{self.scheduler.__name__} does not take as its second argument: give "
-                f"lambda optimizer, steps: {self.scheduler.__name__}(optimizer, …)",
-            )
+        if isinstance(self.scheduler, type):
+            _check_second_argument(self.scheduler)
         if self.log is not None:
             check_callable("log", self.log, {})
         if self.augment is not None and self.views is not None:
@@ -164,6 +157,18 @@ class Knobs:
             rates = [self.learning_rate] * len(rates)
         return OneCycleLR(
             optimizer, rates, total_steps=steps, cycle_momentum=self.optimizer is None
+        )
+
+
+def _check_second_argument(schedule: type) -> None:
+    """Require of a schedule's class that it takes the number of steps after the optimiser."""
+    second = list(inspect.signature(schedule).parameters)[1]
+    if second not in ("T_max", "total_iters"):
+        kind = schedule.__name__
+        raise ArgumentError(
+            "scheduler",
+            f"scheduler is called with the optimizer and the number of steps, which {kind} would "
+            f"take for its {second}: give lambda optimizer, steps: {kind}(optimizer, …)",
         )
 
 

@@ -111,6 +111,18 @@ def check_all_trained(student: nn.Module, trained: Sequence[nn.Parameter]) -> No
             )
 
 
+def check_enough(objective: Objective, part: int) -> None:
+    """Require of the first batch, or each part of it, as many samples as the terms compare."""
+    samples = processes.count() * part
+    for _, term in objective.parts():
+        if samples < term.least:
+            raise ArgumentError(
+                "batch_size",
+                f"{term!r} compares at least {term.least} samples, and a batch, or a part of one, "
+                f"holds {samples}",
+            )
+
+
 def check_reached(objective: Objective, terms: Mapping[str, Tensor]) -> None:
     """Require that every term depends on a weight that can be trained."""
     for name, weight in zip(objective.names, objective.weights, strict=True):
@@ -248,14 +260,6 @@ def check_lesson(lesson: Lesson, objective: Objective) -> None:
     for who, logits in (("student", lesson.student.logits), ("teacher", theirs)):
         if logits is not None or who == "student":
             check_logits(who, f"the {who}", logits)
-    samples = processes.count() * len(lesson.target)
-    for term in terms:
-        if samples < term.least:
-            raise ArgumentError(
-                "batch_size",
-                f"{term!r} compares at least {term.least} samples, and a batch, or a part of one, "
-                f"holds {samples}",
-            )
     if any(term.needs_labels or term.mean_over == "labels" for term in terms):
         check_matrix("the student's logits", lesson.student_logits)
         target, shape = lesson.target.cpu(), lesson.student_logits.shape

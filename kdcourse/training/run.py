@@ -40,6 +40,7 @@ from kdcourse.training.knobs import Knobs
 from kdcourse.training.learner import ACCURACY, Learner, shared_accuracy
 from kdcourse.training.rules import (
     check_all_trained,
+    check_enough,
     check_lesson,
     check_nets,
     check_one_tensor,
@@ -300,6 +301,7 @@ class _Judged(nn.Module):
             logits = call(self.asked, inputs, "student")
         learned = Outputs(logits=logits, features=features)
         if not self.known:  # once: on a GPU, looking at values waits for them
+            check_enough(self.objective, len(target))
             for one in shown or (None,):
                 check_lesson(Lesson(learned, target, one), self.objective)
         self.logits = logits.detach()
