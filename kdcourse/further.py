@@ -18,6 +18,7 @@ sure, all classes equally often; the student is taught on these (:class:`Generat
 import math
 from collections.abc import Callable, Iterator
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -354,6 +355,22 @@ class GeneratedImages:
                 "loss", "the generator's loss is no number, though the logits are"
             )
         return NotFiniteError("teacher", "the teacher outputs NaN or infinity for finite images")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that goes on from batch to batch."""
+        return {
+            "generator": self.generator.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "noise": self.draw.get_state(),
+            "losses": list(self.losses),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another one was."""
+        self.generator.load_state_dict(state["generator"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.draw.set_state(state["noise"].cpu())
+        self.losses = list(state["losses"])
 
     @torch.no_grad()
     def show(self, samples: int) -> Tensor:

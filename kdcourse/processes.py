@@ -21,6 +21,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
+from kdcourse.errors import ArgumentError
+
 Value = TypeVar("Value")
 
 
@@ -153,6 +155,18 @@ def from_main(function: Callable[[], Value]) -> Value:
     if answer[1] is not None:
         raise answer[1]
     return answer[0]
+
+
+def check_same(settings: dict[str, Any]) -> None:
+    """Require the same settings in all processes, and name the one that differs."""
+    if count() == 1:
+        return
+    all_settings: list[Any] = [None] * count()
+    distributed.all_gather_object(all_settings, settings)
+    for name in all_settings[0]:
+        values = [one.get(name) for one in all_settings]
+        if any(value != values[0] for value in values):
+            raise ArgumentError(name, f"{name} must be the same in all processes, got {values}")
 
 
 def copy_from_main(tensors: Iterable[Tensor]) -> None:

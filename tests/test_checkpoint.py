@@ -52,7 +52,7 @@ def without_seconds(history):
 
 
 @contextmanager
-def interrupted(student, after):
+def interrupted(student, after, told="the same call resumes"):
     """Press Ctrl-C when the student is called once more than ``after`` times."""
     calls = 0
 
@@ -63,7 +63,7 @@ def interrupted(student, after):
             raise KeyboardInterrupt
 
     handle = student.register_forward_pre_hook(count)
-    with pytest.warns(UserWarning, match="the same call resumes"):
+    with pytest.warns(UserWarning, match=told):
         yield
     handle.remove()
 

@@ -8,7 +8,6 @@ e shows the views of epoch e mod R, drawn from seeds, so that after R epochs the
 >>> fit(student, lessons, LogitKD(4), teacher=lessons.teacher, epochs=1000)
 """
 
-import hashlib
 import json
 import math
 import tempfile
@@ -26,7 +25,7 @@ from kdcourse.data import Images, Views
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Outputs
 from kdcourse.signatures import checked
-from kdcourse.training.history import described
+from kdcourse.training.fingerprint import described, fingerprint
 from kdcourse.training.teacher import Teacher, as_teacher, follows
 
 MOST_IN_MEMORY = 2**30  # bytes of answers; more are kept in a temporary file, mapped into memory
@@ -156,7 +155,7 @@ class CachedLessons:
     def _create(self, path: Path, marks: Path, shape: tuple[int, ...]) -> None:
         """Make the files, unless they are there and belong to these lessons."""
         card = path.with_suffix(".json")
-        belongs = self._belongs_to()
+        belongs = self.identity()
         if card.is_file() and marks.is_file() and path.is_file():
             stored = json.loads(card.read_text())
             stored["bytes"] = str(path.stat().st_size)
@@ -172,22 +171,13 @@ class CachedLessons:
         np.memmap(marks, np.bool_, "w+", shape=(self.epochs,))
         card.write_text(json.dumps(belongs, indent=1))
 
-    def _belongs_to(self) -> dict[str, str]:
-        """What the answers depend on."""
-        normalised = self.images.mean, self.images.std
+    def identity(self) -> dict[str, str]:
+        """Return what the answers depend on."""
         return {
-            "teacher": _sha256(described(self.asked), *self.asked.state_dict().values()),
-            "images": _sha256(described(normalised), self.images.pixels, self.images.target),
+            "teacher": fingerprint(self.asked),
+            "images": fingerprint(self.images),
             "views": described(self.views),
             "epochs": str(self.epochs),
             "batch_size": str(self.batch_size),
             "seed": str(self.seed),
         }
-
-
-def _sha256(description: str, *tensors: Tensor) -> str:
-    digest = hashlib.sha256(description.encode())
-    for tensor in tensors:
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(data.numpy().tobytes())
-    return digest.hexdigest()

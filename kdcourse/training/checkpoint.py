@@ -1,6 +1,7 @@
 """Checkpoints that survive a kill at any moment and never execute code when they are read."""
 
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,6 +67,10 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {path}")
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # by the checksums that torch.save writes
+        if damaged is not None:
+            raise zipfile.BadZipFile(damaged)
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         raise CorruptedCheckpointError(

@@ -21,7 +21,7 @@ from kdcourse.batch import (
 )
 from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError
-from kdcourse.training.history import described
+from kdcourse.training.fingerprint import described, fingerprint
 from kdcourse.training.knobs import Knobs
 
 Batches = Images | Iterable[Batch]
@@ -168,16 +168,46 @@ class Epochs:
         )
         return own, theirs, target
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of what draws the batches, where it has one that goes on."""
+        state: dict[str, Any] = {n: g.get_state() for n, g in self._generators().items()}
+        if hasattr(self.train, "state_dict"):
+            state["train"] = self.train.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the batches were."""
+        for name, generator in self._generators().items():
+            generator.set_state(state[name].cpu())
+        if hasattr(self.train, "state_dict"):
+            self.train.load_state_dict(state["train"])  # type: ignore[union-attr]
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        """Return the generators of a loader's own, by where they are."""
+        owners = {"loader": self.train, "sampler": getattr(self.train, "sampler", None)}
+        found = {name: getattr(owner, "generator", None) for name, owner in owners.items()}
+        return {name: one for name, one in found.items() if isinstance(one, torch.Generator)}
+
+    @property
+    def unrepeatable(self) -> str:
+        """Why a run that is resumed may draw other batches than one that is not; or nothing."""
+        if getattr(self.train, "persistent_workers", False):
+            return "its workers go on through all epochs (persistent_workers=True)"
+        known = isinstance(self.train, Images | DataLoader | Sequence | Mapping)
+        if not (known or any(hasattr(self.train, one) for one in ("set_epoch", "state_dict"))):
+            return f"a {type(self.train).__name__} has neither set_epoch nor state_dict"
+        return ""
+
     @property
     def settings(self) -> dict[str, Any]:
         """What distinguishes these batches from others, for the checkpoint."""
         name = self.train.name if isinstance(self.train, Images) else type(self.train).__name__
         return {
-            "train": f"{name}, {len(self)} batches",
             "batch_size": self.knobs.batch_size,
             "augment": described(self.knobs.augment),
             "views": described(self.knobs.views),
             "seed": self.knobs.seed,
+            "train": f"{name}, {len(self)} batches [{fingerprint(self.train)}]",
         }
 
 

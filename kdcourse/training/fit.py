@@ -6,20 +6,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from kdcourse import processes
 from kdcourse.checks import check_positive
 from kdcourse.data import replay_seed
 from kdcourse.logit import CrossEntropy
-from kdcourse.metrics import Samples
 from kdcourse.modes import kept_modes, training_mode
 from kdcourse.objective import Objective
+from kdcourse.randomness import own_randomness
 from kdcourse.training.device import choose_device
 from kdcourse.training.epochs import Batches, Epochs
+from kdcourse.training.fingerprint import fingerprint
 from kdcourse.training.history import History
 from kdcourse.training.knobs import Knobs, takes_knobs
 from kdcourse.training.learner import Learner
@@ -33,6 +35,8 @@ from kdcourse.training.rules import (
 )
 from kdcourse.training.run import Run, first_lesson
 from kdcourse.training.teacher import as_teacher
+
+INTERRUPTED: WeakSet[nn.Module] = WeakSet()  # students that were stopped in the middle
 
 
 @takes_knobs
@@ -117,20 +121,19 @@ def fit_learner(
     ):
         source = Epochs(train, place, knobs)
         learner = make(source)
+        learner.source = source
         parts = processes.count() * knobs.accumulate
         check_source(source, learner.students, learner.objectives, teacher, parts)
         check_validation(knobs.validation, learner.students)
         return _run_epochs(learner, source, knobs, place)
 
 
-def _size(samples: Samples | None) -> int:
-    """Return the size of a validation set, or the number of its batches; 0 where it has none."""
-    if isinstance(samples, tuple | list) and isinstance(samples[0], Tensor):
-        return len(samples[0])
-    try:
-        return len(samples)  # type: ignore[arg-type]
-    except TypeError:  # a DataLoader has a length, but that of its data
-        return 0
+def _settings(learner: Learner, source: Epochs, knobs: Knobs) -> dict[str, Any]:
+    """Return all that the result depends on, by name."""
+    validation = type(knobs.validation).__name__
+    if knobs.validation is not None:
+        validation += f" [{fingerprint(knobs.validation)}]"
+    return {"epochs": knobs.epochs, "validation": validation, **source.settings, **learner.settings}
 
 
 @contextmanager
@@ -149,19 +152,36 @@ def _moved(models: Sequence[nn.Module], place: torch.device, channels_last: bool
 
 
 def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.device) -> History:
-    settings = {
-        "epochs": knobs.epochs,
-        "validation": _size(knobs.validation),
-        **source.settings,
-        **learner.settings,
-    }
     history, checkpoint = History(), knobs.checkpoint
+    settings: dict[str, Any] = {}
     advice = "without a checkpoint, training has to start anew"
+    if checkpoint is not None or processes.count() > 1:
+        settings = _settings(learner, source, knobs)
+        processes.check_same(settings)
+    resumed = False
     if checkpoint is not None:
         advice = f"the same command resumes from {checkpoint}"
-        if processes.from_main(Path(checkpoint).is_file):
+        learner.begin()
+        resumed = processes.from_main(Path(checkpoint).is_file)
+        if resumed:
             history.rows = learner.resume(checkpoint, settings)
-    if not history.rows:
+        else:  # for whoever stops it in the first epoch
+            learner.save(checkpoint, settings, history)
+        if source.unrepeatable and len(history) < knobs.epochs:
+            warnings.warn(
+                f"a run that is stopped and resumed may see other batches than one that is not: "
+                f"{source.unrepeatable}",
+                stacklevel=5,
+            )
+    for student in learner.students:
+        if checkpoint is None and student in INTERRUPTED:
+            warnings.warn(
+                "the student goes on from what it had learned when it was interrupted: make it "
+                "anew to start from the beginning",
+                stacklevel=5,
+            )
+        INTERRUPTED.discard(student)
+    if not resumed:
         for objective in learner.objectives:
             objective.begin()
 
@@ -170,13 +190,13 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.dev
     bar = tqdm(total=steps, initial=learner.taken, disable=silent, unit="step")
     try:
         with (
-            torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
+            own_randomness(place) as seed_all,
             processes.losses_told(advice),
             training_mode(learner.students) as enter_training_mode,
         ):
             for epoch in range(len(history), knobs.epochs):
                 # Of dropout, which differs between processes, and of a DataLoader.
-                torch.manual_seed(replay_seed(knobs.seed, epoch) + processes.rank())
+                seed_all(replay_seed(knobs.seed, epoch) + processes.rank())
                 enter_training_mode()
                 row = {"epoch": epoch + 1, **learner.epoch(source.batches(epoch), bar)}
                 if knobs.validation is not None:
@@ -191,6 +211,7 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.dev
         if knobs.on_interrupt == "raise" or processes.count() > 1:
             raise
         history.interrupted = True
+        INTERRUPTED.update(learner.students)
         warnings.warn(
             f"interrupted after {len(history)} of {knobs.epochs} epochs; the student keeps what it "
             "learned" + ("" if checkpoint is None else ", and the same call resumes"),

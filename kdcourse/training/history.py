@@ -1,6 +1,5 @@
 """What happened in training: one row an epoch, with every term of the objective."""
 
-import re
 from dataclasses import dataclass, field
 
 COLUMNS = (  # beside those of the terms
@@ -47,18 +46,3 @@ class History:
         values = ", ".join(f"{k} {v:.4f}" for k, v in self.last.items() if k not in hidden)
         state = "interrupted after" if self.interrupted else "after"
         return f"History({state} {len(self)} epochs: {values})"
-
-
-def described(value: object) -> str:
-    """Describe a setting the same way in every process: without addresses in memory."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
-
-
-def same_setting(one: object, other: object) -> bool:
-    """Whether two settings are the same, where 4, 4.0 and NumPy's 4.0 in a description are."""
-    if isinstance(one, str) and isinstance(other, str):
-        one, other = (
-            re.sub(r"(?<=\d)\.0\b", "", re.sub(r"np\.\w+\(([^()]*)\)", r"\1", text))
-            for text in (one, other)
-        )
-    return one == other

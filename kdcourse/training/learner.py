@@ -1,9 +1,11 @@
 """What the training loop needs of whoever learns: one model, or several that learn together."""
 
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +17,15 @@ from kdcourse.errors import ArgumentError
 from kdcourse.metrics import Samples, count_right
 from kdcourse.objective import Objective
 from kdcourse.training import checkpoint as checkpoints
-from kdcourse.training.history import History, same_setting
+from kdcourse.training.epochs import Epochs
+from kdcourse.training.fingerprint import fingerprint
+from kdcourse.training.history import History
 
 ACCURACY = "train_accuracy"  # counts samples with a label only
+
+
+# What students began with, where a checkpoint was asked for: by now they have learned.
+STARTS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 class Learner:
@@ -31,6 +39,7 @@ class Learner:
     objectives: Sequence[Objective]
     device: torch.device
     taken: int = 0  # steps so far
+    source: Epochs | None = None  # of its batches, which may have a state, too
 
     def step(self, inputs: Inputs, target: Tensor) -> dict[str, Tensor]:
         """Learn from one batch and return its measurements, detached."""
@@ -108,12 +117,26 @@ class Learner:
             if judged or not name.endswith(ACCURACY)  # nothing to say without labels
         }
 
+    def _all_parts(self) -> dict[str, Any]:
+        source = {} if self.source is None else {"batches": self.source}
+        return {**self.parts(), **source}
+
+    def begin(self) -> None:
+        """Take note, before a run with a checkpoint, of what the students begin with."""
+        for student in self.students:
+            STARTS.setdefault(student, fingerprint(student))
+
     def save(self, path: str | Path, settings: dict[str, Any], history: History) -> None:
         """Write a checkpoint."""
         if not processes.is_main():
             return
-        parts = {name: part.state_dict() for name, part in self.parts().items()}
-        state = {"settings": settings, "rows": history.rows, "taken": self.taken}
+        parts = {name: part.state_dict() for name, part in self._all_parts().items()}
+        state = {
+            "settings": settings,
+            "rows": history.rows,
+            "taken": self.taken,
+            "starts": [STARTS[student] for student in self.students],
+        }
         checkpoints.save(path, {**state, **parts})
 
     def resume(self, path: str | Path, settings: dict[str, Any]) -> list[dict[str, float]]:
@@ -121,12 +144,11 @@ class Learner:
         state = processes.from_main(
             lambda: checkpoints.load(path, self.device if processes.count() == 1 else "cpu")
         )
-        if not (isinstance(state, dict) and "settings" in state):
-            raise checkpoints.CorruptedCheckpointError(f"{path} is no checkpoint of a training run")
+        _check_whole(path, state, ["starts", *self._all_parts()])
         for name, value in settings.items():
             stored = state["settings"].get(name)
             more = name == "epochs" and isinstance(stored, int) and value > stored
-            if not same_setting(stored, value) and not (more and self.open_ended):
+            if stored != value and not (more and self.open_ended):
                 hint = (
                     "; its schedule of learning rates ends there: train the result further under "
                     "another checkpoint, or use scheduler=constant from the start"
@@ -136,10 +158,39 @@ class Learner:
                     f"{path} belongs to another run: its {name} is {stored!r}, here it is {value!r}"
                     + hint * more,
                 )
-        for name, part in self.parts().items():
-            part.load_state_dict(state[name])
+        for name, part in self._all_parts().items():
+            try:
+                part.load_state_dict(state[name])
+            except Exception as error:
+                raise checkpoints.CorruptedCheckpointError(
+                    f"{path} holds other {name.replace('_', ' ')} than this run has; delete it to "
+                    "start anew"
+                ) from error
         self.taken = state["taken"]
+        now = [STARTS[student] for student in self.students]
+        if len(state["rows"]) == settings["epochs"] and state["starts"] != now:
+            warnings.warn(
+                f"the run in {path} is finished, and nothing is trained now; it began with other "
+                "weights than this student: choose another checkpoint for a run of its own",
+                stacklevel=7,
+            )
         return state["rows"]
+
+
+def _check_whole(path: str | Path, state: object, parts: Sequence[str]) -> None:
+    """Require of what was read that it is all that a run has saved."""
+    names = ("settings", "rows", "taken", *parts)
+    missing = [one for one in names if not (isinstance(state, dict) and one in state)]
+    if missing:
+        raise checkpoints.CorruptedCheckpointError(
+            f"{path} is no checkpoint of such a training run: it has no {', '.join(missing)}"
+        )
+    rows = state["rows"]  # type: ignore[index]
+    epochs = [row.get("epoch") if isinstance(row, dict) else None for row in rows]
+    if epochs != list(range(1, len(rows) + 1)):
+        raise checkpoints.CorruptedCheckpointError(
+            f"{path} has a history of the epochs {epochs}; delete it to start anew"
+        )
 
 
 def shared_accuracy(model: nn.Module, samples: Samples) -> float:

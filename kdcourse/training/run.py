@@ -35,7 +35,7 @@ from kdcourse.precision import widest
 from kdcourse.signatures import check_is
 from kdcourse.training.device import autocast_dtype
 from kdcourse.training.epochs import Epochs
-from kdcourse.training.history import described
+from kdcourse.training.fingerprint import described, fingerprint
 from kdcourse.training.knobs import Knobs
 from kdcourse.training.learner import ACCURACY, Learner, shared_accuracy
 from kdcourse.training.rules import (
@@ -252,14 +252,21 @@ class Run(Learner):
             "learning_rate": self.knobs.learning_rate,
             "weight_decay": self.knobs.weight_decay,
             "student": _counted(self.student),
-            "teacher": "none" if self.teacher is None else _counted(self.teacher),
+            "teacher": self._teacher_as_it_came(),
             "objective": described(self.objective),
-            "optimizer": type(self.optimizer).__name__,
-            "scheduler": type(self.scheduler).__name__,
+            "optimizer": _named(self.optimizer, self.knobs.optimizer),
+            "scheduler": _named(self.scheduler, self.knobs.scheduler),
             "clip": self.knobs.clip,
             "autocast": str(self.dtype),
             "accumulate": self.accumulate,
         }
+
+    def _teacher_as_it_came(self) -> str:
+        if self.teacher is None:
+            return "none"
+        if self.teacher.follows_student:  # its weights are those of the student at first
+            return f"{_counted(self.teacher)}, {described(getattr(self.teacher, 'momentum', None))}"
+        return f"{_counted(self.teacher)} [{fingerprint(self.teacher)}]"
 
     def parts(self) -> dict[str, Any]:
         moves = {"teacher_weights": self.teacher} if follows(self.teacher) else {}
@@ -377,4 +384,10 @@ def _counted_samples(target: Tensor) -> Tensor:
 
 
 def _counted(model: nn.Module) -> str:
-    return f"{type(model).__name__}, {sum(p.numel() for p in model.parameters())} parameters"
+    count = sum(p.numel() for p in model.parameters())
+    return f"{type(model).__name__}, {count} parameters"
+
+
+def _named(made: object, maker: object) -> str:
+    """Describe what was made, and what has made it."""
+    return f"{type(made).__name__} [{fingerprint(maker)}]"
