@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import torch
 from numpy import random as numpy_random
 
+from kdcourse.signatures import checked
+
 
 @contextmanager
 def own_randomness(*devices: torch.device) -> Iterator[Callable[[int], None]]:
@@ -27,6 +29,7 @@ def own_randomness(*devices: torch.device) -> Iterator[Callable[[int], None]]:
         numpy_random.set_state(numpy)  # noqa: NPY002
 
 
+@checked
 def seed_all(seed: int) -> None:
     """Seed the global generators of torch, NumPy and Python."""
     torch.manual_seed(seed)

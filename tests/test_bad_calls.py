@@ -43,6 +43,7 @@ LEFT_OUT = {
     "kdcourse.processes": "works between the processes that torchrun starts",
     "kdcourse.batch": "takes batches of anybody's shape apart, for training",
     "kdcourse.training.watch": INSIDE,
+    **dict.fromkeys(("own_randomness", "Answers"), INSIDE),
     "kdcourse.training.checkpoint": INSIDE,
     "kdcourse.training.history": RECORD,
     "kdcourse.training.device": "torch's own names of devices and dtypes",

@@ -70,20 +70,24 @@ def test_epochs_come_back():
 
 
 def test_a_file_is_taken_up_by_another_program(tmp_path):
-    path = tmp_path / "answers" / "res.bin"
+    path = tmp_path / "runs" / "answers"
     first = lessons(epochs=2, path=path)
     student = learn(first, first.teacher)
     teacher = Counted()
     teacher.net.load_state_dict(net(4, seed=9).state_dict())
     again = lessons(teacher.net, epochs=2, path=path)
-    assert again.known.all()
+    assert all(again.answers.knows(epoch) for epoch in (0, 1))
     assert same(weights(learn(again, again.teacher)), weights(student))
 
 
 def test_an_interrupted_epoch_is_asked_again(tmp_path):
-    path = tmp_path / "a.bin"
+    path = tmp_path / "a"
     next(iter(lessons(epochs=2, path=path)))
-    assert not lessons(epochs=2, path=path).known.any()
+    assert not lessons(epochs=2, path=path).answers.knows(0)
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def with_gelu():
@@ -108,31 +112,116 @@ def with_gelu():
     ids=["teacher", "activation", "images", "scale", "augmentation", "design", "epochs", "seed"],
 )
 def test_a_wrong_cache_is_an_error(tmp_path, other, name):
-    path = tmp_path / "a.bin"
+    path = tmp_path / "a"
     lessons(epochs=2, path=path)
-    before = path.read_bytes()
+    before = contents(path)
     with pytest.raises(WrongCacheError, match=name):
         lessons(**{"epochs": 2, "path": path, **other})
-    assert path.read_bytes() == before
+    assert contents(path) == before
 
 
 def test_many_answers_are_kept_in_a_temporary_file(monkeypatch):
     in_memory = lessons(epochs=2)
-    monkeypatch.setattr("kdcourse.teachers.cached.MOST_IN_MEMORY", 100)
+    monkeypatch.setattr("kdcourse.teachers.answers.MOST_IN_MEMORY", 100)
     mapped = lessons(epochs=2)
-    assert isinstance(mapped.answers, np.memmap)
-    assert not isinstance(in_memory.answers, np.memmap)
+    assert isinstance(mapped.answers.values, np.memmap)
+    assert not isinstance(in_memory.answers.values, np.memmap)
     students = [learn(one, one.teacher) for one in (in_memory, mapped)]
     assert same(*map(weights, students))
-    assert mapped.known.all()
+    assert mapped.answers.known.all()
 
 
-def test_a_truncated_file_is_an_error(tmp_path):
-    path = tmp_path / "a.bin"
+@pytest.mark.parametrize("name", ["answers.bin", "checksums.bin", "card.json"])
+def test_a_truncated_file_is_an_error(tmp_path, name):
+    path = tmp_path / "a"
     lessons(epochs=2, path=path)
-    path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(WrongCacheError, match="bytes"):
+    file = path / name
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(WrongCacheError, match=f"{name} (has|is damaged).*delete the folder"):
         lessons(epochs=2, path=path)
+
+
+def test_a_folder_that_was_not_finished_is_made_again(tmp_path):
+    path = tmp_path / "a"
+    lessons(epochs=2, path=path)
+    (path / "card.json").unlink()  # which is written last
+    (path / "answers.bin").write_bytes(b"half")
+    assert not lessons(epochs=2, path=path).answers.knows(0)
+
+
+@pytest.mark.parametrize("damage", ["a bit", "a block"])
+def test_damaged_answers_are_asked_for_again(tmp_path, damage):
+    path = tmp_path / "a"
+    first = lessons(epochs=2, path=path)
+    student = learn(first, first.teacher)
+    file = path / "answers.bin"
+    whole = bytearray(file.read_bytes())
+    if damage == "a bit":
+        whole[100] ^= 4
+    else:
+        whole[64:320] = bytes(256)
+    file.write_bytes(whole)
+    teacher = Counted()
+    teacher.net.load_state_dict(net(4, seed=9).state_dict())
+    again = lessons(teacher.net, epochs=2, path=path)
+    with pytest.warns(UserWarning, match="epoch 0 .* damaged: the teacher is asked again"):
+        relearned = learn(again, again.teacher)
+    assert same(weights(relearned), weights(student))
+    assert lessons(epochs=2, path=path).answers.knows(0)  # mended
+
+
+def test_names_with_dots_are_folders_of_their_own(tmp_path):
+    one, other = (lessons(epochs=1, path=tmp_path / name) for name in ("kd.1", "kd.2"))
+    for each in (one, other):
+        learn(each, each.teacher, epochs=1)
+    for name in ("kd.1", "kd.2"):
+        assert lessons(epochs=1, path=tmp_path / name).answers.knows(0)
+
+
+@pytest.mark.parametrize("there", ["a file", "a folder of others"])
+def test_what_is_somebody_elses_is_left_alone(tmp_path, there):
+    path = tmp_path / "model.bin"
+    if there == "a folder of others":
+        path.mkdir()
+    theirs = path if there == "a file" else path / "thesis.tex"
+    theirs.write_text("years of work")
+    with pytest.raises(ValueError, match=r"path must be a folder|holds other files"):
+        lessons(epochs=1, path=path)
+    assert theirs.read_text() == "years of work"
+
+
+def test_a_complete_cache_can_be_read_where_nothing_can_be_written(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    first = lessons(epochs=2, path=path)
+    student = learn(first, first.teacher)
+    for file in (*path.iterdir(), path):
+        file.chmod(0o555 if file.is_dir() else 0o444)
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # as for anybody but root
+    again = lessons(epochs=2, path=path)
+    assert again.answers.values.mode == "r"
+    assert same(weights(learn(again, again.teacher)), weights(student))
+    lessons(epochs=2, path=tmp_path / "new")
+    empty = lessons(epochs=2, path=tmp_path / "new")
+    with pytest.raises(ValueError, match="cannot be written to, and does not hold epoch 0"):
+        learn(empty, empty.teacher)
+
+
+def test_a_disk_that_is_too_small_is_told_before_any_work(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(ValueError, match=r"the answers take 640 bytes, for which .* has no space"):
+        lessons(epochs=1, path=tmp_path / "a")
+
+
+def test_views_that_do_not_say_what_they_are_cannot_be_kept(tmp_path):
+    def views(pixels, target, generator):
+        return pixels, pixels, target
+
+    assert len(lessons(views=views, epochs=1)) > 0
+    with pytest.raises(ValueError, match="views must tell by their repr"):
+        lessons(views=views, epochs=1, path=tmp_path / "a")
 
 
 def test_what_cannot_be_recorded():

@@ -218,7 +218,7 @@ def test_kept_answers_change_nothing(tmp_path):
     train(tmp_path / "asked", *view, epochs=2)
     train(tmp_path / "kept", *view, "--cache", "2", epochs=2)
     assert weights(tmp_path / "asked") == weights(tmp_path / "kept")
-    assert (tmp_path / "kept" / "answers.bin").stat().st_size == 2 * 200 * 10 * 4
+    assert (tmp_path / "kept" / "answers" / "answers.bin").stat().st_size == 2 * 200 * 10 * 4
 
 
 @pytest.mark.usefixtures("few")

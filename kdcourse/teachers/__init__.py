@@ -1,8 +1,9 @@
 """Which teacher? One module per scheme of the lecture."""
 
+from kdcourse.teachers.answers import WrongCacheError
 from kdcourse.teachers.assistant import distill_through
 from kdcourse.teachers.born_again import born_again
-from kdcourse.teachers.cached import CachedLessons, RecordedTeacher, WrongCacheError
+from kdcourse.teachers.cached import CachedLessons, RecordedTeacher
 from kdcourse.teachers.closed import ClosedTeacher
 from kdcourse.teachers.compressed import (
     count_nonzero,

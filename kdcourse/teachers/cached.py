@@ -8,13 +8,9 @@ e shows the views of epoch e mod R, drawn from seeds, so that after R epochs the
 >>> fit(student, lessons, LogitKD(4), teacher=lessons.teacher, epochs=1000)
 """
 
-import json
-import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,14 +21,9 @@ from kdcourse.data import Images, Views
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Outputs
 from kdcourse.signatures import checked
+from kdcourse.teachers.answers import Answers
 from kdcourse.training.fingerprint import described, fingerprint
 from kdcourse.training.teacher import Teacher, as_teacher, follows
-
-MOST_IN_MEMORY = 2**30  # bytes of answers; more are kept in a temporary file, mapped into memory
-
-
-class WrongCacheError(ValueError):
-    """A file of answers that another teacher gave, or to other views of other images."""
 
 
 class RecordedTeacher(Teacher):
@@ -65,13 +56,13 @@ class CachedLessons:
         epochs: The number R of different epochs; N·R·K numbers are stored.
         batch_size: Images per batch.
         seed: Seed of the order and the augmentations.
-        path: A file to keep the answers in, mapped into memory. Another program can use it if
-            teacher, images, views and seed are the same. Without one, the answers end with this
-            object, and are kept in memory as long as they take less than a gigabyte. Many
-            processes share the file.
+        path: A folder of its own to keep the answers in, mapped into memory. Another program can
+            use it if teacher, images, views and seed are the same. Without one, the answers end
+            with this object, and are kept in memory as long as they take less than a gigabyte.
+            Many processes share the folder.
 
     Raises:
-        WrongCacheError: The file holds other answers; the message says what differs.
+        WrongCacheError: The folder holds other answers; the message says what differs.
     """
 
     shares_out = True  # every process gets samples of its own
@@ -100,8 +91,15 @@ class CachedLessons:
         self.teacher = self.only_teacher = RecordedTeacher()
         self.labelled = getattr(views, "labelled", True) and bool((images.target >= 0).all())
         self.epoch = 0
+        if path is not None and " at 0x" in repr(views):
+            raise ArgumentError(
+                "views",
+                "views must tell by their repr what they do, so that another program finds its own "
+                f"answers, got {views!r}",
+            )
         shape = (epochs, len(images), self._answer(images[:1].inputs()).shape[1])
-        self.answers, self.known = self._open(shape, None if path is None else Path(path))
+        folder = None if path is None else Path(path)
+        self.answers = Answers(shape, self.identity(), folder)
 
     def __len__(self) -> int:
         return self.images.steps(self.batch_size)
@@ -112,6 +110,7 @@ class CachedLessons:
 
     def __iter__(self) -> Iterator[Batch]:
         number = self.epoch % self.epochs
+        known = self.answers.knows(number)
         part = processes.part()
         rows = torch.arange(len(self.images)).split(self.batch_size)
         batches = self.images.batches(
@@ -120,15 +119,12 @@ class CachedLessons:
         for whole, ((inputs, theirs), target) in zip(rows, batches, strict=True):
             own = share(whole, part)
             first, last = int(own[0]), int(own[-1]) + 1
-            if not self.known[number]:
-                self.answers[number, first:last] = self._answer(theirs).cpu().numpy()
-            logits = torch.from_numpy(self.answers[number, first:last].copy())
+            if not known:
+                self.answers.keep(number, first, self._answer(theirs))
+            logits = self.answers.repeat(number, first, last)
             yield SeparateViews(inputs, logits.to(inputs.device)), target
-        if not self.known[number]:
-            if isinstance(self.answers, np.memmap):
-                self.answers.flush()  # they reach the disk before they count as known
-            processes.wait()
-            self.known[number] = True
+        if not known:
+            self.answers.complete(number)
 
     def _answer(self, inputs: Tensor) -> Tensor:
         with torch.no_grad():
@@ -138,38 +134,6 @@ class CachedLessons:
                 "teacher", "the teacher shows probabilities only: there are no logits to record"
             )
         return logits.float()
-
-    def _open(self, shape: tuple[int, ...], path: Path | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the answers and which epochs are known, from files if there are any."""
-        if path is None:
-            known = np.zeros(self.epochs, bool)
-            if 4 * math.prod(shape) <= MOST_IN_MEMORY:
-                return np.zeros(shape, np.float32), known
-            with tempfile.TemporaryFile() as aside:
-                return np.memmap(aside, np.float32, "w+", shape=shape), known
-        marks = path.with_suffix(".known")
-        processes.from_main(lambda: self._create(path, marks, shape))
-        answers = np.memmap(path, np.float32, "r+", shape=shape)
-        return answers, np.memmap(marks, np.bool_, "r+", shape=(self.epochs,))
-
-    def _create(self, path: Path, marks: Path, shape: tuple[int, ...]) -> None:
-        """Make the files, unless they are there and belong to these lessons."""
-        card = path.with_suffix(".json")
-        belongs = self.identity()
-        if card.is_file() and marks.is_file() and path.is_file():
-            stored = json.loads(card.read_text())
-            stored["bytes"] = str(path.stat().st_size)
-            belongs["bytes"] = str(4 * math.prod(shape))
-            for name, value in belongs.items():
-                if stored.get(name) != value:
-                    raise WrongCacheError(
-                        f"{path} holds other answers: {name} was {stored.get(name)}, is {value}"
-                    )
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.memmap(path, np.float32, "w+", shape=shape)
-        np.memmap(marks, np.bool_, "w+", shape=(self.epochs,))
-        card.write_text(json.dumps(belongs, indent=1))
 
     def identity(self) -> dict[str, str]:
         """Return what the answers depend on."""

@@ -20,7 +20,7 @@ from kdcourse.train.plan import Plan, data_set, prepare
 from kdcourse.training import History, checkpoint, choose_device, fit
 from kdcourse.training.checkpoint import write
 
-OPTIONS, CHECKPOINT, CACHE = "options.toml", "checkpoint.pt", "answers.bin"
+OPTIONS, CHECKPOINT, CACHE = "options.toml", "checkpoint.pt", "answers"
 STUDENT, RESULT = "student.safetensors", "result.json"
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 Row = dict[str, float]

@@ -4,7 +4,6 @@ import hashlib
 import re
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import is_dataclass
 from functools import partial
 from numbers import Real
 from typing import Any
@@ -31,7 +30,9 @@ def described(value: object) -> str:
         value = value.item()
     if isinstance(value, (Real, *PLAIN)):
         return repr(value)
-    return f"{_without_addresses(value)} [{fingerprint(value)}]"
+    text = _without_addresses(value)
+    whole = _tells(value) and not (isinstance(value, nn.Module) and value.state_dict())
+    return text if whole else f"{text} [{fingerprint(value)}]"
 
 
 def fingerprint(*values: object) -> str:
@@ -111,8 +112,8 @@ def _parts(value: Any) -> Iterator[object]:
 
 def _tells(value: object) -> bool:
     """Whether an object says by a ``repr`` of its own, and in full, what it is."""
-    own = type(value).__repr__ is not object.__repr__ and not is_dataclass(value)
-    return own and not re.search(r" at 0x|\.\.\.", repr(value))
+    own = type(value).__repr__ is not object.__repr__
+    return own and not re.search(r" at 0x|\.\.\.|tensor\(|array\(", repr(value))
 
 
 def _samples(data: Any) -> Iterator[object]:

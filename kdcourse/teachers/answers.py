@@ -1,0 +1,167 @@
+"""Where a teacher's answers are kept: in memory, or in a folder that other programs find again."""
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdcourse import processes
+from kdcourse.errors import ArgumentError
+from kdcourse.training.checkpoint import write
+
+MOST_IN_MEMORY = 2**30  # bytes of answers; more are kept in a temporary file, mapped into memory
+CARD, ANSWERS, CHECKSUMS = "card.json", "answers.bin", "checksums.bin"
+UNKNOWN = bytes(hashlib.sha256().digest_size)  # in place of an epoch's checksum
+
+
+class WrongCacheError(ValueError):
+    """A folder of answers that another teacher gave, or to other views of other images."""
+
+
+class Answers:
+    """Answers ``(R, N, K)`` of R epochs, float32, each epoch's known once it is complete.
+
+    In a folder, every epoch has a checksum, and is asked for again if its answers were damaged.
+
+    Args:
+        shape: ``(R, N, K)``.
+        belongs_to: What the answers depend on, by name.
+        folder: Where to keep them; it must be new, empty, or hold such answers. In memory, or in a
+            temporary file if they are many, without one.
+
+    Raises:
+        ArgumentError: The folder holds something else, or the disk is too small.
+        WrongCacheError: It holds other answers; the message says what differs.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], belongs_to: dict[str, str], folder: Path | None
+    ):
+        self.folder = folder
+        self.known = np.zeros(shape[0], bool)
+        if folder is not None:
+            processes.from_main(lambda: _make(folder, shape, belongs_to))
+            mode: Literal["r+", "r"] = "r+" if os.access(folder / ANSWERS, os.W_OK) else "r"
+            self.values = np.memmap(folder / ANSWERS, np.float32, mode, shape=shape)
+        elif 4 * math.prod(shape) <= MOST_IN_MEMORY:
+            self.values = np.zeros(shape, np.float32)
+        else:
+            with tempfile.TemporaryFile() as aside:
+                _reserve(aside.fileno(), 4 * math.prod(shape), "the temporary folder")
+                self.values = np.memmap(aside, np.float32, "r+", shape=shape)
+        self._looked_at: set[int] = set()  # epochs whose checksum was compared
+
+    def knows(self, epoch: int) -> bool:
+        """Whether the answers of an epoch are there, and as they were written."""
+        if self.folder is not None and epoch not in self._looked_at:
+            folder = self.folder
+            self.known[epoch] = processes.from_main(lambda: self._sound(folder, epoch))
+            self._looked_at.add(epoch)
+        return bool(self.known[epoch])
+
+    def keep(self, epoch: int, first: int, answers: Tensor) -> None:
+        """Write down the answers to some samples."""
+        if not self.values.flags.writeable:
+            raise ArgumentError(
+                "path", f"{self.folder} cannot be written to, and does not hold epoch {epoch}"
+            )
+        self.values[epoch, first : first + len(answers)] = answers.cpu().numpy()
+
+    def repeat(self, epoch: int, first: int, last: int) -> Tensor:
+        """Return the answers to some samples."""
+        return torch.from_numpy(self.values[epoch, first:last].copy())
+
+    def complete(self, epoch: int) -> None:
+        """Declare that the answers of an epoch are all there."""
+        if isinstance(self.values, np.memmap):
+            self.values.flush()  # they reach the disk before they count as known
+        processes.wait()
+        if self.folder is not None and processes.is_main():
+            with open(self.folder / CHECKSUMS, "r+b") as file:
+                file.seek(epoch * len(UNKNOWN))
+                file.write(self._checksum(epoch))
+        processes.wait()
+        self.known[epoch] = True
+
+    def _checksum(self, epoch: int) -> bytes:
+        return hashlib.sha256(self.values[epoch]).digest()
+
+    def _sound(self, folder: Path, epoch: int) -> bool:
+        with open(folder / CHECKSUMS, "rb") as file:
+            file.seek(epoch * len(UNKNOWN))
+            stored = file.read(len(UNKNOWN))
+        if stored == UNKNOWN:
+            return False
+        sound = stored == self._checksum(epoch)
+        if not sound:
+            warnings.warn(
+                f"the answers to epoch {epoch} in {folder} are damaged: the teacher is asked again",
+                stacklevel=2,
+            )
+        return sound
+
+
+def _make(folder: Path, shape: tuple[int, int, int], belongs_to: dict[str, str]) -> None:
+    """Make the folder, unless it is there and belongs to these lessons."""
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentError("path", f"{folder} is a file: path must be a folder for the answers")
+    names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    others = names - {CARD, ANSWERS, CHECKSUMS, CARD + ".partial"}
+    if others:
+        raise ArgumentError(
+            "path",
+            f"{folder} holds other files ({', '.join(sorted(others)[:3])}): choose a folder "
+            "of its own for the answers",
+        )
+    sizes = {ANSWERS: 4 * math.prod(shape), CHECKSUMS: len(UNKNOWN) * shape[0]}
+    if CARD in names:  # which is written last
+        _check_card(folder, belongs_to, sizes)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, size in sizes.items():
+        with open(folder / name, "wb") as file:
+            _reserve(file.fileno(), size, str(folder))
+    write(folder / CARD, json.dumps(belongs_to, indent=1))
+
+
+def _check_card(folder: Path, belongs_to: dict[str, str], sizes: dict[str, int]) -> None:
+    """Require that a folder's answers are those of these lessons."""
+    try:
+        stored = dict(json.loads((folder / CARD).read_text()))
+    except ValueError as error:
+        raise WrongCacheError(
+            f"{folder / CARD} is damaged: delete the folder, and the teacher is asked anew"
+        ) from error
+    for name, value in belongs_to.items():
+        if stored.get(name) != value:
+            raise WrongCacheError(
+                f"{folder} holds other answers: {name} was {stored.get(name)}, is {value}"
+            )
+    for name, size in sizes.items():
+        found = (folder / name).stat().st_size if (folder / name).is_file() else 0
+        if found != size:
+            raise WrongCacheError(
+                f"{folder / name} has {found} bytes in place of {size}: delete the folder, and the "
+                "teacher is asked anew"
+            )
+
+
+def _reserve(file: int, size: int, where: str) -> None:
+    """Take the space of a file now: a disk that is full later would end the program by a signal."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, size)
+        else:
+            os.truncate(file, size)
+    except OSError as error:
+        raise ArgumentError(
+            "path", f"the answers take {size:,} bytes, for which {where} has no space ({error})"
+        ) from error
