@@ -50,7 +50,7 @@ class Answers:
         if folder is not None:
             processes.from_main(lambda: _make(folder, shape, belongs_to))
             mode: Literal["r+", "r"] = "r+" if os.access(folder / ANSWERS, os.W_OK) else "r"
-            self.values = np.memmap(folder / ANSWERS, np.float32, mode, shape=shape)
+            self.values: np.ndarray = np.memmap(folder / ANSWERS, np.float32, mode, shape=shape)
         elif 4 * math.prod(shape) <= MOST_IN_MEMORY:
             self.values = np.zeros(shape, np.float32)
         else:
