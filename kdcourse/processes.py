@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, distributed
 
 from kdcourse.errors import ArgumentError
+from kdcourse.heartbeat import watched
 
 Value = TypeVar("Value")
 
@@ -78,7 +79,8 @@ def joined(device: torch.device | str | None = None) -> Iterator[torch.device | 
     # When a process fails, torchrun ends the others by this signal.
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        yield place
+        with watched():
+            yield place
         signal.signal(signal.SIGTERM, before)
         # A thread of gloo (torch 2.6) lets go of the last message under the interpreter's lock, and
         # whoever destroys the group waits for that thread with the lock: let it go first.

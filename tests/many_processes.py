@@ -7,6 +7,7 @@ statistics are those of each process's own samples.
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from toys import CLASSES, images, terms
 
 import kdcourse
-from kdcourse import processes, relational, tips
+from kdcourse import heartbeat, processes, relational, tips
 from kdcourse.augmentation import pad_crop_flip
 from kdcourse.data import Images
 from kdcourse.teachers import (
@@ -300,9 +301,28 @@ def checkpointed(folder: Path, deadly: bool = False):
     )
 
 
+class Differing(Deadly):
+    """An augmentation that is another one in every process."""
+
+    def __repr__(self):
+        return f"number {processes.rank()}"
+
+
+class Stopping(Deadly):
+    """An augmentation that stops one process in the second epoch, as a debugger would."""
+
+    def __call__(self, pixels, generator):
+        self.calls += 1
+        if self.calls > 7 and processes.rank() == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return pixels
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     what, folder = sys.argv[1], Path(sys.argv[2])
+    if what in ("stopped", "orphaned"):
+        heartbeat.EVERY, heartbeat.PATIENCE = 0.2, 3.0
     with processes.joined("cpu"):
         if what == "cases":
             every_case(folder)
@@ -314,6 +334,13 @@ if __name__ == "__main__":
             torch.save(states(CASES[sys.argv[3]]()), folder / f"{processes.rank()}.pt")
         elif what == "killed":
             checkpointed(folder, deadly=True)
+        elif what == "differing":
+            trained(CrossEntropy(), augment=Differing(False))
+        elif what == "stopped":
+            trained(CrossEntropy(), augment=Stopping(True))
+        elif what == "orphaned":
+            (folder / f"{processes.rank()}.pid").write_text(str(os.getpid()))
+            time.sleep(300)
         elif what == "resumed":
             result = states(checkpointed(folder))
             if processes.is_main():

@@ -326,6 +326,24 @@ def test_save_that_fails_leaves_the_old_checkpoint(function, tmp_path, monkeypat
     assert torch.equal(load(path)["weights"], torch.zeros(5))
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_told_and_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path, opened = tmp_path / "run.pt", open
+    save(path, STATE)
+    written = path.read_bytes()
+
+    def full(file, *arguments, **options):
+        aside = str(file).endswith(".partial")
+        return opened("/dev/full" if aside else file, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", full)
+        with pytest.raises(OSError, match=r"run\.pt cannot be written, the disk is full"):
+            save(path, STATE)
+    assert path.read_bytes() == written
+    assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
+
+
 @pytest.mark.parametrize("name", ["nothing.pt", "."])
 def test_missing_checkpoint(name, tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint"):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from kdcourse import metrics, motivation
 from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError, ExplainedError
-from kdcourse.feature import AttentionTransfer, FeatureHint, Saliency
+from kdcourse.feature import AttentionTransfer, FeatureHint, Saliency, prediction_gradient
 from kdcourse.further import GeneratedImages, Generator
 from kdcourse.logit import CrossEntropy, LogitKD
 from kdcourse.objective import Term, WarmUp
@@ -350,6 +350,23 @@ REFUSED = {
     ),
     "a device of nothing": (lambda: learn(device="meta"), "device", "meta device"),
     "a GPU that is not there": (lambda: learn(device="cuda:99"), "device", "GPUs here"),
+    "an option with a slip": (
+        lambda: learn(learning_rat=0.1),
+        "learning_rat",
+        "fit has no option learning_rat, did you mean learning_rate",
+    ),
+    "an option of somebody else's": (
+        lambda: learn(xyz=1),
+        "xyz",
+        "fit has no option xyz; it has .*, seed,",
+    ),
+    "inputs without values": (
+        lambda: prediction_gradient(
+            torch.randn(2, 3), torch.randn(2, 4, device="meta"), torch.tensor([0, 1])
+        ),
+        "inputs",
+        "on the same device",
+    ),
     "arguments in another order": (
         lambda: fit(flat(), flat(), IMAGES),
         "objective",

@@ -1,12 +1,15 @@
 """Training in two and three processes: the same weights as in one, and what happens if one dies."""
 
 import os
+import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import many_processes
+import psutil
 import pytest
 import torch
 from many_processes import CASES, accumulated, checkpointed, partly_labelled, states, whole
@@ -15,21 +18,26 @@ from toys import images, terms
 from kdcourse import logit, processes, relational
 from kdcourse.models import capture
 
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
-def torchrun(
-    count: int, what: str, folder: Path, *rest: str, **environment: str
-) -> subprocess.CompletedProcess:
+
+def command_line(count: int, what: str, folder: Path, *rest: str) -> list[str]:
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
     command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    return [*command, many_processes.__file__, what, str(folder), *rest]
+
+
+def environment(**more: str) -> dict[str, str]:
     own = map(str, (Path(__file__).parents[1], Path(__file__).parent))
     paths = os.pathsep.join([*own, os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [*command, many_processes.__file__, what, str(folder), *rest],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **environment},
-        timeout=400,
-    )
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **more}
+
+
+def torchrun(
+    count: int, what: str, folder: Path, *rest: str, **more: str
+) -> subprocess.CompletedProcess:
+    command = command_line(count, what, folder, *rest)
+    return subprocess.run(command, **PIPES, env=environment(**more), timeout=400)
 
 
 def assert_close(one, other):
@@ -106,6 +114,39 @@ def test_a_killed_process_ends_the_run_and_the_checkpoint_resumes(tmp_path):
 
     (tmp_path / "run.pt").write_bytes(stopped)
     assert_close(states(checkpointed(tmp_path)), expected)  # and in one
+
+
+def test_what_differs_between_processes_is_named(tmp_path):
+    done = torchrun(2, "differing", tmp_path)
+    assert done.returncode != 0
+    message = "augment must be the same in all processes, got ['number 0', 'number 1']"
+    assert done.stderr.count(f"ArgumentError: {message}") >= 2  # as each of them says
+
+
+def test_a_process_that_is_stopped_is_reported_by_the_others(tmp_path):
+    running = subprocess.Popen(command_line(2, "stopped", tmp_path), **PIPES, env=environment())
+    lines = []
+    for line in running.stderr:
+        lines.append(line)
+        if "kdcourse: ended" in line:
+            break
+    for child in psutil.Process(running.pid).children(recursive=True):
+        child.kill()  # torchrun would wait for the stopped one
+    running.communicate(timeout=60)
+    assert re.search(r"kdcourse: ended, since process 1 has not answered for 3 seconds", lines[-1])
+    assert running.returncode != 0
+
+
+def test_processes_end_when_their_launcher_is_killed(tmp_path):
+    running = subprocess.Popen(command_line(2, "orphaned", tmp_path), **PIPES, env=environment())
+    notes = [tmp_path / f"{rank}.pid" for rank in (0, 1)]
+    while not all(note.exists() and note.read_text() for note in notes):
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.05)
+    orphans = [psutil.Process(int(note.read_text())) for note in notes]
+    running.kill()
+    assert psutil.wait_procs(orphans, timeout=60)[1] == []
+    running.communicate(timeout=60)
 
 
 def test_batches_too_small_to_be_shared_out_are_named():

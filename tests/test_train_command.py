@@ -359,6 +359,38 @@ def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"{half"])
+@pytest.mark.parametrize("name", ["result.json", "student.safetensors", "metrics.jsonl"])
+def test_what_is_damaged_in_a_finished_run_is_made_anew(name, content, tmp_path, capsys):
+    train(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / name).write_bytes(content)
+    assert train(tmp_path) == 0
+    assert "damaged" in capsys.readouterr().err
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+@pytest.mark.usefixtures("few")
+def test_missing_weights_are_made_anew(tmp_path, capsys):
+    train(tmp_path)
+    before = weights(tmp_path)
+    (tmp_path / "student.safetensors").unlink()
+    assert train(tmp_path) == 0
+    assert weights(tmp_path) == before
+
+
+def test_two_runs_in_one_folder_are_told_apart(tmp_path, capsys):
+    folder, long = tmp_path / "run", LONG.replace("--epochs 40", "--epochs 4000").split()
+    running = started(folder, *long)
+    assert main(["train", *long, "--out", str(folder)]) == 1
+    assert capsys.readouterr().err == f"kdcourse: --out: another run is writing to {folder} now\n"
+    running.kill()
+    running.communicate()
+    with command._held(folder):  # it was let go of
+        pass
+
+
+@pytest.mark.usefixtures("few")
 def test_other_options_are_refused_in_the_same_folder(tmp_path, capsys):
     train(tmp_path, epochs=1)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

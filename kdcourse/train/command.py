@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import ExitStack
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from kdcourse import metrics, models, processes
@@ -20,8 +22,14 @@ from kdcourse.train.plan import Plan, data_set, prepare
 from kdcourse.training import History, checkpoint, choose_device, fit
 from kdcourse.training.checkpoint import write
 
+try:
+    import fcntl
+except ImportError:  # on Windows, where nobody keeps others out
+    fcntl = None  # type: ignore[assignment]
+
 OPTIONS, CHECKPOINT, CACHE = "options.toml", "checkpoint.pt", "answers"
 STUDENT, RESULT = "student.safetensors", "result.json"
+RESULTS = {"test_accuracy", "epochs", "parameters", "seconds", "processes", "device", "torch"}
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 Row = dict[str, float]
 
@@ -63,7 +71,11 @@ def run(options: Options) -> dict[str, Any] | None:
             summary_writer()
     plan, folder = prepare(options), Path(options.out)
     advice = f"the same command resumes from {folder / CHECKPOINT}"
-    with processes.joined(options.device) as device, processes.losses_told(advice):
+    with (
+        processes.joined(options.device) as device,
+        processes.losses_told(advice),
+        _held(folder),
+    ):
         result = processes.from_main(lambda: _open(folder, options))
         if result is None:
             splits = _load(options)
@@ -75,11 +87,30 @@ def run(options: Options) -> dict[str, Any] | None:
         return result if processes.is_main() else None
 
 
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep other runs out of the folder; the system lets go of it if this one is killed."""
+    with ExitStack() as stack:
+
+        def take() -> None:
+            with blaming("out"):
+                folder.mkdir(parents=True, exist_ok=True)
+            if fcntl is None:
+                return
+            held = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, held)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OptionError(f"--out: another run is writing to {folder} now") from None
+
+        processes.from_main(take)
+        yield
+
+
 def _open(folder: Path, options: Options) -> dict[str, Any] | None:
     """Make the folder and return the result in it, if any; refuse a run with other settings."""
     path = folder / OPTIONS
-    with blaming("out"):
-        folder.mkdir(parents=True, exist_ok=True)
     if path.is_file():
         begun = Options(**from_toml(read_toml(path), str(path))).settings
         for name, value in options.settings.items():
@@ -88,8 +119,25 @@ def _open(folder: Path, options: Options) -> dict[str, Any] | None:
                     f"--{dashed(name)}: the run in {folder} was begun with {begun[name]!r}, "
                     f"here it is {value!r}; choose another --out"
                 )
-    done = folder / RESULT
-    return json.loads(done.read_text()) if done.is_file() else None
+    if not (folder / RESULT).is_file():
+        return None
+    result = _finished(folder)
+    if result is None:  # the checkpoint holds what it is made from
+        print(f"kdcourse: the result in {folder} is damaged, and made anew", file=sys.stderr)
+    return result
+
+
+def _finished(folder: Path) -> dict[str, Any] | None:
+    """Return what stands in ``result.json``; None if that or what belongs to it is damaged."""
+    try:
+        result = json.loads((folder / RESULT).read_text())
+        rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+        with safe_open(folder / STUDENT, "pt"):  # which looks at the length of the file
+            pass
+    except (ValueError, OSError, SafetensorError):
+        return None
+    whole = isinstance(result, dict) and result.keys() >= RESULTS and len(rows) == result["epochs"]
+    return result if whole else None
 
 
 def _load(options: Options) -> Splits:

@@ -1,5 +1,6 @@
 """Checkpoints that survive a kill at any moment and never execute code when they are read."""
 
+import errno
 import os
 import zipfile
 from collections.abc import Iterator
@@ -43,11 +44,20 @@ def whole(path: str | Path) -> Iterator[BinaryIO]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".partial")
-    with open(aside, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    try:
+        with open(aside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException as error:
+        aside.unlink(missing_ok=True)
+        space = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if space or "file write failed" in str(error):  # as torch says it
+            raise OSError(
+                errno.ENOSPC, f"{path} cannot be written, the disk is full; what was there stays"
+            ) from error
+        raise
 
 
 def write(path: str | Path, content: str | bytes) -> None:

@@ -1,0 +1,59 @@
+"""A process that is stopped, or whose launcher has ended, is found out by the others."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import distributed
+
+EVERY, PATIENCE = 2.0, 40.0  # seconds between beats, and without one
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Watch the processes that ``torchrun`` has started, as long as this lasts.
+
+    Who waits in a collective operation for a process that is stopped (not ended, which breaks the
+    connection) would wait for half an hour. So every process writes down every few seconds that it
+    is there, by a thread of its own, and ends with a message if another one is silent, or if the
+    launcher has been killed and nobody would end it.
+    """
+    store = distributed.distributed_c10d._get_default_store()
+    own, count = distributed.get_rank(), distributed.get_world_size()
+    launcher, over = os.getppid(), threading.Event()
+    last = {rank: (b"", time.monotonic()) for rank in range(count) if rank != own}
+
+    def look() -> None:
+        beats = 0
+        while not over.wait(EVERY):
+            if os.getppid() != launcher:
+                _end("its launcher has ended")
+            try:
+                beats += 1
+                store.set(f"kdcourse beat {own}", str(beats))
+                for rank, (beat, since) in last.items():
+                    if store.check([f"kdcourse beat {rank}"]):
+                        now = store.get(f"kdcourse beat {rank}")
+                        if now != beat:
+                            last[rank] = now, time.monotonic()
+                    if time.monotonic() - since > PATIENCE:
+                        _end(f"process {rank} has not answered for {PATIENCE:.0f} seconds")
+            except (RuntimeError, OSError):  # the store ends with the launcher
+                continue
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _end(reason: str) -> None:
+    """End this process at once: its main thread may wait for something that never comes."""
+    print(f"kdcourse: ended, since {reason}; the same command resumes", file=sys.stderr, flush=True)
+    os._exit(1)
