@@ -310,7 +310,7 @@ FAULTS = {
     "saliency sends no gradient": (
         "saliency",
         run._Judged.forward,
-        "target, create_graph=True",
+        "create_graph=True)",
         "create_graph=True).detach()",
     ),
     "saliency of another class": (

@@ -313,11 +313,9 @@ class _Judged(nn.Module):
                 check_lesson(Lesson(learned, target, one), self.objective)
         self.logits = logits.detach()
         if self.objective.needs_input_gradient:
-            told = blaming_argument("objective", "differentiating by the inputs", not self.known)
-            with told:
-                learned.input_gradient = prediction_gradient(
-                    logits, inputs, target, create_graph=True
-                )
+            with blaming_argument("objective", "differentiating by the inputs", not self.known):
+                gradient = prediction_gradient(logits, inputs, target, create_graph=True)
+            learned.input_gradient = gradient
         with blaming_argument("objective", "the objective", first=not self.known):
             judged = [
                 self.objective.values(Lesson(learned, target, one, again=number > 0), shares)
