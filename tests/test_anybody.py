@@ -335,9 +335,17 @@ def test_one_class_cannot_be_learned():
 
 
 def test_a_batch_without_labels_is_told_where_there_is_nothing_else_to_learn_from():
-    batches = [(torch.randn(4, 1, 8, 8), torch.full((4,), -1))]
+    inputs, target, done = torch.randn(4, 1, 8, 8), torch.full((4,), -1), []
+    for train in (
+        [(inputs, target)],
+        DataLoader(TensorDataset(inputs, target), 2),
+    ):
+        with pytest.raises(ArgumentError, match="train has samples without labels, which Cross"):
+            fit(small(), train, epochs=1, log=done.append, device="cpu", progress=False)
+    loader = DataLoader(list(zip(inputs, target, strict=True)), 2)  # nobody knows what it yields
     with pytest.raises(ArgumentError, match="train has no labels"):
-        fit(small(), batches, epochs=1, device="cpu", progress=False)
+        fit(small(), loader, epochs=1, log=done.append, device="cpu", progress=False)
+    assert done == []
 
 
 def test_what_returns_no_tensor_is_told():
@@ -381,11 +389,12 @@ def test_accuracy_is_left_out_for_soft_targets():
 
 @pytest.mark.parametrize("soft", [0, 1, 3])
 def test_accuracy_is_that_of_the_samples_whose_label_is_a_class(soft):
-    hard = torch.tensor([0, 3, -1, 5])
-    batches = [(torch.randn(4, 1, 8, 8), hard), (torch.randn(4, 1, 8, 8), torch.full((4, 10), 0.1))]
-    expected = fit(small(), batches[:1], learning_rate=0.0, **ANY)["train_accuracy"]
-    history = fit(small(), [batches[0], *batches[1:] * soft], learning_rate=0.0, **ANY)
-    assert history["train_accuracy"] == pytest.approx(expected)
+    student, inputs = small(), torch.randn(4, 1, 8, 8)
+    right = student(inputs).argmax(dim=1)
+    hard = torch.stack([right[0], (right[1] + 1) % 10, torch.tensor(-1), right[3]])
+    batches = [(inputs, hard), *[(torch.randn(4, 1, 8, 8), torch.full((4, 10), 0.1))] * soft]
+    history = fit(student, batches, learning_rate=0.0, **ANY)
+    assert history["train_accuracy"] == pytest.approx([2 / 3])
 
 
 @pytest.mark.parametrize("loss", [logit.kd_loss, logit.kd_cross_entropy])

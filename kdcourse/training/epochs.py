@@ -6,7 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    TensorDataset,
+)
 
 from kdcourse import processes
 from kdcourse.batch import (
@@ -223,10 +229,23 @@ def _labels(train: Batches, knobs: Knobs) -> str:
     """Whether ``"all"`` samples have a label, ``"some"``, or ``"none"``, as far as can be told."""
     if not getattr(train, "labelled", True) or not getattr(knobs.views, "labelled", True):
         return "none"
-    if not isinstance(train, Images):
+    targets = [one for one in _targets(train) if isinstance(one, Tensor) and not one.is_meta]
+    if not targets or not all(map(are_classes, targets)):
         return "all"
-    known = train.target >= 0
+    known = torch.cat([(target >= 0).cpu() for target in targets])
     return "all" if bool(known.all()) else "some" if bool(known.any()) else "none"
+
+
+def _targets(train: Batches) -> list[object]:
+    """Return the targets of a set whose samples are all in memory."""
+    if isinstance(train, Images):
+        return [train.target]
+    if isinstance(train, DataLoader) and isinstance(train.dataset, TensorDataset):
+        return [train.dataset.tensors[-1]]
+    if type(train) is list:  # one of another kind may act when it is gone through
+        pairs = (batch for batch in train if isinstance(batch, tuple | list) and len(batch) == 2)
+        return [target for _, target in pairs]
+    return []
 
 
 def _shares_out(train: Iterable[Batch]) -> bool:
