@@ -314,8 +314,7 @@ class GeneratedImages:
                 f"teacher must pass on gradients, and a {type(teacher).__name__} does not: give "
                 "the model itself",
             )
-        norms = [norm for norm in _norms(teacher) if norm.running_mean is not None]
-        if statistics and not norms:
+        if statistics and not _norms(teacher):
             raise ArgumentError(
                 "statistics", "statistics needs a batch norm of images that remembers its own"
             )
@@ -386,7 +385,7 @@ class GeneratedImages:
 
     def _judge(self, images: Tensor) -> Tensor:
         """Return the generator's loss."""
-        norms = [norm for norm in _norms(self.teacher) if norm.running_mean is not None]
+        norms = _norms(self.teacher)
         seen: list[Tensor] = []
         handles = [
             norm.register_forward_pre_hook(lambda norm, inputs: seen.append(_gap(norm, *inputs)))
@@ -403,7 +402,9 @@ class GeneratedImages:
 
 
 def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:
-    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    """Return the batch norms of images that remember mean and variance."""
+    norms = (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    return [norm for norm in norms if norm.running_mean is not None]
 
 
 def _gap(norm: nn.BatchNorm2d, inputs: Tensor) -> Tensor:

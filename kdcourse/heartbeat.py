@@ -27,19 +27,19 @@ def watched() -> Iterator[None]:
     last = {rank: (b"", time.monotonic()) for rank in range(count) if rank != own}
 
     def look() -> None:
+        """Beat, and listen to the others."""
         beats = 0
         while not over.wait(EVERY):
             if os.getppid() != launcher:
                 _end("its launcher has ended")
             try:
                 beats += 1
-                store.set(f"kdcourse beat {own}", str(beats))
+                store.set(_key(own), str(beats))
                 for rank, (beat, since) in last.items():
-                    if store.check([f"kdcourse beat {rank}"]):
-                        now = store.get(f"kdcourse beat {rank}")
-                        if now != beat:
-                            last[rank] = now, time.monotonic()
-                    if time.monotonic() - since > PATIENCE:
+                    now = store.get(_key(rank)) if store.check([_key(rank)]) else beat
+                    if now != beat:
+                        last[rank] = now, time.monotonic()
+                    elif time.monotonic() - since > PATIENCE:
                         _end(f"process {rank} has not answered for {PATIENCE:.0f} seconds")
             except (RuntimeError, OSError):  # the store ends with the launcher
                 continue
@@ -51,6 +51,10 @@ def watched() -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def _key(rank: int) -> str:
+    return f"kdcourse beat {rank}"
 
 
 def _end(reason: str) -> None:
