@@ -20,6 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return options.run(options) or 0
+    except ModuleNotFoundError as error:
+        extra = f"'kdcourse[{options.extra}]'" if options.extra else "kdcourse"
+        print(f"kdcourse: {error}; pip install {extra} brings it", file=sys.stderr)
+        return 1
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"kdcourse: {error}", file=sys.stderr)
         return 1
@@ -28,9 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _command(commands: Any, name: str, run: Run, **texts: Any) -> Any:
+def _command(commands: Any, name: str, run: Run, extra: str = "", **texts: Any) -> Any:
+    """Add a command; ``extra`` names the optional dependencies that it needs."""
     made = commands.add_parser(name, **texts)
-    made.set_defaults(run=run)
+    made.set_defaults(run=run, extra=extra)
     return made
 
 
@@ -46,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
         _lab,
         help="open the notebooks in JupyterLab",
         description="Open the notebooks in JupyterLab. Options are passed on to it, such as "
-        "--no-browser or --port 8890.",
+        "--no-browser or --port 8890. Without a clone of the course, they are copied into "
+        "kdcourse-notebooks in the current folder, where nothing is ever overwritten.",
     )
     command("train", _train, help="train any net, also on many GPUs", add_help=False)
 
@@ -54,9 +60,11 @@ def _parser() -> argparse.ArgumentParser:
 
     teachers = command("teachers", _teachers, help="train the teachers that ship with the course")
     teachers.add_argument("names", nargs="*", metavar="NAME", help="teachers (all by default)")
-    teachers.add_argument("--folder", help="where to store them (data/teachers)")
+    teachers.add_argument(
+        "--folder", help="where to store them (data/teachers of the clone, or kdcourse-teachers)"
+    )
 
-    bench = command("bench", _bench, help="measure what the package costs, as ratios")
+    bench = command("bench", _bench, extra="test", help="measure what the package costs, as ratios")
     for name, what in (
         ("training", "images per second of a distillation epoch instead (ten minutes)"),
         ("chunks", "memory of KD with 128,000 classes instead (needs about 17 GB)"),
@@ -71,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_homework(commands.add_parser("homework", help="release and grade the homework"))
 
-    site = command("site", _site, help="build the course as a web site")
+    site = command("site", _site, extra="docs", help="build the course as a web site")
     site.add_argument(
         "--folder", type=Path, default=Path("build/site"), help="where to (build/site)"
     )
@@ -86,7 +94,8 @@ def _add_reproduce(command: Any) -> None:
         _reproduce,
         help="measure the lecture's claims",
         description="Measure claims over seeds, store every seed, and print the table. "
-        "What is stored already is not measured again.",
+        "What is stored already is not measured again. Without a clone of the course, results are "
+        "stored in kdcourse-results in the current folder, which begins as a copy of ours.",
     )
     reproduce.add_argument("ids", nargs="*", metavar="ID", help="claims (all by default)")
     reproduce.add_argument("--seeds", type=int, default=10, help="number of seeds (10)")
@@ -108,13 +117,16 @@ def _add_homework(homework: argparse.ArgumentParser) -> None:
         steps,
         "release",
         _release,
+        extra="homework",
         help="write student notebooks, autograder archives, and a zip to hand out",
     )
     release.add_argument("folder", metavar="DIR", type=Path, help="where to")
+    _add_masters(release)
     grade = _command(
         steps,
         "grade",
         _grade,
+        extra="homework",
         help="grade notebooks that came back",
         description="Grade notebooks, each in a sandbox of its own. What was graded before and has "
         "not changed is not graded again.",
@@ -138,6 +150,16 @@ def _add_homework(homework: argparse.ArgumentParser) -> None:
         action="store_true",
         help="grade without a sandbox: notebooks have all your rights",
     )
+    _add_masters(grade)
+
+
+def _add_masters(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--masters",
+        type=Path,
+        metavar="DIR",
+        help="folder of the masters (instructors/ of the clone)",
+    )
 
 
 # Each command imports what it needs, so that --help answers at once.
@@ -149,6 +171,7 @@ def _lab(options: argparse.Namespace) -> None:
     from jupyterlab.labapp import LabApp
 
     from kdcourse.course.notebooks import NOTEBOOKS, START
+    from kdcourse.places import own_folder
 
     # One thread is as fast as two for the course's small nets, and much faster on a busy machine.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -158,13 +181,13 @@ def _lab(options: argparse.Namespace) -> None:
     ours = [os.environ.get("JUPYTER_CONFIG_PATH", ""), str(Path(__file__).parent / "course")]
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, ours))
     arguments = [
-        f"--LabApp.default_url=/lab/tree/{START.name}",
+        f"--LabApp.default_url=/lab/tree/{START}",
         "--ServerApp.jpserver_extensions={'kdcourse.course.saved_widgets': True}",
         *options.arguments,
     ]
     if getattr(os, "geteuid", lambda: 1)() == 0:  # as in a container, where Jupyter would refuse
         arguments.append("--allow-root")
-    os.chdir(NOTEBOOKS)
+    os.chdir(own_folder(NOTEBOOKS))
     LabApp.launch_instance(arguments)
 
 
@@ -176,12 +199,16 @@ def _train(options: argparse.Namespace) -> None:
 
 def _reproduce(options: argparse.Namespace) -> int:
     from kdcourse.course import claims
+    from kdcourse.course.claims.results import RESULTS
+    from kdcourse.places import latest_folder
 
     if options.check:
         return _check(claims.check(options.ids, jobs=options.jobs), claims.TOLERANCE)
     if not options.stored:
         claims.reproduce(options.ids, seeds=options.seeds, jobs=options.jobs)
     print(claims.table(options.ids))
+    if (folder := latest_folder(RESULTS)) != RESULTS:
+        print(f"results: {folder}")
     return 0
 
 
@@ -195,11 +222,14 @@ def _check(deviations: dict[str, float], tolerance: float) -> int:
 
 
 def _teachers(options: argparse.Namespace) -> None:
+    from kdcourse.places import own_folder
     from kdcourse.teachers import shipped
 
+    folder = own_folder(Path(options.folder or shipped.TEACHERS))
     for name in options.names or shipped.RECIPES:
-        card = shipped.train_teacher(name, options.folder or shipped.TEACHERS)
+        card = shipped.train_teacher(name, folder)
         print(f"{name}: test accuracy {card['test_accuracy']} %, sha256 {card['sha256']}")
+    print(f"stored in {folder}")
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -220,22 +250,25 @@ def _bench(options: argparse.Namespace) -> None:
 
 def _notebooks(options: argparse.Namespace) -> None:
     from kdcourse.course import notebooks
+    from kdcourse.places import own_folder
 
-    if not options.paths:
-        notebooks.write_map()
-    every = [notebooks.START, *notebooks.course_notebooks()]
-    notebooks.run([Path(path) for path in options.paths] or every)
+    paths = [Path(path) for path in options.paths]
+    if not paths:
+        folder = own_folder(notebooks.NOTEBOOKS)
+        notebooks.write_map(folder)
+        paths = [folder / notebooks.START, *notebooks.course_notebooks(folder)]
+    notebooks.run(paths)
 
 
 def _release(options: argparse.Namespace) -> None:
     from kdcourse.homework import release
 
-    for path in release.release(options.folder):
+    for path in release.release(options.folder, options.masters or release.MASTERS):
         print(path)
 
 
 def _grade(options: argparse.Namespace) -> None:
-    from kdcourse.homework import grade
+    from kdcourse.homework import grade, release
     from kdcourse.homework.sandbox import Limits
 
     verdicts = grade.grade(
@@ -246,6 +279,7 @@ def _grade(options: argparse.Namespace) -> None:
         again=options.again,
         limits=Limits(unsafe=options.unsafe),
         late_penalty=options.late_penalty,
+        masters=options.masters or release.MASTERS,
     )
     for label, verdict in verdicts.items():
         print(f"{label}: {verdict.points:g} of {verdict.of:g}", *verdict.remarks, sep="; ")

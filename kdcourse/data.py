@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdcourse import places
 from kdcourse.batch import Batch, SeparateViews, blaming_argument, share
 from kdcourse.checks import (
     check_integer,
@@ -37,7 +38,7 @@ from kdcourse.checks import (
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.signatures import checked, describe
 
-COURSE_DATA = Path(__file__).parents[1] / "data"
+COURSE_DATA = places.COURSE / "data"
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 # Maps pixels and target to what the student sees, what the teacher sees, and the target.
@@ -318,7 +319,8 @@ def from_torchvision(
 
     Args:
         dataset: Name of a class in ``torchvision.datasets``, or such a class.
-        root: Folder that holds the data; ``$KDCOURSE_DATA`` or the course's ``data/`` by default.
+        root: Folder of the images. By default ``$KDCOURSE_DATA``; without it ``data/`` in a clone
+            of the course, or else the user's cache.
         validation: Number of images held out of the training set, on which to choose settings.
         seed: Seed of the split into training and validation.
         download: Whether to fetch missing files. They appear in ``root`` only once complete.
@@ -362,8 +364,8 @@ def from_torchvision(
 
 @checked
 def data_root(root: str | Path | None = None) -> Path:
-    """Return the folder that holds the data: ``root``, ``$KDCOURSE_DATA``, or the course's own."""
-    return Path(root or os.environ.get("KDCOURSE_DATA") or COURSE_DATA)
+    """Return the folder of the images: ``root``, or else that of :func:`kdcourse.places.images`."""
+    return Path(root) if root else places.image_folder()
 
 
 @checked
@@ -403,8 +405,8 @@ def _published_files(kind: type) -> list[tuple[str, str]]:
 def _check_files(kind: type, folder: Path) -> None:
     """Require the files of a set, as they were published."""
     advice = (
-        "Restore it (`git checkout -- data` in the course's folder), or call the loader with "
-        "download=True where there is a network."
+        "Call the loader with download=True where there is a network, or name a folder that has it "
+        "(root=, $KDCOURSE_DATA). A clone of the course has Fashion-MNIST: git checkout -- data."
     )
     files = _published_files(kind)
     for name, expected in files:

@@ -91,7 +91,7 @@ def test_a_corrupted_file_is_named_with_both_checksums(copy):
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(data.CorruptedFileError, match="Restore it") as error:
+    with pytest.raises(data.CorruptedFileError, match="download=True") as error:
         data.fashion_mnist(copy)
     message = str(error.value)
     assert str(path) in message

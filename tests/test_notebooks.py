@@ -29,7 +29,7 @@ def test_there_are_notebooks():
 
 
 def test_the_start_page_maps_them_as_they_are():
-    start = nbformat.read(notebooks.START, as_version=4)
+    start = nbformat.read(notebooks.NOTEBOOKS / notebooks.START, as_version=4)
     (cell,) = (cell for cell in start.cells if cell.id == notebooks.MAP)
     assert cell.source == notebooks.course_map()
     rows = [row for row in cell.source.split("\n") if "](" in row]
@@ -42,7 +42,7 @@ def test_the_start_page_maps_them_as_they_are():
 
 
 def test_the_start_page_is_stored_run_in_normal_form():
-    start = nbformat.read(notebooks.START, as_version=4)
+    start = nbformat.read(notebooks.NOTEBOOKS / notebooks.START, as_version=4)
     (cell,) = code(start)
     assert cell.outputs[0].text.endswith("Ready.\n")
     stored = nbformat.writes(start)

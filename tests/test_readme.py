@@ -12,9 +12,10 @@ from toys import images, net
 
 from kdcourse import data, models
 from kdcourse.__main__ import main
-from kdcourse.course.docs import PAGES, ROOT, digest, figures, render
+from kdcourse.course.docs import PAGES, digest, figures, render
+from kdcourse.places import COURSE
 
-README, GUIDE = (ROOT / name for name in ("README.md", "docs/guide.md"))
+README, GUIDE = (COURSE / name for name in ("README.md", "docs/guide.md"))
 COMMANDS = [
     command
     for page in (README, GUIDE)
@@ -107,7 +108,7 @@ def test_tables_are_those_that_are_stored(page):
     assert render(text) == text
 
 
-@pytest.mark.parametrize("page", [*PAGES, GUIDE, ROOT / "CONTRIBUTING.md"], ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [*PAGES, GUIDE, COURSE / "CONTRIBUTING.md"], ids=lambda p: p.name)
 def test_links_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#]+)\)", text)
@@ -115,13 +116,13 @@ def test_links_lead_somewhere(page):
     for name in re.findall(
         r"`((?:kdcourse|tests|notebooks|training|teachers)/[\w/.]+\.\w+)`", text
     ):
-        places = [(ROOT / start / name).exists() for start in ("", "kdcourse")]
+        places = [(COURSE / start / name).exists() for start in ("", "kdcourse")]
         assert any(places) or "NAME" in name.upper()
 
 
 def test_figures_show_what_is_stored():
     for name, figure in figures().items():
-        with Image.open(ROOT / name) as picture:
+        with Image.open(COURSE / name) as picture:
             assert picture.text["Description"] == digest(figure), f"{name}: make docs"
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from kdcourse import data
 from kdcourse.course import selftest
-from kdcourse.data import COURSE_DATA
+from kdcourse.places import COURSE
 from kdcourse.teachers import shipped
 
 
@@ -35,7 +35,7 @@ def test_the_installation_is_compared_with_what_is_required(monkeypatch, require
 def test_missing_and_damaged_images(monkeypatch, tmp_path):
     monkeypatch.setenv("KDCOURSE_DATA", str(tmp_path))
     assert "FileNotFoundError" in selftest.check("images").found
-    shutil.copytree(COURSE_DATA / "FashionMNIST", tmp_path / "FashionMNIST")
+    shutil.copytree(COURSE / "data" / "FashionMNIST", tmp_path / "FashionMNIST")
     labels = tmp_path / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte.gz"
     labels.write_bytes(labels.read_bytes()[:-1])
     finding = selftest.check("images")

@@ -7,7 +7,6 @@
 import hashlib
 import re
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 from matplotlib.container import BarContainer
@@ -18,9 +17,9 @@ from kdcourse.course.bench import chunks, gradients, losses, overhead, startup, 
 from kdcourse.course.claims import CLAIMS
 from kdcourse.course.claims.claim import HOLDS, NOT_SEEN, REPORTED, REVERSED, shown_in
 from kdcourse.course.notebooks import course_notebooks
+from kdcourse.places import COURSE, INSTALLED
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "docs/claims.md", ROOT / "docs/benchmarks.md"]
+PAGES = [COURSE / "README.md", COURSE / "docs/claims.md", COURSE / "docs/benchmarks.md"]
 
 
 def render(text: str) -> str:
@@ -90,12 +89,18 @@ def digest(figure: Figure) -> str:
 
 
 def write() -> None:
-    """Write the measured parts into README and docs, and the figures beside them."""
+    """Write the measured parts into README and docs, and the figures beside them.
+
+    Raises:
+        RuntimeError: There is no clone that could hold them.
+    """
+    if INSTALLED:
+        raise RuntimeError("README and docs belong to a clone of the course; there is none here")
     for page in PAGES:
         page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
     for name, figure in figures().items():
         about = {"Description": digest(figure), "Software": None}
-        figure.savefig(ROOT / name, dpi=150, metadata=about)
+        figure.savefig(COURSE / name, dpi=150, metadata=about)
 
 
 def _by_notebook() -> dict[str, list[str]]:

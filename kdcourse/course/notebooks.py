@@ -8,16 +8,18 @@ from typing import Any
 import nbformat
 from tqdm.auto import tqdm
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-START = NOTEBOOKS / "index.ipynb"
+from kdcourse.places import COURSE
+
+NOTEBOOKS = COURSE / "notebooks"
+START = "index.ipynb"
 MAP = "map"  # id of the start page's cell that holds the map
 IGNORED = "nbval-ignore-output"
 VIEW = "application/vnd.jupyter.widget-view+json"  # of an output that needs a live kernel
 
 
-def course_notebooks() -> list[Path]:
+def course_notebooks(folder: Path = NOTEBOOKS) -> list[Path]:
     """Return the notebooks of the walkthrough, in the order of the lecture."""
-    return sorted(NOTEBOOKS.glob("[0-9]_*.ipynb"))
+    return sorted(folder.glob("[0-9]_*.ipynb"))
 
 
 def course_map(folder: str = "") -> str:
@@ -49,12 +51,12 @@ def course_map(folder: str = "") -> str:
     return markdown(("lecture", "notebook", "time", "claims measured"), rows)
 
 
-def write_map() -> None:
+def write_map(folder: Path = NOTEBOOKS) -> None:
     """Write the map into the start page."""
-    start = nbformat.read(START, as_version=4)
+    start = nbformat.read(folder / START, as_version=4)
     (cell,) = (cell for cell in start.cells if cell.id == MAP)
     cell.source = course_map()
-    nbformat.write(start, START)
+    nbformat.write(start, folder / START)
 
 
 def run(paths: Iterable[Path]) -> None:

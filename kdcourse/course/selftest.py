@@ -7,6 +7,8 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 
+from kdcourse.places import RESTORE
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -100,7 +102,8 @@ def pretrained() -> str:
 CHECKS: dict[str, tuple[Callable[[], str], str]] = {
     "installation": (
         installation,
-        "In the course's folder: make install (or pip install -e .), then Kernel → Restart.",
+        "In the course's folder: make install; without a clone: pip install --upgrade kdcourse. "
+        "Then Kernel → Restart.",
     ),
     "device": (
         device,
@@ -108,11 +111,11 @@ CHECKS: dict[str, tuple[Callable[[], str], str]] = {
     ),
     "images": (
         images,
-        "Fetch data/FashionMNIST again (git checkout -- data), or run "
-        "kdcourse.data.fashion_mnist(download=True); it checks what it fetched.",
+        "Run kdcourse.data.fashion_mnist(download=True), which checks what it fetched; in a clone, "
+        "git checkout -- data also does it.",
     ),
     "teachers": (
         pretrained,
-        "git checkout -- data/teachers, or train them again: python -m kdcourse teachers",
+        f"Restore them: {RESTORE}. Or train them again: python -m kdcourse teachers",
     ),
 }

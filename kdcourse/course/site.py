@@ -12,8 +12,9 @@ import nbformat
 
 import kdcourse
 from kdcourse.course import notebooks
+from kdcourse.places import COURSE
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = COURSE / "docs"
 
 
 def build(folder: Path) -> int:

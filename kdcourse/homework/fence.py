@@ -23,10 +23,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kdcourse.data import data_root
 from kdcourse.homework import syscalls
 from kdcourse.homework.grader import GIVEN
-from kdcourse.homework.release import COURSE, DATA
+from kdcourse.places import COURSE, INSTALLED, PACKAGE, image_folder
+from kdcourse.teachers.shipped import TEACHERS
 
 ALLOWED = (
     *("__init__", *GIVEN),
@@ -36,6 +36,7 @@ SPACE = 256 * 2**20  # bytes that a submission may write, into each of two folde
 PROCESSES, THREADS, FILES = 100, 500, 1024
 IMAGE = "kdcourse-homework"  # of containers
 LONGEST = 3600  # seconds after which podman ends one, should the grader be gone
+HIDDEN = PACKAGE if INSTALLED else COURSE  # what homework asks for is written there
 
 
 class NoFenceError(RuntimeError):
@@ -155,7 +156,7 @@ def _bubblewrap(path: str, need: Need) -> Fence:
             words += ["--ro-bind", str(shown), str(shown)]
     words += [
         *_writable(need.own),
-        *(word for shut in (COURSE, "/dev", "/proc", "/") for word in ("--remount-ro", str(shut))),
+        *(word for shut in (HIDDEN, "/dev", "/proc", "/") for word in ("--remount-ro", str(shut))),
         *("--chdir", str(need.own)),
         *_limited(need, f"--nproc={PROCESSES}"),
     ]
@@ -258,19 +259,19 @@ def _shown() -> Iterator[tuple[str, Path]]:
     python = {sys.prefix, sys.base_prefix, sys.exec_prefix, *site.getsitepackages()}
     if site.ENABLE_USER_SITE:
         python.add(site.getusersitepackages())
-    images = [data_root().absolute() / part for part in DATA]
-    folders = [Path("/usr"), *map(Path, sorted(python)), *images]
+    data = [image_folder().absolute() / "FashionMNIST", TEACHERS]
+    folders = [Path("/usr"), *map(Path, sorted(python)), *data]
     folders += [path.resolve() for path in folders if path.exists()]
-    outside = [path for path in folders if not path.is_relative_to(COURSE)]
-    inside = [path for path in folders if path.is_relative_to(COURSE)]
-    inside += [COURSE / "kdcourse" / f"{name}.py" for name in ALLOWED]
+    outside = [path for path in folders if not path.is_relative_to(HIDDEN)]
+    inside = [path for path in folders if path.is_relative_to(HIDDEN)]
+    inside += [PACKAGE / f"{name}.py" for name in ALLOWED]
     for path in map(Path, ("/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")):
         if path.is_symlink():
             yield "link", path
         else:
             outside.append(path)
     yield from (("show", path) for path in _each_once(outside))
-    yield "hide", COURSE  # also where it lies in one of those
+    yield "hide", HIDDEN  # also where it lies in one of those
     yield from (("show", path) for path in _each_once(inside))
 
 

@@ -33,6 +33,7 @@ def grade(
     again: bool = False,
     limits: Limits | None = None,
     late_penalty: float = 10.0,
+    masters: Path = release.MASTERS,
 ) -> dict[str, Verdict]:
     """Grade submissions, and write the results.
 
@@ -50,6 +51,7 @@ def grade(
         again: Whether to grade everything anew.
         limits: What each submission may use.
         late_penalty: Percent of the points that each day late costs.
+        masters: Folder of the masters.
 
     Returns:
         The verdicts by the name of the submission, which is its path below the folder that all have
@@ -60,7 +62,7 @@ def grade(
     if not 0 <= late_penalty <= 100:
         raise ValueError(f"late_penalty must be between 0 and 100, got {late_penalty}")
     limits = limits or Limits()
-    assignment = replace(release.build(name), autograder=b"")  # only its checks are needed
+    assignment = replace(release.build(name, masters), autograder=b"")  # only its checks are needed
     contents = {label: path.read_bytes() for label, path in _labelled(submissions).items()}
     entries = by_hand.update(beside(out, "-by-hand.csv"), assignment, contents)
     rules = repr((assignment.questions, assignment.notebook, limits)).encode()

@@ -17,9 +17,9 @@ from typing import Any
 
 import psutil
 
-from kdcourse.data import data_root
 from kdcourse.homework import fence
 from kdcourse.homework.wire import unpacked
+from kdcourse.places import PACKAGE, image_folder
 
 START = 120  # seconds to start a process
 PATIENCE = 4  # seconds that one second of computing may take on a busy machine
@@ -180,8 +180,8 @@ class Process:
 def _environment(own: Path) -> dict[str, str]:
     """Return the environment variables that a submission sees."""
     course = {
-        "PYTHONPATH": str(fence.COURSE),
-        "KDCOURSE_DATA": str(data_root().resolve()),
+        "PYTHONPATH": str(PACKAGE.parent),
+        "KDCOURSE_DATA": str(image_folder().resolve()),
         "MPLBACKEND": "agg",
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",

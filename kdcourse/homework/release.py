@@ -11,17 +11,19 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import requires
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import nbformat
+from packaging.requirements import Requirement
 
+from kdcourse.data import fashion_mnist
 from kdcourse.homework.cells import SEAL, seal
 from kdcourse.homework.master import spell_out
+from kdcourse.places import COURSE, PACKAGE, image_folder
+from kdcourse.teachers.shipped import TEACHERS
 
-COURSE = Path(__file__).parents[2]
-MASTERS = COURSE / "instructors"
-DATA = ("FashionMNIST", "teachers")  # read by the checks, and therefore part of the archives
+MASTERS = COURSE / "instructors"  # in a clone only: they hold the solutions
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
 
@@ -58,14 +60,24 @@ class Assignment:
     autograder: bytes = field(repr=False)
 
 
-def names() -> list[str]:
-    """Return the names of all assignments."""
-    return sorted(path.stem for path in MASTERS.glob("*.ipynb"))
+def names(masters: Path = MASTERS) -> list[str]:
+    """Return the names of all assignments.
+
+    Raises:
+        FileNotFoundError: There is none in the folder of the masters.
+    """
+    found = sorted(path.stem for path in masters.glob("*.ipynb"))
+    if not found:
+        raise FileNotFoundError(
+            f"there are no masters of the homework in {masters}; they hold the solutions, and are "
+            "not installed: say --masters DIR, the folder instructors/ in a clone of the course"
+        )
+    return found
 
 
-def release(folder: Path) -> list[Path]:
+def release(folder: Path, masters: Path = MASTERS) -> list[Path]:
     """Write student notebooks, autograder archives, and a zip to hand out; return their paths."""
-    assignments = [build(name) for name in names()]
+    assignments = [build(name, masters) for name in names(masters)]
     handout = {f"{one.name}.ipynb": one.notebook.encode() for one in assignments}
     files = {f"student/{name}": data for name, data in handout.items()}
     files |= {f"autograder/{one.name}.zip": one.autograder for one in assignments}
@@ -77,16 +89,16 @@ def release(folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def build(name: str) -> Assignment:
+def build(name: str, masters: Path = MASTERS) -> Assignment:
     """Build an assignment from its master.
 
     Raises:
         ValueError: There is no such assignment.
+        FileNotFoundError: There are no masters, or no images for the checks.
     """
-    if name not in names():
-        known = ", ".join(names()) or f"none in {MASTERS}: releasing and grading need a clone"
-        raise ValueError(f"no assignment {name!r}; there are {known}")
-    source = nbformat.read(MASTERS / f"{name}.ipynb", as_version=4)
+    if name not in (known := names(masters)):
+        raise ValueError(f"no assignment {name!r}; there are {', '.join(known)}")
+    source = nbformat.read(masters / f"{name}.ipynb", as_version=4)
     points = spell_out(source)
     kept = {cell.id for cell in source.cells}
     with tempfile.TemporaryDirectory() as aside:
@@ -108,11 +120,11 @@ def _assign(
 
     path = aside / f"{name}.ipynb"
     nbformat.write(master, path)
-    shutil.copytree(
-        COURSE / "kdcourse", aside / "kdcourse", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    for part in DATA:
-        shutil.copytree(COURSE / "data" / part, aside / "data" / part)
+    ignored = shutil.ignore_patterns("__pycache__", "share")
+    shutil.copytree(PACKAGE, aside / "kdcourse", ignore=ignored)
+    fashion_mnist()  # raises if its files are missing or damaged
+    for part in (image_folder() / "FashionMNIST", TEACHERS):  # which the checks read
+        shutil.copytree(part, aside / "data" / part.name)
     (aside / "requirements.txt").write_text("\n".join(_requirements()))
     otter_assign(str(path), str(aside / "made"), no_run_tests=True, no_pdfs=True)
     (archive,) = (aside / "made" / "autograder").glob("*.zip")
@@ -121,12 +133,10 @@ def _assign(
 
 
 def _requirements() -> list[str]:
-    """Return the requirements of the course, in the versions that were tested."""
-    needed = {
-        re.split(r"[^\w.-]", line)[0] for line in requires("kdcourse") or [] if "extra" not in line
-    }
-    lines = (COURSE / "constraints.txt").read_text().splitlines()
-    return [line.split(";")[0] for line in lines if line.split("==")[0] in needed]
+    """Return what the course requires, in the versions that are installed."""
+    needed = [Requirement(line) for line in requires("kdcourse") or ()]
+    names = [one.name for one in needed if not one.marker or one.marker.evaluate({"extra": ""})]
+    return [f"{name}=={version(name).split('+')[0]}" for name in names]
 
 
 def _normal(student: nbformat.NotebookNode, kept: set[str]) -> str:

@@ -15,14 +15,15 @@ from torch import nn
 
 from kdcourse import metrics, models
 from kdcourse.augmentation import crop_flip, pad_crop_flip
-from kdcourse.data import COURSE_DATA, Images, fashion_mnist
+from kdcourse.data import Images, fashion_mnist
 from kdcourse.errors import ArgumentError
+from kdcourse.places import COURSE, RESTORE, own_folder
 from kdcourse.signatures import checked
 from kdcourse.teachers.self_supervised import self_distill, with_head
 from kdcourse.training import fit
 from kdcourse.training.checkpoint import write
 
-TEACHERS = COURSE_DATA / "teachers"
+TEACHERS = COURSE / "data" / "teachers"
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,12 @@ def train_teacher(
     name: str, folder: str | Path = TEACHERS, *, progress: bool = True
 ) -> dict[str, Any]:
     """Train a teacher by its recipe, store its weights and its card, and return the card."""
-    recipe = _recipe(name)
+    recipe, folder = _recipe(name), own_folder(Path(folder))
     splits = fashion_mnist()
     train = splits.train[: recipe.images]
     model = recipe.train(train, progress=progress)
     weights = save(model.state_dict())
-    write(Path(folder) / f"{name}.safetensors", weights)
+    write(folder / f"{name}.safetensors", weights)
     content = {
         "name": name,
         "command": f"python -m kdcourse teachers {name}",
@@ -127,7 +128,7 @@ def train_teacher(
         "torch": torch.__version__,
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
-    write(Path(folder) / f"{name}.json", json.dumps(content, indent=1) + "\n")
+    write(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
     return content
 
 
@@ -141,5 +142,8 @@ def _recipe(name: str) -> Recipe:
 
 def _existing(path: Path, name: str) -> Path:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; make it: python -m kdcourse teachers {name}")
+        raise FileNotFoundError(
+            f"{path} is missing; restore it ({RESTORE}), or make it anew: "
+            f"python -m kdcourse teachers {name}"
+        )
     return path

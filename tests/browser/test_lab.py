@@ -82,7 +82,7 @@ def widget_cells(cells):
 
 def test_the_start_page_checks_the_course_and_leads_to_the_notebooks(desk, pictures):
     start = Notebook(desk)
-    assert desk.url.endswith(f"/lab/tree/{START.name}")
+    assert desk.url.endswith(f"/lab/tree/{START}")
     (cell,) = start.code_cells()
     start.run(cell)
     (output,) = start.cells()[cell]["outputs"]

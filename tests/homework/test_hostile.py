@@ -17,7 +17,7 @@ import psutil
 import pytest
 import torch
 
-from kdcourse import homework
+from kdcourse import homework, places
 from kdcourse.homework import fence, release, syscalls
 from kdcourse.homework.judge import run_checks
 from kdcourse.homework.release import Question
@@ -359,7 +359,7 @@ COUNTED = {
 }
 KINDS = {**ESCAPES, **FILTERED, **LIES, **BOMBS, **ENDS}
 
-PLACES = ("/", "/usr", "/tmp", "/etc", "/dev", "/dev/shm", str(COURSE), str(release.COURSE), ".")
+PLACES = ("/", "/usr", "/tmp", "/etc", "/dev", "/dev/shm", str(COURSE), str(places.PACKAGE), ".")
 
 
 class Field:

@@ -9,6 +9,7 @@ import nbformat
 import pytest
 from otter.api import grade_submission
 
+from kdcourse import places
 from kdcourse.__main__ import main
 from kdcourse.course import notebooks
 from kdcourse.homework import release
@@ -33,13 +34,14 @@ def test_students_get_no_master():
     given = [path.name for path in STUDENT.rglob("*") if ".ipynb_checkpoints" not in path.parts]
     assert sorted(given) == [f"{name}.ipynb" for name in NAMES]
     assert not release.MASTERS.is_relative_to(notebooks.NOTEBOOKS)
-    assert not release.MASTERS.is_relative_to(release.COURSE / "kdcourse")
+    assert not release.MASTERS.is_relative_to(places.PACKAGE)
 
 
-def test_where_there_are_no_masters(tmp_path, monkeypatch):
-    monkeypatch.setattr(release, "MASTERS", tmp_path)
-    with pytest.raises(ValueError, match="clone"):
-        release.build("1_logit")
+def test_where_there_are_no_masters(tmp_path, capsys):
+    for asked in (["release", str(tmp_path / "out")], ["grade", "1_logit", str(tmp_path)]):
+        assert main(["homework", *asked, "--masters", str(tmp_path)]) == 1
+        assert "instructors/ in a clone" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdcourse import homework
+from kdcourse import homework, places
 from kdcourse.homework import fence, release, syscalls
 from kdcourse.homework.memory import largest_tensor
 from kdcourse.homework.sandbox import Limits, Sandbox, SubmissionError
@@ -258,7 +258,7 @@ def test_a_container_where_bubblewrap_is_missing(monkeypatch, tmp_path):
     } <= set(used.split())
     shown = re.findall(r"--mount=type=bind,source=(\S+),target=\1,readonly", used)
     assert used.count("--mount") == len(shown)
-    assert str(release.COURSE) not in shown
+    assert str(places.COURSE) not in shown
     assert not [path for path in map(Path, shown) if release.MASTERS.is_relative_to(path)]
     name = re.search(r"--name (\S+)", used)[1]
     assert set(ended) == {f"kill {name}"}

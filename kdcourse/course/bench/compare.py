@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from kdcourse.course.claims.results import current_versions
 from kdcourse.course.claims.table import markdown
+from kdcourse.places import own_folder
 from kdcourse.training import checkpoint
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -95,7 +96,7 @@ class Store(Generic[Row]):
         content = {"command": self.command, "versions": versions, **more}
         content["rows"] = [asdict(row) for row in rows]
         text = json.dumps(content, indent=1, ensure_ascii=False)
-        checkpoint.write(self.path, text + "\n")
+        checkpoint.write(own_folder(self.path.parent) / self.path.name, text + "\n")
 
     def load(self) -> list[Row]:
         """Return what was measured.

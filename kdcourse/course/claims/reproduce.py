@@ -14,6 +14,7 @@ from kdcourse.course.claims.claim import CLAIMS, known
 from kdcourse.course.claims.experiment import Lab
 from kdcourse.course.claims.fingerprint import TOLERANCE, Fingerprint
 from kdcourse.course.claims.results import RESULTS, Result
+from kdcourse.places import own_folder
 from kdcourse.processes import workers
 from kdcourse.training.device import one_thread
 
@@ -35,13 +36,13 @@ def reproduce(
         ids: Claims to measure; all of them by default.
         seeds: Measure the seeds 0 … seeds − 1.
         jobs: Processes side by side, each with one thread.
-        folder: Where results are stored.
+        folder: Where results are stored; see :func:`kdcourse.places.own_folder`.
         progress: Whether to show a progress bar.
 
     Returns:
         The results, in the order of ``ids``.
     """
-    ids = known(ids)
+    ids, folder = known(ids), own_folder(folder)
     if seeds < 1 or jobs < 1:
         raise ValueError(f"seeds and jobs must be at least 1, got {seeds} and {jobs}")
     with workers(jobs) if jobs > 1 else nullcontext() as pool:

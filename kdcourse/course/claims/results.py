@@ -13,11 +13,11 @@ from typing import Any
 
 from kdcourse.course.claims.claim import CLAIMS, Claim, Estimate, estimate
 from kdcourse.course.claims.fingerprint import Fingerprint
-from kdcourse.data import COURSE_DATA
+from kdcourse.places import COURSE, latest_folder
 from kdcourse.teachers.shipped import card
 from kdcourse.training import checkpoint
 
-RESULTS = COURSE_DATA / "results"
+RESULTS = COURSE / "data" / "results"
 
 
 @dataclass
@@ -100,7 +100,7 @@ def load(id: str, folder: Path = RESULTS) -> Result:
     """
     if id not in CLAIMS:
         raise KeyError(f"no claim {id!r}; there are {', '.join(CLAIMS)}")
-    path = folder / f"{id}.json"
+    path = latest_folder(folder) / f"{id}.json"
     if not path.is_file():
         raise FileNotFoundError(f"{id} was not measured yet: python -m kdcourse reproduce {id}")
     stored = json.loads(path.read_text())
