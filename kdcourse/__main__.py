@@ -244,8 +244,9 @@ def _bench(options: argparse.Namespace) -> None:
     if options.startup:
         print(startup.table(startup.measure(rounds=options.rounds)))
     if not (options.training or options.chunks or options.gradients or options.startup):
-        print(overhead.table(overhead.measure(rounds=options.rounds)))
+        # The losses first: they need a library that may be missing.
         print(losses.table(losses.measure(rounds=options.rounds)))
+        print(overhead.table(overhead.measure(rounds=options.rounds)))
 
 
 def _notebooks(options: argparse.Namespace) -> None:

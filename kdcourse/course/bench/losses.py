@@ -110,10 +110,7 @@ def _cost(name: str, shape: tuple[int, ...], ours: Loss, other: Loss, rounds: in
 
 def _losses() -> dict[str, tuple[Loss, Loss]]:
     """Return our losses and torchdistill's, with the same reduction where there is a choice."""
-    try:
-        from torchdistill.losses import mid_level
-    except ImportError as error:
-        raise RuntimeError('bench needs torchdistill: pip install -e ".[test]"') from error
+    from torchdistill.losses import mid_level
 
     def shown(loss: Any) -> Loss:
         return lambda student, teacher: loss({"s": {"output": student}}, {"t": {"output": teacher}})

@@ -1,0 +1,296 @@
+"""The course as pip installs it: a wheel, in an environment of its own, in an empty folder.
+
+There is no clone, and the folder's name has spaces and letters of other alphabets. Nothing may be
+written into the installation.
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from packaging.requirements import Requirement
+
+from kdcourse.homework import release
+from kdcourse.places import COURSE
+
+SITE = Path(sysconfig.get_path("purelib"))
+
+
+def requirements(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
+    """Return the distributions that pip installs with one, as they are installed here."""
+    found, left = set(), [(name, frozenset(extras))]
+    while left:
+        one, extras = left.pop()
+        for needed in map(Requirement, metadata.requires(one) or ()):
+            wanted = [{"extra": extra} for extra in ("", *extras)]
+            if needed.marker and not any(map(needed.marker.evaluate, wanted)):
+                continue
+            if needed.name not in found:
+                found.add(needed.name)
+                left.append((needed.name, frozenset(needed.extras)))
+    return found
+
+
+def link(source, place):
+    """Let files be in two places, without copying gigabytes."""
+    if Path(source).is_dir():
+        shutil.copytree(source, place, copy_function=link, dirs_exist_ok=True)
+    elif not Path(place).exists():
+        os.link(source, place)
+
+
+def pip(command, *arguments):
+    options = "--quiet", "--no-deps", *arguments
+    subprocess.run([sys.executable, "-m", "pip", command, *options], check=True)
+
+
+class Installation:
+    """A fresh environment with the wheel and exactly the packages that pip would bring along."""
+
+    def __init__(self, place: Path, wheel: Path, extras: frozenset[str]):
+        self.home = place / "home"
+        self.folder = place / "Übungen zur Vorlesung, Δ"
+        for path in (self.home, self.folder):
+            path.mkdir(parents=True)
+        venv.create(place, symlinks=True)
+        self.python = place / "bin" / "python"
+        (site,) = place.glob("lib/python*/site-packages")
+        for name in requirements("kdcourse", extras):
+            parts = {Path(file).parts[0] for file in metadata.distribution(name).files}
+            for part in parts - {"..", "__pycache__", "bin"}:
+                link(SITE / part, site / part)
+        for part in ("share", "etc"):  # what Jupyter's packages keep there
+            (place / part).symlink_to(Path(sys.prefix) / part)
+        self.package = site / "kdcourse"
+        pip("install", "--no-compile", "--no-index", "--target", site, wheel)
+
+    def start(self, *arguments, **options):
+        """Start Python in the folder, as a user whose home is empty."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "JUPY"))}
+        environment |= {"HOME": str(self.home), "OMP_NUM_THREADS": "1"} | options.pop("env", {})
+        return subprocess.Popen(
+            [self.python, *arguments],
+            cwd=self.folder,
+            env=environment | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            **options,
+        )
+
+    def run(self, *arguments, **options):
+        """Run a command of the course, and return its exit status and what it printed."""
+        process = self.start("-m", "kdcourse", *map(str, arguments), **options)
+        printed, _ = process.communicate(timeout=300)
+        return process.returncode, printed
+
+    def listing(self):
+        """Return all files of the package with their times."""
+        return {path: path.stat().st_mtime_ns for path in self.package.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--no-build-isolation", "--wheel-dir", folder, COURSE)
+    (made,) = folder.glob("kdcourse-*.whl")
+    return made
+
+
+@contextmanager
+def environment(wheel: Path, *extras: str) -> Iterator[Installation]:
+    """Install; at the end, the installation must be as it was."""
+    with tempfile.TemporaryDirectory(prefix="installed with ", dir=sys.prefix) as place:
+        made = Installation(Path(place), wheel, frozenset(extras))
+        before = made.listing()
+        yield made
+        assert made.listing() == before
+
+
+@pytest.fixture(scope="module")
+def installed(wheel):
+    """What ``pip install kdcourse`` makes."""
+    with environment(wheel) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def classroom(wheel):
+    """What ``pip install 'kdcourse[docs,homework]'`` makes."""
+    with environment(wheel, "docs", "homework") as made:
+        yield made
+
+
+IMAGES = {"KDCOURSE_DATA": str(COURSE / "data")}
+
+
+def test_the_wheel_is_small_and_gives_no_solution_away(wheel, installed):
+    assert wheel.stat().st_size < 10e6
+    names = [path.relative_to(installed.package).as_posix() for path in installed.listing()]
+    assert {"share/notebooks/1_motivation.ipynb", "share/notebooks/homework/1_logit.ipynb"} < {
+        *names
+    }
+    assert not [name for name in names if "instructors" in name or ".ipynb_checkpoints" in name]
+
+
+def test_images_and_teachers(installed):
+    """Images are looked for in the cache; a teacher comes along."""
+    program = (
+        "from kdcourse import data, pretrained; pretrained('res16'); "
+        "print(len(data.fashion_mnist().train))"
+    )
+    missing = installed.start("-c", program)
+    printed, _ = missing.communicate()
+    assert missing.returncode == 1
+    assert f"FileNotFoundError: {installed.home}" in printed.splitlines()[-1]
+    assert "download=True" in printed
+    cache = installed.home / ".cache" / "kdcourse"
+    cache.parent.mkdir()
+    cache.symlink_to(COURSE / "data")
+    printed, _ = installed.start("-c", program).communicate()
+    assert printed == "55000\n"
+    cache.unlink()
+
+
+def test_a_training(installed):
+    options = [
+        "--student",
+        "plain4",
+        "--teacher",
+        "res16",
+        "--images",
+        "300",
+        "--epochs",
+        "1",
+        "--out",
+    ]
+    status, printed = installed.run("train", *options, "runs/été", "--loss", "LogitKD()")
+    assert status == 1
+    assert "--data" in printed
+    assert "--download" in printed
+    assert "Traceback" not in printed
+    status, printed = installed.run(
+        "train", *options, "runs/été", "--loss", "LogitKD()", env=IMAGES
+    )
+    assert status == 0, printed
+    assert json.loads((installed.folder / "runs/été/result.json").read_text())["epochs"] == 1
+
+
+def test_stored_results(installed):
+    status, printed = installed.run("reproduce", "--stored")
+    assert status == 0
+    assert "not measured yet" not in printed
+    assert not (installed.folder / "kdcourse-results").exists()
+
+
+def test_new_results_stay_outside(installed):
+    status, printed = installed.run("reproduce", "same-gradient", "--seeds", "11", env=IMAGES)
+    assert status == 0, printed
+    (row,) = re.findall(r"^\| `same-gradient` .*$", printed, re.MULTILINE)
+    assert "| 11 |" in row
+    stored = installed.folder / "kdcourse-results" / "same-gradient.json"
+    assert f"results: {stored.parent}" in printed
+    assert len(json.loads(stored.read_text())["runs"]) == 11  # ten of which came along
+    assert "| 11 |" in installed.run("reproduce", "same-gradient", "--stored")[1]
+
+
+def test_a_teacher_trained_again(installed):
+    """By the command, with a recipe that takes no time."""
+    program = (
+        "from kdcourse.teachers import shipped; from kdcourse.__main__ import main\n"
+        "shipped.RECIPES['res16'] = shipped.Recipe('res16', 100, 1, augmented=False)\n"
+        "raise SystemExit(main(['teachers', 'res16']))"
+    )
+    process = installed.start("-c", program, env=IMAGES)
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    folder = installed.folder / "kdcourse-teachers"
+    assert f"stored in {folder}" in printed
+    assert json.loads((folder / "res16.json").read_text())["images"] == 100
+
+
+def test_notebooks_are_copied_served_and_kept(installed):
+    folder = installed.folder / "kdcourse-notebooks"
+    folder.mkdir()
+    (folder / "1_motivation.ipynb").write_text("a student's")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api/contents?token=course"
+    options = "--no-browser", f"--port={port}", "--ServerApp.token=course"
+    lab, served = installed.start("-m", "kdcourse", "lab", *options), set()
+    while lab.poll() is None and not served:
+        time.sleep(0.3)
+        with suppress(OSError), urlopen(url) as answer:
+            served = {entry["name"] for entry in json.load(answer)["content"]}
+    lab.terminate()
+    printed, _ = lab.communicate()
+    assert served, printed
+    assert {"index.ipynb", "homework", "7_further.ipynb"} <= served
+    assert (folder / "1_motivation.ipynb").read_text() == "a student's"
+
+
+def test_the_start_page_runs(installed):
+    path = installed.folder / "kdcourse-notebooks" / "index.ipynb"
+    if not path.is_file():
+        pytest.skip("the notebooks were not copied")
+    status, printed = installed.run("notebooks", path, env=IMAGES)
+    assert status == 0, printed
+    assert "Ready." in path.read_text()
+
+
+MASTERS = f"--masters {release.MASTERS}"
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("bench", r"torchdistill.*pip install 'kdcourse\[test\]'"),
+        ("site", r"sphinx.*pip install 'kdcourse\[docs\]'"),
+        ("docs", "clone"),
+        ("homework release out", "instructors/ in a clone"),
+        ("homework grade 1_logit .", "instructors/ in a clone"),
+        (f"homework release out {MASTERS}", r"otter.*pip install 'kdcourse\[homework\]'"),
+        (f"homework grade 1_logit . {MASTERS}", r"otter.*pip install 'kdcourse\[homework\]'"),
+    ],
+)
+def test_what_is_missing_is_told_in_one_line(command, told, installed):
+    status, printed = installed.run(*command.split(), env=IMAGES)
+    assert status == 1
+    assert re.fullmatch(f"kdcourse: .*{told}.*\n", printed), printed
+    assert not (installed.folder / "out").exists()
+
+
+def test_homework_is_released_and_graded(classroom, notebook, fenced):
+    """By the masters of a clone; submissions see the installed course without what solves them."""
+    name = "3_teachers_tips"
+    status, printed = classroom.run("homework", "release", "out", *MASTERS.split(), env=IMAGES)
+    assert status == 0, printed
+    handed_out = classroom.folder / "out" / "student" / f"{name}.ipynb"
+    assert handed_out.read_bytes() == (COURSE / f"notebooks/homework/{name}.ipynb").read_bytes()
+    spy = f"open({str(classroom.package / 'logit.py')!r})"
+    (classroom.folder / "Ängström.ipynb").write_bytes(notebook(name, spy=spy))
+    status, printed = classroom.run(
+        "homework", "grade", name, "Ängström.ipynb", *MASTERS.split(), env=IMAGES
+    )
+    assert status == 0, printed
+    assert re.search(r"^Ängström: 24 of 27; .* FileNotFoundError", printed, re.MULTILINE), printed
+
+
+def test_the_site_is_built(classroom):
+    status, printed = classroom.run("site", "--folder", "site")
+    assert status == 0, printed
+    assert (classroom.folder / "site" / "notebooks" / "1_motivation.html").is_file()
