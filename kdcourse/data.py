@@ -9,11 +9,6 @@ A small image set fits in memory, on the CPU or on the GPU. Drawing a batch is t
 operation instead of one Python call per image, and an epoch can be replayed from its seed.
 """
 
-import hashlib
-import inspect
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -21,7 +16,6 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,16 +31,13 @@ from kdcourse.checks import (
 )
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.signatures import checked, describe
-
-COURSE_DATA = places.COURSE / "data"
+from kdcourse.torchvision_classes import dataset_class
+from kdcourse.torchvision_sets import CorruptedFileError as CorruptedFileError
+from kdcourse.torchvision_sets import read_set
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 # Maps pixels and target to what the student sees, what the teacher sees, and the target.
 Views = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor, Tensor]]
-
-
-class CorruptedFileError(RuntimeError):
-    """A data file whose checksum is not the published one."""
 
 
 def check_pixels(pixels: Tensor) -> None:
@@ -317,6 +308,9 @@ def from_torchvision(
 ) -> Splits:
     """Load any classification set of torchvision that has a training and a test part.
 
+    What its authors call validation stands for the test where their test part has no labels, or
+    where there is none; of EMNIST, the balanced division is read.
+
     Args:
         dataset: Name of a class in ``torchvision.datasets``, or such a class.
         root: Folder of the images. By default ``$KDCOURSE_DATA``; without it ``data/`` in a clone
@@ -328,167 +322,36 @@ def from_torchvision(
 
     Raises:
         FileNotFoundError: A file is missing.
-        CorruptedFileError: The checksum of a file is not the published one.
+        CorruptedFileError: The checksum of a file is not the published one, or it cannot be read.
+        RuntimeError: The files could not be downloaded.
+        ImportError: torchvision needs another package to read this set.
         ValueError: This is not such a data set, or its images differ in size and no ``image_size``
             is given.
     """
     kind = dataset_class(dataset)
-    folder = data_root(root)
     if image_size is not None:
         check_positive(image_size=image_size)
-    try:
-        _check_files(kind, folder)
-    except (FileNotFoundError, CorruptedFileError):
-        if not download:
-            raise
-        _download(kind, folder)
-        _check_files(kind, folder)
-    with tempfile.TemporaryDirectory() as aside:
-        # torchvision unpacks the MNIST family beside the archives. Here it does so in a copy: the
-        # data folder may be read-only, and never holds a half-written file.
-        if _packed(kind):
-            shutil.copytree(folder / kind.__name__, Path(aside) / kind.__name__)
-            folder = Path(aside)
-        pixels, target, classes = _read(kind, folder, True, image_size)
-        test_pixels, test_target, _ = _read(kind, folder, False, image_size)
-    mean, std = _statistics(pixels)
-    if not 0 <= validation < len(target):
+    (train, test), classes = read_set(
+        kind, data_root(root), download=download, image_size=image_size
+    )
+    if not 0 <= validation < len(train[0]):
         raise ArgumentError(
-            "validation", f"validation must lie in [0, {len(target)}), got {validation}"
+            "validation", f"validation must lie in [0, {len(train[0])}), got {validation}"
         )
-    everything = Images(pixels, target, classes, mean, std, kind.__name__)
-    test = replace(everything, pixels=test_pixels, target=test_target)
+    mean, std = _statistics(train[0])
+    everything = Images(*train, classes, mean, std, kind.__name__)
     order = torch.randperm(len(everything), generator=replay(seed))
-    return Splits(everything[order[validation:]], everything[order[:validation]], test)
+    return Splits(
+        train=everything[order[validation:]],
+        validation=everything[order[:validation]],
+        test=replace(everything, pixels=test[0], target=test[1]),
+    )
 
 
 @checked
 def data_root(root: str | Path | None = None) -> Path:
-    """Return the folder of the images: ``root``, or else that of :func:`kdcourse.places.images`."""
+    """Return ``root``, or without one what :func:`kdcourse.places.image_folder` returns."""
     return Path(root) if root else places.image_folder()
-
-
-@checked
-def dataset_class(dataset: str | type) -> type:
-    """Return a class of ``torchvision.datasets``, which may be given by its name.
-
-    Raises:
-        ValueError: There is no such class, or it has no training and test part.
-    """
-    if isinstance(dataset, str):
-        from torchvision import datasets  # nearly as slow to import as torch itself
-
-        kind = getattr(datasets, dataset, None)
-    else:
-        kind = dataset
-    parameters = inspect.signature(kind).parameters if isinstance(kind, type) else {}
-    if not isinstance(kind, type) or not {"train", "split"} & set(parameters):
-        raise ArgumentError(
-            "dataset", f"{dataset!r} is not a torchvision set with a training and a test part"
-        )
-    return kind
-
-
-def _packed(kind: type) -> bool:
-    """Whether a set is of the MNIST family."""
-    return isinstance(getattr(kind, "resources", None), list)
-
-
-def _published_files(kind: type) -> list[tuple[str, str]]:
-    """Return paths below the root and md5 sums, for the MNIST and the CIFAR family."""
-    if _packed(kind):
-        return [(f"{kind.__name__}/raw/{name}", md5) for name, md5 in kind.resources]  # type: ignore[attr-defined]
-    files = [*getattr(kind, "train_list", []), *getattr(kind, "test_list", [])]
-    return [(f"{kind.base_folder}/{name}", md5) for name, md5 in files]  # type: ignore[attr-defined]
-
-
-def _check_files(kind: type, folder: Path) -> None:
-    """Require the files of a set, as they were published."""
-    advice = (
-        "Call the loader with download=True where there is a network, or name a folder that has it "
-        "(root=, $KDCOURSE_DATA). A clone of the course has Fashion-MNIST: git checkout -- data."
-    )
-    files = _published_files(kind)
-    for name, expected in files:
-        path = folder / name
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing (md5 {expected}). {advice}")
-        found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-        if found != expected:
-            raise CorruptedFileError(
-                f"{path} is corrupted: its md5 is {found}, expected {expected}. {advice}"
-            )
-    if not files:  # other sets: torchvision's own check
-        try:
-            _construct(kind, folder, True)
-        except RuntimeError as error:
-            raise FileNotFoundError(f"{kind.__name__} in {folder}: {error} {advice}") from None
-
-
-def _download(kind: type, folder: Path) -> None:
-    """Let torchvision download into a temporary folder, then move complete files into place."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, suffix=".partial") as aside:
-        for train in (True, False):
-            _construct(kind, Path(aside), train, download=True)
-        for path in sorted(Path(aside).rglob("*")):
-            if path.is_file():
-                place = folder / path.relative_to(aside)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(path, place)
-
-
-def _construct(kind: type, folder: Path, train: bool, download: bool = False) -> Any:
-    """Make one part of a set; kinds differ in what they accept."""
-    accepted = inspect.signature(kind).parameters
-    options = {"train": train, "split": "train" if train else "test", "download": download}
-    return kind(str(folder), **{name: options[name] for name in options.keys() & accepted})
-
-
-def _read(
-    kind: type, folder: Path, train: bool, image_size: int | None
-) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """Read one part of a set: pixels, target and class names."""
-    part = _construct(kind, folder, train, download=_packed(kind))
-    pixels = getattr(part, "data", None)
-    if isinstance(pixels, (Tensor, np.ndarray)) and pixels.ndim in (3, 4):
-        pixels = torch.as_tensor(pixels)
-        if pixels.dim() == 3:
-            pixels = pixels[:, None]
-        elif pixels.shape[-1] in (1, 3):
-            pixels = pixels.movedim(-1, 1)
-        target = torch.as_tensor(getattr(part, "targets", getattr(part, "labels", None)))
-    else:
-        pixels, target = _read_one_by_one(part, image_size)
-    if image_size is not None:
-        pixels = _resized(pixels, image_size)
-    classes = getattr(part, "classes", None) or range(int(target.max()) + 1)
-    return pixels.contiguous(), target.long(), tuple(str(name) for name in classes)
-
-
-def _read_one_by_one(part: Any, image_size: int | None) -> tuple[Tensor, Tensor]:
-    pixels: list[Tensor] = []
-    target: list[int] = []
-    for image, label in part:
-        image = torch.from_numpy(np.array(image.convert("RGB"))).movedim(-1, 0)
-        if image_size is not None:
-            image = _resized(image, image_size)
-        if pixels and image.shape != pixels[0].shape:
-            raise ArgumentError(
-                "image_size",
-                f"images differ in size ({tuple(pixels[0].shape)}, {tuple(image.shape)}): "
-                "pass image_size",
-            )
-        pixels.append(image)
-        target.append(int(label))
-    return torch.stack(pixels), torch.tensor(target)
-
-
-def _resized(pixels: Tensor, size: int) -> Tensor:
-    """Return images ``(…, C, H, W)`` resized to ``(…, C, size, size)``."""
-    from torchvision.transforms.v2.functional import resize
-
-    return resize(pixels, [size, size], antialias=True)
 
 
 def _statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -54,6 +54,7 @@ LEFT_OUT = {
     **dict.fromkeys(("Outputs", "Lesson", "Splits", "Landscape", "Curvature", "Spread"), RECORD),
     "Recipe": RECORD,
     **dict.fromkeys(("cifar10", "cifar100"), "as fashion_mnist, with data that are not here"),
+    **dict.fromkeys(("read_set", "parts_of", "parameters_of"), "behind from_torchvision's checks"),
     "takes_knobs": "a decorator",
     "Knobs.validation": "looked at by the procedures, which know what can be measured",
     "train_teacher": "runs for minutes; its arguments are those of pretrained",

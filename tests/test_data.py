@@ -1,30 +1,21 @@
 import dataclasses
 import gzip
-import pickle
-import re
 import shutil
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torchvision
-from PIL import Image
-from torchvision.datasets.utils import calculate_md5
 
 from kdcourse import augmentation, data, tips
+from kdcourse.places import COURSE
 
-RAW = data.COURSE_DATA / "FashionMNIST" / "raw"
+RAW = COURSE / "data" / "FashionMNIST" / "raw"
 
 
 @pytest.fixture(scope="module")
 def splits():
     return data.fashion_mnist()
-
-
-def listing(folder):
-    return sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.rglob("*"))
 
 
 def test_fashion_mnist_is_complete_and_normalised(splits):
@@ -62,66 +53,10 @@ def test_the_split_is_a_function_of_its_seed(splits):
     assert not torch.equal(other.validation.pixels, splits.validation.pixels[:100])
 
 
-# Files that are not as they should be.
-
-
 @pytest.fixture
 def copy(tmp_path):
     shutil.copytree(RAW, tmp_path / "FashionMNIST" / "raw")
     return tmp_path
-
-
-def test_loading_leaves_the_folder_as_it_was(copy):
-    before = listing(copy)
-    data.fashion_mnist(copy)
-    assert listing(copy) == before
-
-
-def test_a_missing_file_is_named(copy):
-    path = copy / "FashionMNIST" / "raw" / "train-labels-idx1-ubyte.gz"
-    path.unlink()
-    with pytest.raises(FileNotFoundError, match="download=True") as error:
-        data.fashion_mnist(copy)
-    assert str(path) in str(error.value)
-    assert "25c81989df183df01b3e8a0aad5dffbe" in str(error.value)
-
-
-def test_a_corrupted_file_is_named_with_both_checksums(copy):
-    path = copy / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte.gz"
-    content = bytearray(path.read_bytes())
-    content[100] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(data.CorruptedFileError, match="download=True") as error:
-        data.fashion_mnist(copy)
-    message = str(error.value)
-    assert str(path) in message
-    assert "bb300cfdad3c16e7a12a480ee83cd310" in message
-    assert calculate_md5(path) in message
-
-
-def test_a_download_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
-    def broken(self):
-        Path(self.raw_folder).mkdir(parents=True)
-        (Path(self.raw_folder) / "train-images-idx3-ubyte.gz").write_bytes(b"half")
-        raise RuntimeError("connection lost")
-
-    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "download", broken)
-    with pytest.raises(RuntimeError, match="connection lost"):
-        data.fashion_mnist(tmp_path, download=True)
-    assert listing(tmp_path) == []
-
-
-def test_a_download_moves_complete_files_into_place(tmp_path, monkeypatch):
-    def works(self):
-        shutil.copytree(RAW, self.raw_folder, dirs_exist_ok=True)
-        for name, md5 in self.resources:
-            torchvision.datasets.mnist.download_and_extract_archive(
-                "nowhere", download_root=self.raw_folder, filename=name, md5=md5
-            )
-
-    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "download", works)
-    assert len(data.fashion_mnist(tmp_path, download=True).test) == 10_000
-    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_the_environment_says_where_data_is(copy, monkeypatch):
@@ -130,98 +65,6 @@ def test_the_environment_says_where_data_is(copy, monkeypatch):
     monkeypatch.setenv("KDCOURSE_DATA", str(copy / "nowhere"))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         data.fashion_mnist()
-
-
-# Other sets, through torchvision's own loaders, on small files of the right form.
-
-
-def fake_cifar(kind, root, monkeypatch):
-    """Write files in CIFAR's form and tell torchvision their checksums."""
-    fine = kind is torchvision.datasets.CIFAR100
-    folder = root / kind.base_folder
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    lists = {"train_list": kind.train_list, "test_list": kind.test_list}
-    for name, files in lists.items():
-        written = []
-        for file, _ in files:
-            labels = [n % (100 if fine else 10) for n in range(20)]
-            content = {
-                "data": random.integers(0, 256, (20, 3072), dtype=np.uint8),
-                "fine_labels" if fine else "labels": labels,
-            }
-            (folder / file).write_bytes(pickle.dumps(content))
-            written.append([file, calculate_md5(folder / file)])
-        monkeypatch.setattr(kind, name, written)
-    meta = dict(kind.meta)
-    names = [f"class {k}" for k in range(100 if fine else 10)]
-    (folder / meta["filename"]).write_bytes(pickle.dumps({meta["key"]: names}))
-    monkeypatch.setattr(kind, "meta", {**meta, "md5": calculate_md5(folder / meta["filename"])})
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("load", "kind", "train"),
-    [
-        (data.cifar10, torchvision.datasets.CIFAR10, 100),
-        (data.cifar100, torchvision.datasets.CIFAR100, 20),
-    ],
-)
-def test_cifar(load, kind, train, tmp_path, monkeypatch):
-    folder = fake_cifar(kind, tmp_path, monkeypatch)
-    splits = load(tmp_path, validation=5)
-    assert splits.train.pixels.shape == (train - 5, 3, 32, 32)
-    assert splits.test.pixels.shape == (20, 3, 32, 32)
-    assert splits.test.target.tolist() == [n % len(splits.test.classes) for n in range(20)]
-    assert splits.train.classes[3] == "class 3"
-    pixels = torch.cat([splits.train.pixels, splits.validation.pixels]).double() / 255
-    assert splits.train.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist(), rel=1e-9)
-    deviation = pixels.var((0, 2, 3), unbiased=False).sqrt().tolist()
-    assert splits.train.std == pytest.approx(deviation, rel=1e-9)
-    assert len(set(splits.train.mean)) == 3
-    raw = pickle.loads((folder / kind.test_list[0][0]).read_bytes())["data"]
-    assert np.array_equal(splits.test.pixels.numpy().reshape(20, -1), raw)
-    (folder / kind.test_list[0][0]).write_bytes(b"broken")
-    with pytest.raises(data.CorruptedFileError, match=re.escape(kind.test_list[0][0])):
-        load(tmp_path)
-
-
-class Pictures:
-    """A set in torchvision's manner, of PIL images of two sizes."""
-
-    classes = ("dark", "light")
-    sizes = (10, 12)
-
-    def __init__(self, root, split="train", transform=None):
-        self.length = 8 if split == "train" else 4
-
-    def __len__(self):
-        return self.length
-
-    def __iter__(self):
-        for n in range(self.length):
-            yield Image.new("L", (self.sizes[n % 2],) * 2, color=200 * (n % 2)), n % 2
-
-
-def test_any_torchvision_set_of_pictures(tmp_path):
-    splits = data.from_torchvision(Pictures, tmp_path, validation=2, image_size=9)
-    assert splits.train.pixels.shape == (6, 3, 9, 9)
-    assert splits.test.target.tolist() == [0, 1, 0, 1]
-    assert splits.test.pixels.amax((1, 2, 3)).tolist() == [0, 200, 0, 200]
-    with pytest.raises(ValueError, match=r"images differ in size .* pass image_size"):
-        data.from_torchvision(Pictures, tmp_path, validation=2)
-
-
-@pytest.mark.parametrize("name", ["NoSuchSet", "FakeData", "folder"])
-def test_what_is_no_such_set_is_named(name):
-    with pytest.raises(ValueError, match=f"{name!r} is not a torchvision set"):
-        data.from_torchvision(name)
-
-
-@pytest.mark.parametrize("validation", [-1, 8, 100])
-def test_validation_must_leave_something_to_train_on(validation, tmp_path):
-    with pytest.raises(ValueError, match=rf"validation must lie in \[0, 8\), got {validation}"):
-        data.from_torchvision(Pictures, tmp_path, validation=validation, image_size=9)
 
 
 # Subsets and batches.

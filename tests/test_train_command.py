@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kdcourse import data, metrics, models
 from kdcourse.__main__ import main
 from kdcourse.data import Splits
+from kdcourse.errors import ArgumentError
 from kdcourse.teachers import CachedLessons
 from kdcourse.teachers.shipped import TEACHERS
 from kdcourse.tips import Consistent
@@ -436,6 +437,28 @@ def test_missing_data_are_named(tmp_path, capsys):
     assert f"--data: {tmp_path / 'none'}" in shown
     assert shown.endswith("Or say --download.\n")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ArgumentError("image_size", "images differ in size: pass image_size"), "--image-size: im"),
+        (ArgumentError("dataset", "SVHN has no labels"), "--data: SVHN has no labels\n"),
+        (FileNotFoundError("It cannot be downloaded."), "--data: It cannot be downloaded.\n"),
+        (data.CorruptedFileError("a.jpg cannot be read"), "--data: a.jpg cannot be read\n"),
+        (ImportError("SVHN cannot be read without scipy"), "--data: SVHN cannot be read without s"),
+        (RuntimeError("SVHN could not be downloaded"), "--data: SVHN could not be downloaded\n"),
+    ],
+)
+def test_data_that_cannot_be_read_are_told_in_one_line(error, words, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(command, "from_torchvision", fail)
+    assert train(tmp_path) == 1
+    shown = capsys.readouterr().err
+    assert f"kdcourse: {words}" in shown
+    assert "Traceback" not in shown
 
 
 def test_a_folder_that_cannot_be_made(tmp_path, capsys):

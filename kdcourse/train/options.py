@@ -80,7 +80,9 @@ class Options:
     loss: str = _option(
         "CrossEntropy()", "terms: 'CrossEntropy() + 4 * LogitKD(temperature=4)'", "TERMS"
     )
-    data: str = _option("fashion-mnist", "a classification set of torchvision", "NAME")
+    data: str = _option(
+        "fashion-mnist", "a classification set of torchvision: cifar10, svhn, …", "NAME"
+    )
     data_root: str | None = _option(
         None, "folder of the data ($KDCOURSE_DATA, or the course's)", "DIR", free=True
     )

@@ -4,7 +4,6 @@ import copy
 import os
 import re
 import textwrap
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -37,6 +36,7 @@ from kdcourse.training import Knobs, as_teacher, choose_device, rehearse
 
 SHAPES = {  # training images, channels, height and width, classes
     **dict.fromkeys(("MNIST", "FashionMNIST", "KMNIST", "QMNIST"), (60000, 1, 28, 10)),
+    "EMNIST": (112800, 1, 28, 47),
     "USPS": (7291, 1, 16, 10),
     "CIFAR10": (50000, 3, 32, 10),
     "CIFAR100": (50000, 3, 32, 100),
@@ -247,17 +247,20 @@ def folded(model: nn.Module) -> Teacher:
 
 def data_set(name: str) -> str:
     """Return the name of torchvision's class: ``fashion-mnist`` is ``FashionMNIST``."""
-    from torchvision import datasets  # see data.dataset_class
+    from torchvision import datasets  # only now, see data.dataset_class
 
-    known = {}
+    known, refused = {}, {}
     for key in datasets.__all__:
-        with suppress(ValueError):  # which says that it has no training and test images
+        try:
             data.dataset_class(key)
             known[key.lower()] = key
-    found = known.get(name.lower().replace("-", ""))
-    if found is None:
-        raise OptionError(f"--data: {unknown('data set', name, known.values())}")
-    return found
+        except ValueError as error:
+            refused[key.lower()] = error
+    asked = name.lower().replace("-", "")
+    if asked not in known:
+        reason = refused.get(asked, unknown("data set", name, known.values()))
+        raise OptionError(f"--data: {reason}")
+    return known[asked]
 
 
 def blank(options: Options) -> tuple[Images, bool]:
