@@ -1,5 +1,6 @@
 """Training in two and three processes: the same weights as in one, and what happens if one dies."""
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import many_processes
 import psutil
 import pytest
+import resuming
 import torch
 from many_processes import CASES, accumulated, checkpointed, partly_labelled, states, whole
 from toys import images, terms
@@ -114,6 +116,15 @@ def test_a_killed_process_ends_the_run_and_the_checkpoint_resumes(tmp_path):
 
     (tmp_path / "run.pt").write_bytes(stopped)
     assert_close(states(checkpointed(tmp_path)), expected)  # and in one
+
+
+def test_a_resumed_run_ends_like_an_uninterrupted_one_bit_by_bit(tmp_path):
+    """In three processes: the sum of three gradients depends on their order, that of two not."""
+    done = torchrun(3, "bit by bit", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "found.json").read_text()) == {
+        run.__name__: [[]] * 3 for run in resuming.RUNS
+    }
 
 
 def test_what_differs_between_processes_is_named(tmp_path):

@@ -63,8 +63,9 @@ class Knobs:
             and losses that compare samples, see one part at a time.
         channels_last: Whether to keep images and features as ``(N, H, W, C)`` in memory.
         checkpoint: A file to save to after every epoch and to resume from. A run that was killed
-            ends, when called again, with the weights of an uninterrupted one, also in another
-            number of processes.
+            ends, when called again, with the weights of an uninterrupted one: bit for bit where
+            the arithmetic can be repeated, as on a CPU, in as many processes. In another number of
+            them, sums are rounded, and batches shared out, otherwise.
         log: Called with the row of the history after every epoch, in the main process.
         on_interrupt: On Ctrl-C or a stopped kernel, ``"return"`` the history so far (the student
             keeps what it has learned) or ``"raise"``, as many processes always do.
