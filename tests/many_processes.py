@@ -27,6 +27,7 @@ import kdcourse
 from kdcourse import heartbeat, processes, relational, tips
 from kdcourse.augmentation import pad_crop_flip
 from kdcourse.data import Images
+from kdcourse.errors import ArgumentError
 from kdcourse.teachers import (
     CachedLessons,
     ClosedTeacher,
@@ -227,6 +228,14 @@ def batch_norm() -> None:
         distributed.broadcast(main, 0)
         assert torch.equal(main, value), name
     assert own[1].running_mean.abs().sum() > 0
+
+    with pytest.raises(ArgumentError, match="sync_batch_norm needs a GPU in every process"):
+        trained(own=own, sync_batch_norm=True)
+    with pytest.MonkeyPatch.context() as patch:  # as on GPUs, where torch would not refuse
+        patch.setattr(sys.modules[fit.__module__], "check_batch_norm", lambda *_: None)
+        with pytest.raises(ValueError, match="SyncBatchNorm expected input tensor to be on GPU"):
+            trained(own=own, sync_batch_norm=True)
+    assert type(own[1]) is nn.BatchNorm2d
 
 
 def made_anew() -> None:

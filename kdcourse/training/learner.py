@@ -147,7 +147,7 @@ class Learner:
         )
         _check_whole(path, state, ["starts", *self._all_parts()])
         for name, value in settings.items():
-            stored = state["settings"].get(name)
+            stored = state["settings"].get(name, value)  # an older version may not know it
             more = name == "epochs" and isinstance(stored, int) and value > stored
             if stored != value and not (more and self.open_ended):
                 hint = (

@@ -1,7 +1,12 @@
-"""One model in many processes, which average its gradients."""
+"""One model in many processes: how they average its gradients, and its batch norm their samples."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def in_parallel(model: nn.Module, *, partly: bool) -> DistributedDataParallel:
@@ -33,3 +38,22 @@ def _arrange(parallel: DistributedDataParallel) -> None:
     parallel().backward()
     del model.forward  # which hid that of the class
     parallel.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def synchronized(models: Iterable[nn.Module]) -> Iterator[None]:
+    """Let batch norm see the samples of all processes, and be afterwards what it was before.
+
+    The modules stay the same ones and only change their class, to ``torch.nn.SyncBatchNorm``.
+    Subclasses of batch norm keep to what their authors wrote.
+    """
+    parts = {part for model in models for part in model.modules()}
+    kinds = {part: type(part) for part in parts if type(part) in BATCH_NORMS}
+    try:
+        for part in kinds:
+            part.__class__, part.process_group = nn.SyncBatchNorm, None  # type: ignore[assignment]
+        yield
+    finally:
+        for part, kind in kinds.items():
+            part.__class__ = kind
+            del part.process_group

@@ -256,6 +256,7 @@ class Run(Learner):
             "clip": self.knobs.clip,
             "autocast": str(self.dtype),
             "accumulate": self.accumulate,
+            "sync_batch_norm": self.knobs.sync_batch_norm,
         }
 
     def _teacher_as_it_came(self) -> str:
