@@ -4,6 +4,8 @@ The nets are in float64, so that ten steps keep all that matters, and have no ba
 statistics are those of each process's own samples.
 """
 
+import copy
+import json
 import os
 import signal
 import sys
@@ -13,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import resuming
 import torch
 from every_term import example
 from torch import distributed, nn
@@ -24,6 +27,7 @@ import kdcourse
 from kdcourse import heartbeat, processes, relational, tips
 from kdcourse.augmentation import pad_crop_flip
 from kdcourse.data import Images
+from kdcourse.errors import ArgumentError
 from kdcourse.teachers import (
     CachedLessons,
     ClosedTeacher,
@@ -225,17 +229,44 @@ def batch_norm() -> None:
         assert torch.equal(main, value), name
     assert own[1].running_mean.abs().sum() > 0
 
+    with pytest.raises(ArgumentError, match="sync_batch_norm needs a GPU in every process"):
+        trained(own=own, sync_batch_norm=True)
+    with pytest.MonkeyPatch.context() as patch:  # as on GPUs, where torch would not refuse
+        patch.setattr(sys.modules[fit.__module__], "check_batch_norm", lambda *_: None)
+        with pytest.raises(ValueError, match="SyncBatchNorm expected input tensor to be on GPU"):
+            trained(own=own, sync_batch_norm=True)
+    assert type(own[1]) is nn.BatchNorm2d
+
 
 def made_anew() -> None:
     """A student that was made without a seed starts as the main process's, and its teacher too."""
     torch.manual_seed(processes.rank())
-    own = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(200, CLASSES))
-    follows = MomentumTeacher(own, 0.9)
-    trained(CrossEntropy() + LogitKD(4), own=own, teacher=follows)
-    for value in [*own.state_dict().values(), *follows.state_dict().values()]:
+    norm = nn.BatchNorm2d(2, affine=False).eval()  # which stays as it is
+    norm.running_mean.normal_()
+    own = nn.Sequential(nn.Conv2d(1, 2, 3), norm, nn.Flatten(), nn.Linear(200, CLASSES))
+    mains = copy.deepcopy(own)
+    processes.copy_from_main(mains.state_dict().values())
+    ends = []
+    for made in (own, mains):
+        follows = MomentumTeacher(made, 0.9)
+        trained(CrossEntropy() + LogitKD(4), own=made, teacher=follows)
+        ends.append([*made.state_dict().values(), *follows.state_dict().values()])
+    for value, other in zip(*ends, strict=True):
+        assert torch.equal(value, other)
         main = value.clone()
         distributed.broadcast(main, 0)
         assert torch.equal(main, value)
+
+
+def sparse() -> None:
+    """Gradients of an embedding may be sparse."""
+    torch.manual_seed(0)
+    own = nn.Sequential(nn.EmbeddingBag(10, 8, sparse=True), nn.Linear(8, CLASSES))
+    before = own[0].weight.detach().clone()
+    data = TensorDataset(torch.arange(48).view(12, 4) % 10, torch.arange(12) % CLASSES)
+    batches = DataLoader(data, batch_size=2, sampler=DistributedSampler(data))
+    trained(train=batches, own=own, optimizer=partial(torch.optim.SGD, lr=0.1))
+    assert not torch.equal(own[0].weight, before)
 
 
 def loaders() -> None:
@@ -328,6 +359,7 @@ if __name__ == "__main__":
             every_case(folder)
             batch_norm()
             made_anew()
+            sparse()
             loaders()
             relations()
         elif what == "case":
@@ -341,6 +373,10 @@ if __name__ == "__main__":
         elif what == "orphaned":
             (folder / f"{processes.rank()}.pid").write_text(str(os.getpid()))
             time.sleep(300)
+        elif what == "bit by bit":
+            found = resuming.every_run(folder)
+            if processes.is_main():
+                (folder / "found.json").write_text(json.dumps(found))
         elif what == "resumed":
             result = states(checkpointed(folder))
             if processes.is_main():

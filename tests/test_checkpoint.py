@@ -133,6 +133,7 @@ def test_finished_run_is_not_trained_again(tmp_path):
         ("augment", {"augment": pad_crop_flip()}),
         ("views", {"views": Consistent(pad_crop_flip())}),
         ("accumulate", {"accumulate": 2}),
+        ("sync_batch_norm", {"sync_batch_norm": True}),
         ("clip", {"clip": 1.0}),
         ("autocast", {"autocast": True}),
         ("optimizer", {"optimizer": partial(torch.optim.AdamW, lr=0.1)}),
@@ -156,6 +157,15 @@ def test_checkpoint_of_another_run_is_refused(setting, options, tmp_path):
         train(**other)
     assert same(weights(other["student"]), before)
     assert (tmp_path / "run.pt").read_bytes() == written
+
+
+def test_a_setting_that_is_newer_than_the_checkpoint_is_not_held_against_it(tmp_path):
+    path = tmp_path / "run.pt"
+    train(net(), checkpoint=path)
+    state = torch.load(path, weights_only=True)
+    del state["settings"]["sync_batch_norm"]
+    torch.save(state, path)
+    assert len(train(net(), checkpoint=path)) == 2
 
 
 def test_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path):

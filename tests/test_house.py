@@ -353,6 +353,7 @@ def test_every_procedure_turns_every_knob(procedure):
         clip=0.01,
         autocast=torch.bfloat16,
         channels_last=True,
+        sync_batch_norm=True,
         optimizer=lambda parameters: Counted(parameters, lr=0.1),
         scheduler=schedule,
         compile=False,

@@ -1,22 +1,27 @@
 """Training in two and three processes: the same weights as in one, and what happens if one dies."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import many_processes
 import psutil
 import pytest
+import resuming
 import torch
 from many_processes import CASES, accumulated, checkpointed, partly_labelled, states, whole
-from toys import images, terms
+from torch import nn
+from toys import images, same, terms, weights
 
 from kdcourse import logit, processes, relational
 from kdcourse.models import capture
+from kdcourse.training.parallel import synchronized
 
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
@@ -116,6 +121,15 @@ def test_a_killed_process_ends_the_run_and_the_checkpoint_resumes(tmp_path):
     assert_close(states(checkpointed(tmp_path)), expected)  # and in one
 
 
+def test_a_resumed_run_ends_like_an_uninterrupted_one_bit_by_bit(tmp_path):
+    """In three processes: the sum of three gradients depends on their order, that of two not."""
+    done = torchrun(3, "bit by bit", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "found.json").read_text()) == {
+        run.__name__: [[]] * 3 for run in resuming.RUNS
+    }
+
+
 def test_what_differs_between_processes_is_named(tmp_path):
     done = torchrun(2, "differing", tmp_path)
     assert done.returncode != 0
@@ -147,6 +161,35 @@ def test_processes_end_when_their_launcher_is_killed(tmp_path):
     running.kill()
     assert psutil.wait_procs(orphans, timeout=60)[1] == []
     running.communicate(timeout=60)
+
+
+def with_batch_norm():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(200, 4))
+
+
+def test_batch_norm_of_all_processes_is_torchs_and_ends_as_what_it_was():
+    class Own(nn.BatchNorm2d):
+        pass
+
+    model = nn.Sequential(with_batch_norm(), Own(2), nn.SyncBatchNorm(2), nn.InstanceNorm2d(2))
+    before, names = [type(part) for part in model.modules()], list(model.state_dict())
+    attributes = [vars(part).keys() for part in model.modules()]
+    norm = model[0][1]
+    with suppress(KeyboardInterrupt), synchronized([model, norm]):
+        assert type(norm) is nn.SyncBatchNorm
+        assert type(model[1]) is Own  # which may do something else
+        assert list(model.state_dict()) == names
+        raise KeyboardInterrupt
+    assert [type(part) for part in model.modules()] == before
+    assert [vars(part).keys() for part in model.modules()] == attributes
+
+
+def test_batch_norm_of_all_processes_is_that_of_one_where_there_is_one():
+    one, other = with_batch_norm(), with_batch_norm()
+    many_processes.trained(own=one)
+    many_processes.trained(own=other, sync_batch_norm=True)
+    assert same(weights(one), weights(other))
 
 
 def test_batches_too_small_to_be_shared_out_are_named():

@@ -112,6 +112,7 @@ def test_every_option_reaches_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "fit", fitted)
     arguments = "--augment Flip() --batch-size 25 --learning-rate 0.2 --weight-decay 0.01 --seed 3"
     arguments += " --momentum 0.8 --no-nesterov --autocast --compile --channels-last"
+    arguments += " --sync-batch-norm"
     arguments += " --accumulate 2 --clip 3 --schedule at_epochs([2],factor=0.5)"
     train(tmp_path, *arguments.split(), epochs=4)
     expected = {
@@ -121,6 +122,7 @@ def test_every_option_reaches_the_training(tmp_path, monkeypatch):
         "autocast": True,
         "compile": True,
         "channels_last": True,
+        "sync_batch_norm": True,
         "accumulate": 2,
         "clip": 3.0,
         "device": torch.device("cpu"),

@@ -171,9 +171,20 @@ def test_a_mistake_names_its_option_and_leaves_nothing_behind(arguments, message
 def test_every_option_is_tried_above():
     (mark,) = test_a_mistake_names_its_option_and_leaves_nothing_behind.pytestmark
     tried = {word for arguments, _ in mark.args[1] for word in arguments}
-    harmless = {"data-root", "download", "tensorboard", "out", "nesterov"}
+    harmless = {"data-root", "download", "tensorboard", "out", "nesterov", "sync-batch-norm"}
     known = {dashed(spec.name) for spec in fields(Options)}
     assert known - {word[2:] for word in tried} == harmless
+
+
+def test_batch_norm_of_all_processes_needs_gpus(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun says it
+    given = ["--student", "plain2", "--sync-batch-norm", "--device", "cpu"]
+    assert main(["train", *given, "--out", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().err == (
+        "kdcourse: --sync-batch-norm: sync_batch_norm needs a GPU in every process "
+        "(torch.nn.SyncBatchNorm), got 2 processes on cpu: leave it out, or train in one process\n"
+    )
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,9 @@ class Options:
     accumulate: int = _option(
         Knobs.accumulate, "make each step in so many parts, to save memory", low=1
     )
+    sync_batch_norm: bool = _option(
+        Knobs.sync_batch_norm, "let batch norm see the samples of all processes (GPUs only)"
+    )
     learning_rate: float = _option(RATE, "peak of the schedule", low=0, high=1e6)
     schedule: str = _option(
         "one_cycle", "of the learning rate: 'at_epochs([150, 180])'", "SCHEDULE"

@@ -25,7 +25,9 @@ from kdcourse.training.fingerprint import fingerprint
 from kdcourse.training.history import History
 from kdcourse.training.knobs import Knobs, takes_knobs
 from kdcourse.training.learner import Learner
+from kdcourse.training.parallel import synchronized
 from kdcourse.training.rules import (
+    check_batch_norm,
     check_lesson,
     check_nets,
     check_source,
@@ -58,8 +60,8 @@ def fit(
     *Many processes.* Where ``torchrun`` has started several (:func:`kdcourse.processes.joined`),
     each takes its share of every batch, and the weights are those of one process with the whole
     batch, up to rounding. Two things differ: dropout draws on its own in every process, and batch
-    norm sees the statistics of its own share (those of the main process are kept), unless
-    ``torch.nn.SyncBatchNorm`` takes its place. Only the main process writes the checkpoint.
+    norm sees the statistics of its own share (those of the main process are kept), except with
+    ``sync_batch_norm=True``. Only the main process writes the checkpoint.
 
     Args:
         student: Any module that maps inputs to logits ``(N, K)``; trained in place. It learns on
@@ -112,7 +114,8 @@ def fit_learner(
     The learner is made from the batches once all models are on the device, from which they go back
     to where they were. The teacher is the one that is asked about the batches, if there is one.
     """
-    place = choose_device(knobs.device)
+    place, count = choose_device(knobs.device), processes.count()
+    check_batch_norm(knobs, place, count)
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -122,10 +125,12 @@ def fit_learner(
         source = Epochs(train, place, knobs)
         learner = make(source)
         learner.source = source
-        parts = processes.count() * knobs.accumulate
+        parts = count * knobs.accumulate
         check_source(source, learner.students, learner.objectives, teacher, parts)
         check_validation(knobs.validation, learner.students)
-        return _run_epochs(learner, source, knobs, place)
+        learned = [*learner.students, *learner.objectives]
+        with synchronized(learned if knobs.sync_batch_norm and count > 1 else []):
+            return _run_epochs(learner, source, knobs, place)
 
 
 def _settings(learner: Learner, source: Epochs, knobs: Knobs) -> dict[str, Any]:
@@ -254,6 +259,7 @@ def rehearse(
     models = [student] if asked is None else [student, asked]
     place = choose_device(chosen.device)
     check_nets(student, objective, asked, chosen, place)
+    check_batch_norm(chosen, place, parts // chosen.accumulate)
     with _moved([*models, objective], place, channels_last=False):
         source = Epochs(train, place, chosen)
         check_source(source, [student], [objective], teacher, parts)

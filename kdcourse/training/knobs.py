@@ -61,10 +61,14 @@ class Knobs:
         accumulate: The number of parts in which every batch is taken, their gradients added up,
             which needs that much less memory. The step is the same up to rounding, but batch norm,
             and losses that compare samples, see one part at a time.
+        sync_batch_norm: Whether batch norm sees the samples of all processes
+            (``torch.nn.SyncBatchNorm``), and not each one's share of the batch. It needs a GPU in
+            every process; with a single process, it changes nothing.
         channels_last: Whether to keep images and features as ``(N, H, W, C)`` in memory.
         checkpoint: A file to save to after every epoch and to resume from. A run that was killed
-            ends, when called again, with the weights of an uninterrupted one, also in another
-            number of processes.
+            ends, when called again, with the weights of an uninterrupted one: bit for bit where
+            the arithmetic can be repeated, as on a CPU, in as many processes. In another number of
+            them, sums are rounded, and batches shared out, otherwise.
         log: Called with the row of the history after every epoch, in the main process.
         on_interrupt: On Ctrl-C or a stopped kernel, ``"return"`` the history so far (the student
             keeps what it has learned) or ``"raise"``, as many processes always do.
@@ -87,6 +91,7 @@ class Knobs:
     autocast: bool | torch.dtype = False
     compile: bool = False
     accumulate: int = 1
+    sync_batch_norm: bool = False
     channels_last: bool = False
     checkpoint: str | Path | None = None
     log: Log | None = None

@@ -95,8 +95,9 @@ class Learner:
             bar.update()
         row = self._row(totals, torch.stack([torch.full_like(labelled, seen), labelled, judged]))
         self.finish()
-        for student in self.students:  # whose batch norm has seen this process's samples only
-            processes.copy_from_main(student.buffers())
+        for learned in (*self.students, *self.objectives):
+            # Their batch norm has seen this process's samples only; the checkpoint is the main's.
+            processes.copy_from_main(learned.buffers())
         return {**row, **rates, "seconds": time.perf_counter() - start}
 
     def _row(self, totals: dict[str, Tensor], counts: Tensor) -> dict[str, float]:
@@ -146,7 +147,7 @@ class Learner:
         )
         _check_whole(path, state, ["starts", *self._all_parts()])
         for name, value in settings.items():
-            stored = state["settings"].get(name)
+            stored = state["settings"].get(name, value)  # an older version may not know it
             more = name == "epochs" and isinstance(stored, int) and value > stored
             if stored != value and not (more and self.open_ended):
                 hint = (

@@ -236,6 +236,16 @@ def check_nets(
             )
 
 
+def check_batch_norm(knobs: Knobs, device: torch.device, count: int) -> None:
+    """Require GPUs where batch norm is to see the samples of so many processes."""
+    if knobs.sync_batch_norm and count > 1 and device.type != "cuda":
+        raise ArgumentError(
+            "sync_batch_norm",
+            "sync_batch_norm needs a GPU in every process (torch.nn.SyncBatchNorm), got "
+            f"{count} processes on {device.type}: leave it out, or train in one process",
+        )
+
+
 def check_apart(model: nn.Module, other: nn.Module, argument: str, who: str) -> None:
     """Require that nothing of a model that learns, but for frozen weights, is part of another."""
     changing = {*_memory(model)} - {
@@ -317,7 +327,8 @@ def check_source(
 def _check_smallest(source: Epochs, student: nn.Module, parts: int) -> None:
     """Refuse a single sample, at the end of an epoch, from which batch norm cannot learn."""
     norms = any(isinstance(part, _NormBase) for part in student.modules())
-    if source.smallest(parts) != 1 or not norms:
+    together = source.knobs.sync_batch_norm and parts > source.knobs.accumulate
+    if source.smallest(parts) != 1 or not norms or together:
         return
     inputs, _, target = source.sample()
     one = map_samples(lambda samples: samples[:1], inputs, len(target))

@@ -38,6 +38,7 @@ from kdcourse.training.epochs import Epochs
 from kdcourse.training.fingerprint import described, fingerprint
 from kdcourse.training.knobs import Knobs
 from kdcourse.training.learner import ACCURACY, Learner, shared_accuracy
+from kdcourse.training.parallel import in_parallel
 from kdcourse.training.rules import (
     check_all_trained,
     check_enough,
@@ -101,11 +102,7 @@ class Run(Learner):
         if processes.count() > 1:
             # What lies behind the last layer that a term looks at gets no gradient.
             early = all(term.student_layers for _, term in objective.parts())
-            self.parallel = DistributedDataParallel(
-                self.parallel,
-                find_unused_parameters=early,
-                broadcast_buffers=False,  # once an epoch is enough, see Learner.epoch
-            )
+            self.parallel = in_parallel(self.judged, partly=early)
         self.trained = [
             p for p in [*student.parameters(), *objective.parameters()] if p.requires_grad
         ]
@@ -259,6 +256,7 @@ class Run(Learner):
             "clip": self.knobs.clip,
             "autocast": str(self.dtype),
             "accumulate": self.accumulate,
+            "sync_batch_norm": self.knobs.sync_batch_norm,
         }
 
     def _teacher_as_it_came(self) -> str:
