@@ -166,29 +166,9 @@ def _add_masters(command: argparse.ArgumentParser) -> None:
 
 
 def _lab(options: argparse.Namespace) -> None:
-    import os
+    from kdcourse.course import lab
 
-    from jupyterlab.labapp import LabApp
-
-    from kdcourse.course.notebooks import NOTEBOOKS, START
-    from kdcourse.places import own_folder
-
-    # One thread is as fast as two for the course's small nets, and much faster on a busy machine.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # course/labconfig/: the state of widgets is saved with the notebook, for
-    # saved_widgets.py; nobody asks whether to look for news and updates, the course is offline;
-    # ← and → move sliders, which in Notebook 7 would never see them.
-    ours = [os.environ.get("JUPYTER_CONFIG_PATH", ""), str(Path(__file__).parent / "course")]
-    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, ours))
-    arguments = [
-        f"--LabApp.default_url=/lab/tree/{START}",
-        "--ServerApp.jpserver_extensions={'kdcourse.course.saved_widgets': True}",
-        *options.arguments,
-    ]
-    if getattr(os, "geteuid", lambda: 1)() == 0:  # as in a container, where Jupyter would refuse
-        arguments.append("--allow-root")
-    os.chdir(own_folder(NOTEBOOKS))
-    LabApp.launch_instance(arguments)
+    lab.serve(options.arguments)
 
 
 def _train(options: argparse.Namespace) -> None:

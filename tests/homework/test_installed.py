@@ -223,6 +223,9 @@ def test_a_teacher_trained_again(installed):
     assert json.loads((folder / "res16.json").read_text())["images"] == 100
 
 
+LAB = "-m", "kdcourse", "lab"
+
+
 def test_notebooks_are_copied_served_and_kept(installed):
     folder = installed.folder / "kdcourse-notebooks"
     folder.mkdir()
@@ -230,8 +233,9 @@ def test_notebooks_are_copied_served_and_kept(installed):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api/contents?token=course"
+    no_home = folder / "1_motivation.ipynb" / "home"  # nobody can make it, not even root
     options = "--no-browser", f"--port={port}", "--ServerApp.token=course"
-    lab, served = installed.start("-m", "kdcourse", "lab", *options), set()
+    lab, served = installed.start(*LAB, *options, env={"HOME": str(no_home)}), set()
     while lab.poll() is None and not served:
         time.sleep(0.3)
         with suppress(OSError), urlopen(url) as answer:
@@ -239,6 +243,7 @@ def test_notebooks_are_copied_served_and_kept(installed):
     lab.terminate()
     printed, _ = lab.communicate()
     assert served, printed
+    assert f"{no_home} cannot be written to" in printed
     assert {"index.ipynb", "homework", "7_further.ipynb"} <= served
     assert (folder / "1_motivation.ipynb").read_text() == "a student's"
 
