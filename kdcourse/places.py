@@ -9,8 +9,6 @@ import os
 import shutil
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from kdcourse.signatures import checked
 
 PACKAGE = Path(__file__).parent
@@ -28,7 +26,11 @@ def image_folder() -> Path:
     named = os.environ.get("KDCOURSE_DATA")
     if named:
         return Path(named)
-    return user_cache_path("kdcourse") if INSTALLED else COURSE / "data"
+    if not INSTALLED:
+        return COURSE / "data"
+    from platformdirs import user_cache_path  # which a clone does without
+
+    return user_cache_path("kdcourse")
 
 
 @checked
