@@ -29,3 +29,12 @@ def device(request):
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
     return torch.device(request.param)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Show what tests recorded as ``shown``, also where they pass and run in other processes."""
+    for report in (one for found in terminalreporter.stats.values() for one in found):
+        if getattr(report, "when", None) == "call":
+            for name, value in report.user_properties:
+                if name == "shown":
+                    terminalreporter.write_line(value)

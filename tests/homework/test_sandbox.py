@@ -183,6 +183,31 @@ def test_where_there_is_no_fence(monkeypatch):
     assert sandbox.printed >= 100
 
 
+GRADER = """
+import sys
+from kdcourse.homework.sandbox import Limits, Sandbox
+
+with Sandbox({"hang": sys.argv[1]}, Limits(unsafe=True)) as sandbox:
+    sandbox.function("anything")
+"""
+
+
+def test_what_hangs_without_a_fence_ends_with_a_grader_that_is_killed(tmp_path):
+    note = tmp_path / "number"
+    hang = f"import os\nopen({str(note)!r}, 'w').write(f'{{os.getpid()}}.')\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", GRADER, hang]) as grader:
+        while not (note.exists() and note.read_text().endswith(".")):
+            assert grader.poll() is None
+            time.sleep(0.05)
+        hanging = psutil.Process(int(note.read_text()[:-1]))
+        grader.kill()
+    try:
+        hanging.wait(30)  # seconds; it has ended, or this raises an error
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            hanging.kill()
+
+
 def test_where_bubblewrap_may_not_build_a_fence(monkeypatch):
     monkeypatch.setattr(fence.shutil, "which", lambda _: "/bin/false")
     with pytest.raises(fence.NoFenceError, match=r"no fence can be built here.*user namespaces"):
