@@ -271,23 +271,6 @@ def started(folder, *arguments, processes=None):
 LONG = "--student plain2 --images 200 --batch-size 25 --epochs 40 --device cpu --validation 100"
 
 
-def test_a_killed_run_ends_like_an_uninterrupted_one_bit_by_bit(tmp_path):
-    running = started(tmp_path / "killed", *LONG.split())
-    running.kill()
-    running.communicate()
-    assert not (tmp_path / "killed" / "result.json").exists()
-    before = len(rows(tmp_path / "killed"))
-    assert 1 <= before < 40
-    for name in ("killed", "whole"):
-        assert main(["train", *LONG.split(), "--out", str(tmp_path / name)]) == 0
-    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
-    assert timeless(tmp_path / "killed") == timeless(tmp_path / "whole")
-    assert (
-        result(tmp_path / "killed")["test_accuracy"]
-        == (result(tmp_path / "whole")["test_accuracy"])
-    )
-
-
 def test_two_processes_of_which_one_is_killed_and_the_run_is_resumed_in_one(tmp_path):
     folder = tmp_path / "run"
     running = started(folder, *LONG.replace("--epochs 40", "--epochs 60").split(), processes=2)
