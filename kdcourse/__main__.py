@@ -1,13 +1,17 @@
 """The command line: ``python -m kdcourse COMMAND``."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kdcourse import files
+
 Run = Callable[[argparse.Namespace], int | None]  # a command; without a status, it went well
+ENDED_BY_READER = 141  # the status of a program whose output is no longer read
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,17 +23,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        return options.run(options) or 0
+        status = options.run(options) or 0
+        print(end="", flush=True)  # as long as it can be told that nobody gets it
+        return status
     except ModuleNotFoundError as error:
         extra = f"'kdcourse[{options.extra}]'" if options.extra else "kdcourse"
         print(f"kdcourse: {error}; pip install {extra} brings it", file=sys.stderr)
         return 1
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-        print(f"kdcourse: {error}", file=sys.stderr)
+        _let_go_of_output()
+        if isinstance(error, BrokenPipeError):  # whoever reads has seen enough, as `head`
+            return ENDED_BY_READER
+        told = files.sentence(error) if isinstance(error, OSError) else error
+        print(f"kdcourse: {told}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("kdcourse: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
+
+
+def _let_go_of_output() -> None:
+    """Forget output that cannot be written, about which Python would complain at its end."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command(commands: Any, name: str, run: Run, extra: str = "", **texts: Any) -> Any:
@@ -248,7 +266,7 @@ def _release(options: argparse.Namespace) -> None:
         print(path)
 
 
-def _grade(options: argparse.Namespace) -> None:
+def _grade(options: argparse.Namespace) -> int:
     from kdcourse.homework import grade, release
     from kdcourse.homework.sandbox import Limits
 
@@ -269,6 +287,7 @@ def _grade(options: argparse.Namespace) -> None:
     print(f"summary: {grade.beside(options.out, '-summary.html')}")
     print(f"pages for students: {grade.beside(options.out, '-feedback')}")
     print(f"points by hand ({left} to be given): {grade.beside(options.out, '-by-hand.csv')}")
+    return int(any(map(grade.has_failed, verdicts.values())))
 
 
 def _site(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from kdcourse import files
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 
 Inputs = Any  # a tensor, or tensors in tuples, lists and dictionaries, each with N samples
@@ -102,6 +103,11 @@ def blaming_model(
                 "batch_size",
                 "a batch, or a part of one, holds a single sample, from which batch norm cannot "
                 "learn: change batch_size, or leave out the last batch (drop_last=True)",
+            ) from error
+        if files.is_full(error) and type(error).__module__.startswith("torch._"):
+            raise files.FileError(
+                f"torch.compile cannot keep what it makes, {files.why(error)}: free some space, or "
+                "set the environment variable TORCHINDUCTOR_CACHE_DIR to another folder"
             ) from error
         if not first or _speaks_for_itself(error):
             raise

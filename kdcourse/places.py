@@ -6,9 +6,9 @@ change is worked on in a copy. Images are too large to come along; they are kept
 """
 
 import os
-import shutil
 from pathlib import Path
 
+from kdcourse import files
 from kdcourse.signatures import checked
 
 PACKAGE = Path(__file__).parent
@@ -45,8 +45,7 @@ def own_folder(folder: Path) -> Path:
         for path in folder.rglob("*"):
             copy = place / path.relative_to(folder)
             if path.is_file() and not copy.exists():
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, copy)
+                files.write(copy, path.read_bytes())
     return place
 
 

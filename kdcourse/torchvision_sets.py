@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from kdcourse import files
 from kdcourse.errors import ArgumentError
 from kdcourse.signatures import describe
 from kdcourse.torchvision_classes import parameters_of, parts_of
@@ -104,6 +105,8 @@ def _explaining(what: str, advice: str) -> Iterator[None]:
     except (ArgumentError, CorruptedFileError, MemoryError):
         raise
     except Exception as error:  # damaged files are not expected there, and fail in any way
+        if files.is_full(error):  # the temporary folder: nothing is written elsewhere
+            raise
         raise _explained(error, what, advice) from error
 
 
@@ -187,7 +190,7 @@ def _check_files(kind: type, folder: Path) -> None:
 def _open(kind: type, folder: Path) -> list[Any]:
     """Let torchvision make both parts, after a look at their files."""
     _check_files(kind, folder)
-    with tempfile.TemporaryDirectory() as aside:
+    with files.temporary_told(), tempfile.TemporaryDirectory() as aside:
         place = folder
         if _archives(kind):
             place = Path(aside)
@@ -219,6 +222,7 @@ def _download(kind: type, folder: Path) -> None:
     """Let torchvision download into a temporary folder, then move complete files into place."""
     if "download" not in parameters_of(kind):
         raise FileNotFoundError(f"{_where(kind, folder, 0)} is not complete. {_advice(kind)}")
+    files.check_writable(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, suffix=".partial") as name:
@@ -231,8 +235,9 @@ def _download(kind: type, folder: Path) -> None:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, place)
     except Exception as error:  # of the network, of the disk, of the page
-        reason = getattr(error, "reason", getattr(error, "strerror", None)) or error
-        raise RuntimeError(f"{kind.__name__} could not be downloaded: {reason}") from error
+        reason = getattr(error, "reason", None) or files.why(error)
+        full = f" ({folder})" * files.is_full(error)
+        raise RuntimeError(f"{kind.__name__} could not be downloaded: {reason}{full}") from error
 
 
 # Images.

@@ -42,6 +42,7 @@ LEFT_OUT = {
     "check_pixels": "this is one, too",
     "kdcourse.processes": "works between the processes that torchrun starts",
     "kdcourse.batch": "takes batches of anybody's shape apart, for training",
+    "kdcourse.files": "behind whatever writes a file",
     "kdcourse.training.parallel": INSIDE,
     "kdcourse.training.watch": INSIDE,
     **dict.fromkeys(("own_randomness", "Answers"), INSIDE),

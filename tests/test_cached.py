@@ -1,5 +1,7 @@
 """Answers of a teacher that are asked for once."""
 
+import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -204,6 +206,36 @@ def test_a_complete_cache_can_be_read_where_nothing_can_be_written(tmp_path, mon
     empty = lessons(epochs=2, path=tmp_path / "new")
     with pytest.raises(ValueError, match="cannot be written to, and does not hold epoch 0"):
         learn(empty, empty.teacher)
+
+
+def removed(path):
+    shutil.rmtree(path)
+
+
+def replaced(path):
+    shutil.rmtree(path)
+    path.touch()
+
+
+@pytest.mark.parametrize("happening", [removed, replaced])
+@pytest.mark.parametrize("epoch", [0, 1, 2, 3])
+def test_a_folder_that_is_lost_meanwhile_is_told_and_changes_nothing(epoch, happening, tmp_path):
+    """While it is filled (two epochs), and while it is replayed."""
+    path, whole = tmp_path / "a", lessons(epochs=2)
+    student = learn(whole, whole.teacher, epochs=4)
+    cached = lessons(epochs=2, path=path)
+
+    def log(row):
+        if row["epoch"] == epoch:
+            happening(path)
+
+    if epoch == 0:
+        happening(path)
+    filled = epoch >= 2
+    told = nullcontext() if filled else pytest.warns(UserWarning, match="cannot be kept in")
+    with told:
+        again = learn(cached, cached.teacher, epochs=4, log=log)
+    assert same(weights(again), weights(student))
 
 
 def test_a_disk_that_is_too_small_is_told_before_any_work(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 import textwrap
 import types
@@ -37,6 +38,7 @@ from kdcourse.course.claims.claim import claims_of, estimate
 from kdcourse.course.claims.fingerprint import FLIP, NOISE, TOLERANCE, Fingerprint
 from kdcourse.course.claims.results import RESULTS, Result, load, save
 from kdcourse.errors import ArgumentError
+from kdcourse.files import FileError
 from kdcourse.teachers import compressed as compression
 from kdcourse.teachers import mutual, vote
 from kdcourse.teachers.shipped import card
@@ -691,6 +693,27 @@ def test_only_what_is_missing_is_measured(calls, tmp_path):
     reproduce(["up"], seeds=3, folder=tmp_path, progress=False)
     assert calls == []
     assert len(load("up", tmp_path).runs) == 4  # what is stored beyond is kept
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_a_seed_is_measured(calls, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="file/here cannot be written"):
+        reproduce(["up"], seeds=1, folder=tmp_path / "file" / "here", progress=False)
+    assert calls == []
+
+
+def test_a_folder_that_is_removed_meanwhile_is_made_again_with_all_that_was_measured(
+    calls, tmp_path
+):
+    def removing(lab):
+        if lab.seed == 1 and not lab.toy:
+            shutil.rmtree(tmp_path / "results")
+        return [("off", 0.0)]
+
+    replace_measure("flat", removing)
+    reproduce(seeds=2, folder=tmp_path / "results", progress=False)
+    for id in ("up", "flat"):
+        assert list(load(id, tmp_path / "results").runs) == [0, 1]
 
 
 @pytest.mark.parametrize("stop", [Broken, KeyboardInterrupt])

@@ -1,7 +1,9 @@
 import argparse
+import errno
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -105,6 +107,32 @@ def test_mistake_exits_with_1_and_one_line(arguments, capsys):
     assert shown.out == ""
     assert shown.err.startswith("kdcourse: ")
     assert shown.err.count("\n") == 1
+
+
+STORED = [sys.executable, "-m", "kdcourse", "reproduce", "gap", "--stored"]
+
+
+def test_output_that_is_no_longer_read_ends_in_silence():
+    running = subprocess.Popen(STORED, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    running.stdout.close()  # as `head` does
+    assert running.stderr.read() == b""
+    assert running.wait() == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_that_cannot_be_written_is_told_in_one_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(STORED, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "kdcourse: the disk is full\n")
+
+
+def test_what_the_system_refuses_is_told_without_its_number(monkeypatch, capsys):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", "/some/where")
+
+    monkeypatch.setattr(claims, "reproduce", refused)
+    assert main(["reproduce"]) == 1
+    assert capsys.readouterr().err == "kdcourse: /some/where: you have no right to do so\n"
 
 
 def test_interrupted(monkeypatch, capsys):

@@ -3,22 +3,24 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kdcourse import data, metrics, models
 from kdcourse.__main__ import main
 from kdcourse.data import Splits
 from kdcourse.errors import ArgumentError
+from kdcourse.files import FileError
 from kdcourse.teachers import CachedLessons
 from kdcourse.teachers.shipped import TEACHERS
 from kdcourse.tips import Consistent
@@ -455,6 +457,195 @@ def test_a_folder_that_cannot_be_made(tmp_path, capsys):
 def test_out_is_needed(capsys):
     assert main(["train", "--student", "plain2"]) == 1
     assert capsys.readouterr().err == "kdcourse: --out: say which folder to write to\n"
+
+
+# --- what happens to folders and files meanwhile
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """Do something to the folder after the line of the second epoch."""
+
+    def act(folder, happening):
+        write = command.Record.__call__
+
+        def write_and_act(self, row):
+            write(self, row)
+            if row["epoch"] == 2:
+                happening(folder)
+
+        monkeypatch.setattr(command.Record, "__call__", write_and_act)
+
+    return act
+
+
+def lost(*names):
+    def happening(folder):
+        for name in names:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return happening
+
+
+LOST = {
+    "everything": shutil.rmtree,
+    "the lines": lost("metrics.jsonl"),
+    "the options": lost("options.toml"),
+    "the checkpoint": lost("checkpoint.pt"),
+    "TensorBoard's": lost("tensorboard"),
+    "the answers": lost("answers"),
+}
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.filterwarnings("ignore:the answers to epoch 2 cannot be kept")
+@pytest.mark.parametrize("what", LOST)
+def test_what_is_lost_meanwhile_is_made_anew(what, tmp_path, meanwhile):
+    with_all = ["--tensorboard", "--cache", "3"]
+    assert train(tmp_path / "whole", *with_all) == 0
+    meanwhile(tmp_path / "run", LOST[what])
+    assert train(tmp_path / "run", *with_all) == 0
+    assert {path.name for path in (tmp_path / "run").iterdir()} - {"answers"} == {
+        *FILES,
+        "tensorboard",
+    }
+    assert timeless(tmp_path / "run") == timeless(tmp_path / "whole")
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    assert (tmp_path / "run" / "options.toml").read_bytes()
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3]
+
+
+def replaced_by_folder(name):
+    def happening(folder):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).mkdir()
+
+    return happening
+
+
+def replaced_by_file(folder):
+    shutil.rmtree(folder)
+    folder.touch()
+
+
+NAMES = ("checkpoint.pt", "metrics.jsonl", "student.safetensors", "result.json")
+IN_THE_WAY = {name: (replaced_by_folder(name), "it is a folder, not a file") for name in NAMES}
+IN_THE_WAY["checkpoint.pt "] = replaced_by_file, "a file is where a folder should be"
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("name", IN_THE_WAY)
+def test_what_is_in_the_way_meanwhile_is_one_line(name, tmp_path, meanwhile, capsys):
+    happening, reason = IN_THE_WAY[name]
+    meanwhile(tmp_path / "run", happening)
+    assert train(tmp_path / "run") == 1
+    path = tmp_path / "run" / name.strip()
+    line = f"kdcourse: {path} cannot be written, {reason}\n"
+    assert capsys.readouterr().err.endswith(line)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_run_whose_folder_another_one_has_made_anew_ends(tmp_path, meanwhile, capsys):
+    with ExitStack() as stack:
+
+        def begun_anew(folder):
+            shutil.rmtree(folder)
+            stack.enter_context(command._held(folder))
+
+        meanwhile(tmp_path / "run", begun_anew)
+        assert train(tmp_path / "run") == 1
+    line = f"kdcourse: --out: another run is writing to {tmp_path / 'run'} now\n"
+    assert capsys.readouterr().err.endswith(line)
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.usefixtures("few")
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_data_are_read(
+    tmp_path, monkeypatch, capsys
+):
+    def read_only(folder):
+        raise FileError(f"{folder} cannot be written, the disk is read-only")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kdcourse.files.check_writable", read_only)
+        patch.setattr(command, "from_torchvision", None)
+        assert train(tmp_path / "new") == 1
+    line = f"kdcourse: --out: {tmp_path / 'new'} cannot be written, the disk is read-only\n"
+    assert capsys.readouterr().err == line
+    train(tmp_path / "new")
+    monkeypatch.setattr("kdcourse.files.check_writable", read_only)
+    assert train(tmp_path / "new") == 0  # it is finished, and nothing is written
+
+
+@pytest.mark.usefixtures("few")
+def test_a_checkpoint_of_something_else_is_one_line(tmp_path, capsys):
+    torch.save([1, 2], tmp_path / "checkpoint.pt")
+    assert train(tmp_path) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"kdcourse: {tmp_path / 'checkpoint.pt'} is no checkpoint")
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.usefixtures("few")
+def test_names_of_folders_and_files_may_have_spaces_and_umlauts(tmp_path, monkeypatch):
+    folder = tmp_path / "zwei wörter"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    save_file(models.by_name("plain2", seed=7).state_dict(), folder / "der lehrer.ß")
+    given = ["--teacher", "plain2", "--teacher-weights", str(folder / "der lehrer.ß")]
+    assert train(folder / "ein lauf", *given, "--cache", "1", "--tensorboard", epochs=1) == 0
+    assert {path.name for path in (folder / "ein lauf").iterdir()} >= FILES
+
+
+# --- files that hold something else than when a run was begun
+
+CHANGED = "changed after the run in {} was begun; put back what was there, or choose another --out"
+
+
+def with_teacher(folder, seed, *arguments, capsys):
+    """Train with a teacher of that seed, and return what is shown of an error."""
+    path = folder / "teacher.safetensors"
+    save_file(models.by_name("plain2", seed=seed).state_dict(), path)
+    given = ["--teacher", "plain2", "--teacher-weights", str(path), *arguments]
+    capsys.readouterr()
+    status = train(folder / "run", *given, epochs=2)
+    return capsys.readouterr().err if status else ""
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("more", [[], ["--cache", "2"]], ids=["asked", "kept"])
+def test_changed_weights_of_a_teacher_are_named_by_their_option(more, tmp_path, capsys):
+    assert not with_teacher(tmp_path, 1, *more, capsys=capsys)
+    (tmp_path / "run" / "result.json").unlink()
+    told = CHANGED.format(tmp_path / "run")
+    line = f"kdcourse: --teacher-weights: {tmp_path / 'teacher.safetensors'} {told}\n"
+    assert with_teacher(tmp_path, 2, *more, capsys=capsys) == line
+    assert not with_teacher(tmp_path, 1, *more, capsys=capsys)
+
+
+@pytest.mark.parametrize("more", [[], ["--cache", "2"]], ids=["asked", "kept"])
+def test_changed_images_are_named_by_their_option(more, tmp_path, monkeypatch, splits, capsys):
+    for first in (0, 50):
+        found = Splits(splits.train[first:], splits.validation, splits.test)
+        monkeypatch.setattr(command, "from_torchvision", lambda *_, found=found, **__: found)
+        status = train(tmp_path / "run", *more, epochs=1)
+        (tmp_path / "run" / "result.json").unlink(missing_ok=True)
+    assert status == 1
+    told = f"the images of fashion-mnist {CHANGED.format(tmp_path / 'run')}"
+    assert capsys.readouterr().err.endswith(f"kdcourse: --data: {told}\n")
+
+
+@pytest.mark.usefixtures("few")
+def test_damaged_answers_are_named_by_their_option(tmp_path, capsys):
+    train(tmp_path, "--cache", "1", epochs=1)
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "answers" / "card.json").write_text("{")
+    assert train(tmp_path, "--cache", "1", epochs=1) == 1
+    shown = capsys.readouterr().err
+    assert "kdcourse: --cache: " in shown
+    assert "card.json is damaged: delete the folder" in shown
 
 
 # --- TensorBoard

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
+from kdcourse import files
 from kdcourse.course import claims, plots
 from kdcourse.course.bench import chunks, gradients, losses, overhead, startup, training
 from kdcourse.course.claims import CLAIMS
@@ -97,10 +98,11 @@ def write() -> None:
     if INSTALLED:
         raise RuntimeError("README and docs belong to a clone of the course; there is none here")
     for page in PAGES:
-        page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
+        files.write(page, render(page.read_text(encoding="utf-8")))
     for name, figure in figures().items():
         about = {"Description": digest(figure), "Software": None}
-        figure.savefig(COURSE / name, dpi=150, metadata=about)
+        with files.whole(COURSE / name) as file:
+            figure.savefig(file, format="png", dpi=150, metadata=about)
 
 
 def _by_notebook() -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from kdcourse import files
 from kdcourse.course.notebooks import NOTEBOOKS, START
 from kdcourse.places import image_folder, own_folder
 
@@ -50,7 +51,7 @@ def _writable_home() -> Iterator[None]:
         file=sys.stderr,
     )
     os.environ["KDCOURSE_DATA"] = str(image_folder())
-    with tempfile.TemporaryDirectory(prefix="kdcourse-home-") as home:
+    with files.temporary_told(), tempfile.TemporaryDirectory(prefix="kdcourse-home-") as home:
         os.environ["HOME"] = home
         yield
 
@@ -58,8 +59,7 @@ def _writable_home() -> Iterator[None]:
 def _writable(folder: Path) -> bool:
     """Whether files can be made in a folder, which may have to be made first."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
+        files.check_writable(folder)
+    except files.FileError:
         return False
+    return True

@@ -8,6 +8,7 @@ from typing import Any
 import nbformat
 from tqdm.auto import tqdm
 
+from kdcourse import files
 from kdcourse.places import COURSE
 
 NOTEBOOKS = COURSE / "notebooks"
@@ -56,19 +57,26 @@ def write_map(folder: Path = NOTEBOOKS) -> None:
     start = nbformat.read(folder / START, as_version=4)
     (cell,) = (cell for cell in start.cells if cell.id == MAP)
     cell.source = course_map()
-    nbformat.write(start, folder / START)
+    _write(start, folder / START)
 
 
 def run(paths: Iterable[Path]) -> None:
     """Run notebooks from top to bottom in fresh kernels and store their normalised outputs."""
     from nbclient import NotebookClient
 
-    for path in tqdm(list(paths), unit="notebook"):
+    paths = list(paths)
+    for path in paths:
+        files.check_writable(path.parent)
+    for path in tqdm(paths, unit="notebook"):
         notebook = nbformat.read(path, as_version=4)
         folder = {"metadata": {"path": str(path.parent)}}
         NotebookClient(notebook, timeout=600, resources=folder).execute()
         normalize(notebook)
-        nbformat.write(notebook, path)
+        _write(notebook, path)
+
+
+def _write(notebook: nbformat.NotebookNode, path: Path) -> None:
+    files.write(path, nbformat.writes(notebook) + "\n")
 
 
 def normalize(notebook: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import nbformat
 
 import kdcourse
+from kdcourse import files
 from kdcourse.course import notebooks
 from kdcourse.places import COURSE
 
@@ -19,11 +20,28 @@ DOCS = COURSE / "docs"
 
 def build(folder: Path) -> int:
     """Build the site into a folder without running anything, and return Sphinx's exit status."""
-    from sphinx.cmd.build import build_main
-
-    with tempfile.TemporaryDirectory() as name:
+    files.check_writable(folder)
+    with files.temporary_told(), tempfile.TemporaryDirectory() as name:
         sources = assemble(Path(name) / "docs")
-        return build_main(["-W", "--keep-going", "-q", "-E", str(sources), str(folder)])
+        with files.told(folder):
+            return _pages(sources, folder)
+
+
+def _pages(sources: Path, folder: Path) -> int:
+    """Let Sphinx make the pages, with warnings as errors, and return its exit status."""
+    from sphinx.application import Sphinx
+    from sphinx.errors import SphinxError
+    from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+    doctrees = folder / ".doctrees"
+    options: dict[str, Any] = {"status": None, "freshenv": True, "warningiserror": True}
+    with patch_docutils(sources), docutils_namespace():
+        try:
+            made = Sphinx(sources, sources, folder, doctrees, "html", **options)
+            made.build()
+        except SphinxError as error:
+            raise RuntimeError(f"the site cannot be built: {error}") from error
+        return made.statuscode
 
 
 def assemble(folder: Path) -> Path:

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from kdcourse import files
 from kdcourse.homework.judge import Mark, Verdict
 from kdcourse.homework.release import Assignment
-from kdcourse.training import checkpoint
 
 SUBMISSION = "submission"
 DAYS = ("late", "extension")
@@ -63,7 +63,7 @@ def update(path: Path, assignment: Assignment, submissions: Iterable[str]) -> di
         writer = csv.DictWriter(table, [*header, *columns], restval="", delimiter=separator)
         writer.writeheader()
         writer.writerows([*rows, *new])
-        checkpoint.write(path, table.getvalue().encode("utf-8-sig"))  # so that Excel reads UTF-8
+        files.write(path, table.getvalue().encode("utf-8-sig"))  # so that Excel reads UTF-8
     return entries
 
 

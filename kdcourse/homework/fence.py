@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kdcourse import files
 from kdcourse.homework import syscalls
 from kdcourse.homework.grader import GIVEN
 from kdcourse.places import COURSE, INSTALLED, PACKAGE, image_folder
@@ -129,7 +130,7 @@ def none(need: Need) -> Fence:
 @cache
 def _problem(name: str, path: str) -> str:
     """Try a kind of fence; return what is wrong, and nothing if it works."""
-    with tempfile.TemporaryDirectory(prefix="kdcourse-homework-") as own:
+    with files.temporary_told(), tempfile.TemporaryDirectory(prefix="kdcourse-homework-") as own:
         fence = KINDS[name](path, Need(Path(own), {}, 2**30, 60))
         tried = fence.start(fence.trial, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         _, error = tried.communicate()

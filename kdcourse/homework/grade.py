@@ -10,17 +10,18 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from multiprocessing import set_forkserver_preload
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
+from kdcourse import files
 from kdcourse.homework import by_hand, fence, release, summary
 from kdcourse.homework.feedback import page
 from kdcourse.homework.judge import Verdict, judge, nothing
 from kdcourse.homework.sandbox import Limits
 from kdcourse.processes import workers
-from kdcourse.training import checkpoint
 
-FAILED = "not graded, the grader failed"  # the next run tries again
+FAILED = "not graded, the grader failed"
 COLUMNS = ("submission", "question", "points", "of", "remarks")
 
 
@@ -61,15 +62,19 @@ def grade(
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     if not 0 <= late_penalty <= 100:
         raise ValueError(f"late_penalty must be between 0 and 100, got {late_penalty}")
+    if out.is_dir():
+        raise ValueError(f"--out: {out} is a folder; say which file to write the results to")
+    folder = beside(out, "-feedback")
+    for place in (out.parent, folder):
+        files.check_writable(place)
     limits = limits or Limits()
     assignment = replace(release.build(name, masters), autograder=b"")  # only its checks are needed
     contents = {label: path.read_bytes() for label, path in _labelled(submissions).items()}
     entries = by_hand.update(beside(out, "-by-hand.csv"), assignment, contents)
     rules = repr((assignment.questions, assignment.notebook, limits)).encode()
     keys = {label: hashlib.sha256(rules + data).hexdigest() for label, data in contents.items()}
-    folder = beside(out, "-feedback")
     record = folder / "results.json"
-    stored = json.loads(record.read_text()) if record.is_file() else {}
+    stored = _stored(record)
     known = {
         label: Verdict.from_json(stored[label]["verdict"])
         for label, key in keys.items()
@@ -85,7 +90,7 @@ def grade(
         unit="notebook",
     ):
         known[label] = verdict
-        if not any(remark.startswith(FAILED) for remark in verdict.remarks):
+        if not has_failed(verdict):
             stored[label] = {"key": keys[label], "verdict": asdict(verdict)}
             _write(record, json.dumps(stored, indent=1))  # at once: a run that is stopped can go on
     verdicts = {
@@ -112,16 +117,30 @@ def _judge_all(
     try:
         for done in as_completed(running):
             error = done.exception()  # an error of the grader must not stop the others
-            reason = f"{FAILED}: {error!r}"
+            told = files.sentence(error) if isinstance(error, OSError) else repr(error)
+            reason = f"{FAILED}: {told}"
             yield running[done], nothing(assignment, reason) if error else done.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _stored(record: Path) -> dict[str, Any]:
+    """Return the verdicts that are stored, as plain data."""
+    try:
+        return dict(json.loads(record.read_text())) if record.is_file() else {}
+    except (ValueError, TypeError):
+        raise ValueError(f"{record} is damaged: delete it, and all is graded anew") from None
 
 
 def _judge_aside(data: bytes, assignment: release.Assignment, limits: Limits) -> Verdict:
     """Judge in a fresh process, which shares its random numbers and settings with no other."""
     with workers(1, "forkserver") as aside:
         return aside.submit(judge, data, assignment, limits).result()
+
+
+def has_failed(verdict: Verdict) -> bool:
+    """Whether the grader has failed, not the submission; the next run tries again."""
+    return any(remark.startswith(FAILED) for remark in verdict.remarks)
 
 
 def beside(out: Path, what: str) -> Path:
@@ -169,4 +188,4 @@ def _write_csv(out: Path, verdicts: Mapping[str, Verdict]) -> None:
 
 def _write(path: Path, text: str) -> None:
     """Write a file: all of it, or nothing."""
-    checkpoint.write(path, text.encode(errors="backslashreplace"))
+    files.write(path, text.encode(errors="backslashreplace"))

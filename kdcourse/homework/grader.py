@@ -12,7 +12,7 @@ from kdcourse.homework.requirement import Requirement, checked
 
 GIVEN = (  # modules of the course that homework may use, with what they need
     *("checks", "data", "metrics", "models"),
-    *("batch", "errors", "modes", "places", "precision", "signatures"),
+    *("batch", "errors", "files", "modes", "places", "precision", "signatures"),
     *("torchvision_classes", "torchvision_sets"),
 )
 

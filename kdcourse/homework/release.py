@@ -17,6 +17,7 @@ from pathlib import Path
 import nbformat
 from packaging.requirements import Requirement
 
+from kdcourse import files
 from kdcourse.data import fashion_mnist
 from kdcourse.homework.cells import SEAL, seal
 from kdcourse.homework.master import spell_out
@@ -77,16 +78,15 @@ def names(masters: Path = MASTERS) -> list[str]:
 
 def release(folder: Path, masters: Path = MASTERS) -> list[Path]:
     """Write student notebooks, autograder archives, and a zip to hand out; return their paths."""
+    files.check_writable(folder)
     assignments = [build(name, masters) for name in names(masters)]
     handout = {f"{one.name}.ipynb": one.notebook.encode() for one in assignments}
-    files = {f"student/{name}": data for name, data in handout.items()}
-    files |= {f"autograder/{one.name}.zip": one.autograder for one in assignments}
-    files["homework.zip"] = _zip(handout)
-    for name, data in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return [folder / name for name in files]
+    content = {f"student/{name}": data for name, data in handout.items()}
+    content |= {f"autograder/{one.name}.zip": one.autograder for one in assignments}
+    content["homework.zip"] = _zip(handout)
+    for name, data in content.items():
+        files.write(folder / name, data)
+    return [folder / name for name in content]
 
 
 def build(name: str, masters: Path = MASTERS) -> Assignment:
@@ -101,7 +101,7 @@ def build(name: str, masters: Path = MASTERS) -> Assignment:
     source = nbformat.read(masters / f"{name}.ipynb", as_version=4)
     points = spell_out(source)
     kept = {cell.id for cell in source.cells}
-    with tempfile.TemporaryDirectory() as aside:
+    with files.temporary_told(), tempfile.TemporaryDirectory() as aside:
         student, archive = _assign(source, name, Path(aside))
     with zipfile.ZipFile(io.BytesIO(archive)) as parts:
         content = {part: parts.read(part) for part in parts.namelist()}

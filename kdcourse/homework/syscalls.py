@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from functools import cache
 
+from kdcourse import files
+
 REFUSED = (
     # other processes, and their memory
     *("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp", "perf_event_open"),
@@ -64,7 +66,7 @@ def program() -> bytes:
             operator = getattr(seccomp, comparison, None)
             compared = [seccomp.Arg(0, operator, value, value)] if operator else []
             filter.add_rule(seccomp.ERRNO(error), number, *compared)
-    with tempfile.TemporaryFile() as file:
+    with files.temporary_told(), tempfile.TemporaryFile() as file:
         filter.export_bpf(file)
         file.seek(0)
         return file.read()

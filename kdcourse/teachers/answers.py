@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcourse import processes
+from kdcourse import files, processes
 from kdcourse.errors import ArgumentError
-from kdcourse.training.checkpoint import write
 
 MOST_IN_MEMORY = 2**30  # bytes of answers; more are kept in a temporary file, mapped into memory
 CARD, ANSWERS, CHECKSUMS = "card.json", "answers.bin", "checksums.bin"
@@ -23,7 +22,15 @@ UNKNOWN = bytes(hashlib.sha256().digest_size)  # in place of an epoch's checksum
 
 
 class WrongCacheError(ValueError):
-    """A folder of answers that another teacher gave, or to other views of other images."""
+    """A folder of answers that another teacher gave, or to other views of other images.
+
+    Attributes:
+        differs: What differs, such as "teacher"; empty if the folder is damaged.
+    """
+
+    def __init__(self, message: str, differs: str = ""):
+        super().__init__(message)
+        self.differs = differs
 
 
 class Answers:
@@ -54,8 +61,9 @@ class Answers:
         elif 4 * math.prod(shape) <= MOST_IN_MEMORY:
             self.values = np.zeros(shape, np.float32)
         else:
-            with tempfile.TemporaryFile() as aside:
-                _reserve(aside.fileno(), 4 * math.prod(shape), "the temporary folder")
+            with files.temporary_told(), tempfile.TemporaryFile() as aside:
+                where = f"the temporary folder {tempfile.gettempdir()} ($TMPDIR)"
+                _reserve(aside.fileno(), 4 * math.prod(shape), where)
                 self.values = np.memmap(aside, np.float32, "r+", shape=shape)
         self._looked_at: set[int] = set()  # epochs whose checksum was compared
 
@@ -85,9 +93,16 @@ class Answers:
             self.values.flush()  # they reach the disk before they count as known
         processes.wait()
         if self.folder is not None and processes.is_main():
-            with open(self.folder / CHECKSUMS, "r+b") as file:
-                file.seek(epoch * len(UNKNOWN))
-                file.write(self._checksum(epoch))
+            try:
+                with open(self.folder / CHECKSUMS, "r+b") as file:
+                    file.seek(epoch * len(UNKNOWN))
+                    file.write(self._checksum(epoch))
+            except OSError as error:  # they are still in memory, as long as this program runs
+                warnings.warn(
+                    f"the answers to epoch {epoch} cannot be kept in {self.folder} "
+                    f"({files.why(error)}): another program asks the teacher again",
+                    stacklevel=2,
+                )
         processes.wait()
         self.known[epoch] = True
 
@@ -95,9 +110,12 @@ class Answers:
         return hashlib.sha256(self.values[epoch]).digest()
 
     def _sound(self, folder: Path, epoch: int) -> bool:
-        with open(folder / CHECKSUMS, "rb") as file:
-            file.seek(epoch * len(UNKNOWN))
-            stored = file.read(len(UNKNOWN))
+        try:
+            with open(folder / CHECKSUMS, "rb") as file:
+                file.seek(epoch * len(UNKNOWN))
+                stored = file.read(len(UNKNOWN))
+        except OSError:  # gone while this program runs; what can no longer be kept is told then
+            return False
         if stored == UNKNOWN:
             return False
         sound = stored == self._checksum(epoch)
@@ -125,11 +143,12 @@ def _make(folder: Path, shape: tuple[int, int, int], belongs_to: dict[str, str])
     if CARD in names:  # which is written last
         _check_card(folder, belongs_to, sizes)
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, size in sizes.items():
-        with open(folder / name, "wb") as file:
-            _reserve(file.fileno(), size, str(folder))
-    write(folder / CARD, json.dumps(belongs_to, indent=1))
+    with files.told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, size in sizes.items():
+            with open(folder / name, "wb") as file:
+                _reserve(file.fileno(), size, str(folder))
+    files.write(folder / CARD, json.dumps(belongs_to, indent=1))
 
 
 def _check_card(folder: Path, belongs_to: dict[str, str], sizes: dict[str, int]) -> None:
@@ -143,7 +162,7 @@ def _check_card(folder: Path, belongs_to: dict[str, str], sizes: dict[str, int])
     for name, value in belongs_to.items():
         if stored.get(name) != value:
             raise WrongCacheError(
-                f"{folder} holds other answers: {name} was {stored.get(name)}, is {value}"
+                f"{folder} holds other answers: {name} was {stored.get(name)}, is {value}", name
             )
     for name, size in sizes.items():
         found = (folder / name).stat().st_size if (folder / name).is_file() else 0
@@ -163,5 +182,6 @@ def _reserve(file: int, size: int, where: str) -> None:
             os.truncate(file, size)
     except OSError as error:
         raise ArgumentError(
-            "path", f"the answers take {size:,} bytes, for which {where} has no space ({error})"
+            "path",
+            f"the answers take {size:,} bytes, for which {where} has no space: {files.why(error)}",
         ) from error

@@ -17,11 +17,11 @@ from kdcourse import metrics, models
 from kdcourse.augmentation import crop_flip, pad_crop_flip
 from kdcourse.data import Images, fashion_mnist
 from kdcourse.errors import ArgumentError
+from kdcourse.files import check_writable, write
 from kdcourse.places import COURSE, RESTORE, own_folder
 from kdcourse.signatures import checked
 from kdcourse.teachers.self_supervised import self_distill, with_head
 from kdcourse.training import fit
-from kdcourse.training.checkpoint import write
 
 TEACHERS = COURSE / "data" / "teachers"
 
@@ -112,6 +112,7 @@ def train_teacher(
 ) -> dict[str, Any]:
     """Train a teacher by its recipe, store its weights and its card, and return the card."""
     recipe, folder = _recipe(name), own_folder(Path(folder))
+    check_writable(folder)
     splits = fashion_mnist()
     train = splits.train[: recipe.images]
     model = recipe.train(train, progress=progress)

@@ -2,10 +2,10 @@
 
 import json
 import os
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from kdcourse import metrics, models, processes
+from kdcourse import files, metrics, models, processes
 from kdcourse.data import Splits, from_torchvision
+from kdcourse.files import write
+from kdcourse.teachers import WrongCacheError
 from kdcourse.train import dry_run, recipes
 from kdcourse.train.options import OptionError, Options, blaming, dashed, from_toml, read_toml
 from kdcourse.train.parser import parser
 from kdcourse.train.plan import Plan, data_set, prepare
+from kdcourse.train.record import METRICS, Record, Row, summary_writer
 from kdcourse.training import History, checkpoint, choose_device, fit
-from kdcourse.training.checkpoint import write
+from kdcourse.training.checkpoint import OtherRunError
 
 try:
     import fcntl
@@ -30,8 +33,6 @@ except ImportError:  # on Windows, where nobody keeps others out
 OPTIONS, CHECKPOINT, CACHE = "options.toml", "checkpoint.pt", "answers"
 STUDENT, RESULT = "student.safetensors", "result.json"
 RESULTS = {"test_accuracy", "epochs", "parameters", "seconds", "processes", "device", "torch"}
-METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
-Row = dict[str, float]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -74,42 +75,76 @@ def run(options: Options) -> dict[str, Any] | None:
     with (
         processes.joined(options.device) as device,
         processes.losses_told(advice),
-        _held(folder),
+        _held(folder) as hold,
     ):
         result = processes.from_main(lambda: _open(folder, options))
         if result is None:
             splits = _load(options)
             if plan.guessed:
                 plan = prepare(options, splits.train)
-            processes.from_main(lambda: write(folder / OPTIONS, options.toml().encode()))
-            result = _train(plan, splits, choose_device(device), folder)
+            processes.from_main(lambda: write(folder / OPTIONS, options.toml()))
+            with _changes_told(options):
+                result = _train(plan, splits, choose_device(device), folder, hold)
         processes.wait()
         return result if processes.is_main() else None
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Keep other runs out of the folder; the system lets go of it if this one is killed."""
+def _held(folder: Path) -> Iterator[Callable[[], None]]:
+    """Keep other runs out of the folder; the system lets go of it if this one is killed.
+
+    Yields:
+        What takes the folder again, should it have been removed meanwhile.
+    """
     with ExitStack() as stack:
+        held: list[int] = []
 
         def take() -> None:
-            with blaming("out"):
+            with blaming("out"), files.told(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-            if fcntl is None:
-                return
-            held = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, held)
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise OptionError(f"--out: another run is writing to {folder} now") from None
+                if fcntl is None or any(map(partial(_same_file, folder), held)):
+                    return
+                file = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, file)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise OptionError(f"--out: another run is writing to {folder} now") from None
+                held[:] = [file]
 
         processes.from_main(take)
+        yield take
+
+
+def _same_file(path: Path, file: int) -> bool:
+    return os.path.samestat(path.stat(), os.fstat(file))
+
+
+@contextmanager
+def _changes_told(options: Options) -> Iterator[None]:
+    """Name the option whose files hold something else than when the run was begun."""
+    try:
         yield
+    except (WrongCacheError, OtherRunError) as error:
+        changed = error.setting if isinstance(error, OtherRunError) else error.differs
+        if changed == "teacher":
+            what = ", ".join(options.teacher_weights) or f"the weights of {options.teacher}"
+            name = "teacher-weights" if options.teacher_weights else "teacher"
+        elif changed in ("images", "train", "validation"):
+            name, what = "data", f"the images of {options.data}"
+            if options.cache and changed == "train":  # with the teacher's answers to them
+                what += ", or the teacher's weights,"
+        else:
+            name = "out" if isinstance(error, OtherRunError) else "cache"
+            raise OptionError(f"--{name}: {error}") from None
+        raise OptionError(
+            f"--{name}: {what} changed after the run in {options.out} was begun; put back what was "
+            "there, or choose another --out"
+        ) from error
 
 
 def _open(folder: Path, options: Options) -> dict[str, Any] | None:
-    """Make the folder and return the result in it, if any; refuse a run with other settings."""
+    """Return the result in the folder, if any; refuse a run with other settings."""
     path = folder / OPTIONS
     if path.is_file():
         begun = Options(**from_toml(read_toml(path), str(path))).settings
@@ -119,11 +154,12 @@ def _open(folder: Path, options: Options) -> dict[str, Any] | None:
                     f"--{dashed(name)}: the run in {folder} was begun with {begun[name]!r}, "
                     f"here it is {value!r}; choose another --out"
                 )
-    if not (folder / RESULT).is_file():
-        return None
-    result = _finished(folder)
-    if result is None:  # the checkpoint holds what it is made from
-        print(f"kdcourse: the result in {folder} is damaged, and made anew", file=sys.stderr)
+    result = _finished(folder) if (folder / RESULT).is_file() else None
+    if result is None:
+        with blaming("out"):
+            files.check_writable(folder)
+        if (folder / RESULT).is_file():  # the checkpoint holds what it is made from
+            print(f"kdcourse: the result in {folder} is damaged, and made anew", file=sys.stderr)
     return result
 
 
@@ -171,33 +207,47 @@ def _read(options: Options) -> Splits:
             raise FileNotFoundError(f"{error}{' Or say --download.' * helps}") from None
 
 
-def _train(plan: Plan, splits: Splits, device: torch.device, folder: Path) -> dict[str, Any]:
+def _train(
+    plan: Plan, splits: Splits, device: torch.device, folder: Path, hold: Callable[[], None]
+) -> dict[str, Any]:
     """Train, measure on the test set, and write down what came out."""
     options = plan.options
     plan.knobs |= {"device": device, "validation": splits.validation or None}  # None if empty
     lessons = plan.lessons(splits.train.to(device), epochs=options.cache, path=folder / CACHE)
     with ExitStack() as stack:
-        record = None
+        record: Record | None = None
         if processes.is_main():
-            path = folder / CHECKPOINT
-            rows = checkpoint.load(path)["rows"] if path.is_file() else []
+            rows = _rows(folder / CHECKPOINT)
             record = Record(folder, rows, tensorboard=options.tensorboard)
             stack.callback(record.close)
+
+        def log(row: Row) -> None:  # in the main process
+            assert record is not None
+            hold()
+            record(row)
+
         history = fit(
             plan.student,
             **lessons,
             objective=plan.objective,
             checkpoint=folder / CHECKPOINT,
             on_interrupt="raise",
-            log=record,
+            log=log,
         )
     return processes.from_main(lambda: _finish(plan, splits, history, device, folder))
+
+
+def _rows(path: Path) -> list[Row]:
+    """Return the rows of a checkpoint, if it is one; if it is not, fit tells so."""
+    state = checkpoint.load(path) if path.is_file() else None
+    return state.get("rows", []) if isinstance(state, dict) else []
 
 
 def _finish(
     plan: Plan, splits: Splits, history: History, device: torch.device, folder: Path
 ) -> dict[str, Any]:
     """Store the student, and measure it on the test set: once, and last."""
+    write(folder / OPTIONS, plan.options.toml())  # again, should they have been removed
     student = plan.student
     weights = {name: value.contiguous() for name, value in student.state_dict().items()}
     write(folder / STUDENT, save(weights))
@@ -210,44 +260,5 @@ def _finish(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,
     }
-    write(folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+    write(folder / RESULT, json.dumps(result, indent=1) + "\n")
     return result
-
-
-class Record:
-    """Writes one line an epoch, and the same numbers for TensorBoard where that is asked for.
-
-    A run that was killed may have written more or less than its checkpoint holds. So both are
-    written anew from the checkpoint's rows, and no epoch is missing or there twice.
-    """
-
-    def __init__(self, folder: Path, rows: Sequence[Row], *, tensorboard: bool):
-        shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
-        self.writer = summary_writer()(str(folder / TENSORBOARD)) if tensorboard else None
-        self.lines = (folder / METRICS).open("w", buffering=1, encoding="utf-8")  # by the line
-        for row in rows:
-            self(row)
-
-    def __call__(self, row: Row) -> None:
-        self.lines.write(json.dumps(row) + "\n")
-        if self.writer is not None:
-            for name, value in row.items():
-                if name != "epoch":
-                    self.writer.add_scalar(name, value, int(row["epoch"]))
-            self.writer.flush()
-
-    def close(self) -> None:
-        self.lines.close()
-        if self.writer is not None:
-            self.writer.close()
-
-
-def summary_writer() -> Any:
-    """Return TensorBoard's writer, or say how to install it."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError(
-            f"TensorBoard is not installed ({error}): pip install 'kdcourse[train]'"
-        ) from None
-    return SummaryWriter

@@ -10,6 +10,7 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
+from kdcourse import files
 from kdcourse.checks import check_number
 from kdcourse.errors import ExplainedError
 from kdcourse.training.knobs import DECAY, RATE, Knobs
@@ -39,7 +40,8 @@ def blaming(option: str) -> Iterator[None]:
     except Exception as error:  # what an option makes may fail in any way
         argument = error.argument if isinstance(error, ExplainedError) else option
         found = OPTION.get(argument, argument)
-        raise OptionError(f"--{dashed(found) if found in NAMES else option}: {error}") from error
+        told = files.sentence(error) if isinstance(error, OSError) else error
+        raise OptionError(f"--{dashed(found) if found in NAMES else option}: {told}") from error
 
 
 def meant(name: str, known: Iterable[str], likeness: float = 0.6) -> str:

@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LRScheduler
 
-from kdcourse import augmentation, data, models
+from kdcourse import augmentation, data, files, models
 from kdcourse.data import Augmentation, Images, Views
 from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Objective
@@ -220,6 +220,8 @@ def _teacher(
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load a model's weights from a safetensors file, or say why that cannot be."""
+    if not path.is_file():
+        raise ValueError(f"{path} cannot be read: there is no such file")
     try:
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError) as error:
@@ -229,7 +231,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
                 "; it must be a safetensors file, such as safetensors.torch.save_file makes of the "
                 "state_dict in a .pt file"
             )
-        raise ValueError(f"{path} cannot be read: {error}{advice}") from None
+        raise ValueError(f"{path} cannot be read: {files.why(error)}{advice}") from None
     except RuntimeError as error:
         reason = textwrap.shorten(str(error), 300)
         raise ValueError(f"{path} holds the weights of another net: {reason}") from None

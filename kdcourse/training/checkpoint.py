@@ -1,25 +1,44 @@
 """Checkpoints that survive a kill at any moment and never execute code when they are read."""
 
-import errno
-import os
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
+
+from kdcourse.errors import ArgumentError
+from kdcourse.files import whole
 
 
 class CorruptedCheckpointError(RuntimeError):
     """A checkpoint that cannot be read."""
 
 
+class OtherRunError(ArgumentError):
+    """A checkpoint of another run; ``setting`` is what differs, such as "teacher"."""
+
+    def __init__(self, argument: str, message: str, setting: str):
+        super().__init__(argument, message)
+        self.args = (argument, message, setting)
+        self.setting = setting
+
+
 def save(path: str | Path, state: dict[str, Any]) -> None:
     """Write a checkpoint: all of it, or nothing."""
     with whole(path) as file:
-        torch.save(_plain(state), file)
+        try:
+            torch.save(_plain(state), file)
+        except RuntimeError as error:
+            raise _of_the_system(error) from None
+
+
+def _of_the_system(error: BaseException) -> BaseException:
+    """Return what has made torch fail, which it tells in words of its own."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, OSError):
+        found = found.__context__
+    return found or error
 
 
 def _plain(state: Any) -> Any:
@@ -32,38 +51,6 @@ def _plain(state: Any) -> Any:
     if type(state) in (list, tuple):
         return type(state)(_plain(value) for value in state)
     return state
-
-
-@contextmanager
-def whole(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file to write all of it, or nothing.
-
-    The content is written aside, forced to disk, and then takes the place of the old file in one
-    step of the file system, so that a reader finds the old or the new content, never half of it.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".partial")
-    try:
-        with open(aside, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException as error:
-        aside.unlink(missing_ok=True)
-        space = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        if space or "file write failed" in str(error):  # as torch says it
-            raise OSError(
-                errno.ENOSPC, f"{path} cannot be written, the disk is full; what was there stays"
-            ) from error
-        raise
-
-
-def write(path: str | Path, content: str | bytes) -> None:
-    """Write a file: all of it, or nothing."""
-    with whole(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:

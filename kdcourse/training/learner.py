@@ -154,10 +154,11 @@ class Learner:
                     "; its schedule of learning rates ends there: train the result further under "
                     "another checkpoint, or use scheduler=constant from the start"
                 )
-                raise ArgumentError(
+                raise checkpoints.OtherRunError(
                     "checkpoint",
                     f"{path} belongs to another run: its {name} is {stored!r}, here it is {value!r}"
                     + hint * more,
+                    name,
                 )
         for name, part in self._all_parts().items():
             try:

@@ -1,6 +1,7 @@
 """Whole notebooks are graded: the right ones, the empty ones, the hostile ones, many at a time."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -354,6 +355,33 @@ def test_a_grader_that_fails_stops_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(grade, "_judge_aside", judge)
     verdicts = grade.grade(NAME, [tmp_path], tmp_path / "grades.csv")
     assert verdicts["a"].remarks == ["this is not a notebook: it is not JSON"]
+
+
+def test_a_grader_that_fails_has_another_exit_status(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/forkserver")
+
+    monkeypatch.setattr(grade, "_judge_aside", full)
+    (tmp_path / "a.ipynb").write_bytes(b"")
+    arguments = ["homework", "grade", NAME, str(tmp_path), "--out", str(tmp_path / "grades.csv")]
+    assert main(arguments) == 1
+    shown = capsys.readouterr().out
+    assert "not graded, the grader failed: /tmp/forkserver: the disk is full" in shown
+    monkeypatch.setattr(grade, "_judge_aside", judge)
+    assert main(arguments) == 0
+
+
+def test_damaged_verdicts_are_named(tmp_path, monkeypatch):
+    (tmp_path / "a.ipynb").write_bytes(b"")
+    record = tmp_path / "grades-feedback" / "results.json"
+    record.parent.mkdir()
+    for damage in ("{half", "[1]"):
+        record.write_text(damage)
+        with pytest.raises(ValueError, match=r"results\.json is damaged: delete it"):
+            grade.grade(NAME, [tmp_path], tmp_path / "grades.csv")
+        assert record.read_text() == damage
+    with pytest.raises(ValueError, match=r"--out: .* is a folder; say which file"):
+        grade.grade(NAME, [tmp_path], tmp_path)
 
 
 @pytest.mark.parametrize(

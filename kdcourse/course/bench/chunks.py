@@ -40,6 +40,7 @@ def measure(
     *, samples: int = 4096, classes: int = 128_000, rows: int = 64, store: Store[ChunkCost] = STORE
 ) -> list[ChunkCost]:
     """Compare both forms in float32 on one thread, store their costs, and return them."""
+    store.check()
     student, teacher = (torch.randn(samples, classes, generator=replay(seed)) for seed in (0, 1))
     student.requires_grad_()
     chunked = partial(in_chunks, kd_loss, rows=rows)

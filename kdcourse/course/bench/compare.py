@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from kdcourse import files
 from kdcourse.course.claims.results import current_versions
 from kdcourse.course.claims.table import markdown
 from kdcourse.places import own_folder
-from kdcourse.training import checkpoint
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Row = TypeVar("Row")
@@ -90,13 +90,17 @@ class Store(Generic[Row]):
     command: str
     row: Callable[..., Row]
 
+    def check(self) -> None:
+        """Require, before anything is measured, that it can be stored."""
+        files.check_writable(own_folder(self.path.parent))
+
     def save(self, rows: Sequence[Any], packages: Iterable[str] = (), **more: Any) -> None:
         """Write what was measured, versions of these packages, too, and more about it."""
         versions = current_versions() | {name: version(name) for name in packages}
         content = {"command": self.command, "versions": versions, **more}
         content["rows"] = [asdict(row) for row in rows]
         text = json.dumps(content, indent=1, ensure_ascii=False)
-        checkpoint.write(own_folder(self.path.parent) / self.path.name, text + "\n")
+        files.write(own_folder(self.path.parent) / self.path.name, text + "\n")
 
     def load(self) -> list[Row]:
         """Return what was measured.

@@ -50,6 +50,7 @@ def measure(
     *, rounds: int = 9, losses: Sequence[str] = (*LOSSES,), store: Store[Saving] = STORE
 ) -> list[Saving]:
     """Compare both forms in float32 on one thread, store what is saved, and return it."""
+    store.check()
     savings = []
     with one_thread():
         for name in losses:

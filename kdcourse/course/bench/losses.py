@@ -56,6 +56,7 @@ def measure(
     progress: bool = True,
 ) -> list[Cost]:
     """Compare every loss on one thread, store the costs with the versions, and return them."""
+    store.check()
     shapes = {"attention": features}
     work = [
         (name, shape, *losses)

@@ -32,6 +32,7 @@ def measure(
 
     A landscape, ``points`` × ``points``, has a quarter of the images and is drawn only once.
     """
+    store.check()
     train = fashion_mnist().train[:images]
     few, crops = train[: images // 4], pad_crop_flip()
     lessons = CachedLessons(pretrained("res16"), train, views=Consistent(crops), epochs=1)

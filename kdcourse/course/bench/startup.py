@@ -15,6 +15,7 @@ PROGRAMS = {"import kdcourse": "pass", "from kdcourse import LogitKD": "import t
 
 def measure(*, rounds: int = 9, store: Store[Comparison] = STORE) -> list[Comparison]:
     """Run each program and its other side in fresh processes, store the comparison, return it."""
+    store.check()
     comparisons = [
         compare(f"`{ours}` ÷ `{other}`", partial(_run, ours), partial(_run, other), rounds)
         for ours, other in PROGRAMS.items()

@@ -74,6 +74,7 @@ def measure(
     Ways and knobs get ``rounds`` rounds, the other panels a third as many. ``widths`` are those of
     the teachers, ``samples`` the images in an epoch where the cost is measured against them.
     """
+    store.check()
     everything = fashion_mnist().train
     train, fewer = everything[:images], max(1, rounds // 3)
 

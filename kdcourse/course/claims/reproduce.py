@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from kdcourse import files
 from kdcourse.course.claims import results
 from kdcourse.course.claims.claim import CLAIMS, known
 from kdcourse.course.claims.experiment import Lab
@@ -53,11 +54,16 @@ def reproduce(
             if changed and stored.runs:
                 print(f"{id}: the code has changed since it was stored; measuring it anew")
         missing = [(id, s) for s in range(seeds) for id in ids if s not in wanted[id].runs]
+        if missing:
+            files.check_writable(folder)
         for id, seed, measured, seconds in _each(_measure, missing, pool, progress, "run"):
             result = wanted[id]
             result.runs[seed], result.seconds[seed] = measured, seconds
             result.versions = results.current_versions()
             results.save(result, folder)
+        for id in {id for id, _ in missing}:
+            if not results.path_of(id, folder).is_file():  # the folder was removed meanwhile
+                results.save(wanted[id], folder)
     return [wanted[id] for id in ids]
 
 

@@ -11,11 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from kdcourse import files
 from kdcourse.course.claims.claim import CLAIMS, Claim, Estimate, estimate
 from kdcourse.course.claims.fingerprint import Fingerprint
 from kdcourse.places import COURSE, latest_folder
 from kdcourse.teachers.shipped import card
-from kdcourse.training import checkpoint
 
 RESULTS = COURSE / "data" / "results"
 
@@ -100,7 +100,7 @@ def load(id: str, folder: Path = RESULTS) -> Result:
     """
     if id not in CLAIMS:
         raise KeyError(f"no claim {id!r}; there are {', '.join(CLAIMS)}")
-    path = latest_folder(folder) / f"{id}.json"
+    path = path_of(id, latest_folder(folder))
     if not path.is_file():
         raise FileNotFoundError(f"{id} was not measured yet: python -m kdcourse reproduce {id}")
     stored = json.loads(path.read_text())
@@ -132,7 +132,12 @@ def save(result: Result, folder: Path = RESULTS) -> None:
     }
     pair = r"\[\s+(-?[\d.e+-]+),\s+(-?[\d.e+-]+)\s+\]"  # of numbers, on one line
     text = re.sub(pair, r"[\1, \2]", json.dumps(content, indent=1))
-    checkpoint.write(folder / f"{result.claim.id}.json", text + "\n")
+    files.write(path_of(result.claim.id, folder), text + "\n")
+
+
+def path_of(id: str, folder: Path) -> Path:
+    """Return the file of a claim's measurements in a folder."""
+    return folder / f"{id}.json"
 
 
 def current_versions() -> dict[str, str]:
