@@ -42,7 +42,7 @@ def reproduce(
     Returns:
         The results, in the order of ``ids``.
     """
-    ids, folder = known(ids), own_folder(folder)
+    ids, own = known(ids), own_folder(folder)
     if seeds < 1 or jobs < 1:
         raise ValueError(f"seeds and jobs must be at least 1, got {seeds} and {jobs}")
     with workers(jobs) if jobs > 1 else nullcontext() as pool:
@@ -57,7 +57,7 @@ def reproduce(
             result = wanted[id]
             result.runs[seed], result.seconds[seed] = measured, seconds
             result.versions = results.current_versions()
-            results.save(result, folder)
+            results.save(result, own)
     return [wanted[id] for id in ids]
 
 
