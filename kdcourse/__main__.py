@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"kdcourse: {told}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("kdcourse: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        resumed = options.run in (_train, _reproduce, _grade)
+        hint = "; the same command goes on where it stopped" * resumed
+        print(f"kdcourse: interrupted{hint}", file=sys.stderr)
         return 130
 
 
@@ -113,7 +115,7 @@ def _add_reproduce(command: Any) -> None:
         help="measure the lecture's claims",
         description="Measure claims over seeds, store every seed, and print the table. "
         "What is stored already is not measured again. Without a clone of the course, results are "
-        "stored in kdcourse-results in the current folder, which begins as a copy of ours.",
+        "stored in kdcourse-results in the current folder, and take the place of ours.",
     )
     reproduce.add_argument("ids", nargs="*", metavar="ID", help="claims (all by default)")
     reproduce.add_argument("--seeds", type=int, default=10, help="number of seeds (10)")
@@ -197,17 +199,23 @@ def _train(options: argparse.Namespace) -> None:
 
 def _reproduce(options: argparse.Namespace) -> int:
     from kdcourse.course import claims
-    from kdcourse.course.claims.results import RESULTS
-    from kdcourse.places import latest_folder
 
     if options.check:
         return _check(claims.check(options.ids, jobs=options.jobs), claims.TOLERANCE)
     if not options.stored:
         claims.reproduce(options.ids, seeds=options.seeds, jobs=options.jobs)
     print(claims.table(options.ids))
-    if (folder := latest_folder(RESULTS)) != RESULTS:
-        print(f"results: {folder}")
+    _show_results()
     return 0
+
+
+def _show_results() -> None:
+    """Say where your results are, without a clone, which keeps them."""
+    from kdcourse.course.claims.results import RESULTS
+    from kdcourse.places import own_folder
+
+    if (folder := own_folder(RESULTS)) != RESULTS and folder.is_dir():
+        print(f"results: {folder}")
 
 
 def _check(deviations: dict[str, float], tolerance: float) -> int:
@@ -224,10 +232,13 @@ def _teachers(options: argparse.Namespace) -> None:
     from kdcourse.teachers import shipped
 
     folder = own_folder(Path(options.folder or shipped.TEACHERS))
-    for name in options.names or shipped.RECIPES:
+    names = shipped.known(options.names)  # before any is trained
+    for name in names:
         card = shipped.train_teacher(name, folder)
         print(f"{name}: test accuracy {card['test_accuracy']} %, sha256 {card['sha256']}")
     print(f"stored in {folder}")
+    if folder != shipped.TEACHERS:
+        print(f"pretrained({names[0]!r}, {str(folder)!r}) loads one of them")
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -245,16 +256,18 @@ def _bench(options: argparse.Namespace) -> None:
         # The losses first: they need a library that may be missing.
         print(losses.table(losses.measure(rounds=options.rounds)))
         print(overhead.table(overhead.measure(rounds=options.rounds)))
+    _show_results()
 
 
 def _notebooks(options: argparse.Namespace) -> None:
     from kdcourse.course import notebooks
-    from kdcourse.places import own_folder
+    from kdcourse.places import own_copy
 
     paths = [Path(path) for path in options.paths]
     if not paths:
-        folder = own_folder(notebooks.NOTEBOOKS)
-        notebooks.write_map(folder)
+        folder = own_copy(notebooks.NOTEBOOKS)
+        if folder == notebooks.NOTEBOOKS:
+            notebooks.write_map()
         paths = [folder / notebooks.START, *notebooks.course_notebooks(folder)]
     notebooks.run(paths)
 

@@ -9,6 +9,7 @@ A small image set fits in memory, on the CPU or on the GPU. Drawing a batch is t
 operation instead of one Python call per image, and an epoch can be replayed from its seed.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -322,6 +323,7 @@ def from_torchvision(
 
     Raises:
         FileNotFoundError: A file is missing.
+        NotADirectoryError: ``root`` is a file.
         CorruptedFileError: The checksum of a file is not the published one, or it cannot be read.
         RuntimeError: The files could not be downloaded.
         ImportError: torchvision needs another package to read this set.
@@ -351,7 +353,7 @@ def from_torchvision(
 @checked
 def data_root(root: str | Path | None = None) -> Path:
     """Return ``root``, or without one what :func:`kdcourse.places.image_folder` returns."""
-    return Path(root) if root else places.image_folder()
+    return Path(os.path.expanduser(root)) if root else places.image_folder()
 
 
 def _statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -23,13 +23,15 @@ from tqdm.auto import tqdm
 
 from kdcourse import files
 from kdcourse.errors import ArgumentError
+from kdcourse.places import INSTALLED, RESTORE
 from kdcourse.signatures import describe
 from kdcourse.torchvision_classes import parameters_of, parts_of
 
 ADVICE = (
-    "Call the loader with download=True where there is a network, or name a folder that has it "
-    "(root=, $KDCOURSE_DATA). A clone of the course has Fashion-MNIST: git checkout -- data."
+    "Fetch it where there is a network (download=True, on the command line --download), or name a "
+    "folder that has it (root=, --data-root, $KDCOURSE_DATA)."
 )
+OURS = "A clone of the course has it in data/." if INSTALLED else f"Or restore it: {RESTORE}."
 
 
 class CorruptedFileError(RuntimeError):
@@ -92,7 +94,7 @@ def _where(kind: type, folder: Path, number: int) -> str:
 
 def _advice(kind: type) -> str:
     if "download" in parameters_of(kind):
-        return ADVICE
+        return f"{ADVICE} {OURS}" if kind.__name__ == "FashionMNIST" else ADVICE
     if kind.__module__.startswith("torchvision."):
         return f"It cannot be downloaded; see the page of torchvision.datasets.{kind.__name__}."
     return ""
@@ -173,6 +175,10 @@ def _check_files(kind: type, folder: Path) -> None:
     """Require the files of a set, as they were published."""
     from torchvision.datasets.utils import calculate_md5
 
+    if folder.is_file():
+        raise NotADirectoryError(
+            f"{folder} is a file; name a folder (root=, --data-root, $KDCOURSE_DATA)"
+        )
     for name, expected in _published_files(kind, folder):
         path = folder / name
         if not path.is_file():
@@ -237,7 +243,14 @@ def _download(kind: type, folder: Path) -> None:
     except Exception as error:  # of the network, of the disk, of the page
         reason = getattr(error, "reason", None) or files.why(error)
         full = f" ({folder})" * files.is_full(error)
-        raise RuntimeError(f"{kind.__name__} could not be downloaded: {reason}{full}") from error
+        told = f"{kind.__name__} could not be downloaded: {_short(reason)}{full}"
+        raise RuntimeError(told) from error
+
+
+def _short(reason: object) -> str:
+    """Return in one line, without the system's numbers, what torchvision tells try by try."""
+    last = " ".join(str(reason).rpartition(", got:\n")[2].split())
+    return re.sub(r"\[Errno -?\d+\] ", "", re.sub("<urlopen error (.*)>", r"\1", last))
 
 
 # Images.

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from kdcourse.__main__ import _parser, main
@@ -98,6 +99,11 @@ def test_teachers_are_trained_into_a_folder(monkeypatch, capsys, tmp_path):
         ["reproduce", "gap", "--seeds", "0"],
         ["reproduce", "gap", "--jobs", "0"],
         ["teachers", "nosuch"],
+        ["teachers", "res16", "nosuch"],
+        ["bench", "--startup", "--rounds", "0"],
+        ["notebooks", "nosuch.ipynb"],
+        ["notebooks", "."],
+        ["notebooks", __file__],
     ],
     ids=" ".join,
 )
@@ -107,6 +113,27 @@ def test_mistake_exits_with_1_and_one_line(arguments, capsys):
     assert shown.out == ""
     assert shown.err.startswith("kdcourse: ")
     assert shown.err.count("\n") == 1
+    assert "Errno" not in shown.err
+    assert arguments[-1] in shown.err or "nosuch" in shown.err
+
+
+def test_a_notebook_that_fails_is_named_and_left_alone(tmp_path, capsys):
+    path, made = tmp_path / "a.ipynb", nbformat.v4.new_notebook()
+    made.cells.append(nbformat.v4.new_code_cell("1 / 0"))
+    nbformat.write(made, path)
+    before = path.read_text()
+    assert main(["notebooks", str(path)]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == f"kdcourse: {path}: ZeroDivisionError: division by zero"
+    assert path.read_text() == before
+
+
+def test_what_sphinx_lacks_is_told_in_one_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "myst_nb", None)
+    assert main(["site", "--folder", str(tmp_path)]) == 1
+    shown = capsys.readouterr().err
+    assert shown.endswith("pip install 'kdcourse[docs]' brings it\n")
+    assert shown.count("\n") == 1
 
 
 STORED = [sys.executable, "-m", "kdcourse", "reproduce", "gap", "--stored"]
@@ -140,8 +167,12 @@ def test_interrupted(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(claims, "reproduce", interrupted)
-    assert main(["reproduce"]) == 130
-    assert capsys.readouterr().err.count("\n") == 1
+    monkeypatch.setattr(shipped, "train_teacher", interrupted)
+    for command, goes_on in (("reproduce", True), ("teachers", False)):
+        assert main([command]) == 130
+        shown = capsys.readouterr().err
+        assert shown.count("\n") == 1
+        assert ("goes on where it stopped" in shown) == goes_on
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,10 @@ def programs(page):
 
 def test_the_readme_is_short():
     assert len(README.read_bytes()) <= 9 * 1024
+
+
+def test_the_wheel_has_the_name_that_is_said():
+    assert f"kdcourse-{metadata.version('kdcourse')}-py3-none-any.whl" in README.read_text()
 
 
 def test_there_are_programs():

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from toys import same, weights
 
 from kdcourse import metrics, models
 from kdcourse.data import fashion_mnist
-from kdcourse.teachers import ProjectionHead, pretrained
+from kdcourse.teachers import ProjectionHead, pretrained, shipped
 from kdcourse.teachers.shipped import RECIPES, TEACHERS, Recipe, card
 
 EVERY_TEACHER = pytest.mark.parametrize("name", list(RECIPES))
@@ -59,9 +60,20 @@ def test_flipped_byte_is_found(name, folder):
     path.write_bytes(content)
     with pytest.raises(RuntimeError, match="sha256") as raised:
         pretrained(name, folder)
-    sums = {word for word in str(raised.value).replace(",", " ").split() if len(word) == 64}
+    sums = set(re.findall(r"\b[0-9a-f]{64}\b", str(raised.value)))
     assert len(sums) == 2
     assert card(name)["sha256"] in sums
+    assert f"python -m kdcourse teachers {name} --folder" in str(raised.value)
+
+
+def test_an_installation_is_restored_not_written_to(monkeypatch, folder):
+    """What the command makes is stored elsewhere there."""
+    (folder / "res16.json").unlink()
+    monkeypatch.setattr(shipped, "TEACHERS", folder)
+    monkeypatch.setattr(shipped, "INSTALLED", True)
+    with pytest.raises(FileNotFoundError, match=r"res16\.json is missing; restore it: ") as raised:
+        card("res16", folder)
+    assert "kdcourse teachers" not in str(raised.value)
 
 
 @pytest.mark.parametrize("read", [pretrained, card])

@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -131,6 +132,36 @@ def test_a_corrupted_file_is_named_with_both_checksums(copy):
     assert str(path) in message
     assert "bb300cfdad3c16e7a12a480ee83cd310" in message
     assert calculate_md5(path) in message
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path):
+    path = tmp_path / "images.zip"
+    path.touch()
+    for download in (False, True):
+        with pytest.raises(NotADirectoryError, match=r"images\.zip is a file; name a folder"):
+            data.fashion_mnist(path, download=download)
+
+
+def test_advice_fits_the_set(tmp_path):
+    told = {}
+    for load in (data.fashion_mnist, data.cifar10):
+        with pytest.raises(FileNotFoundError) as error:
+            load(tmp_path)
+        told[load] = "git checkout -- data" in str(error.value)
+    assert told == {data.fashion_mnist: True, data.cifar10: False}
+
+
+@pytest.mark.parametrize("load", [data.fashion_mnist, data.cifar10])
+def test_a_failed_download_is_told_in_one_line(load, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise URLError(OSError(-2, "Name or service not known"))
+
+    for module in (datasets.mnist, datasets.cifar):
+        monkeypatch.setattr(module, "download_and_extract_archive", fail)
+    with pytest.raises(
+        RuntimeError, match=r"^\w+ could not be downloaded: Name or service not known$"
+    ):
+        load(tmp_path, download=True)
 
 
 def test_a_download_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):

@@ -422,7 +422,7 @@ def test_missing_data_are_named(tmp_path, capsys):
     assert main(["train", *given]) == 1
     shown = capsys.readouterr().err
     assert f"--data: {tmp_path / 'none'}" in shown
-    assert shown.endswith("Or say --download.\n")
+    assert "on the command line --download" in shown
     assert not list(tmp_path.iterdir())
 
 

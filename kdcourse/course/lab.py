@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdcourse import files
 from kdcourse.course.notebooks import NOTEBOOKS, START
-from kdcourse.places import image_folder, own_folder
+from kdcourse.places import image_folder, keep_image_folder, own_copy
 
 
 def serve(arguments: Sequence[str] = ()) -> None:
@@ -28,7 +28,8 @@ def serve(arguments: Sequence[str] = ()) -> None:
     ]
     if getattr(os, "geteuid", lambda: 1)() == 0:  # as in a container, where Jupyter would refuse
         options.append("--allow-root")
-    folder = own_folder(NOTEBOOKS)
+    keep_image_folder()
+    folder = own_copy(NOTEBOOKS)
     with _writable_home():
         from jupyterlab.labapp import LabApp  # which looks for the home when it is imported
 

@@ -9,7 +9,7 @@ import nbformat
 from tqdm.auto import tqdm
 
 from kdcourse import files
-from kdcourse.places import COURSE
+from kdcourse.places import COURSE, keep_image_folder
 
 NOTEBOOKS = COURSE / "notebooks"
 START = "index.ipynb"
@@ -63,20 +63,38 @@ def write_map(folder: Path = NOTEBOOKS) -> None:
 def run(paths: Iterable[Path]) -> None:
     """Run notebooks from top to bottom in fresh kernels and store their normalised outputs."""
     from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
 
-    paths = list(paths)
-    for path in paths:
+    keep_image_folder()
+    sources = [(path, read(path)) for path in paths]  # before any of them runs
+    for path, _ in sources:
         files.check_writable(path.parent)
-    for path in tqdm(paths, unit="notebook"):
-        notebook = nbformat.read(path, as_version=4)
+    for path, notebook in tqdm(sources, unit="notebook"):
         folder = {"metadata": {"path": str(path.parent)}}
-        NotebookClient(notebook, timeout=600, resources=folder).execute()
+        try:
+            NotebookClient(notebook, timeout=600, resources=folder).execute()
+        except CellExecutionError as error:
+            raise RuntimeError(f"{path}: {error.ename}: {error.evalue}") from error
         normalize(notebook)
         _write(notebook, path)
 
 
 def _write(notebook: nbformat.NotebookNode, path: Path) -> None:
     files.write(path, nbformat.writes(notebook) + "\n")
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook.
+
+    Raises:
+        ValueError: There is no such file, or it is not a notebook.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no notebook {path}")
+    try:
+        return nbformat.read(path, as_version=4)
+    except (ValueError, nbformat.ValidationError) as error:
+        raise ValueError(f"{path} is not a notebook") from error
 
 
 def normalize(notebook: Any) -> None:

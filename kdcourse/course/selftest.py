@@ -7,7 +7,7 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 
-from kdcourse.places import RESTORE
+from kdcourse.places import INSTALLED, RESTORE
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,12 @@ CHECKS: dict[str, tuple[Callable[[], str], str]] = {
     ),
     "images": (
         images,
-        "Run kdcourse.data.fashion_mnist(download=True), which checks what it fetched; in a clone, "
-        "git checkout -- data also does it.",
+        "Run kdcourse.data.fashion_mnist(download=True), which checks what it fetched"
+        + ("." if INSTALLED else f"; {RESTORE}, also does it."),
     ),
     "teachers": (
         pretrained,
-        f"Restore them: {RESTORE}. Or train them again: python -m kdcourse teachers",
+        f"Restore them: {RESTORE}."
+        + " Or train them again: python -m kdcourse teachers" * (not INSTALLED),
     ),
 }

@@ -16,10 +16,13 @@ from kdcourse.course import notebooks
 from kdcourse.places import COURSE
 
 DOCS = COURSE / "docs"
+NEEDED = "sphinx", "myst_nb", "pydata_sphinx_theme", "sphinx-mathjax-offline"
 
 
 def build(folder: Path) -> int:
     """Build the site into a folder without running anything, and return Sphinx's exit status."""
+    for name in NEEDED:  # where one of them is missing, Sphinx tells much, but not what to do
+        importlib.import_module(name)
     files.check_writable(folder)
     with files.temporary_told(), tempfile.TemporaryDirectory() as name:
         sources = assemble(Path(name) / "docs")

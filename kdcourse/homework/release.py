@@ -18,10 +18,11 @@ import nbformat
 from packaging.requirements import Requirement
 
 from kdcourse import files
+from kdcourse.course.notebooks import read
 from kdcourse.data import fashion_mnist
 from kdcourse.homework.cells import SEAL, seal
 from kdcourse.homework.master import spell_out
-from kdcourse.places import COURSE, PACKAGE, image_folder
+from kdcourse.places import COURSE, INSTALLED, PACKAGE, image_folder
 from kdcourse.teachers.shipped import TEACHERS
 
 MASTERS = COURSE / "instructors"  # in a clone only: they hold the solutions
@@ -69,9 +70,10 @@ def names(masters: Path = MASTERS) -> list[str]:
     """
     found = sorted(path.stem for path in masters.glob("*.ipynb"))
     if not found:
+        where = "in an installation" if INSTALLED and masters == MASTERS else f"in {masters}"
         raise FileNotFoundError(
-            f"there are no masters of the homework in {masters}; they hold the solutions, and are "
-            "not installed: say --masters DIR, the folder instructors/ in a clone of the course"
+            f"there are no masters of the homework {where}: say --masters DIR, the folder "
+            "instructors/ in a clone of the course; they hold the solutions, and are not installed"
         )
     return found
 
@@ -93,13 +95,16 @@ def build(name: str, masters: Path = MASTERS) -> Assignment:
     """Build an assignment from its master.
 
     Raises:
-        ValueError: There is no such assignment.
+        ValueError: There is no such assignment, or this is not a master.
         FileNotFoundError: There are no masters, or no images for the checks.
     """
     if name not in (known := names(masters)):
         raise ValueError(f"no assignment {name!r}; there are {', '.join(known)}")
-    source = nbformat.read(masters / f"{name}.ipynb", as_version=4)
+    master = masters / f"{name}.ipynb"
+    source = read(master)
     points = spell_out(source)
+    if not points:
+        raise ValueError(f"{master} is no master: it has no cell that begins with # BEGIN QUESTION")
     kept = {cell.id for cell in source.cells}
     with files.temporary_told(), tempfile.TemporaryDirectory() as aside:
         student, archive = _assign(source, name, Path(aside))
@@ -124,7 +129,7 @@ def _assign(
     shutil.copytree(PACKAGE, aside / "kdcourse", ignore=ignored)
     fashion_mnist()  # raises if its files are missing or damaged
     for part in (image_folder() / "FashionMNIST", TEACHERS):  # which the checks read
-        shutil.copytree(part, aside / "data" / part.name)
+        shutil.copytree(part, aside / "data" / part.name, ignore=shutil.ignore_patterns("*-ubyte"))
     (aside / "requirements.txt").write_text("\n".join(_requirements()))
     otter_assign(str(path), str(aside / "made"), no_run_tests=True, no_pdfs=True)
     (archive,) = (aside / "made" / "autograder").glob("*.zip")

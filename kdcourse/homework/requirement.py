@@ -55,8 +55,15 @@ def checked(question: str, checks: str, names: dict[str, Callable[..., Any]]) ->
 
     Returns:
         Its requirements, in order.
+
+    Raises:
+        ModuleNotFoundError: otter-grader is not installed.
     """
-    from otter.test_files.exception_test import ExceptionTestFile
+    try:
+        from otter.test_files.exception_test import ExceptionTestFile
+    except ModuleNotFoundError as error:  # the course itself does without
+        advice = "the checks need it: %pip install 'kdcourse[homework]', then check again"
+        raise ModuleNotFoundError(f"{error}; {advice}", name=error.name) from None
 
     careful = {name: _Careful(function) for name, function in names.items()}
     requirements: list[Requirement] = []

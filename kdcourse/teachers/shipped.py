@@ -5,6 +5,8 @@
 
 import hashlib
 import json
+import shlex
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from kdcourse.augmentation import crop_flip, pad_crop_flip
 from kdcourse.data import Images, fashion_mnist
 from kdcourse.errors import ArgumentError
 from kdcourse.files import check_writable, write
-from kdcourse.places import COURSE, RESTORE, own_folder
+from kdcourse.places import COURSE, INSTALLED, RESTORE, intact, own_folder
 from kdcourse.signatures import checked
 from kdcourse.teachers.self_supervised import self_distill, with_head
 from kdcourse.training import fit
@@ -86,14 +88,17 @@ def pretrained(name: str, folder: str | Path = TEACHERS) -> nn.Module:
     Raises:
         ValueError: There is no such teacher.
         FileNotFoundError: Its weights or its card are missing.
-        RuntimeError: The weights are not those of the card.
+        RuntimeError: The weights are not those of the card, or the card is damaged.
     """
     recipe = _recipe(name)
     weights = _existing(Path(folder) / f"{name}.safetensors", name)
     expected = card(name, folder)["sha256"]
     found = hashlib.sha256(weights.read_bytes()).hexdigest()
     if found != expected:
-        raise RuntimeError(f"{weights} is corrupted: its sha256 is {found}, expected {expected}")
+        raise RuntimeError(
+            f"{weights} is corrupted: its sha256 is {found}, expected {expected}; "
+            f"{_remedy(weights, name)}"
+        )
     model = recipe.untrained()
     model.load_state_dict(load_file(weights))
     return model.eval()
@@ -103,7 +108,11 @@ def pretrained(name: str, folder: str | Path = TEACHERS) -> nn.Module:
 def card(name: str, folder: str | Path = TEACHERS) -> dict[str, Any]:
     """Read a teacher's card: recipe, command, accuracies in percent, sha256 of the weights."""
     _recipe(name)
-    return json.loads(_existing(Path(folder) / f"{name}.json", name).read_text())
+    path = _existing(Path(folder) / f"{name}.json", name)
+    with intact(path):
+        content = json.loads(path.read_text())
+        content["sha256"]  # of no use without it
+    return content
 
 
 @checked
@@ -133,6 +142,18 @@ def train_teacher(
     return content
 
 
+def known(names: Iterable[str]) -> list[str]:
+    """Return the names of teachers, all of them by default.
+
+    Raises:
+        ValueError: There is no teacher of that name.
+    """
+    names = list(names) or list(RECIPES)
+    for name in names:
+        _recipe(name)
+    return names
+
+
 def _recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise ArgumentError(
@@ -143,8 +164,15 @@ def _recipe(name: str) -> Recipe:
 
 def _existing(path: Path, name: str) -> Path:
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing; restore it ({RESTORE}), or make it anew: "
-            f"python -m kdcourse teachers {name}"
-        )
+        raise FileNotFoundError(f"{path} is missing; {_remedy(path, name)}")
     return path
+
+
+def _remedy(path: Path, name: str) -> str:
+    """Say how to get a good copy of a teacher's file."""
+    command, ours = f"python -m kdcourse teachers {name}", path.parent == TEACHERS
+    if ours and INSTALLED:  # where nothing is written
+        return f"restore it: {RESTORE}"
+    if ours:
+        return f"restore it ({RESTORE}), or make it anew: {command}"
+    return f"make it: {command} --folder {shlex.quote(str(path.parent))}"

@@ -194,17 +194,13 @@ def _load(options: Options) -> Splits:
 
 def _read(options: Options) -> Splits:
     with blaming("data"):
-        try:
-            return from_torchvision(
-                data_set(options.data),
-                options.data_root,
-                validation=options.validation,
-                download=options.download,
-                image_size=options.image_size,
-            )
-        except FileNotFoundError as error:
-            helps = "download=True" in str(error) and not options.download
-            raise FileNotFoundError(f"{error}{' Or say --download.' * helps}") from None
+        return from_torchvision(
+            data_set(options.data),
+            options.data_root,
+            validation=options.validation,
+            download=options.download,
+            image_size=options.image_size,
+        )
 
 
 def _train(

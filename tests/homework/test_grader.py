@@ -1,6 +1,7 @@
 """A student runs the checks in the notebook: whatever its name, and without the masters."""
 
 import json
+import sys
 
 import nbformat
 import pytest
@@ -39,6 +40,12 @@ def test_what_is_met_and_what_is_not(folder):
         assert "the logits are multiplied by τ" in shown
         assert "Divide the logits by τ before the softmax" in shown  # the advice
     assert "<li>" in page
+
+
+def test_what_the_checks_need_is_said(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "otter.test_files.exception_test", None)
+    with pytest.raises(ModuleNotFoundError, match=r"%pip install 'kdcourse\[homework\]'"):
+        check(folder, RIGHT)
 
 
 def test_what_a_function_raises_is_quoted_and_escaped(folder):

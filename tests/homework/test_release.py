@@ -40,8 +40,34 @@ def test_students_get_no_master():
 def test_where_there_are_no_masters(tmp_path, capsys):
     for asked in (["release", str(tmp_path / "out")], ["grade", "1_logit", str(tmp_path)]):
         assert main(["homework", *asked, "--masters", str(tmp_path)]) == 1
-        assert "instructors/ in a clone" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert "instructors/ in a clone" in told
+        assert str(tmp_path) in told
     assert not any(tmp_path.iterdir())
+
+
+def test_no_path_into_an_installation_is_told(monkeypatch):
+    monkeypatch.setattr(release, "INSTALLED", True)
+    monkeypatch.setattr(release, "MASTERS", release.MASTERS / "none")
+    with pytest.raises(FileNotFoundError, match="no masters of the homework in an installation:"):
+        release.names(release.MASTERS)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("x", "is not a notebook"),
+        ("{}", "is not a notebook"),
+        ((STUDENT / "1_logit.ipynb").read_text(), "is no master: "),
+    ],
+    ids=["text", "nothing", "student's"],
+)
+def test_what_is_no_master_is_named(content, told, tmp_path, capsys):
+    path = tmp_path / "1_logit.ipynb"
+    path.write_text(content)
+    assert main(["homework", "release", str(tmp_path / "out"), "--masters", str(tmp_path)]) == 1
+    assert f"kdcourse: {path} {told}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -23,9 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kdcourse import files
+from kdcourse.checks import check_positive
 from kdcourse.course.claims.results import current_versions
 from kdcourse.course.claims.table import markdown
-from kdcourse.places import own_folder
+from kdcourse.places import intact, latest, own_folder
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Row = TypeVar("Row")
@@ -71,6 +72,7 @@ _seconds = partial(timeit.timeit, number=1)
 
 def in_turn(functions: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
     """Time functions in turn, after one round to warm up; return the seconds of each."""
+    check_positive(rounds=rounds)
     for function in functions:
         function()
     taken = [[_seconds(function) for function in functions] for _ in range(rounds)]
@@ -107,11 +109,14 @@ class Store(Generic[Row]):
 
         Raises:
             FileNotFoundError: Nothing was measured yet.
+            RuntimeError: The file is damaged.
         """
-        if not self.path.is_file():
-            raise FileNotFoundError(f"{self.path} is missing; measure: {self.command}")
-        stored = json.loads(self.path.read_text(encoding="utf-8"))
-        return [self.row(**row) for row in stored["rows"]]
+        path = latest(self.path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing; measure: {self.command}")
+        with intact(path):
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            return [self.row(**row) for row in stored["rows"]]
 
 
 def comparison_table(comparisons: Iterable[Comparison]) -> str:

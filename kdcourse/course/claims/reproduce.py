@@ -43,7 +43,7 @@ def reproduce(
     Returns:
         The results, in the order of ``ids``.
     """
-    ids, folder = known(ids), own_folder(folder)
+    ids, own = known(ids), own_folder(folder)
     if seeds < 1 or jobs < 1:
         raise ValueError(f"seeds and jobs must be at least 1, got {seeds} and {jobs}")
     with workers(jobs) if jobs > 1 else nullcontext() as pool:
@@ -55,15 +55,15 @@ def reproduce(
                 print(f"{id}: the code has changed since it was stored; measuring it anew")
         missing = [(id, s) for s in range(seeds) for id in ids if s not in wanted[id].runs]
         if missing:
-            files.check_writable(folder)
+            files.check_writable(own)
         for id, seed, measured, seconds in _each(_measure, missing, pool, progress, "run"):
             result = wanted[id]
             result.runs[seed], result.seconds[seed] = measured, seconds
             result.versions = results.current_versions()
-            results.save(result, folder)
+            results.save(result, own)
         for id in {id for id, _ in missing}:
-            if not results.path_of(id, folder).is_file():  # the folder was removed meanwhile
-                results.save(wanted[id], folder)
+            if not results.path_of(id, own).is_file():  # the folder was removed meanwhile
+                results.save(wanted[id], own)
     return [wanted[id] for id in ids]
 
 

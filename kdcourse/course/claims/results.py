@@ -14,7 +14,7 @@ from typing import Any
 from kdcourse import files
 from kdcourse.course.claims.claim import CLAIMS, Claim, Estimate, estimate
 from kdcourse.course.claims.fingerprint import Fingerprint
-from kdcourse.places import COURSE, latest_folder
+from kdcourse.places import COURSE, intact, latest
 from kdcourse.teachers.shipped import card
 
 RESULTS = COURSE / "data" / "results"
@@ -97,23 +97,25 @@ def load(id: str, folder: Path = RESULTS) -> Result:
     Raises:
         KeyError: There is no such claim.
         FileNotFoundError: It was not measured yet.
+        RuntimeError: The file is damaged.
     """
     if id not in CLAIMS:
         raise KeyError(f"no claim {id!r}; there are {', '.join(CLAIMS)}")
-    path = path_of(id, latest_folder(folder))
+    path = latest(path_of(id, folder))
     if not path.is_file():
         raise FileNotFoundError(f"{id} was not measured yet: python -m kdcourse reproduce {id}")
-    stored = json.loads(path.read_text())
-    numbers = stored.get("fingerprint")
-    return Result(
-        CLAIMS[id],
-        {int(seed): values for seed, values in stored["runs"].items()},
-        {int(seed): value for seed, value in stored["seconds"].items()},
-        stored["versions"],
-        stored["settings"],
-        stored.get("teacher"),
-        numbers and Fingerprint(**numbers),
-    )
+    with intact(path):
+        stored = json.loads(path.read_text())
+        numbers = stored.get("fingerprint")
+        return Result(
+            CLAIMS[id],
+            {int(seed): values for seed, values in stored["runs"].items()},
+            {int(seed): value for seed, value in stored["seconds"].items()},
+            stored["versions"],
+            stored["settings"],
+            stored.get("teacher"),
+            numbers and Fingerprint(**numbers),
+        )
 
 
 def save(result: Result, folder: Path = RESULTS) -> None:
