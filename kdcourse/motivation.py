@@ -1,7 +1,7 @@
 r"""Why do small nets get stuck? Better weights exist: what is hard is to find them.
 
-:class:`NarrowNet` is as narrow as a net that approximates any function can be. The rest of this
-module looks at the loss around the weights that training has found:
+:class:`NarrowNet` is about as narrow as a net that approximates any function can be. The rest of
+this module looks at the loss around the weights that training has found:
 
 .. math:: L(\theta + x\, d_1 + y\, d_2)
 
@@ -38,22 +38,25 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @checked
 class NarrowNet(nn.Module):
-    r"""A ReLU net of the smallest width that suffices, :math:`\max(d_x + 1, d_y)`, and any depth.
+    r"""A ReLU net of any depth, by default of width :math:`\max(d_x + 1, d_y)`.
 
-    The theorem says that nets of this width come arbitrarily close to any function (in :math:`L^p`,
-    on a bounded set) *if they may be as deep as it takes*, and that narrower ones do not. It bounds
-    the width, not the number of weights, and does not say that training finds them.
+    Nets of that width come arbitrarily close (in :math:`L^p`) to any function on all of
+    :math:`\mathbb R^{d_x}` *if they may be as deep as it takes*, and narrower ones do not. On a
+    bounded set :math:`\max(d_x, d_y, 2)` suffices. Both theorems bound the width, not the number of
+    weights, and do not say that training finds them.
 
     Args:
         inputs: Number of inputs d_x. None should be negative, since they pass through ReLUs.
         outputs: Number of outputs d_y.
         depth: Number of hidden layers.
-        width: Width of the hidden layers; by default the smallest that suffices.
+        width: Width of the hidden layers; by default the least that suffices on all of
+            :math:`\mathbb R^{d_x}`.
         start: How weights are initialised. ``"carrying"``: the first d_x channels pass the inputs
             on, the others add a random bend in every layer. ``"random"``: as in He et al. 2015.
         seed: Seed of the initial weights.
 
-    Source: Park et al. 2021 (arXiv 2006.08859), theorem 1.
+    Source: Park et al. 2021 (arXiv 2006.08859), theorem 1; on a bounded set Kim et al. 2024
+    (arXiv 2309.10402).
     """
 
     def __init__(

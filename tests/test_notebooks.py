@@ -5,10 +5,32 @@ import re
 import nbformat
 import pytest
 
-from kdcourse.course import notebooks
+from kdcourse.course import claims, notebooks
 from kdcourse.course.claims import CLAIMS
 
 PATHS = notebooks.course_notebooks()
+
+# Numbers in the notebooks' prose, by cell, that were measured elsewhere.
+QUOTED = {
+    "caution: 13.31",  # the lecture's figure of ResNet-like models, k = 1
+    "caution: 10.83",  # Li et al. 2018, the same net at learning rate 0.01
+    "predict-pros: 12",  # Tian et al. 2020: pairs of nets in which KD beats hints, attention, RKD,
+    "predict-pros: 13",  # all pairs,
+    "predict-pros: 0.2",  # and by less than how many points it loses in the other
+    "reading: 82.8",  # Beyer et al. 2022, ResNet-50 on ImageNet,
+    "reading: 9,600",  # after so many epochs
+    "newer: 70.66",  # KD of resnet56 → resnet20 on CIFAR-100, Tian et al. 2020
+    "newer: 71.97",  # decoupled KD of the same, Zhao et al. 2022
+    "newer: 71.43",  # standardised logits of the same, Sun et al. 2024
+    "newer: 240",  # epochs of these
+}
+# What is no measurement: formulas, code, links, quotations from the slides, values of symbols,
+# sizes of arrays, times, arXiv numbers, years, and exercises, which say what to try.
+NO_MEASUREMENT = (
+    r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\]\([^)]*\)|“[^”]*”|\w = \d[\d.]*\d|\d+(?: ?× ?\d+)+"
+    r"|\d+ minutes|95 % interval|arXiv \d{4}\.\d{4,5}|\b(?:19|20)\d\d\b|## Exercises.*"
+)
+NUMBER = r"(?<![\w.,-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w-])"
 
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.stem)
@@ -115,3 +137,66 @@ def test_code_imports_from_the_package_and_names_no_paths(notebook):
     assert not re.search(r"[\"'](/|~|[A-Z]:\\)", source)
     assert "download=True" not in source
     assert "warnings" not in source
+
+
+def sections(notebook):
+    """The cells of the whole notebook that are before its first heading, and those under each."""
+    starts = [n for n, cell in enumerate(notebook.cells) if cell.source.startswith("## ")]
+    start = notebook.cells[: starts[0]]
+    yield start, notebook.cells
+    for first, end in zip(starts, [*starts[1:], None], strict=True):
+        yield notebook.cells[first:end], start + notebook.cells[first:end]
+
+
+def shown_numbers(cells):
+    """Numbers in code, of the stored results that are loaded there, and in outputs.
+
+    Not in those that differ from machine to machine: what is trained live is not cited in prose.
+    """
+    written = [cell.source for cell in cells if cell.cell_type == "code"]
+    for cell in cells:
+        if notebooks.IGNORED not in cell.metadata.get("tags", []):  # the same on every machine
+            for output in cell.get("outputs", []):
+                written.append(output.get("text", ""))
+    results = list(map(claims.load, re.findall(r"claims\.load\(\"([\w-]+)\"\)", " ".join(written))))
+    written += [str(result.settings) for result in results]
+    numbers = re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?", " ".join(written))
+    found = [float(number.replace(",", "")) for number in numbers]
+    for result in results:
+        means = [result.mean(name) for name in next(iter(result.runs.values()))]
+        alone = means[0] if not result.claim.effects else 0.0  # a map of gains shows differences
+        found += [*means, *(abs(mean - alone) for mean in means)]
+    return [*found, *(100 * share for share in found if share < 1)]
+
+
+def is_shown(value, decimals, shown):
+    """Whether a number is one that is shown, rounded to as many decimals."""
+    return any(abs(value - other) <= 0.5 * 10.0**-decimals + 1e-9 for other in shown)
+
+
+def numbers_in_prose(notebook):
+    """Yield the numbers above ten or with decimals: where, value, decimals, what is shown there."""
+    for cells, beside in sections(notebook):
+        shown = shown_numbers(beside)
+        for cell in (cell for cell in cells if cell.cell_type == "markdown"):
+            prose = re.sub(NO_MEASUREMENT, " ", cell.source, flags=re.DOTALL)
+            for number in re.findall(NUMBER, prose):
+                value, decimals = float(number.replace(",", "")), len(number.partition(".")[2])
+                if (decimals or value > 10) and f"{cell.id}: {number}" not in QUOTED:
+                    yield f"{cell.id}: {number}", value, decimals, shown
+
+
+def test_numbers_in_prose_are_shown_or_stored(notebook):
+    assert [where for where, *number in numbers_in_prose(notebook) if not is_shown(*number)] == []
+
+
+def test_false_numbers_in_prose_would_be_found():
+    """Few numbers that are off in their last place meet another one by chance."""
+    found = [
+        not is_shown(value + step * 10.0**-decimals, decimals, shown)
+        for path in PATHS
+        for _, value, decimals, shown in numbers_in_prose(nbformat.read(path, as_version=4))
+        for step in (-3, -2, -1, 1, 2, 3)
+    ]
+    assert len(found) > 300
+    assert sum(found) > 0.75 * len(found)

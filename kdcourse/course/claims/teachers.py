@@ -146,7 +146,7 @@ def urn(votes: tuple[bool, ...], accuracy: float, correlation: float) -> float:
     Bound("correlation of two voters and ρ", "correlation", 1e-9),
     Bound("identical voters: formula and one voter", "identical", 1e-12),
     Bound("three voters of 0.7: bounds and 0.55, 1", "bounds", 1e-12),
-    reason="Analytic. The question does not say how the errors hang together, and that decides.",
+    reason="Analytic. The question does not say how the errors are related, and that decides.",
 )
 def vote(lab: Lab) -> Measured:
     """Brain teaser: three binary classifiers with 70 % accuracy; their majority vote has 78.4 % (B)
@@ -490,7 +490,7 @@ def mutual(lab: Lab) -> Measured:
 @claim(
     Effect("test accuracy at constant learning rate, average − student", "average", "student"),
     reason="At a constant rate the student never settles; the average does. A falling rate has "
-    "the same effect, and then there is nothing left to average out.",
+    "most of that effect, and then there is nothing left to average out.",
     settings=USUAL | dict(epochs=10, student="res8", learning_rate=0.05, decay=0.98),
 )
 def momentum(lab: Lab) -> Measured:
