@@ -66,9 +66,10 @@ def run(paths: Iterable[Path]) -> None:
     from nbclient.exceptions import CellExecutionError
 
     keep_image_folder()
-    sources = [(path, read(path)) for path in paths]  # before any of them runs
-    for path, _ in sources:
+    paths = list(paths)
+    for path in paths:  # before any of them runs
         files.check_writable(path.parent)
+    sources = [(path, read(path)) for path in paths]
     for path, notebook in tqdm(sources, unit="notebook"):
         folder = {"metadata": {"path": str(path.parent)}}
         try:
