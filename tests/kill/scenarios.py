@@ -7,8 +7,8 @@ from pathlib import Path
 
 import nbformat
 
+from kdcourse import files
 from kdcourse.homework import fence, release
-from kdcourse.training import checkpoint
 
 HERE = Path(__file__).parent.resolve()
 OUT, TEMPORARY = "out", "tmp"  # folders in that of a run
@@ -64,7 +64,7 @@ def notebooks() -> Mapping[str, bytes]:
 def hand_in(room: Path, *names: str) -> None:
     """Put submissions into a room; all without names."""
     for name in names or notebooks():
-        checkpoint.write(room / "submissions" / f"{name}.ipynb", notebooks()[name])
+        files.write(room / "submissions" / f"{name}.ipynb", notebooks()[name])
 
 
 def grading() -> Scenario:
