@@ -359,7 +359,7 @@ COUNTED = {
 }
 KINDS = {**ESCAPES, **FILTERED, **LIES, **BOMBS, **ENDS}
 
-PLACES = ("/", "/usr", "/tmp", "/etc", "/dev", "/dev/shm", str(COURSE), str(places.PACKAGE), ".")
+PLACES = ("/", "/usr", "/tmp", "/etc", "/dev", "/dev/shm", str(COURSE), str(places.COURSE), ".")
 
 
 class Field:
