@@ -25,10 +25,10 @@ QUOTED = {
     "newer: 240",  # epochs of these
 }
 # What is no measurement: formulas, code, links, quotations from the slides, values of symbols,
-# sizes of arrays, times, arXiv numbers, years, and exercises, which say what to try.
+# sizes of arrays, times, arXiv numbers, years, and what to try further.
 NO_MEASUREMENT = (
-    r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\]\([^)]*\)|“[^”]*”|\w = \d[\d.]*\d|\d+(?: ?× ?\d+)+"
-    r"|\d+ minutes|95 % interval|arXiv \d{4}\.\d{4,5}|\b(?:19|20)\d\d\b|## Exercises.*"
+    r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\*\*Exercise .+?\*\*|\]\([^)]*\)"
+    r"|“[^”]*”|\w = \d[\d.]*\d|\d+(?: ?× ?\d+)+|\d+ minutes|95 % interval|arXiv \d{4}\.\d{4,5}|\b(?:19|20)\d\d\b|## Go further.*"
 )
 NUMBER = r"(?<![\w.,-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w-])"
 
@@ -40,6 +40,10 @@ def notebook(request):
 
 def code(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
 
 
 def text(notebook):
@@ -59,7 +63,7 @@ def test_the_start_page_maps_them_as_they_are():
         p.name for p in PATHS
     ]
     listed = set(re.findall(r"`([a-z-]+)`", cell.source))
-    numbers = {int(path.name[0]) for path in PATHS}
+    numbers = set(map(notebooks.number, PATHS))
     assert listed == {id for id, claim in CLAIMS.items() if claim.notebook in numbers}
 
 
@@ -102,23 +106,41 @@ def test_cells_are_short_and_ids_speak(notebook):
     assert all(re.fullmatch(r"[a-z][a-z0-9-]+", id) for id in ids)
 
 
-def test_it_has_objectives_time_predictions_exercises_and_reading(notebook):
-    written = text(notebook)
-    for part in ("you can", "**Time**", "Predict first", "## Exercises", "## Further reading"):
+def test_it_follows_the_arc(notebook):
+    top, written = notebook.cells[0].source, text(notebook)
+    for part in ("](figures/map-", "you can", "**Time**", "](homework/"):
+        assert part in top, part
+    for part in ("Predict first", "## What held", "## Quiz", "## Further reading", "arXiv"):
         assert part in written, part
     assert written.count("<details>") == written.count("</details>") >= 4
-    assert "arXiv" in written
+    assert 3 <= sum(bool(re.fullmatch(r"exercise-\d", cell.id)) for cell in notebook.cells) <= 5
+
+
+def test_every_idea_has_a_schematic_and_every_section_a_conclusion(notebook):
+    titles = re.findall(r"^## \d · .+", text(notebook), flags=re.MULTILINE)
+    assert titles
+    for cells, _ in sections(notebook):
+        written = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        if written.split("\n")[0] in titles:
+            assert written.count("**What to conclude.**") == 1, titles
+    shown = re.findall(r"\]\(figures/(?!map-)([\w-]+)\.svg\)", text(notebook))
+    assert shown
+    assert len(set(shown)) == len(shown)
+
+
+def test_how_to_read_a_claim_stands_before_the_first(notebook):
+    cells = notebook.cells
+    first = next(n for n, cell in enumerate(cells) if "claims.load" in cell.source)
+    assert any("ow to read a claim" in cell.source for cell in cells[:first])
 
 
 def test_claims_are_compared_by_nbval(notebook):
-    cells = [
-        cell for cell in code(notebook) if "claims.load" in cell.source and "print" in cell.source
-    ]
-    compared = [cell for cell in code(notebook) if "# NBVAL_CHECK_OUTPUT" in cell.source]
+    cells = [cell for cell in code(notebook) if re.search(r"^print\(.*claims\.load", cell.source)]
+    compared = [cell for cell in code(notebook) if notebooks.COMPARED in tags(cell)]
     assert compared
     for cell in [*cells, *compared]:
-        assert cell.source.startswith("# NBVAL_CHECK_OUTPUT")
-        assert notebooks.IGNORED not in cell.metadata.get("tags", [])
+        assert tags(cell) == [notebooks.COMPARED]
+    assert "NBVAL" not in "".join(cell.source for cell in code(notebook))
 
 
 def test_every_figure_has_a_caption(notebook):
@@ -155,7 +177,7 @@ def shown_numbers(cells):
     """
     written = [cell.source for cell in cells if cell.cell_type == "code"]
     for cell in cells:
-        if notebooks.IGNORED not in cell.metadata.get("tags", []):  # the same on every machine
+        if notebooks.IGNORED not in tags(cell):  # the same on every machine
             for output in cell.get("outputs", []):
                 written.append(output.get("text", ""))
     results = list(map(claims.load, re.findall(r"claims\.load\(\"([\w-]+)\"\)", " ".join(written))))

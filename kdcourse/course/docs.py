@@ -7,6 +7,7 @@
 import hashlib
 import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 from matplotlib.container import BarContainer
@@ -17,7 +18,7 @@ from kdcourse.course import claims, plots
 from kdcourse.course.bench import chunks, gradients, losses, overhead, startup, training
 from kdcourse.course.claims import CLAIMS
 from kdcourse.course.claims.claim import HOLDS, NOT_SEEN, REPORTED, REVERSED, shown_in
-from kdcourse.course.notebooks import course_notebooks
+from kdcourse.course.notebooks import course_notebooks, number
 from kdcourse.places import COURSE, INSTALLED
 
 PAGES = [COURSE / "README.md", COURSE / "docs/claims.md", COURSE / "docs/benchmarks.md"]
@@ -56,19 +57,19 @@ def verdicts() -> str:
 def of_notebooks() -> str:
     """Return the claims by notebook: a picture of all effects, then the table."""
     parts = []
-    for name, ids in _by_notebook().items():
+    for path, ids in _by_notebook().items():
         drawn = [f"{id} {claims.load(id).verdict}" for id in ids if CLAIMS[id].effects]
-        about = f"Forest plot of the claims of notebook {name[0]}: {'; '.join(drawn)}"
-        picture = f"![{about}](claims-{name[0]}.png)"
-        parts += [f"## {name.replace('_', ' ')}", picture, claims.table(ids)]
+        about = f"Forest plot of the claims of notebook {number(path)}: {'; '.join(drawn)}"
+        picture = f"![{about}](claims-{number(path)}.png)"
+        parts += [f"## {path.stem.replace('_', ' ')}", picture, claims.table(ids)]
     return "\n\n".join(parts)
 
 
 def figures() -> dict[str, Figure]:
     """Return the figures of the docs by their paths."""
     forests = {
-        f"docs/claims-{name[0]}.png": plots.forest(*map(claims.load, ids))
-        for name, ids in _by_notebook().items()
+        f"docs/claims-{number(path)}.png": plots.forest(*map(claims.load, ids))
+        for path, ids in _by_notebook().items()
     }
     return {
         "docs/cost-of-losses.png": plots.cost_by_samples(losses.load(), losses.WIDTH),
@@ -105,6 +106,6 @@ def write() -> None:
             figure.savefig(file, format="png", dpi=150, metadata=about)
 
 
-def _by_notebook() -> dict[str, list[str]]:
-    """Return the ids of the claims of every notebook, by the notebook's name."""
-    return {path.stem: shown_in(int(path.stem[0])) for path in course_notebooks()}
+def _by_notebook() -> dict[Path, list[str]]:
+    """Return the ids of the claims of every notebook."""
+    return {path: shown_in(number(path)) for path in course_notebooks()}

@@ -14,13 +14,18 @@ from kdcourse.places import COURSE, keep_image_folder
 NOTEBOOKS = COURSE / "notebooks"
 START = "index.ipynb"
 MAP = "map"  # id of the start page's cell that holds the map
-IGNORED = "nbval-ignore-output"
+IGNORED, COMPARED = "nbval-ignore-output", "nbval-check-output"  # tags
 VIEW = "application/vnd.jupyter.widget-view+json"  # of an output that needs a live kernel
 
 
 def course_notebooks(folder: Path = NOTEBOOKS) -> list[Path]:
     """Return the notebooks of the walkthrough, in the order of the lecture."""
-    return sorted(folder.glob("[0-9]_*.ipynb"))
+    return sorted(folder.glob("[0-9]*_*.ipynb"))
+
+
+def number(path: Path) -> str:
+    """Return a notebook's number, such as ``"5a"``."""
+    return path.name.partition("_")[0]
 
 
 def course_map(folder: str = "") -> str:
@@ -38,16 +43,16 @@ def course_map(folder: str = "") -> str:
     for path in course_notebooks():
         top = nbformat.read(path, as_version=4).cells[0].source
         found = re.search(
-            r"# (\d) · (.+?)\n.*?\*Follows the slides\* (.+?)\.\n.*?"
+            r"# (\w+) · (.+?)\n.*?\*Follows the slides\* (.+?)\.\n.*?"
             r"\*\*Time\*\*: about (\w+ \w+).*? run in about (\w+ \w+)",
             top,
             flags=re.DOTALL,
         )
         if found is None:
             raise ValueError(f"{path.name} does not start with its title, slides and time")
-        number, title, slides, reading, running = found.groups()
-        ids = ", ".join(f"`{id}`" for id in shown_in(int(number)))
-        link = f"[{number} · {title}]({folder}{path.name})"
+        _, title, slides, reading, running = found.groups()
+        ids = ", ".join(f"`{id}`" for id in shown_in(number(path)))
+        link = f"[{number(path)} · {title}]({folder}{path.name})"
         rows.append((slides.replace("**", ""), link, f"{reading}; runs in {running}", ids))
     return markdown(("lecture", "notebook", "time", "claims measured"), rows)
 
@@ -65,6 +70,8 @@ def run(paths: Iterable[Path]) -> None:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
+    from kdcourse.course.saved_widgets import freeze
+
     keep_image_folder()
     paths = list(paths)
     for path in paths:  # before any of them runs
@@ -76,6 +83,7 @@ def run(paths: Iterable[Path]) -> None:
             NotebookClient(notebook, timeout=600, resources=folder).execute()
         except CellExecutionError as error:
             raise RuntimeError(f"{path}: {error.ename}: {error.evalue}") from error
+        freeze({"type": "notebook", "content": notebook})
         normalize(notebook)
         _write(notebook, path)
 
@@ -107,20 +115,24 @@ def normalize(notebook: Any) -> None:
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         if cell.cell_type == "code":
-            if any(map(is_picture, cell.outputs)) and IGNORED not in tags:
-                tags = [*tags, IGNORED]
-            cell.outputs = [output for output in cell.outputs if not _is_live(output)]
+            cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
+            if any(is_picture(output) or _is_widget(output) for output in cell.outputs):
+                tags = [*tags, *({IGNORED} - {*tags})]
         cell.metadata = {"tags": tags} if tags else {}
 
 
 def is_picture(output: Any) -> bool:
-    """Return whether an output is a figure, a widget or a progress bar."""
-    data = output.get("data", {})
-    return _is_live(output) or any(kind.startswith("image/") for kind in data)
+    """Return whether an output is a figure."""
+    return any(kind.startswith("image/") for kind in output.get("data", {}))
 
 
-def _is_live(output: Any) -> bool:
-    """Return whether an output is a widget or a progress bar."""
+def _is_widget(output: Any) -> bool:
+    """Return whether an output is a widget, live or as it was saved."""
+    return bool({VIEW, "text/html"} & output.get("data", {}).keys())
+
+
+def _is_progress(output: Any) -> bool:
+    """Return whether an output is a progress bar."""
     if output.output_type == "stream":
         return output.name == "stderr" and bool(re.search(r"\d+%\|", output.text))
-    return VIEW in output.get("data", {})
+    return "<progress " in output.get("data", {}).get("text/html", "")

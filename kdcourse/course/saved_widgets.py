@@ -16,6 +16,7 @@ STATE = "application/vnd.jupyter.widget-state+json"
 BOXES = {"VBoxModel": "flex-direction: column", "HBoxModel": "align-items: center"}
 SLIDERS = {"IntSliderModel": 0, "FloatSliderModel": 0, "FloatLogSliderModel": 1}  # and defaults
 CHOICES = ("ToggleButtonsModel", "SelectionSliderModel", "DropdownModel")
+OPTIONS = "_options_labels"
 SEEN: dict[str, str] = {}  # what widgets showed at the last save, even if their kernel is gone
 HINT = "<div><i>As it was saved. Run the cell again to change it.</i></div>"
 
@@ -80,9 +81,13 @@ def as_html(name: str, models: dict[str, Any]) -> str:
     if kind == "FloatProgressModel":
         value, most = state.get("value", 0.0), state.get("max", 100.0)
         return f"<progress value='{value}' max='{most}'></progress>"
+    if kind == "RadioButtonsModel":
+        options = enumerate(map(html.escape, state[OPTIONS]))
+        lines = (f"{'●' if n == state.get('index') else '○'} {text}<br>" for n, text in options)
+        return f"<div>{''.join(lines)}</div>"
     if kind in CHOICES:
         chosen = state.get("index")
-        value = "" if chosen is None else state["_options_labels"][chosen]
+        value = "" if chosen is None else state[OPTIONS][chosen]
     else:
         value = state.get("value", SLIDERS[kind])
     value = f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -102,9 +102,14 @@ def _problem(check: Any, names: dict[str, Any]) -> str:
     try:
         check.call_func(names)
     except Exception as error:
-        text = " ".join(str(error).split())
-        if type(error).__name__ not in ("AssertionError", "SubmissionError"):
-            text = f"raised {type(error).__name__}: {text}".removesuffix(": ")
-        known = [words for part, words in HINTS.items() if part in text]
-        return "; ".join([f"{text[:1].upper()}{text[1:500]}", *known])
+        return described(error)
     return ""
+
+
+def described(error: Exception) -> str:
+    """Return what a check found wrong, or that the answer raised an error, and what helps."""
+    text = " ".join(str(error).split())
+    if type(error).__name__ not in ("AssertionError", "SubmissionError"):
+        text = f"raised {type(error).__name__}: {text}".removesuffix(": ")
+    known = [words for part, words in HINTS.items() if part in text]
+    return "; ".join([f"{text[:1].upper()}{text[1:500]}", *known])

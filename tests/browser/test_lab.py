@@ -232,7 +232,7 @@ def test_the_saved_notebook_reopens_with_what_was_seen(notebook, pictures, lab):
 
 def test_a_notebook_that_was_run_in_part_reopens_with_its_drawings(desk):
     notebook = Notebook(desk)
-    notebook.open("5_teachers.ipynb")
+    notebook.open("5a_which_teacher.ipynb")
     (vote,) = (n for n, c in enumerate(notebook.cells()) if c["source"] == "widgets.vote()")
     for cell in (notebook.code_cells()[0], vote):
         notebook.run(cell)
@@ -240,7 +240,7 @@ def test_a_notebook_that_was_run_in_part_reopens_with_its_drawings(desk):
     assert "<svg" in shown
     notebook.save()
     notebook.close()
-    notebook.open("5_teachers.ipynb")
+    notebook.open("5a_which_teacher.ipynb")
     assert shown in screen(notebook, vote, ".jp-RenderedHTML")
     notebook.close()
 

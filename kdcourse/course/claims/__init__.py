@@ -1,6 +1,15 @@
 """The lecture's claims as measurements: one module a notebook."""
 
-from kdcourse.course.claims import feature, further, logit, motivation, relational, teachers, tips
+from kdcourse.course.claims import (
+    feature,
+    further,
+    logit,
+    motivation,
+    online,
+    relational,
+    teachers,
+    tips,
+)
 from kdcourse.course.claims.claim import CLAIMS, Bound, Claim, Effect, Estimate
 from kdcourse.course.claims.experiment import TEMPERATURE, WEIGHT, Lab
 from kdcourse.course.claims.fingerprint import TOLERANCE, Fingerprint

@@ -74,7 +74,7 @@ class Claim:
     Attributes:
         id: Short name.
         statement: What the lecture says.
-        notebook: Number of the notebook that shows it.
+        notebook: Number of the notebook that shows it, such as ``"5a"``.
         measure: The experiment: names and values of what is measured in a
             :class:`kdcourse.course.claims.experiment.Lab`; accuracies and shares in percent. A net
             stands for its accuracy.
@@ -88,7 +88,7 @@ class Claim:
 
     id: str
     statement: str
-    notebook: int
+    notebook: str
     measure: Callable[[Any], Measured]
     effects: tuple[Effect, ...] = ()
     bounds: tuple[Bound, ...] = ()
@@ -146,12 +146,12 @@ def known(ids: Iterable[str]) -> list[str]:
     return chosen
 
 
-def shown_in(number: int) -> list[str]:
+def shown_in(number: str) -> list[str]:
     """Return the ids of the claims that a notebook shows."""
     return [id for id, claim in CLAIMS.items() if claim.notebook == number]
 
 
-def claims_of(notebook: int) -> Callable[..., Callable]:
+def claims_of(notebook: str) -> Callable[..., Callable]:
     """Return the decorator that registers an experiment as a claim of a notebook (:class:`Claim`).
 
     The name of the experiment is the claim's id, and its docstring the statement. Effects and

@@ -13,7 +13,7 @@ from kdcourse.models import capture
 from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Objective
 
-claim = claims_of(notebook=3)
+claim = claims_of(notebook="3")
 
 STAGES = ("stage1", "stage2", "stage3")
 SEEN = 500  # test images on which maps, gradients and distances are compared

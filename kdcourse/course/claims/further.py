@@ -17,7 +17,7 @@ from kdcourse.teachers import self_distill
 from kdcourse.tips import Consistent
 from kdcourse.training.schedules import one_cycle
 
-claim = claims_of(notebook=7)
+claim = claims_of(notebook="7")
 
 CROPS = crop_flip()
 BATCH = 128

@@ -15,7 +15,7 @@ from kdcourse.objective import Outputs
 from kdcourse.teachers import ClosedTeacher
 from kdcourse.training import Teacher
 
-claim = claims_of(notebook=2)
+claim = claims_of(notebook="2")
 
 
 @claim(

@@ -11,7 +11,7 @@ from kdcourse import CrossEntropy, metrics, motivation
 from kdcourse.course.claims.claim import NATS, POINTS, Effect, Measured, claims_of
 from kdcourse.course.claims.experiment import USUAL, Lab, labels_and_kd
 
-claim = claims_of(notebook=1)
+claim = claims_of(notebook="1")
 
 
 def waves(points: int) -> tuple[Tensor, Tensor]:

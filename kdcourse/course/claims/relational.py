@@ -11,7 +11,7 @@ from kdcourse.course.claims.experiment import USUAL, Lab
 from kdcourse.course.claims.feature import GRID, SEEN, WEIGHTS, by_family, closer
 from kdcourse.data import replay
 
-claim = claims_of(notebook=4)
+claim = claims_of(notebook="4")
 
 FAMILIES = tuple(WEIGHTS)
 

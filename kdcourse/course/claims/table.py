@@ -3,7 +3,15 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kdcourse.course.claims.claim import CLAIMS, known, shown_in
+from kdcourse.course.claims.claim import (
+    CLAIMS,
+    HOLDS,
+    NOT_SEEN,
+    REPORTED,
+    REVERSED,
+    known,
+    shown_in,
+)
 from kdcourse.course.claims.results import RESULTS, Result, load
 
 
@@ -58,6 +66,19 @@ def compressed(*results: Result) -> str:
     return markdown(("model", "non-zero parameters", "size, kB", *arms), rows)
 
 
-def verdicts(notebook: int, folder: Path = RESULTS) -> str:
-    """Return a line for each claim of a notebook: its verdict and its name."""
-    return "\n".join(f"{load(id, folder).verdict:>22}  {id}" for id in shown_in(notebook))
+WORDS = {  # of the verdicts
+    HOLDS: "✓ **holds**",
+    NOT_SEEN: "○ not seen at this scale",
+    REVERSED: "✗ **reversed**",
+    REPORTED: "measured, without a verdict",
+}
+
+
+def verdicts(notebook: str, folder: Path = RESULTS) -> str:
+    """Return one row a claim of a notebook: what the lecture says, and what was measured of it.
+
+    Searches for settings, which say nothing about the lecture, are left out.
+    """
+    shown = [load(id, folder) for id in shown_in(notebook) if not CLAIMS[id].search]
+    rows = [(r.claim.statement, WORDS[r.verdict], f"{len(r.runs)}") for r in shown]
+    return markdown(("the lecture says", "measured", "seeds"), rows)

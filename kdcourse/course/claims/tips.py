@@ -10,7 +10,7 @@ from kdcourse.data import Augmentation, Views
 from kdcourse.teachers import CachedLessons
 from kdcourse.tips import Consistent, FixedTeacher, FunctionMatching, Independent
 
-claim = claims_of(notebook=6)
+claim = claims_of(notebook="6")
 
 CROPS = crop_flip()
 AUGMENTATIONS: dict[str, Augmentation] = {"crops": CROPS, "shifts": pad_crop_flip()}

@@ -1,0 +1,54 @@
+"""The questions at the end of a notebook: choose, and be told at once why."""
+
+import html
+import string
+import sys
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+QUIZZES = Path(__file__).parent / "quizzes"
+
+
+def questions(notebook: str) -> list[dict[str, Any]]:
+    """Return the questions of a notebook: ``ask``, ``options``, ``answer`` (from 1) and ``why``.
+
+    Raises:
+        ValueError: The notebook has no quiz.
+    """
+    path = QUIZZES / f"{notebook}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(path.stem for path in QUIZZES.glob("*.toml")))
+        raise ValueError(f"notebook {notebook!r} has no quiz; there are {known}")
+    return tomllib.loads(path.read_text(encoding="utf-8"))["question"]
+
+
+def ask(notebook: str) -> ipywidgets.VBox:
+    """Show the questions of a notebook, such as ``"2"`` or ``"5a"``."""
+    asked = enumerate(questions(notebook), start=1)
+    return ipywidgets.VBox([_shown(number, question) for number, question in asked])
+
+
+def _shown(number: int, question: dict[str, Any]) -> ipywidgets.VBox:
+    """Show a question with its options, what the chosen one is worth, and the folded answer."""
+    options = [
+        f"{letter}. {option}"
+        for letter, option in zip(string.ascii_uppercase, question["options"], strict=False)
+    ]
+    right, why = question["answer"] - 1, html.escape(question["why"])
+    asked = ipywidgets.HTML(f"<b>{number}. {html.escape(question['ask'])}</b>")
+    choice = ipywidgets.RadioButtons(options=options, index=None, layout={"width": "auto"})
+    said = ipywidgets.HTML()
+    answer = f"<details><summary>Answer</summary>{html.escape(options[right])} {why}</details>"
+
+    def judge(change: Any) -> None:
+        said.value = f"✓ Right. {why}" if choice.index == right else "✗ Not this one: try another."
+
+    choice.observe(judge, names="index")
+    return ipywidgets.VBox([asked, choice, said, ipywidgets.HTML(answer)])
