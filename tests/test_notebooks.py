@@ -28,7 +28,8 @@ QUOTED = {
 # sizes of arrays, times, arXiv numbers, years, and what to try further.
 NO_MEASUREMENT = (
     r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\*\*Exercise .+?\*\*|\]\([^)]*\)"
-    r"|“[^”]*”|\w = \d[\d.]*\d|\d+(?: ?× ?\d+)+|\d+ minutes|95 % interval|arXiv \d{4}\.\d{4,5}|\b(?:19|20)\d\d\b|## Go further.*"
+    r"|“[^”]*”|\w = \d[\d.]*\d|\d+(?: ?× ?\d+)+|\d+ minutes|95 % interval|arXiv \d{4}\.\d{4,5}"
+    r"|\b(?:19|20)\d\d\b|## Go further.*"
 )
 NUMBER = r"(?<![\w.,-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w-])"
 

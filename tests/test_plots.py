@@ -164,6 +164,13 @@ def test_arms_show_means(result):
     assert axis.get_ylabel() == "test accuracy, %"
 
 
+def test_baselines_are_grey_whatever_they_are_called(result):
+    axis = plots.arms(result, {"alone": "labels", "taught": "KD"}, baselines=["taught"]).axes[0]
+    colours = [line.get_color() for line in axis.lines if line.get_marker() in "o^"]
+    assert colours == [plots.DISTILLED, plots.ALONE]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["labels", "KD"]
+
+
 def test_histories_and_curves_label_their_lines():
     rows = [{"epoch": 1, "train_accuracy": 0.5}, {"epoch": 2, "train_accuracy": 0.75}]
     axis = plots.histories({"alone": History(rows)}, "train_accuracy").axes[0]

@@ -19,5 +19,5 @@ def kd_gradient(answer: Callable[[Tensor, Tensor, float], Tensor]) -> str:
             return 5 * logit.kd_loss(z, teacher, temperature, scale=False)  # a sum, not a mean
 
         right = expect.gradient(loss, student)
-        expect.close(answer(student, teacher, temperature), right, f"at τ = {temperature:g}")
+        expect.close(answer(student, teacher, temperature), right, f"at τ = {temperature:g} it is another")
     return "The difference of two predictions, over τ: at a high τ it is small, twice over."

@@ -3,7 +3,7 @@
 What is measured comes as :class:`kdcourse.course.claims.Result`; nothing of the claims is loaded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -150,17 +150,29 @@ def _scale(axis: Axes, unit: str) -> None:
 
 
 def arms(
-    result: "Result", names: Sequence[str], *, value_label: str = "test accuracy, %"
+    result: "Result",
+    names: Sequence[str] | Mapping[str, str],
+    *,
+    baselines: Collection[str] = ("alone",),
+    value_label: str = "test accuracy, %",
 ) -> Figure:
-    """Draw the means of several arms of a claim with their intervals, and every seed's value."""
-    figure, axis = panel(1.2 + 1.0 * len(names), 3.4)
-    for place, name in enumerate(names):
-        colour = ALONE if name.split()[0] in ("alone", "labels", "member") else DISTILLED
+    """Draw the means of several arms of a claim with their intervals, and every seed's value.
+
+    Args:
+        result: Of the claim.
+        names: The arms' measurements; as a mapping, with what to call them in the figure.
+        baselines: Which of them are what the others are compared with; drawn in grey.
+        value_label: What is measured, with its unit.
+    """
+    labels = names if isinstance(names, Mapping) else {n: n.replace(" ", "\n", 1) for n in names}
+    figure, axis = panel(1.2 + 1.0 * len(labels), 3.4)
+    for place, name in enumerate(labels):
+        colour = ALONE if name in baselines else DISTILLED
         values = result.values(name)
         axis.plot([place] * len(values), values, ".", color=colour, alpha=0.4)
         _means(axis, [place], result, [name], color=colour, marker=MARKERS[colour], capsize=5)
-    axis.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
-    axis.set(ylabel=value_label, xlim=(-0.6, len(names) - 0.4))
+    axis.set_xticks(range(len(labels)), list(labels.values()))
+    axis.set(ylabel=value_label, xlim=(-0.6, len(labels) - 0.4))
     return figure
 
 
