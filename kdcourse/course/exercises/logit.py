@@ -18,6 +18,7 @@ def kd_gradient(answer: Callable[[Tensor, Tensor, float], Tensor]) -> str:
         def loss(z: Tensor, temperature: float = temperature) -> Tensor:
             return 5 * logit.kd_loss(z, teacher, temperature, scale=False)  # a sum, not a mean
 
+        problem = f"at τ = {temperature:g} autograd finds another gradient"
         right = expect.gradient(loss, student)
-        expect.close(answer(student, teacher, temperature), right, f"at τ = {temperature:g} it is another")
+        expect.close(answer(student, teacher, temperature), right, problem)
     return "The difference of two predictions, over τ: at a high τ it is small, twice over."
