@@ -26,8 +26,9 @@ QUOTED = {
 }
 # What is no measurement: formulas, code, links, quotations from the slides, values of symbols,
 # sizes of arrays, times, arXiv numbers, years, and what to try further.
+# Exercises give the numbers that they ask about.
 NO_MEASUREMENT = (
-    r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\*\*Exercise .+?\*\*|\]\([^)]*\)"
+    r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\]\([^)]*\)"
     r"|“[^”]*”|\w = \d[\d.]*\d|\d+(?: ?× ?\d+)+|\d+ minutes|95 % interval|arXiv \d{4}\.\d{4,5}"
     r"|\b(?:19|20)\d\d\b|## Go further.*"
 )
@@ -201,7 +202,9 @@ def numbers_in_prose(notebook):
     """Yield the numbers above ten or with decimals: where, value, decimals, what is shown there."""
     for cells, beside in sections(notebook):
         shown = shown_numbers(beside)
-        for cell in (cell for cell in cells if cell.cell_type == "markdown"):
+        for cell in cells:
+            if cell.cell_type == "code" or cell.id.startswith("exercise-"):
+                continue
             prose = re.sub(NO_MEASUREMENT, " ", cell.source, flags=re.DOTALL)
             for number in re.findall(NUMBER, prose):
                 value, decimals = float(number.replace(",", "")), len(number.partition(".")[2])

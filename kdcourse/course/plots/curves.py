@@ -49,8 +49,7 @@ def curves(
     """Draw lines, by name, over a common axis, linear or ``"log"``; the labels carry the units."""
     figure, axis = panel(5.5, 3.4)
     for (name, y), colour in zip(lines.items(), (TEACHER, DISTILLED, ALONE, OTHER), strict=False):
-        every = max(1, len(x) // 8)
-        axis.plot(x, y, color=colour, marker=MARKERS[colour], markevery=every, label=name)
+        axis.plot(x, y, color=colour, marker=MARKERS[colour], markevery=0.15, label=name)
     axis.set(xlabel=x_label, ylabel=y_label, xscale=x_scale)
     axis.legend()
     return figure
