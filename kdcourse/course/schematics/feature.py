@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from kdcourse.course.schematics.images import boot
 from kdcourse.course.schematics.pen import (
+    ALONE,
     OTHER,
     QUIET,
     STUDENT,
@@ -79,8 +80,8 @@ def fitnets_stages() -> Figure:
     page.arrow(loss.left, *beside, learned[0].left, gradient=True, tone=STUDENT)
 
     taught, learned = _layers(page, 418, 84, TEACHER), _layers(page, 418, 240, STUDENT)
-    page.box(learned[1].x, 194, 34, 24, "$r$", QUIET, dashed=True)
-    page.line([(learned[1].x - 22, 208), (learned[1].x + 22, 180)], QUIET)
+    page.box(learned[1].x, 194, 34, 24, "$r$", ALONE._replace(fill=QUIET.fill), dashed=True)
+    page.line([(learned[1].x - 22, 208), (learned[1].x + 22, 180)], ALONE)
     loss = page.loss(660, 148, r"$\ell_{CE}\ (+\,\lambda\,\ell_{KD})$", width=124)
     page.arrow(page.box(536, 148, 60, 28, "labels").right, loss.left)
     below = (738, loss.y), (738, 278), (learned[0].x, 278)
@@ -109,7 +110,7 @@ def _layers(page: Page, x: float, y: float, tone: Tone, trained: int = 4) -> lis
     layers = []
     for number in range(4):
         idle = number >= trained
-        colours = tone._replace(line=QUIET.line, fill=QUIET.fill) if idle else tone
+        colours = tone._replace(fill=QUIET.fill) if idle else tone
         layers.append(
             page.box(x + 54 * number, y, 34, high, tone=colours, corner=corner, dashed=idle)
         )

@@ -72,16 +72,17 @@ def simplex() -> Figure:
     page = Page(294)
     corners = np.array([(466, 246), (56, 246), (240, 38)])
     page.shape([point(corner) for corner in corners], INK, fill=False)
-    for x, y, words in ((512, 246, "ankle boot"), (56, 268, "sneaker"), (240, 22, "shirt")):
-        page.text(x, y, words)
     path = [point(softmax(DOUBTED * share) @ corners) for share in np.linspace(1, 0, 61)]
     page.line(path, TEACHER, width=2.5)
 
-    learned, label = (298, 124), point(corners[0])
+    learned, label = (298.0, 124.0), point(corners[0])
     taught, middle = path[45], path[-1]  # at temperatures of 4 and of infinity
     for pull in (label, taught):
         page.arrow(learned, pull, gradient=True, tone=STUDENT, gap=11)
     for x, y, words, tone in (
+        (512, 246, "ankle boot", INK),
+        (56, 268, "sneaker", INK),
+        (240, 22, "shirt", INK),
         (278, 124, "$p_S$", STUDENT),
         (384, 204, "CE", STUDENT),
         (316, 188, "KD", STUDENT),
@@ -90,8 +91,8 @@ def simplex() -> Figure:
         (middle[0] - 34, middle[1], r"$\tau \to \infty$", TEACHER),
     ):
         page.text(x, y, words, tone)
-    for (x, y), tone in ((learned, STUDENT), (taught, TEACHER), (middle, TEACHER), (label, INK)):
-        page.dot(x, y, tone, radius=6)
+    for place, tone in ((learned, STUDENT), (taught, TEACHER), (middle, TEACHER), (label, INK)):
+        page.dot(*place, tone, radius=6)
     _predictions(page)
     return page.figure
 

@@ -50,7 +50,12 @@ COLUMNS = (
         104,
         "Which teacher?",
         428,
-        (("5a", "a large one"), ("5a", "an assistant"), ("5a", "an ensemble"), ("5a", "itself")),
+        (
+            ("5a", "a large one"),
+            ("5a", "an assistant"),
+            ("5a", "an ensemble"),
+            ("5a", "an earlier self"),
+        ),
         ((304, 46), (304, 54), (428, 54), (428, 62)),
     ),
     Column(
@@ -70,7 +75,7 @@ def map_index() -> Figure:
 
     From the minimum of L hangs the question why (notebook 1); from dist, which property is
     distilled: logits (2), features (3) or relations (4); from f large, which teacher: a large one,
-    an assistant, an ensemble or the student itself (5a), peers, a momentum teacher or an
+    an assistant, an ensemble or an earlier self (5a), peers, a momentum teacher or an
     uncompressed, perhaps corrected one (5b). Tips (6) and further readings (7) follow.
     """
     return _map("")
@@ -97,12 +102,12 @@ def map_4() -> Figure:
 
 
 def map_5a() -> Figure:
-    """Map of the lecture; lit are the first teachers: large, assistant, ensemble, itself."""
+    """Map of the lecture; lit of the teachers: large, assistant, ensemble, earlier self."""
     return _map("5a")
 
 
 def map_5b() -> Figure:
-    """Map of the lecture; lit are the other teachers: peers, momentum, uncompressed, corrected."""
+    """Map of the lecture; lit of the teachers: peers, momentum, uncompressed, corrected."""
     return _map("5b")
 
 
@@ -131,7 +136,7 @@ def _map(lit: str) -> Figure:
     ):
         page.text(x, 30, words, tone, size=19)
     for column in COLUMNS:
-        here = lit in {notebook for notebook, _ in column.places}
+        here = lit[:1] in {notebook[0] for notebook, _ in column.places}  # 5b is reached as 5a is
         if column.thread:
             page.arrow(*column.thread, tone=INK if here else QUIET, heads=0, gap=0)
         if column.heading:

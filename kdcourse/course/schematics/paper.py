@@ -52,8 +52,10 @@ def digest(figure: Figure) -> str:
     """Return a digest of what a schematic shows, the same in every version of matplotlib."""
     axis = figure.axes[0]
     words = [
-        (text.get_text(), text.get_color(), text.get_horizontalalignment()) for text in axis.texts
+        (text.get_text(), text.get_color(), text.get_fontweight(), text.get_horizontalalignment())
+        for text in axis.texts
     ]
+    styles = [(patch.get_linestyle(), patch.get_zorder()) for patch in axis.patches]
     numbers: list[Iterable[Any]] = [
         list(figure.get_size_inches()),
         *([*text.get_position(), text.get_fontsize(), text.get_rotation()] for text in axis.texts),
@@ -64,5 +66,5 @@ def digest(figure: Figure) -> str:
         ),
         *(np.ravel(np.asarray(image.get_array())) for image in axis.images),
     ]
-    shown = words, [[f"{number:.4g}" for number in row] for row in numbers]
+    shown = words, styles, [[f"{number:.4g}" for number in row] for row in numbers]
     return hashlib.sha256(repr(shown).encode()).hexdigest()

@@ -26,6 +26,10 @@ class Tone(NamedTuple):
     fill: str
     words: str
 
+    @property
+    def solid(self) -> "Tone":
+        return self._replace(fill=self.line)
+
 
 def _tone(line: str, fill: str, words: str) -> Tone:
     return Tone(*(PALETTE[name][0] for name in (line, fill, words)))
@@ -167,9 +171,8 @@ class Page:
 
     def dot(self, x: float, y: float, tone: Tone = INK, *, radius: float = 5) -> Box:
         """Draw a sample: a filled dot, square for the teacher's."""
-        solid = Tone(tone.line, tone.line, tone.words)
         corner = 0 if tone is TEACHER else radius
-        return self.box(x, y, 2 * radius, 2 * radius, tone=solid, corner=corner, line=0)
+        return self.box(x, y, 2 * radius, 2 * radius, tone=tone.solid, corner=corner, line=0)
 
     def net(
         self,
@@ -185,11 +188,12 @@ class Page:
     ) -> Box:
         """Draw a net: its layers above its name; square corners for a teacher, a lock if frozen."""
         net = self.box(x, y, width, height, tone=tone, corner=0 if tone is TEACHER else 16)
-        solid = Tone(tone.line, tone.line, tone.words)
         tall, step = height * 0.42, min(15, (width - 30) / max(layers, 1))
         for layer in range(layers):
             place = x + (layer - (layers - 1) / 2) * step
-            self.box(place, y - height * 0.15, 6, tall * 0.86**layer, tone=solid, corner=2, line=0)
+            self.box(
+                place, y - height * 0.15, 6, tall * 0.86**layer, tone=tone.solid, corner=2, line=0
+            )
         self.text(x, y + height * 0.31 if layers else y, name, tone)
         if frozen:
             self.lock(*net.at(1, -1), tone)
@@ -201,8 +205,7 @@ class Page:
         self.box(x, y - 1, 20, 22, tone=paper, corner=6, line=0)
         hoop = [(x - 3.8, y), (x - 3.8, y - 9), (x + 3.8, y - 9), (x + 3.8, y)]
         self.shape(hoop, tone, closed=False, corner=3.7, width=1.8, above=4)
-        body = Tone(tone.line, tone.line, tone.words)
-        self.box(x, y + 3, 13, 10, tone=body, corner=1.5, line=0)
+        self.box(x, y + 3, 13, 10, tone=tone.solid, corner=1.5, line=0)
 
     def loss(self, x: float, y: float, label: str, *, width: float = 96, height: float = 30) -> Box:
         """Draw a loss: a pill in ink."""
@@ -226,7 +229,7 @@ class Page:
         """
         places = bent(points[0], points[-1], bend) if bend else list(points)
         places = shorter(shorter(places, gap)[::-1], gap)[::-1]
-        solid, head = Tone(tone.line, tone.line, tone.words), 4 + 2.6 * width
+        head = 4 + 2.6 * width
         ends = [places, places[::-1]][:heads]
         heads_at = [(end[-1], shorter(end, head)[-1]) for end in ends]
         shaft = shorter(places, head - 1) if heads else places
@@ -236,7 +239,7 @@ class Page:
         for (x, y), (back_x, back_y) in heads_at:
             across, down = 0.42 * (y - back_y), 0.42 * (back_x - x)
             wings = [(back_x + across, back_y + down), (back_x - across, back_y - down)]
-            self.shape([(x, y), *wings], solid, width=0, above=4)
+            self.shape([(x, y), *wings], tone.solid, width=0, above=4)
 
     def bars(
         self,
@@ -251,12 +254,18 @@ class Page:
     ) -> Box:
         """Draw a prediction around a point: a bar a class, as tall as the box at ``top``."""
         box = Box(x, y, width, height)
-        solid, step = Tone(tone.line, tone.line, tone.words), width / len(values)
+        step = width / len(values)
         for place, value in enumerate(values):
             tall = max(height * value / top, 1)
             middle = x - width / 2 + (place + 0.5) * step
             self.box(
-                middle, y + height / 2 - tall / 2, step * 0.7, tall, tone=solid, corner=0, line=0
+                middle,
+                y + height / 2 - tall / 2,
+                step * 0.7,
+                tall,
+                tone=tone.solid,
+                corner=0,
+                line=0,
             )
         self.line([box.at(-1, 1), box.at(1, 1)], tone, width=1)
         return box
