@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.path import Path
 
 Point = tuple[float, float]
+QUARTER = 0.4477  # of the way from a corner: where the handles of a quarter of a circle lie
 
 
 def point(place: np.ndarray) -> Point:
@@ -19,19 +20,17 @@ def rounded(points: Sequence[Point], corner: float, closed: bool) -> Path:
     places = np.asarray(points, float)
     count = len(places)
     vertices, codes = [], []
-    for here in range(count):
-        before, point, after = places[here - 1], places[here], places[(here + 1) % count]
-        inner = closed or 0 < here < count - 1
-        reach = min(corner, math.dist(before, point) / 2, math.dist(after, point) / 2)
+    for number, here in enumerate(places):
+        ends = places[number - 1], places[(number + 1) % count]
+        inner = closed or 0 < number < count - 1
+        reach = min(corner, *(math.dist(here, end) / 2 for end in ends))
         if inner and reach:
-            entry = point + (before - point) * reach / math.dist(before, point)
-            exit_ = point + (after - point) * reach / math.dist(after, point)
-            kappa = 0.4477  # of the way back from the corner: a quarter of a circle
-            turns = [point + (end - point) * kappa for end in (entry, exit_)]
-            vertices += [entry, *turns, exit_]
+            start, stop = (here + (end - here) * reach / math.dist(here, end) for end in ends)
+            turns = [here + (end - here) * QUARTER for end in (start, stop)]
+            vertices += [start, *turns, stop]
             codes += [Path.LINETO, *[Path.CURVE4] * 3]
         else:
-            vertices.append(point)
+            vertices.append(here)
             codes.append(Path.LINETO)
     codes[0] = Path.MOVETO
     if closed:
