@@ -14,7 +14,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from kdcourse import files
-from kdcourse.course import claims, plots
+from kdcourse.course import claims, plots, schematics
 from kdcourse.course.bench import chunks, gradients, losses, overhead, startup, training
 from kdcourse.course.claims import CLAIMS
 from kdcourse.course.claims.claim import HOLDS, NOT_SEEN, REPORTED, REVERSED, shown_in
@@ -91,7 +91,7 @@ def digest(figure: Figure) -> str:
 
 
 def write() -> None:
-    """Write the measured parts into README and docs, and the figures beside them.
+    """Write the measured parts into README and docs, the figures beside them, and schematics.
 
     Raises:
         RuntimeError: There is no clone that could hold them.
@@ -104,6 +104,7 @@ def write() -> None:
         about = {"Description": digest(figure), "Software": None}
         with files.whole(COURSE / name) as file:
             figure.savefig(file, format="png", dpi=150, metadata=about)
+    schematics.write()
 
 
 def _by_notebook() -> dict[Path, list[str]]:
