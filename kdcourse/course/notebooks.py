@@ -9,10 +9,12 @@ import nbformat
 from tqdm.auto import tqdm
 
 from kdcourse import files
+from kdcourse.course import schematics
 from kdcourse.places import COURSE, keep_image_folder
 
 NOTEBOOKS = COURSE / "notebooks"
 START = "index.ipynb"
+SCHEMATIC = re.compile(r"!\[[^\]]*\]\(figures/([\w-]+)\.svg\)")
 MAP = "map"  # id of the start page's cell that holds the map
 IGNORED, COMPARED = "nbval-ignore-output", "nbval-check-output"  # tags
 VIEW = "application/vnd.jupyter.widget-view+json"  # of an output that needs a live kernel
@@ -107,7 +109,13 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 
 def normalize(notebook: Any) -> None:
-    """Keep what readers need: sources, results and figures; drop what belongs to this run only."""
+    """Keep what readers need: sources, results and figures; drop what belongs to this run only.
+
+    Schematics get their alternative texts.
+
+    Raises:
+        ValueError: There is no such schematic.
+    """
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -118,7 +126,17 @@ def normalize(notebook: Any) -> None:
             cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
             if any(is_picture(output) or _is_widget(output) for output in cell.outputs):
                 tags = [*tags, *({IGNORED} - {*tags})]
+        else:
+            cell.source = SCHEMATIC.sub(_described, cell.source)
         cell.metadata = {"tags": tags} if tags else {}
+
+
+def _described(found: re.Match[str]) -> str:
+    """Return the link to a schematic with its alternative text."""
+    known = schematics.every()
+    if found[1] not in known:
+        raise ValueError(f"there is no schematic {found[1]!r}; there are {', '.join(known)}")
+    return f"![{schematics.about(known[found[1]])}](figures/{found[1]}.svg)"
 
 
 def is_picture(output: Any) -> bool:

@@ -12,10 +12,11 @@ import nbformat
 
 import kdcourse
 from kdcourse import files
-from kdcourse.course import notebooks
+from kdcourse.course import notebooks, schematics
 from kdcourse.places import COURSE
 
 DOCS = COURSE / "docs"
+ELSEWHERE = re.compile(r"\[([^\]]+)\]\((?:homework/|index)[^)]*\)")  # what is no page of the site
 NEEDED = "sphinx", "myst_nb", "pydata_sphinx_theme", "sphinx-mathjax-offline"
 
 
@@ -50,10 +51,12 @@ def _pages(sources: Path, folder: Path) -> int:
 def assemble(folder: Path) -> Path:
     """Gather the sources of the pages: ``docs/``, notebooks, a page for each library module."""
     shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "notebooks").mkdir()
+    shutil.copytree(schematics.FOLDER, folder / "notebooks" / schematics.FOLDER.name)
     for path in notebooks.course_notebooks():
         notebook = nbformat.read(path, as_version=4)
         describe_figures(notebook)
+        for cell in notebook.cells:
+            cell.source = ELSEWHERE.sub(r"\1", cell.source)
         nbformat.write(notebook, folder / "notebooks" / path.name)
     (folder / "map.txt").write_text(notebooks.course_map("notebooks/"), encoding="utf-8")
     (folder / "api").mkdir()

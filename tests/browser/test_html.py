@@ -8,7 +8,7 @@ import jupyter_server_mathjax
 import nbformat
 import pytest
 
-from kdcourse.course.notebooks import course_notebooks, is_picture
+from kdcourse.course.notebooks import SCHEMATIC, course_notebooks, is_picture
 
 MATHJAX = Path(jupyter_server_mathjax.__file__).parent / "static"
 # The fonts that this MathJax has; the one that nbconvert links to on the network has others.
@@ -23,7 +23,7 @@ def converted(open_page, tmp_path_factory):
     folder = tmp_path_factory.mktemp("html")
     command = [sys.executable, "-m", "nbconvert", "--to", "html", "--output-dir", folder]
     mathjax = f"{(MATHJAX / 'MathJax.js').as_uri()}?config=TeX-AMS-MML_HTMLorMML-full,Safe"
-    command += [f"--HTMLExporter.mathjax_url={mathjax}", *course_notebooks()]
+    command += ["--embed-images", f"--HTMLExporter.mathjax_url={mathjax}", *course_notebooks()]
     subprocess.run(command, check=True, capture_output=True)
     return folder
 
@@ -39,8 +39,10 @@ def test_figures_and_formulas_are_rendered(path, converted, open_page, pictures)
     page.screenshot(path=pictures / f"{path.stem}-html.png")
     cells = nbformat.read(path, as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", ())]
-    widths = page.locator("img").evaluate_all("images => images.map(i => i.naturalWidth)")
-    assert len(widths) == sum(map(is_picture, outputs))
+    schematics = sum(len(SCHEMATIC.findall(cell.source)) for cell in cells)
+    figures = page.locator("img:not([data-mime-type='text/html'] img)")  # not those of widgets
+    widths = figures.evaluate_all("images => images.map(i => i.naturalWidth)")
+    assert len(widths) == sum(map(is_picture, outputs)) + schematics
     assert min(widths) > 200
     formulas = page.locator(".MathJax_Display")
     assert formulas.count() == sum(cell.source.count("$$") for cell in cells) // 2

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import DEFAULT_OPTIONS, Axe
 
-from kdcourse.course.notebooks import course_notebooks, is_picture
+from kdcourse.course.notebooks import SCHEMATIC, course_notebooks, is_picture
 
 # Layout depends on the size, contrast on the scheme: two of the four see all of both.
 # The small one first: when a page is opened, what can be scrolled is put in reach of the keyboard.
@@ -81,9 +81,12 @@ def test_the_page_fits_its_window_and_is_accessible(name, window, page, pictures
 @pytest.mark.parametrize("name", NOTEBOOKS, scope="module")
 def test_figures_are_described_tables_drawn_and_headings_in_order(name, page):
     path = next(path for path in course_notebooks() if name.endswith(path.stem))
-    outputs = [o for c in nbformat.read(path, as_version=4).cells for o in c.get("outputs", ())]
-    descriptions = page.locator("main img").evaluate_all("images => images.map(i => i.alt)")
-    assert len(descriptions) == sum(map(is_picture, outputs))
+    cells = nbformat.read(path, as_version=4).cells
+    outputs = [o for cell in cells for o in cell.get("outputs", ())]
+    schematics = sum(len(SCHEMATIC.findall(cell.source)) for cell in cells)
+    figures = page.locator("main img:not(.text_html img)")  # not those of widgets
+    descriptions = figures.evaluate_all("images => images.map(i => i.alt)")
+    assert len(descriptions) == sum(map(is_picture, outputs)) + schematics
     assert all(len(description) > 20 for description in descriptions)
     tables = sum("|---|" in o.get("data", {}).get("text/markdown", "") for o in outputs)
     assert page.locator("main .cell_output table").count() == tables
