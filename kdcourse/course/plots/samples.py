@@ -175,7 +175,7 @@ def heat(
     """
     figure, axis = panel(size, size * 0.72)
     shown = axis.imshow(values, cmap="cividis", aspect="auto")
-    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axis.set_xticks(range(len(columns)), columns, **(slanted if len(columns) > 6 else {}))
     axis.set_yticks(range(len(rows)), rows)
     axis.set(xlabel=column_label, ylabel=row_label)
