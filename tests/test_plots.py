@@ -30,13 +30,16 @@ def labels(axis):
     return [text.get_text() for text in (*axis.get_xticklabels(), *axis.get_yticklabels())]
 
 
-def test_softened_draws_the_probabilities_of_every_temperature():
-    figure = plots.softened(LOGITS[0], CLASSES, temperatures=(1, 4))
-    for axis, temperature in zip(figure.axes, (1, 4), strict=True):
+def test_softened_draws_the_image_and_the_probabilities_of_every_temperature():
+    figure = plots.softened(PIXELS[0], LOGITS[0], CLASSES, temperatures=(1, 4))
+    image, *others = figure.axes
+    assert np.array_equal(image.images[0].get_array(), PIXELS[0, 0].numpy())
+    for axis, temperature in zip(others, (1, 4), strict=True):
         drawn = [bar.get_width() for bar in axis.patches]
         assert drawn == pytest.approx(logit.softmax(LOGITS[:1], temperature)[0].tolist())
         assert f"{temperature}" in axis.get_title()
-    assert set(CLASSES) <= set(labels(figure.axes[0]))
+    assert set(CLASSES) <= set(labels(others[0]))
+    assert not set(CLASSES) & set(labels(others[1]))
 
 
 def test_predictions_draw_both_models_and_mark_the_true_class():
@@ -69,8 +72,10 @@ def test_the_map_shows_gains_over_labels_alone():
         seed: {"alone": 80.0, "tau=1 lambda=1": 81.0, "tau=4 lambda=1": 83.0 + seed}
         for seed in (0, 1)
     }
-    figure = plots.temperature_weight_map(Result(claim, runs), (1, 4), (1,))
+    figure = plots.temperature_weight_map(Result(claim, runs), (1, 4), (1,), chosen=(4, 1))
     assert [text.get_text() for text in figure.axes[0].texts] == ["1.00", "3.50"]
+    (frame,) = figure.axes[0].patches
+    assert frame.get_xy() == (-0.5, 0.5)  # around the second row of the only column
 
 
 def words(figure):
@@ -184,6 +189,7 @@ def test_gradient_norms_are_on_log_axes():
     axis = plots.gradient_norms([1, 2], [1.0, 1.0], [1.0, 0.25]).axes[0]
     assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
     assert list(axis.lines[1].get_ydata()) == [1.0, 0.25]
+    assert {"1", "2"} <= set(labels(axis))
 
 
 def test_no_figure_stays_open(result):

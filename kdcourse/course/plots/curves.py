@@ -33,7 +33,8 @@ def gradient_norms(
     figure, axis = panel(5.5, 3.4)
     axis.loglog(temperatures, scaled, "o-", color=DISTILLED, label="with τ²")
     axis.loglog(temperatures, plain, "^--", color=ALONE, label="without (the slide)")
-    axis.set(xlabel="temperature τ", ylabel="norm of the gradient (per sample)")
+    only_ticks(axis, temperatures)
+    axis.set(xlabel="temperature τ", ylabel="norm of the gradient, per image")
     axis.legend()
     return figure
 

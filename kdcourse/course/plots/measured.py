@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from kdcourse.course.plots.samples import heat
 from kdcourse.course.plots.style import (
@@ -30,22 +31,33 @@ if TYPE_CHECKING:
 
 
 def temperature_weight_map(
-    result: "Result", temperatures: Sequence[float], weights: Sequence[float]
+    result: "Result",
+    temperatures: Sequence[float],
+    weights: Sequence[float],
+    chosen: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draw the mean gain in validation accuracy over labels alone, by τ and λ."""
+    """Draw the mean gain in validation accuracy over labels alone, by τ and λ.
+
+    A frame is drawn around the setting ``(τ, λ)`` that was chosen, if there is one.
+    """
     alone = result.mean("alone")
     values = np.array(
         [[result.mean(f"tau={t} lambda={w}") - alone for w in weights] for t in temperatures]
     )
-    return heat(
+    figure = heat(
         values,
         temperatures,
         weights,
         row_label="temperature τ",
         column_label="weight λ",
-        value_label="gain in validation accuracy, % points",
+        value_label="gain in validation accuracy, percentage points",
         decimals=2,
     )
+    if chosen is not None:
+        corner = weights.index(chosen[1]) - 0.5, temperatures.index(chosen[0]) - 0.5
+        frame = Rectangle(corner, 1, 1, fill=False, edgecolor="white", linewidth=3)
+        figure.axes[0].add_patch(frame)
+    return figure
 
 
 MARKS: dict[str, dict[str, Any]] = {  # how an interval is drawn, by what it says

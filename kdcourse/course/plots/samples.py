@@ -20,17 +20,28 @@ if TYPE_CHECKING:
     from kdcourse.data import Images
 
 
+PROBABILITY: dict[str, Any] = {"xlim": (0, 1), "xticks": (0, 0.5, 1), "xlabel": "probability"}
+
+
 def softened(
-    logits: Tensor, classes: Sequence[str], temperatures: Sequence[float] = (1, 2, 4, 20)
+    pixels: Tensor,
+    logits: Tensor,
+    classes: Sequence[str],
+    temperatures: Sequence[float] = (1, 2, 4, 20),
 ) -> Figure:
-    """Draw softened probabilities of one sample, logits ``(K,)``, a panel for each temperature."""
-    figure, axes = panels(1, len(temperatures), width=2.3, height=2.8, sharey=True)
-    for axis, temperature in zip(axes[0], temperatures, strict=True):
+    """Draw one image ``(C, H, W)`` and its softened probabilities, a panel for each temperature.
+
+    They are softened from the logits ``(K,)``.
+    """
+    figure, axes = panels(1, 1 + len(temperatures), width=1.9, height=2.8)
+    picture(axes[0, 0], pixels)
+    for axis, temperature in zip(axes[0, 1:], temperatures, strict=True):
         p = logit.softmax(logits[None], temperature)[0]
         axis.barh(range(len(classes)), p.tolist(), color=TEACHER)
-        axis.set(title=f"τ = {temperature:g}", xlim=(0, 1), xlabel="probability")
-    axes[0, 0].set_yticks(range(len(classes)), classes)
-    axes[0, 0].invert_yaxis()
+        axis.set(title=f"τ = {temperature:g}", **PROBABILITY)
+        axis.set_yticks(range(len(classes)), classes)
+        axis.tick_params(labelleft=axis is axes[0, 1])
+        axis.invert_yaxis()
     return figure
 
 
@@ -57,7 +68,7 @@ def predictions(
         for m, (name, p) in enumerate(probabilities.items()):
             style = {"label": name, "edgecolor": "white", **styles[m]}
             bars.barh(places + m * thick, p[n].tolist(), thick, **style)
-        bars.set(xlim=(0, 1), xlabel="probability")
+        bars.set(**PROBABILITY)
         bars.plot(1.04, int(target[n]) + middle, "k*", clip_on=False)
     axes[1, 0].set_yticks(places + middle, classes)
     axes[1, 0].invert_yaxis()
@@ -164,7 +175,8 @@ def heat(
     """
     figure, axis = panel(size, size * 0.72)
     shown = axis.imshow(values, cmap="cividis", aspect="auto")
-    axis.set_xticks(range(len(columns)), columns, rotation=45 if len(columns) > 6 else 0)
+    slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axis.set_xticks(range(len(columns)), columns, **(slanted if len(columns) > 6 else {}))
     axis.set_yticks(range(len(rows)), rows)
     axis.set(xlabel=column_label, ylabel=row_label)
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
