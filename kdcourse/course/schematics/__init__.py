@@ -12,7 +12,7 @@ from pkgutil import iter_modules
 from matplotlib.figure import Figure
 
 from kdcourse import files
-from kdcourse.course.schematics import pen
+from kdcourse.course.schematics.paper import svg
 from kdcourse.places import COURSE
 
 FOLDER = COURSE / "notebooks/figures"
@@ -28,7 +28,7 @@ def every() -> dict[str, Callable[[], Figure]]:
         if inspect.isfunction(member)
         and member.__module__ == module.__name__
         and not name.startswith("_")
-        and not inspect.signature(member).parameters
+        and inspect.signature(member) == inspect.Signature(return_annotation=Figure)
     }
 
 
@@ -40,4 +40,4 @@ def about(draw: Callable[[], Figure]) -> str:
 def write() -> None:
     """Write every schematic into the folder of the notebooks' figures."""
     for name, draw in every().items():
-        files.write(FOLDER / f"{name}.svg", pen.svg(draw()))
+        files.write(FOLDER / f"{name}.svg", svg(draw()))

@@ -1,18 +1,19 @@
 """Logit distillation: the path of one image to the two losses, and what they pull towards."""
 
-import gzip
-
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
-from kdcourse.course.schematics.pen import DATA, QUIET, STUDENT, TEACHER, Page
-from kdcourse.places import image_folder
+from kdcourse.course.schematics.images import boot
+from kdcourse.course.schematics.lines import point
+from kdcourse.course.schematics.pen import DATA, INK, QUIET, STUDENT, TEACHER, Page
 
 # The shipped teacher's logits of the first test image, a boot, and a student's, made up.
 TAUGHT = np.array([-2.5, -4.2, -1.7, -2.0, -2.4, 1.2, -2.8, 3.7, 0.2, 10.0])
 LEARNED = np.array([-0.6, -1.9, -1.5, 0.2, -1.2, 1.9, -0.4, 2.6, 1.0, 4.4])
 BOOT = 9
+# The shipped teacher's logits of boot, sneaker and shirt, of test image 181: a boot.
+DOUBTED = np.array([8.1, 3.8, -3.9])
 
 
 def logit_pipeline() -> Figure:
@@ -24,7 +25,7 @@ def logit_pipeline() -> Figure:
     """
     page = Page(356)
     rows = 58, 136, 214, 292
-    image = page.image(50, 116, _boot(), size=64)
+    image = page.image(50, 116, boot(), size=64)
     teacher = page.net(172, rows[0], "teacher", TEACHER, width=120, height=84, frozen=True)
     student = page.net(172, 175, "student", STUDENT, width=92, height=68, layers=3)
     page.arrow(image.top, (50, rows[0]), teacher.left)
@@ -60,8 +61,49 @@ def logit_pipeline() -> Figure:
     return page.figure
 
 
-def _boot() -> np.ndarray:
-    """Return the first test image of Fashion-MNIST."""
-    with gzip.open(image_folder() / "FashionMNIST/raw/t10k-images-idx3-ubyte.gz") as file:
-        pixels = file.read(16 + 28 * 28)[16:]
-    return np.frombuffer(pixels, np.uint8).reshape(28, 28) / 255
+def simplex() -> Figure:
+    """A triangle of all predictions for three classes: sneaker, shirt and ankle boot.
+
+    The label of a boot is a corner, and the cross-entropy pulls the student's prediction there.
+    The teacher's softened prediction lies inside, near the edge from boot to sneaker, and the KD
+    loss pulls there. As the temperature grows from 1 to infinity, it moves from next to the corner
+    into the middle.
+    """
+    page = Page(294)
+    corners = np.array([(466, 246), (56, 246), (240, 38)])
+    page.shape([point(corner) for corner in corners], INK, fill=False)
+    for x, y, words in ((512, 246, "ankle boot"), (56, 268, "sneaker"), (240, 22, "shirt")):
+        page.text(x, y, words)
+    path = [point(softmax(DOUBTED * share) @ corners) for share in np.linspace(1, 0, 61)]
+    page.line(path, TEACHER, width=2.5)
+
+    learned, label = (298, 124), point(corners[0])
+    taught, middle = path[45], path[-1]  # at temperatures of 4 and of infinity
+    for pull in (label, taught):
+        page.arrow(learned, pull, gradient=True, tone=STUDENT, gap=11)
+    for x, y, words, tone in (
+        (278, 124, "$p_S$", STUDENT),
+        (384, 204, "CE", STUDENT),
+        (316, 188, "KD", STUDENT),
+        (taught[0], 268, r"$\tau = 4$", TEACHER),
+        (label[0], 268, r"$\tau = 1$", TEACHER),
+        (middle[0] - 34, middle[1], r"$\tau \to \infty$", TEACHER),
+    ):
+        page.text(x, y, words, tone)
+    for (x, y), tone in ((learned, STUDENT), (taught, TEACHER), (middle, TEACHER), (label, INK)):
+        page.dot(x, y, tone, radius=6)
+    _predictions(page)
+    return page.figure
+
+
+def _predictions(page: Page) -> None:
+    """Draw three points of the triangle as predictions."""
+    for y, prediction, tone, words in (
+        (56, np.eye(3)[0], DATA, "label"),
+        (138, softmax(DOUBTED / 4), TEACHER, r"$p_T$ at $\tau = 4$"),
+        (220, softmax(DOUBTED * 0), TEACHER, r"$p_T$ at $\tau \to \infty$"),
+    ):
+        bars = page.bars(660, y, prediction, tone, width=150, height=56)
+        page.text(*bars.at(0.3, -0.6), words, tone)
+    for x, words in ((610, "boot"), (660, "sneaker"), (710, "shirt")):
+        page.text(x, 262, words, QUIET, size=11)

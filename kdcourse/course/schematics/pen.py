@@ -5,38 +5,18 @@ colour and the shape of the figures' markers, square for the teacher and round f
 so that they can be told apart in grey. Solid arrows lead forward, dashed ones are gradients.
 """
 
-import hashlib
-import io
-import math
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
-from matplotlib.path import Path
+
+from kdcourse.course.schematics.lines import Point, bent, rounded, shorter
+from kdcourse.course.schematics.paper import PALETTE
 
 WIDTH = 760  # of every page, in pixels
 SIZE = 13  # of words; none is smaller than 11
-PALETTE = {  # by name: on light paper, on dark paper
-    "paper": ("#FFFFFF", "#171B21"),
-    "ink": ("#1F2328", "#E8ECF1"),
-    "faint": ("#C5CBD2", "#48505A"),
-    "soft": ("#F1F3F5", "#242A32"),
-    "quiet": ("#57606A", "#A9B3BE"),
-    "teacher": ("#0072B2", "#56B4E9"),
-    "teacher-soft": ("#DCEDF8", "#143850"),
-    "teacher-words": ("#005B8F", "#8CCDF3"),
-    "student": ("#D55E00", "#F0893A"),
-    "student-soft": ("#FCE8D9", "#4D2A12"),
-    "student-words": ("#A34600", "#FFB47E"),
-    "other": ("#009E73", "#2CC295"),
-    "other-soft": ("#DBF3EB", "#10402F"),
-    "other-words": ("#00694C", "#74DDBB"),
-    "alone": ("#666666", "#9A9FA5"),
-}
 
 
 class Tone(NamedTuple):
@@ -58,9 +38,8 @@ ALONE = _tone("alone", "soft", "quiet")
 TEACHER = _tone("teacher", "teacher-soft", "teacher-words")
 STUDENT = _tone("student", "student-soft", "student-words")
 OTHER = _tone("other", "other-soft", "other-words")
+HERE = _tone("here", "here-soft", "ink")  # what a map lights
 PILL = _tone("ink", "ink", "paper")  # of losses
-
-Point = tuple[float, float]
 
 
 class Box(NamedTuple):
@@ -115,16 +94,16 @@ class Page:
         turned: float = 0,
     ) -> None:
         """Write words (with formulas between dollars) around a point, or left or right of it."""
-        weight = "bold" if bold else "normal"
+        several = "\n" in words  # lines; a single one stands on its baseline, formulas as well
         self.axis.text(
             x,
-            y - 1,
+            y if several else y + 0.35 * size,
             words,
             color=tone.words,
             size=size,
             ha=align,
-            va="center_baseline" if "\n" not in words else "center",
-            weight=weight,
+            va="center" if several else "baseline",
+            weight="bold" if bold else "normal",
             rotation=turned,
             family="DejaVu Sans",
             math_fontfamily="dejavusans",
@@ -146,7 +125,7 @@ class Page:
     ) -> None:
         """Draw a polygon or a line, its corners rounded if wanted."""
         patch = PathPatch(
-            _rounded(points, corner, closed),
+            rounded(points, corner, closed),
             facecolor=tone.fill if fill and closed else "none",
             edgecolor=tone.line if width else "none",
             linewidth=width,
@@ -154,6 +133,7 @@ class Page:
             capstyle="butt" if dashed else "round",
             joinstyle="round",
             zorder=above,
+            clip_on=False,
         )
         self.axis.add_patch(patch)
 
@@ -244,13 +224,13 @@ class Page:
         of its length. ``gap`` pixels stay free at both ends. With two ``heads`` it points both
         ways, with none it is a line.
         """
-        places = _bent(*points, bend) if bend else list(points)
-        places = _shorter(_shorter(places, gap)[::-1], gap)[::-1]
+        places = bent(points[0], points[-1], bend) if bend else list(points)
+        places = shorter(shorter(places, gap)[::-1], gap)[::-1]
         solid, head = Tone(tone.line, tone.line, tone.words), 4 + 2.6 * width
         ends = [places, places[::-1]][:heads]
-        heads_at = [(end[-1], _shorter(end, head)[-1]) for end in ends]
-        shaft = _shorter(places, head - 1) if heads else places
-        shaft = _shorter(shaft[::-1], head - 1)[::-1] if heads == 2 else shaft
+        heads_at = [(end[-1], shorter(end, head)[-1]) for end in ends]
+        shaft = shorter(places, head - 1) if heads else places
+        shaft = shorter(shaft[::-1], head - 1)[::-1] if heads == 2 else shaft
         corner = 0 if bend else 8
         self.shape(shaft, tone, closed=False, corner=corner, width=width, dashed=gradient)
         for (x, y), (back_x, back_y) in heads_at:
@@ -285,7 +265,7 @@ class Page:
         """Show a square image, grey (H × W) in 0…1 or coloured (H × W × 3), around a point."""
         box = Box(x, y, size, size)
         (left, top), (right, bottom) = box.at(-1, -1), box.at(1, 1)
-        shown = self.axis.imshow(
+        self.axis.imshow(
             pixels,
             cmap="gray",
             vmin=0,
@@ -294,85 +274,7 @@ class Page:
             interpolation="none",
             aspect="auto",
             zorder=3,
+            clip_on=False,
         )
-        shown.set_rasterized(False)
         self.axis.set(xlim=(0, WIDTH), ylim=(self.figure.get_figheight() * 72, 0))
         return box
-
-
-def svg(figure: Figure) -> str:
-    """Return a schematic as SVG, which a reader's light or dark scheme colours."""
-    file = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "kdcourse"}):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Description": digest(figure)})
-    drawn = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.5g}", file.getvalue())
-    drawn = re.sub(r'(width|height)="([\d.]+)pt"', r'\1="\2"', drawn)
-    for name, (light, _) in PALETTE.items():
-        drawn = re.sub(light, f"var(--{name}, {light})", drawn, flags=re.IGNORECASE)
-    light, dark = (
-        "".join(f"--{name}:{pair[i]};" for name, pair in PALETTE.items()) for i in (0, 1)
-    )
-    style = f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
-    return drawn.replace("<defs>", f"<style>{style}</style>\n <defs>", 1)
-
-
-def digest(figure: Figure) -> str:
-    """Return a digest of what a schematic shows, which is the same in every version of matplotlib."""
-    axis = figure.axes[0]
-    texts = [(text.get_text(), *text.get_position(), text.get_color()) for text in axis.texts]
-    sizes = [(text.get_size(), text.get_rotation(), text.get_ha()) for text in axis.texts]
-    shapes = [
-        ([f"{x:.5g}" for x in np.ravel(patch.get_path().vertices)], patch.get_linewidth())
-        for patch in axis.patches
-    ]
-    colours = [(patch.get_facecolor(), patch.get_edgecolor()) for patch in axis.patches]
-    images = [np.asarray(image.get_array()).round(3).tolist() for image in axis.images]
-    shown = (figure.get_size_inches().tolist(), texts, sizes, shapes, colours, images)
-    return hashlib.sha256(repr(shown).encode()).hexdigest()
-
-
-def _rounded(points: Sequence[Point], corner: float, closed: bool) -> Path:
-    """Return the path through points, its corners rounded by this radius."""
-    places = np.asarray(points, float)
-    count = len(places)
-    vertices, codes = [], []
-    for here in range(count):
-        before, point, after = places[here - 1], places[here], places[(here + 1) % count]
-        inner = closed or 0 < here < count - 1
-        reach = min(corner, math.dist(before, point) / 2, math.dist(after, point) / 2)
-        if inner and reach:
-            entry = point + (before - point) * reach / math.dist(before, point)
-            exit_ = point + (after - point) * reach / math.dist(after, point)
-            kappa = 0.4477  # of the way back from the corner: a quarter of a circle
-            turns = [point + (end - point) * kappa for end in (entry, exit_)]
-            vertices += [entry, *turns, exit_]
-            codes += [Path.LINETO, *[Path.CURVE4] * 3]
-        else:
-            vertices.append(point)
-            codes.append(Path.LINETO)
-    codes[0] = Path.MOVETO
-    if closed:
-        vertices.append(vertices[0])
-        codes.append(Path.CLOSEPOLY)
-    return Path(vertices, codes)
-
-
-def _bent(start: Point, end: Point, bend: float) -> list[Point]:
-    """Return points of a curve from one point to another, to its left by a share of its length."""
-    (x, y), (u, v) = start, end
-    over = (x + u) / 2 + 2 * bend * (v - y), (y + v) / 2 - 2 * bend * (u - x)
-    times = np.linspace(0, 1, 24)
-    parts = (1 - times) ** 2, 2 * times * (1 - times), times**2
-    curve = sum(np.outer(part, at) for part, at in zip(parts, (start, over, end), strict=True))
-    return [(float(a), float(b)) for a, b in np.asarray(curve)]
-
-
-def _shorter(points: list[Point], by: float) -> list[Point]:
-    """Return a line without its last pixels."""
-    *rest, last = points
-    length = math.dist(rest[-1], last)
-    if length <= by and len(rest) > 1:
-        return _shorter(rest, by - length)
-    share = 1 - min(by / length, 1)
-    (x, y), (u, v) = rest[-1], last
-    return [*rest, (x + (u - x) * share, y + (v - y) * share)]
