@@ -6,15 +6,15 @@ import numpy as np
 from matplotlib.path import Path
 from matplotlib.transforms import Bbox
 
+from kdcourse.course.schematics.lines import Point
+from kdcourse.course.schematics.paper import PALETTE
 from kdcourse.course.schematics.pen import (
     DATA,
     INK,
-    PALETTE,
     STUDENT,
     TEACHER,
     Box,
     Page,
-    Point,
     Tone,
 )
 
@@ -26,7 +26,7 @@ Scene = Sequence[tuple[str, Sequence[Point]]]  # the colour of each thing and it
 
 
 def ellipse(
-    x: float, y: float, across: float, down: float | None = None, *, corners: int = 16
+    x: float, y: float, across: float, down: float | None = None, *, corners: int = 10
 ) -> list[Point]:
     """Return the outline of an ellipse, or of a circle, around a point."""
     angles = np.linspace(0, 2 * np.pi, corners, endpoint=False)
@@ -43,15 +43,14 @@ LANDSCAPE = [("soft", rectangle(0, 0, 1, 1)), ("faint", rectangle(0, 0.74, 1, 1)
 BODY = [(0.05, 0.56), (0.2, 0.52), (0.31, 0.33), (0.6, 0.33), (0.73, 0.52), (0.9, 0.56)]
 BODY += [(0.95, 0.63), (0.95, 0.75), (0.05, 0.75)]
 WINDOW = [(0.35, 0.38), (0.58, 0.38), (0.67, 0.52), (0.27, 0.52)]
-HEADLIGHT = ellipse(0.89, 0.62, 0.04, 0.045)
+HEADLIGHT = ellipse(0.89, 0.62, 0.04, 0.045, corners=14)
 WHEELS = [
     (colour, ellipse(x, 0.76, radius, corners=corners))
     for x in (0.25, 0.75)
-    for colour, radius, corners in (("ink", 0.095, 28), ("faint", 0.04, 16))
+    for colour, radius, corners in (("ink", 0.095, 18), ("faint", 0.04, 10))
 ]
-CAR = [*LANDSCAPE, ("faint", ellipse(0.15, 0.17, 0.085)), ("alone", BODY)]
-CAR += [("paper", WINDOW), ("alone", rectangle(0.44, 0.37, 0.47, 0.53)), *WHEELS]
-CAR += [("paper", HEADLIGHT)]
+CAR = [*LANDSCAPE, ("faint", ellipse(0.15, 0.17, 0.085, corners=12)), ("alone", BODY)]
+CAR += [("paper", WINDOW), *WHEELS, ("paper", HEADLIGHT)]
 HOUSE = [*LANDSCAPE, ("quiet", rectangle(0.24, 0.42, 0.76, 0.82))]
 HOUSE += [("ink", [(0.14, 0.45), (0.5, 0.13), (0.86, 0.45)])]
 HOUSE += [("faint", rectangle(0.56, 0.56, 0.68, 0.82))]
@@ -133,8 +132,7 @@ def _cropped(outline: Sequence[Point], crop: Crop, box: Box) -> list[Point]:
     """Return the part of an outline that a crop shows, in the place of the box."""
     left, top, right, bottom = crop
     shown = Bbox([[min(left, right), top], [max(left, right), bottom]])
-    closed = Path([*outline, outline[0]]).clip_to_bbox(shown)
-    return [
-        box.at(2 * (x - left) / (right - left) - 1, 2 * (y - top) / (bottom - top) - 1)
-        for x, y in np.asarray(closed.vertices)
-    ]
+    places = np.asarray(Path([*outline, outline[0]]).clip_to_bbox(shown).vertices)
+    shares = [((x - left) / (right - left), (y - top) / (bottom - top)) for x, y in places]
+    points = [box.at(2 * across - 1, 2 * down - 1) for across, down in shares]
+    return [(round(x, 1), round(y, 1)) for x, y in points]

@@ -162,8 +162,7 @@ def multi_view() -> Figure:
 
 def _learned(page: Page, y: float, tone: Tone, name: str, views: tuple[bool, bool]) -> Box:
     """Draw a net, the views that it looks at, and whether it is right on either of them alone."""
-    net = page.net(282, y, "", tone, width=106, height=64)
-    page.text(net.x, y + 20, name, tone, size=12)
+    net = page.net(282, y, name, tone, width=122, height=66)
     page.arrow((176, y), net.left)
     car = photograph(page, 424, y, size=80)
     page.arrow(net.right, car.left)

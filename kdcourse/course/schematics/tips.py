@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.special import expit
 
+from kdcourse.course.schematics.lines import Point
 from kdcourse.course.schematics.pen import (
     ALONE,
     INK,
@@ -14,7 +15,6 @@ from kdcourse.course.schematics.pen import (
     TEACHER,
     Box,
     Page,
-    Point,
     Tone,
 )
 from kdcourse.course.schematics.scenes import (
