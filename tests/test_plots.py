@@ -265,6 +265,18 @@ def test_embeddings_draw_every_class_where_it_lies():
         assert {text.get_text() for text in axis.texts} == set(CLASSES)
 
 
+def test_embeddings_of_other_samples_are_drawn_on_the_same_axes():
+    places = {"real": torch.randn(20, 2), "generated": 9 * torch.rand(30, 2)}
+    named = {"real": torch.arange(20) % 2, "generated": torch.arange(30) % 2}
+    figure = plots.embeddings(places, named, ["bag", "boot"], same_axes=True)
+    figure.draw_without_rendering()
+    one, other = figure.axes
+    assert one.get_xlim() == other.get_xlim()
+    assert one.get_ylim() == other.get_ylim()
+    drawn = torch.from_numpy(np.concatenate([c.get_offsets() for c in other.collections]))
+    assert torch.equal(drawn.float(), torch.cat([places["generated"][k::2] for k in (0, 1)]))
+
+
 def test_cost_by_samples_draws_both_sides():
     costs = [
         Cost(name, (n, 512), n / 1e4, n**2 / 1e4, 1 / n, 1, 1)

@@ -206,17 +206,25 @@ def distance_matrices(
 
 
 def embeddings(
-    places: Mapping[str, Tensor], target: Tensor, classes: Sequence[str], size: float = 3.2
+    places: Mapping[str, Tensor],
+    target: Tensor | Mapping[str, Tensor],
+    classes: Sequence[str],
+    size: float = 3.2,
+    *,
+    same_axes: bool = False,
 ) -> Figure:
     """Draw embeddings in the plane, ``(N, 2)``, in panels of this size in inches.
 
-    Colour and marker tell the class, whose name stands at its centre.
+    Colour and marker tell the class, whose name stands at its centre; each embedding may have
+    samples of its own, with their classes by its name. With ``same_axes``, one place is one place
+    in all panels.
     """
+    targets = target if isinstance(target, Mapping) else dict.fromkeys(places, target)
     figure, axes = panels(1, len(places), width=size, height=size)
     colours = matplotlib.color_sequences["tab10"]
     for axis, (name, points) in zip(axes[0], places.items(), strict=True):
         for k, label in enumerate(classes):
-            x, y = points[target == k].T.cpu().numpy()
+            x, y = points[targets[name] == k].T.cpu().numpy()
             axis.scatter(x, y, s=8, color=colours[k % 10], marker="osD^vP*X<>"[k % 10], alpha=0.6)
             axis.annotate(
                 label,
@@ -227,6 +235,12 @@ def embeddings(
             )
         axis.set(title=name, xlabel="first coordinate", box_aspect=1)
         axis.set_aspect("equal", adjustable="datalim")
+    if same_axes:
+        every = np.concatenate([points.cpu().numpy() for points in places.values()])
+        low, high = every.min(axis=0), every.max(axis=0)
+        (x, y), reach = (low + high) / 2, 0.53 * (high - low).max()
+        for axis in axes[0]:
+            axis.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
     axes[0, 0].set_ylabel("second coordinate")
     return figure
 
