@@ -24,7 +24,7 @@ def exercises():
                 yield pytest.param(cells["setup"], *parts, id=f"{path.stem} {name}")
 
 
-EVERY_EXERCISE = pytest.mark.parametrize(("setup", "stated", "answer", "check"), exercises())
+EVERY_EXERCISE = pytest.mark.parametrize(("setup", "stated", "answer", "check"), [*exercises()])
 
 
 def names_after(*sources):
