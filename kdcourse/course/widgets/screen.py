@@ -103,7 +103,7 @@ def heat(values: Tensor, description: str, size: int = 140) -> str:
     return _shown(image, description, size)
 
 
-def outlined(shown: str, pixels: Tensor, size: int = 140) -> str:
+def outlined(shown: str, pixels: Tensor) -> str:
     """Return a picture with the outline of what a grey image ``(1, H, W)`` shows drawn over it."""
     if len(pixels) > 1:  # nothing says where the background of a coloured image ends
         return shown
@@ -112,15 +112,15 @@ def outlined(shown: str, pixels: Tensor, size: int = 140) -> str:
     edges = "".join(f"M{x} {y}h1" for y, x in below.tolist())
     edges += "".join(f"M{x} {y}v1" for y, x in beside.tolist())
     lines = "".join(
-        f"<path d='{edges}' stroke='{colour}' stroke-width='{width}' "
+        f"<path d='{edges}' stroke='{colour}' stroke-width='{thickness}' "
         "vector-effect='non-scaling-stroke'/>"
-        for colour, width in (("black", 2.6), ("white", 1.2))
+        for colour, thickness in (("black", 2.6), ("white", 1.2))
     )
     height, width = pixels.shape[-2:]
     return (
-        f"<div style='position: relative; line-height: 0'>{shown}<svg aria-hidden='true' "
-        f"viewBox='0 0 {width} {height}' width='{size}' "
-        f"style='position: absolute; left: 0; top: 0'>{lines}</svg></div>"
+        f"<div style='position: relative; display: inline-block; line-height: 0'>{shown}"
+        f"<svg aria-hidden='true' viewBox='0 0 {width} {height}' "
+        f"style='position: absolute; left: 0; top: 0; width: 100%'>{lines}</svg></div>"
     )
 
 
