@@ -212,6 +212,23 @@ def test_maps_draw_every_models_map_against_its_own_largest():
     assert "attention" in figure.axes[-1].get_ylabel()
 
 
+@pytest.mark.parametrize(("channels", "lines"), [(1, 1), (3, 0)])
+def test_maps_lie_below_the_outline_of_what_a_grey_image_shows(channels, lines):
+    pixels = torch.zeros(1, channels, 8, 8, dtype=torch.uint8)
+    pixels[..., 2:6, 3:5] = 255
+    _, axis, _ = plots.maps(pixels, {"teacher": torch.rand(1, 4, 4)}).axes
+    outlines = [drawn for drawn in axis.collections if len(drawn.get_paths()[0])]
+    assert len(outlines) == lines
+    for drawn in outlines:
+        x, y = drawn.get_paths()[0].vertices.T
+        assert [x.min(), x.max(), y.min(), y.max()] == pytest.approx([2.5, 4.5, 1.5, 5.5], abs=0.5)
+
+
+def test_an_empty_image_has_no_outline():
+    axis = plots.maps(torch.zeros_like(PIXELS), {"teacher": torch.rand(2, 4, 4)}).axes[1]
+    assert not axis.collections
+
+
 @pytest.fixture
 def searched():
     claim = Claim("toy-search", "A toy.", 2, lambda seed: {})
