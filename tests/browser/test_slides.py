@@ -76,12 +76,15 @@ def test_a_lecturer_can_show_the_slides(path, page, pictures):
 
 
 def everything_is_drawn(page, cells):
-    """Figures and schematics are loaded, formulas are set."""
+    """Figures and schematics are loaded, formulas are set, answers are folded away."""
     outputs = [output for cell in cells for output in cell.get("outputs", ())]
     text = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    widgets = "".join(output.get("data", {}).get("text/html", "") for output in outputs)
     widths = page.locator("section img").evaluate_all("images => images.map(i => i.naturalWidth)")
-    assert len(widths) == sum(map(is_picture, outputs)) + text.count("![")
-    assert min(widths) > 100
+    assert len(widths) == sum(map(is_picture, outputs)) + text.count("![") + widgets.count("<img")
+    assert min(widths) > 0
     assert page.locator("mjx-container[display]").count() == text.count("$$") // 2
     assert page.locator("mjx-container:not([display])").count() > 0
     assert page.locator("mjx-merror").count() == 0
+    answers = page.locator("details:not([open]):has(> p)")  # those of a quiz have no paragraphs
+    assert answers.count() == text.count("<details>")

@@ -16,6 +16,7 @@ from kdcourse.course import notebooks
 from kdcourse.places import own_folder
 
 HERE = Path(__file__).parent
+FIGURES = "figures"  # folder of the notebooks' pictures, which slides find beside them, too
 THEME = "reveal.js/dist/theme/lecture.css"
 SCRIPTS = {  # by their folder: the package that brings them, where it does, and what slides need
     "reveal.js": ("sphinx_revealjs", "_static/revealjs", ("dist", "plugin/notes")),
@@ -37,15 +38,18 @@ def build(folder: Path) -> list[Path]:
         FileError: The folder cannot be written; the message says why.
     """
     homes = {name: resources.files(package) for name, (package, *_) in SCRIPTS.items()}
+    exporter = _exporter()
+    own = own_folder(notebooks.NOTEBOOKS)  # which is there if you have opened an installed course
+    source = own if own.is_dir() else notebooks.NOTEBOOKS
     files.check_writable(folder)
     with files.told(folder):
         for name, (_, inside, parts) in SCRIPTS.items():
             for part in parts:
                 _copy(Path(str(homes[name])) / inside / part, folder / name / part)
         _copy(HERE / "lecture.css", folder / THEME)
-    own = own_folder(notebooks.NOTEBOOKS)  # which is there if you have opened an installed course
-    paths = notebooks.course_notebooks(own if own.is_dir() else notebooks.NOTEBOOKS)
-    exporter = _exporter()
+        if (source / FIGURES).is_dir():
+            _copy(source / FIGURES, folder / FIGURES)
+    paths = notebooks.course_notebooks(source)
     return [_deck(path, paths, exporter, folder) for path in paths]
 
 
@@ -59,14 +63,13 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _exporter() -> Any:
-    """Return what makes a page of slides of a notebook, with its pictures inside."""
+    """Return what makes a page of slides of a notebook."""
     from nbconvert import SlidesExporter
 
     return SlidesExporter(
         template_file=str(HERE / "deck.html.j2"),
         reveal_url_prefix="reveal.js",
         reveal_theme=Path(THEME).stem,
-        embed_images=True,
         exclude_input_prompt=True,
         exclude_output_prompt=True,
         exclude_anchor_links=True,

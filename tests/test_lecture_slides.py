@@ -98,12 +98,13 @@ def write(folder, name, *sources):
     nbformat.write(new_notebook(cells=cells), folder / name)
 
 
-def test_pictures_are_inside_and_links_lead_to_slides(course, tmp_path):
+def test_pictures_are_beside_them_and_links_lead_to_slides(course, tmp_path):
     write(course, "1_a.ipynb", "# A\n\n![An idea](figures/idea.svg)", "## Exercises\n\nsecret")
     write(course, "2_b.ipynb", "# B\n\nAs in [A](1_a.ipynb#held), see [tasks](homework/1.ipynb).")
     first, second = slides.build(tmp_path / "out")
     assert [first.name, second.name] == ["1_a.slides.html", "2_b.slides.html"]
-    assert "data:image/svg+xml;base64," in first.read_text()
+    assert 'src="figures/idea.svg"' in first.read_text()
+    assert (tmp_path / "out" / "figures" / "idea.svg").read_text() == DRAWING
     assert "secret" not in first.read_text()
     assert '<a href="1_a.slides.html">A</a>, see tasks.' in second.read_text()
 
