@@ -96,12 +96,27 @@ def _parser() -> argparse.ArgumentParser:
 
     notebooks = command("notebooks", _notebooks, help="run the notebooks and store their outputs")
     notebooks.add_argument("paths", nargs="*", metavar="FILE", help="notebooks (all by default)")
+    notebooks.add_argument(
+        "--normalize",
+        action="store_true",
+        help="run nothing, store them as they are in the form that the course keeps",
+    )
 
     _add_homework(commands.add_parser("homework", help="release and grade the homework"))
 
     site = command("site", _site, extra="docs", help="build the course as a web site")
     site.add_argument(
         "--folder", type=Path, default=Path("build/site"), help="where to (build/site)"
+    )
+
+    slides = command("slides", _slides, extra="docs", help="write the notebooks as slides to show")
+    slides.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("build/slides"),
+        metavar="FOLDER",
+        help="where to (build/slides)",
     )
 
     command("docs", _docs, help="write the stored measurements into README and docs")
@@ -269,7 +284,8 @@ def _notebooks(options: argparse.Namespace) -> None:
         if folder == notebooks.NOTEBOOKS:
             notebooks.write_map()
         paths = [folder / notebooks.START, *notebooks.course_notebooks(folder)]
-    notebooks.run(paths)
+    work = notebooks.store if options.normalize else notebooks.run
+    work(paths)
 
 
 def _release(options: argparse.Namespace) -> None:
@@ -307,6 +323,13 @@ def _site(options: argparse.Namespace) -> int:
     from kdcourse.course import site
 
     return site.build(options.folder)
+
+
+def _slides(options: argparse.Namespace) -> None:
+    from kdcourse.course import slides
+
+    for path in slides.build(options.folder):
+        print(path)
 
 
 def _docs(options: argparse.Namespace) -> None:
