@@ -378,12 +378,20 @@ def test_function_space_marks_where_each_loss_ends():
     functions = np.stack([weights, weights**2], axis=1)
     losses = {"L": weights, "L + dist": 1 - weights}
     ends = {"L": 0.0, "L + dist": 0.98}
-    figure = plots.function_space(weights, functions, losses, (1.0, 2.0), ends)
-    plane, along = figure.axes
+    figure = plots.function_space(weights, functions, losses, (1.0, 2.0), ends, start=0.3)
+    plane, *along = figure.axes
     marks = [line.get_xydata().tolist() for line in plane.get_lines()]
-    assert marks[1:] == [[[1.0, 2.0]], [[0.0, 0.0]], [[1.0, 1.0]]]
-    np.testing.assert_allclose(along.get_lines()[2].get_ydata(), 1 - weights)
-    assert along.get_lines()[3].get_xydata().tolist() == [[1.0, 0.0]]
+    expected = [[1.0, 2.0]], [[0.3, 0.3**2]], [[0.0, 0.0]], [[1.0, 1.0]]
+    for mark, place in zip(marks[1:], expected, strict=True):
+        np.testing.assert_allclose(mark, place)
+    for axis, (name, values) in zip(along, losses.items(), strict=True):
+        whole, way, begin, end = axis.get_lines()
+        assert axis.get_title() == name
+        np.testing.assert_allclose(whole.get_ydata(), values)
+        passed = weights[:4] if name == "L" else weights[3:]
+        np.testing.assert_allclose(way.get_xdata(), passed)
+        assert begin.get_xdata()[0] == pytest.approx(0.3)
+        assert end.get_xdata()[0] == pytest.approx({"L": 0, "L + dist": 1}[name])
 
 
 def test_what_each_side_sees_is_drawn_in_pairs():

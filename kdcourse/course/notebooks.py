@@ -33,15 +33,14 @@ def number(path: Path) -> str:
 
 
 def course_map(folder: str = "") -> str:
-    """Return a table from lecture to notebook, time and claims, as notebooks and claims have it.
+    """Return a table from lecture to notebook, time and what became of the claims.
 
     Links lead to the folder as seen from the table, such as ``"notebooks/"``.
 
     Raises:
         ValueError: A notebook does not name its slides or its time.
     """
-    from kdcourse.course.claims.claim import shown_in
-    from kdcourse.course.claims.table import markdown
+    from kdcourse.course.claims.table import counted, markdown
 
     rows = []
     for path in course_notebooks():
@@ -55,9 +54,10 @@ def course_map(folder: str = "") -> str:
         if found is None:
             raise ValueError(f"{path.name} does not start with its title, slides and time")
         _, title, slides, reading, running = found.groups()
-        ids = ", ".join(f"`{id}`" for id in shown_in(number(path)))
         link = f"[{number(path)} · {title}]({folder}{path.name})"
-        rows.append((slides.replace("**", ""), link, f"{reading}; runs in {running}", ids))
+        rows.append(
+            (slides.replace("**", ""), link, f"{reading}; runs in {running}", counted(number(path)))
+        )
     return markdown(("lecture", "notebook", "time", "claims measured"), rows)
 
 
