@@ -118,6 +118,14 @@ def test_the_start_page_is_stored_run_in_normal_form():
     assert nbformat.writes(start) == stored
 
 
+@pytest.mark.parametrize("path", sorted(notebooks.NOTEBOOKS.rglob("*.ipynb")), ids=lambda p: p.stem)
+def test_links_lead_to_files_that_exist(path):
+    found = re.findall(r"\]\(([^)#\s]+)", text(nbformat.read(path, as_version=4)))
+    links = [link for link in found if not link.startswith("http")]
+    assert links
+    assert [link for link in links if not (path.parent / link).is_file()] == []
+
+
 def test_every_code_cell_was_run_in_order(notebook):
     assert [cell.execution_count for cell in code(notebook)] == [
         number for number, _ in enumerate(code(notebook), start=1)
