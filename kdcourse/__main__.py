@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         ("chunks", "memory of KD with 128,000 classes instead (needs about 17 GB)"),
         ("gradients", "what hand-written gradients save instead"),
         ("startup", "seconds that importing the package takes instead"),
+        ("kernels", "memory and seconds that each notebook's kernel takes instead (ten minutes)"),
     ):
         bench.add_argument(f"--{name}", action="store_true", help=what)
     bench.add_argument("--rounds", type=int, default=9, help="rounds of each comparison (9)")
@@ -257,17 +258,28 @@ def _teachers(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from kdcourse.course.bench import chunks, gradients, losses, overhead, startup, training
+    from kdcourse.course.bench import (
+        chunks,
+        gradients,
+        kernels,
+        losses,
+        overhead,
+        startup,
+        training,
+    )
 
     if options.training:
         print(training.table(training.measure(rounds=options.rounds)))
     if options.chunks:
         print(chunks.table(chunks.measure()))
+    if options.kernels:
+        print(kernels.table(kernels.measure()))
     if options.gradients:
         print(gradients.table(gradients.measure(rounds=options.rounds)))
     if options.startup:
         print(startup.table(startup.measure(rounds=options.rounds)))
-    if not (options.training or options.chunks or options.gradients or options.startup):
+    instead = "training", "chunks", "kernels", "gradients", "startup"
+    if not any(getattr(options, name) for name in instead):
         # The losses first: they need a library that may be missing.
         print(losses.table(losses.measure(rounds=options.rounds)))
         print(overhead.table(overhead.measure(rounds=options.rounds)))
