@@ -89,15 +89,19 @@ def test_the_start_page_checks_the_course_and_leads_to_the_notebooks(desk, pictu
     assert "".join(output["text"]).endswith("Ready.\n")
     start.node(0)
     desk.screenshot(path=pictures / "index-top.png")
+    links = desk.locator(".jp-RenderedMarkdown td a").evaluate_all(NAMES)
     names = [path.name for path in course_notebooks()]
-    links = desk.locator(".jp-RenderedMarkdown td a")
-    assert [link.split("/")[-1].split("?")[0] for link in links.evaluate_all(HREFS)] == names
-    links.first.click()
+    homework = [path.name for path in sorted((NOTEBOOKS / "homework").glob("*.ipynb"))]
+    assert links[: len(names)] == names
+    assert [name for name in links if name in homework] == homework
+    desk.locator(".jp-RenderedMarkdown td a").first.click()
     start.wait_for_kernel(names[0])
+    desk.locator(".jp-RenderedMarkdown a[href*=homework]:visible").first.click()
+    start.wait_for_kernel(homework[0])
     start.close()
 
 
-HREFS = "links => links.map(link => link.href)"
+NAMES = "links => links.map(link => decodeURI(link.href).split('?')[0].split('/').at(-1))"
 
 
 def test_every_cell_finishes_without_an_error(notebook):
