@@ -11,7 +11,7 @@ teacher, with one corrected before, and with one corrected meanwhile; then what 
 """
 
 from kdcourse import LogitKD, claims, data, fit, metrics, models, teachers
-from kdcourse.course.claims.teachers import shifted
+from kdcourse.course.claims.online import shifted
 
 
 def main(images=4000, epochs=5):

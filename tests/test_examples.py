@@ -9,7 +9,7 @@ import torch
 from toys import same, weights
 
 from kdcourse import CrossEntropy, LogitKD, claims, data, fit, metrics, models, teachers
-from kdcourse.course.claims.teachers import shifted
+from kdcourse.course.claims.online import shifted
 from kdcourse.places import COURSE
 
 FOLDER = COURSE / "examples"
