@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 # Each module is compiled when it is first imported, instead of all of them while installing.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install lab test test-oldest lint notebooks docs site clean
+.PHONY: help install lab test test-oldest lint notebooks docs site slides clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ docs: install ## write what was measured into README and docs
 
 site: install ## build the course as a web site in build/site
 	$(BIN)/python -m kdcourse site
+
+slides: install ## write the notebooks as slides, to be shown offline, into build/slides
+	$(BIN)/python -m kdcourse slides
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) $(OLDEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -20,7 +20,7 @@ autodoc_typehints_description_target = "documented"
 html_theme = "pydata_sphinx_theme"
 html_title = "Knowledge distillation, taught and measured"
 # Room for wide tables and lines of code.
-html_sidebars = {"claims": [], "benchmarks": [], "guide": [], "notebooks/*": []}
+html_sidebars = {"claims": [], "benchmarks": [], "guide": [], "teaching": [], "notebooks/*": []}
 html_static_path = ["static"]
 html_css_files = ["course.css"]
 html_show_sourcelink = False

@@ -90,18 +90,34 @@ def _parser() -> argparse.ArgumentParser:
         ("chunks", "memory of KD with 128,000 classes instead (needs about 17 GB)"),
         ("gradients", "what hand-written gradients save instead"),
         ("startup", "seconds that importing the package takes instead"),
+        ("kernels", "memory and seconds that each notebook's kernel takes instead (ten minutes)"),
     ):
         bench.add_argument(f"--{name}", action="store_true", help=what)
     bench.add_argument("--rounds", type=int, default=9, help="rounds of each comparison (9)")
 
     notebooks = command("notebooks", _notebooks, help="run the notebooks and store their outputs")
     notebooks.add_argument("paths", nargs="*", metavar="FILE", help="notebooks (all by default)")
+    notebooks.add_argument(
+        "--normalize",
+        action="store_true",
+        help="run nothing, store them as they are in the form that the course keeps",
+    )
 
     _add_homework(commands.add_parser("homework", help="release and grade the homework"))
 
     site = command("site", _site, extra="docs", help="build the course as a web site")
     site.add_argument(
         "--folder", type=Path, default=Path("build/site"), help="where to (build/site)"
+    )
+
+    slides = command("slides", _slides, extra="docs", help="write the notebooks as slides to show")
+    slides.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("build/slides"),
+        metavar="FOLDER",
+        help="where to (build/slides)",
     )
 
     command("docs", _docs, help="write the stored measurements into README and docs")
@@ -242,17 +258,28 @@ def _teachers(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from kdcourse.course.bench import chunks, gradients, losses, overhead, startup, training
+    from kdcourse.course.bench import (
+        chunks,
+        gradients,
+        kernels,
+        losses,
+        overhead,
+        startup,
+        training,
+    )
 
     if options.training:
         print(training.table(training.measure(rounds=options.rounds)))
     if options.chunks:
         print(chunks.table(chunks.measure()))
+    if options.kernels:
+        print(kernels.table(kernels.measure()))
     if options.gradients:
         print(gradients.table(gradients.measure(rounds=options.rounds)))
     if options.startup:
         print(startup.table(startup.measure(rounds=options.rounds)))
-    if not (options.training or options.chunks or options.gradients or options.startup):
+    instead = "training", "chunks", "kernels", "gradients", "startup"
+    if not any(getattr(options, name) for name in instead):
         # The losses first: they need a library that may be missing.
         print(losses.table(losses.measure(rounds=options.rounds)))
         print(overhead.table(overhead.measure(rounds=options.rounds)))
@@ -269,7 +296,8 @@ def _notebooks(options: argparse.Namespace) -> None:
         if folder == notebooks.NOTEBOOKS:
             notebooks.write_map()
         paths = [folder / notebooks.START, *notebooks.course_notebooks(folder)]
-    notebooks.run(paths)
+    work = notebooks.store if options.normalize else notebooks.run
+    work(paths)
 
 
 def _release(options: argparse.Namespace) -> None:
@@ -307,6 +335,13 @@ def _site(options: argparse.Namespace) -> int:
     from kdcourse.course import site
 
     return site.build(options.folder)
+
+
+def _slides(options: argparse.Namespace) -> None:
+    from kdcourse.course import slides
+
+    for path in slides.build(options.folder):
+        print(path)
 
 
 def _docs(options: argparse.Namespace) -> None:

@@ -2,13 +2,24 @@ import json
 import sys
 from dataclasses import replace
 
+import nbformat
 import pytest
 import torch
+from nbformat.v4 import new_code_cell, new_notebook
 
 from kdcourse import models
 from kdcourse.__main__ import main
 from kdcourse.course import plots
-from kdcourse.course.bench import chunks, compare, gradients, losses, overhead, startup, training
+from kdcourse.course.bench import (
+    chunks,
+    compare,
+    gradients,
+    kernels,
+    losses,
+    overhead,
+    startup,
+    training,
+)
 from kdcourse.data import fashion_mnist
 from kdcourse.teachers import pretrained
 from kdcourse.training.device import one_thread
@@ -68,7 +79,7 @@ def test_overhead_is_stored_as_it_is_printed(tmp_path):
 
 
 def test_what_was_not_measured_says_how_to(tmp_path):
-    for bench in (chunks, gradients, losses, overhead, startup, training):
+    for bench in (chunks, gradients, kernels, losses, overhead, startup, training):
         store = replace(bench.STORE, path=tmp_path / "none.json")
         with pytest.raises(FileNotFoundError, match=f"measure: {store.command}"):
             store.load()
@@ -81,6 +92,19 @@ def test_startup_is_stored_as_it_is_printed(tmp_path, monkeypatch):
     assert store.load() == comparisons
     assert all(c.other > 0 for c in comparisons)
     rectangular(startup.table(comparisons), 2)
+
+
+def test_kernels_are_stored_as_they_are_printed(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "SERVER", "")
+    store = replace(kernels.STORE, path=tmp_path / "kernels.json")
+    notebook = tmp_path / "1_short.ipynb"
+    cells = [new_code_cell("memory = b'1' * 200_000_000"), new_code_cell("del memory")]
+    notebook.write_text(nbformat.writes(new_notebook(cells=cells)))
+    server, kernel = costs = kernels.measure([notebook], store=store)
+    assert store.load() == costs
+    assert 200_000_000 < kernel.memory < 600_000_000  # what was freed again counts, torch does not
+    assert server.seconds > 0
+    rectangular(kernels.table(costs), 2)
 
 
 def test_the_package_is_imported_in_no_time():

@@ -104,6 +104,8 @@ def test_teachers_are_trained_into_a_folder(monkeypatch, capsys, tmp_path):
         ["notebooks", "nosuch.ipynb"],
         ["notebooks", "."],
         ["notebooks", __file__],
+        ["notebooks", "--normalize", "nosuch.ipynb"],
+        ["slides", __file__],
     ],
     ids=" ".join,
 )
@@ -128,9 +130,16 @@ def test_a_notebook_that_fails_is_named_and_left_alone(tmp_path, capsys):
     assert path.read_text() == before
 
 
-def test_what_sphinx_lacks_is_told_in_one_line(monkeypatch, capsys, tmp_path):
-    monkeypatch.setitem(sys.modules, "myst_nb", None)
-    assert main(["site", "--folder", str(tmp_path)]) == 1
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [(["site", "--folder"], "myst_nb"), (["slides"], "sphinx_revealjs"), (["slides"], "nbconvert")],
+    ids=" ".join,
+)
+def test_what_is_missing_for_pages_is_told_in_one_line(
+    arguments, missing, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert main([*arguments, str(tmp_path)]) == 1
     shown = capsys.readouterr().err
     assert shown.endswith("pip install 'kdcourse[docs]' brings it\n")
     assert shown.count("\n") == 1

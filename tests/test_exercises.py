@@ -65,7 +65,8 @@ def test_other_answers_are_not(setup, stated, answer, check, capsys):
 def test_what_is_wrong_is_said_in_words_and_never_raised(capsys):
     @exercise
     def even(answer):
-        assert answer() % 2 == 0, "the number is odd"
+        if answer() % 2:
+            raise AssertionError("the number is odd")  # pytest rewrites what `assert` says
         return "It is even."
 
     for answer in (lambda: 2, lambda: 3, lambda: 1 / 0, ...):

@@ -11,18 +11,6 @@ def gradient(student, teacher, tau):
     return (logit.softmax(student, tau) - logit.softmax(teacher, tau)) / tau
 
 
-def interval(alone, distilled, *, t=2.262, correction=1):
-    gains = torch.tensor(distilled) - torch.tensor(alone)
-    margin = t * gains.std(correction=correction) / len(gains) ** 0.5
-    return gains.mean() - margin, gains.mean() + margin
-
-
-def unpaired(alone, distilled):
-    error = ((torch.tensor(alone).var() + torch.tensor(distilled).var()) / len(alone)) ** 0.5
-    gain = torch.tensor(distilled).mean() - torch.tensor(alone).mean()
-    return gain - 2.262 * error, gain + 2.262 * error
-
-
 def unlike(first, second):
     """Logits of two images that differ in these, each sure of class 0."""
     logits = torch.full((2, 10), -10.0)
@@ -40,13 +28,6 @@ MISTAKES = [
     (check.their_weight, lambda weight, _, classes: weight * classes, "but not for τ²"),
     (check.their_weight, lambda weight, tau, k: weight * tau * k, "τ must be squared"),
     (check.their_weight, lambda weight, tau, k: weight / (tau**2 * k), "their λ is the larger"),
-    (check.interval, lambda a, b: interval(b, a), "that of alone − distilled"),
-    (check.interval, lambda a, b: interval(a, b, t=1.0), "one standard error"),
-    (check.interval, lambda a, b: interval(a, b, t=1.96), "for ten, t is 2.262"),
-    (check.interval, lambda a, b: interval(a, b, correction=0), "divides by n − 1"),
-    (check.interval, lambda a, b: interval(a, b, t=2.262 * len(a) ** 0.5), "over the root"),
-    (check.interval, unpaired, "not that of the paired differences"),
-    (check.interval, lambda a, b: 1.0, "should return two numbers"),
     (check.precision, lambda recall, share, _: recall / (recall + share), "each adds its share"),
     (check.precision, lambda recall, share, k: recall / (recall + k * share), "counts the boots"),
     (check.precision, lambda _, share, k: 1 / (1 + (k - 1) * share), "only the recall"),

@@ -12,7 +12,16 @@ from toys import images, net, train
 from kdcourse import data, files
 from kdcourse.__main__ import main
 from kdcourse.course import docs, notebooks, site
-from kdcourse.course.bench import chunks, compare, gradients, losses, overhead, startup, training
+from kdcourse.course.bench import (
+    chunks,
+    compare,
+    gradients,
+    kernels,
+    losses,
+    overhead,
+    startup,
+    training,
+)
 from kdcourse.homework import grade, release
 from kdcourse.teachers import CachedLessons, shipped
 from kdcourse.teachers.shipped import train_teacher
@@ -177,7 +186,7 @@ def refuse(*_, **__):
     raise AssertionError("worked")
 
 
-BENCHES = (chunks, gradients, losses, overhead, startup, training)
+BENCHES = (chunks, gradients, kernels, losses, overhead, startup, training)
 WORK = {
     "teachers": lambda place: train_teacher("res16", place, progress=False),
     "release": lambda place: release.release(place),

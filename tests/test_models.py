@@ -47,6 +47,28 @@ def test_wrn_28_10_has_36_5_million():
     assert round(models.count_parameters(model) / 1e6, 1) == 36.5
 
 
+def test_multiply_adds_by_hand():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(200, 7))
+    once = 25 * 8 * 27 + 200 * 7
+    assert models.multiply_adds(net, torch.zeros(1, 3, 5, 5)) == once
+    assert models.multiply_adds(net, torch.zeros(4, 3, 5, 5)) == 4 * once
+
+
+def test_multiply_adds_of_resnet20():
+    net = models.resnet(20, shortcut="pad", classes=10)
+    first, same, down = 1024 * 27 * 16, 1024 * 144 * 16, 256 * 144 * 32  # by convolution
+    expected = first + 6 * same + 2 * (down + 5 * same) + 64 * 10
+    assert models.multiply_adds(net, torch.zeros(1, 3, 32, 32)) == expected
+
+
+def test_counting_changes_no_model():
+    net = models.plain(2).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    models.multiply_adds(net, torch.randn(3, 1, 28, 28))
+    assert all(module.training for module in net.modules())
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
 @pytest.mark.parametrize("depth", [8, 14, 20])
 def test_depth_counts_weighted_layers(depth):
     model = models.resnet(depth, shortcut="pad")

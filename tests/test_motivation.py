@@ -1,3 +1,6 @@
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -5,6 +8,7 @@ from torch.nn import functional as F
 from toys import images, net, same, weights
 
 from kdcourse import motivation
+from kdcourse.course import one_weight
 from kdcourse.motivation import (
     Curvature,
     NarrowNet,
@@ -205,3 +209,25 @@ def test_a_narrow_net_is_drawn_from_its_seed():
 def test_a_narrow_net_names_bad_input(arguments, options, name):
     with pytest.raises(ValueError, match=name):
         NarrowNet(*arguments, **options)
+
+
+def test_the_student_with_one_weight_by_hand():
+    weights = np.linspace(-1.5, 4.5, 601)
+    said = one_weight.functions(weights)
+    at = int(np.abs(weights - 1).argmin())
+    np.testing.assert_allclose(said[at], (1, 0.5 * math.cos(2.2)))
+    expected = math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-math.cos(2.2)))
+    assert one_weight.labels_loss(said)[at] == pytest.approx(expected)
+    assert one_weight.dist(np.array([1.0, 2.0]), (4.0, 6.0)) == 25
+
+
+@pytest.mark.parametrize(("start", "end"), [(-1.0, 0.0), (0.9, 0.0), (1.1, 2.0), (3.0, 2.0)])
+def test_descending_ends_in_the_valley_where_it_began(start, end):
+    weights = np.linspace(-1.5, 3.5, 501)
+    loss = np.square(weights * (weights - 2))  # minima at 0 and 2, a ridge at 1
+    assert one_weight.descend(weights, loss, start) == pytest.approx(end)
+
+
+def test_descending_stops_at_the_edge():
+    weights = np.linspace(0, 1, 11)
+    assert one_weight.descend(weights, weights, 0.5) == 0

@@ -64,9 +64,49 @@ def test_the_start_page_maps_them_as_they_are():
     assert [re.search(r"\((.+?)\)", row.split("|")[2])[1] for row in rows] == [
         p.name for p in PATHS
     ]
-    listed = set(re.findall(r"`([a-z-]+)`", cell.source))
-    numbers = set(map(notebooks.number, PATHS))
-    assert listed == {id for id, claim in CLAIMS.items() if claim.notebook in numbers}
+    counts = [re.match(r" (\d+) claims: (.+) $", row.split("|")[4]).groups() for row in rows]
+    for path, (count, parts) in zip(PATHS, counts, strict=True):
+        listed = [
+            claim
+            for claim in CLAIMS.values()
+            if claim.notebook == notebooks.number(path) and not claim.search
+        ]
+        assert int(count) == len(listed) == sum(map(int, re.findall(r"\d+", parts)))
+        held = sum(claims.load(claim.id).verdict == "holds" for claim in listed)
+        assert f"{held} hold" in parts
+
+
+def start_page():
+    page = nbformat.read(notebooks.NOTEBOOKS / notebooks.START, as_version=4)
+    return {cell.id: cell for cell in page.cells}
+
+
+def test_the_start_page_links_every_notebook_and_assignment():
+    linked = set(
+        re.findall(r"\]\(([^)#]+\.ipynb)\)", " ".join(c.source for c in start_page().values()))
+    )
+    assignments = {f"homework/{p.name}" for p in notebooks.NOTEBOOKS.glob("homework/*.ipynb")}
+    assert assignments
+    assert linked == assignments | {path.name for path in PATHS}
+
+
+def test_the_start_page_says_of_assignments_what_they_say():
+    table = start_page()["homework"].source
+    for path in notebooks.NOTEBOOKS.glob("homework/*.ipynb"):
+        top = nbformat.read(path, as_version=4).cells[0].source
+        (row,) = (row for row in table.split("\n") if path.name in row)
+        assert re.search(r"# Homework (.+)", top)[1] in row
+        assert re.search(r"\*\*(.+ points, about .+ hours)\.\*\*", top)[1] in row
+
+
+def test_how_to_read_a_claim_is_told_alike_on_the_start_page_and_in_notebook_1():
+    told = [start_page()["how-to-read"].source]
+    first = nbformat.read(notebooks.NOTEBOOKS / "1_motivation.ipynb", as_version=4)
+    told += [cell.source for cell in first.cells if cell.id == "how-to-read"]
+    on_the_page, in_the_notebook = ([*re.findall(r"^ *- .+", text, re.M)] for text in told)
+    assert len(on_the_page) > 5
+    assert on_the_page == in_the_notebook
+    assert f"```text\n{claims.load('gap')}\n```" in told[0]
 
 
 def test_the_start_page_is_stored_run_in_normal_form():
@@ -76,6 +116,14 @@ def test_the_start_page_is_stored_run_in_normal_form():
     stored = nbformat.writes(start)
     notebooks.normalize(start)
     assert nbformat.writes(start) == stored
+
+
+@pytest.mark.parametrize("path", sorted(notebooks.NOTEBOOKS.rglob("*.ipynb")), ids=lambda p: p.stem)
+def test_links_lead_to_files_that_exist(path):
+    found = re.findall(r"\]\(([^)#\s]+)", text(nbformat.read(path, as_version=4)))
+    links = [link for link in found if not link.startswith("http")]
+    assert links
+    assert [link for link in links if not (path.parent / link).is_file()] == []
 
 
 def test_every_code_cell_was_run_in_order(notebook):

@@ -212,6 +212,23 @@ def test_maps_draw_every_models_map_against_its_own_largest():
     assert "attention" in figure.axes[-1].get_ylabel()
 
 
+@pytest.mark.parametrize(("channels", "lines"), [(1, 1), (3, 0)])
+def test_maps_lie_below_the_outline_of_what_a_grey_image_shows(channels, lines):
+    pixels = torch.zeros(1, channels, 8, 8, dtype=torch.uint8)
+    pixels[..., 2:6, 3:5] = 255
+    _, axis, _ = plots.maps(pixels, {"teacher": torch.rand(1, 4, 4)}).axes
+    outlines = [drawn for drawn in axis.collections if len(drawn.get_paths()[0])]
+    assert len(outlines) == lines
+    for drawn in outlines:
+        x, y = drawn.get_paths()[0].vertices.T
+        assert [x.min(), x.max(), y.min(), y.max()] == pytest.approx([2.5, 4.5, 1.5, 5.5], abs=0.5)
+
+
+def test_an_empty_image_has_no_outline():
+    axis = plots.maps(torch.zeros_like(PIXELS), {"teacher": torch.rand(2, 4, 4)}).axes[1]
+    assert not axis.collections
+
+
 @pytest.fixture
 def searched():
     claim = Claim("toy-search", "A toy.", 2, lambda seed: {})
@@ -263,6 +280,18 @@ def test_embeddings_draw_every_class_where_it_lies():
         for k, drawn in enumerate(axis.collections):
             assert drawn.get_offsets().data == pytest.approx((places[target == k] + shift).numpy())
         assert {text.get_text() for text in axis.texts} == set(CLASSES)
+
+
+def test_embeddings_of_other_samples_are_drawn_on_the_same_axes():
+    places = {"real": torch.randn(20, 2), "generated": 9 * torch.rand(30, 2)}
+    named = {"real": torch.arange(20) % 2, "generated": torch.arange(30) % 2}
+    figure = plots.embeddings(places, named, ["bag", "boot"], same_axes=True)
+    figure.draw_without_rendering()
+    one, other = figure.axes
+    assert one.get_xlim() == other.get_xlim()
+    assert one.get_ylim() == other.get_ylim()
+    drawn = torch.from_numpy(np.concatenate([c.get_offsets() for c in other.collections]))
+    assert torch.equal(drawn.float(), torch.cat([places["generated"][k::2] for k in (0, 1)]))
 
 
 def test_cost_by_samples_draws_both_sides():
@@ -349,12 +378,20 @@ def test_function_space_marks_where_each_loss_ends():
     functions = np.stack([weights, weights**2], axis=1)
     losses = {"L": weights, "L + dist": 1 - weights}
     ends = {"L": 0.0, "L + dist": 0.98}
-    figure = plots.function_space(weights, functions, losses, (1.0, 2.0), ends)
-    plane, along = figure.axes
+    figure = plots.function_space(weights, functions, losses, (1.0, 2.0), ends, start=0.3)
+    plane, *along = figure.axes
     marks = [line.get_xydata().tolist() for line in plane.get_lines()]
-    assert marks[1:] == [[[1.0, 2.0]], [[0.0, 0.0]], [[1.0, 1.0]]]
-    np.testing.assert_allclose(along.get_lines()[2].get_ydata(), 1 - weights)
-    assert along.get_lines()[3].get_xydata().tolist() == [[1.0, 0.0]]
+    expected = [[1.0, 2.0]], [[0.3, 0.3**2]], [[0.0, 0.0]], [[1.0, 1.0]]
+    for mark, place in zip(marks[1:], expected, strict=True):
+        np.testing.assert_allclose(mark, place)
+    for axis, (name, values) in zip(along, losses.items(), strict=True):
+        whole, way, begin, end = axis.get_lines()
+        assert axis.get_title() == name
+        np.testing.assert_allclose(whole.get_ydata(), values)
+        passed = weights[:4] if name == "L" else weights[3:]
+        np.testing.assert_allclose(way.get_xdata(), passed)
+        assert begin.get_xdata()[0] == pytest.approx(0.3)
+        assert end.get_xdata()[0] == pytest.approx({"L": 0, "L + dist": 1}[name])
 
 
 def test_what_each_side_sees_is_drawn_in_pairs():

@@ -11,6 +11,7 @@ from PIL import Image
 from kdcourse import logit
 from kdcourse.course import widgets
 from kdcourse.course.claims import Claim, Result
+from kdcourse.course.widgets.screen import outlined
 from kdcourse.data import Images, replay
 from kdcourse.motivation import Landscape
 from kdcourse.teachers import majority_vote_accuracy
@@ -85,6 +86,17 @@ def test_maps_follow_image_and_layer():
     assert "stage2, student" in images[2]
     brightest = decoded(images[1]).sum(axis=2).argmax()
     assert brightest == int(layers["stage2"]["teacher"][1].argmax())
+
+
+def test_the_outline_surrounds_what_a_grey_image_shows():
+    pixels = torch.zeros(1, 6, 7, dtype=torch.uint8)
+    pixels[0, 2:4, 6] = 255
+    over = outlined("<img>", pixels)
+    assert over.count("<img>") == 1
+    assert "viewBox='0 0 7 6'" in over
+    edges = set(re.findall(r"M\d+ \d+[hv]1", over))
+    assert edges == {"M6 2h1", "M6 4h1", "M6 2v1", "M7 2v1", "M6 3v1", "M7 3v1"}
+    assert outlined("<img>", pixels.expand(3, 6, 7)) == "<img>"
 
 
 def test_neighbours_follow_the_query():

@@ -15,13 +15,16 @@ from matplotlib.figure import Figure
 
 from kdcourse import files
 from kdcourse.course import claims, plots, schematics
-from kdcourse.course.bench import chunks, gradients, losses, overhead, startup, training
+from kdcourse.course.bench import chunks, gradients, kernels, losses, overhead, startup, training
 from kdcourse.course.claims import CLAIMS
 from kdcourse.course.claims.claim import HOLDS, NOT_SEEN, REPORTED, REVERSED, shown_in
 from kdcourse.course.notebooks import course_notebooks, number
 from kdcourse.places import COURSE, INSTALLED
 
-PAGES = [COURSE / "README.md", COURSE / "docs/claims.md", COURSE / "docs/benchmarks.md"]
+PAGES = [
+    COURSE / name
+    for name in ("README.md", "docs/claims.md", "docs/benchmarks.md", "docs/teaching.md")
+]
 
 
 def render(text: str) -> str:
@@ -35,6 +38,7 @@ def render(text: str) -> str:
         "bench-training": lambda: training.table(training.load()),
         "bench-gradients": lambda: gradients.table(gradients.load()),
         "bench-chunks": lambda: chunks.table(chunks.load()),
+        "bench-kernels": lambda: kernels.table(kernels.load()),
     }
 
     def written(found: re.Match[str]) -> str:

@@ -18,6 +18,8 @@ SCHEMATIC = re.compile(r"!\[[^\]]*\]\(figures/([\w-]+)\.svg\)")
 MAP = "map"  # id of the start page's cell that holds the map
 IGNORED, COMPARED = "nbval-ignore-output", "nbval-check-output"  # tags
 VIEW = "application/vnd.jupyter.widget-view+json"  # of an output that needs a live kernel
+INTRODUCTION = 200  # characters of a text that shares a slide with the figure that it introduces
+AT_HOME = "## Exercises", "## Go further"  # sections that are not shown in the lecture
 
 
 def course_notebooks(folder: Path = NOTEBOOKS) -> list[Path]:
@@ -31,15 +33,14 @@ def number(path: Path) -> str:
 
 
 def course_map(folder: str = "") -> str:
-    """Return a table from lecture to notebook, time and claims, as notebooks and claims have it.
+    """Return a table from lecture to notebook, time and what became of the claims.
 
     Links lead to the folder as seen from the table, such as ``"notebooks/"``.
 
     Raises:
         ValueError: A notebook does not name its slides or its time.
     """
-    from kdcourse.course.claims.claim import shown_in
-    from kdcourse.course.claims.table import markdown
+    from kdcourse.course.claims.table import counted, markdown
 
     rows = []
     for path in course_notebooks():
@@ -53,9 +54,10 @@ def course_map(folder: str = "") -> str:
         if found is None:
             raise ValueError(f"{path.name} does not start with its title, slides and time")
         _, title, slides, reading, running = found.groups()
-        ids = ", ".join(f"`{id}`" for id in shown_in(number(path)))
         link = f"[{number(path)} · {title}]({folder}{path.name})"
-        rows.append((slides.replace("**", ""), link, f"{reading}; runs in {running}", ids))
+        rows.append(
+            (slides.replace("**", ""), link, f"{reading}; runs in {running}", counted(number(path)))
+        )
     return markdown(("lecture", "notebook", "time", "claims measured"), rows)
 
 
@@ -72,8 +74,6 @@ def run(paths: Iterable[Path]) -> None:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
-    from kdcourse.course.saved_widgets import freeze
-
     keep_image_folder()
     paths = list(paths)
     for path in paths:  # before any of them runs
@@ -85,9 +85,24 @@ def run(paths: Iterable[Path]) -> None:
             NotebookClient(notebook, timeout=600, resources=folder).execute()
         except CellExecutionError as error:
             raise RuntimeError(f"{path}: {error.ename}: {error.evalue}") from error
-        freeze({"type": "notebook", "content": notebook})
-        normalize(notebook)
-        _write(notebook, path)
+        _store(notebook, path)
+
+
+def store(paths: Iterable[Path]) -> None:
+    """Store notebooks in their normal form, with the outputs that they have."""
+    paths = list(paths)
+    for path in paths:  # before any of them changes
+        files.check_writable(path.parent)
+    for path, notebook in [(path, read(path)) for path in paths]:
+        _store(notebook, path)
+
+
+def _store(notebook: nbformat.NotebookNode, path: Path) -> None:
+    from kdcourse.course.saved_widgets import freeze
+
+    freeze({"type": "notebook", "content": notebook})
+    normalize(notebook)
+    _write(notebook, path)
 
 
 def _write(notebook: nbformat.NotebookNode, path: Path) -> None:
@@ -121,14 +136,71 @@ def normalize(notebook: Any) -> None:
         "language_info": {"name": "python"},
     }
     for cell in notebook.cells:
-        tags = cell.metadata.get("tags", [])
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
-            if any(is_picture(output) or _is_widget(output) for output in cell.outputs):
-                tags = [*tags, *({IGNORED} - {*tags})]
         else:
             cell.source = SCHEMATIC.sub(_described, cell.source)
-        cell.metadata = {"tags": tags} if tags else {}
+    for cell, slide_type in zip(notebook.cells, slide_types(notebook.cells), strict=True):
+        tags = cell.metadata.get("tags", [])
+        if is_seen(cell):
+            tags = [*tags, *({IGNORED} - {*tags})]
+        cell.metadata = {"slideshow": {"slide_type": slide_type}}
+        if tags:
+            cell.metadata["tags"] = tags
+
+
+def slide_types(cells: list[Any]) -> list[str]:
+    """Return what each cell is in the slides of the lecture, as ``metadata.slideshow`` has it.
+
+    A heading starts a slide. An idea, a figure, a widget and a claim start one below it
+    (``"subslide"``). The code of an idea, the caption of a figure and what to conclude from a claim
+    stay where they belong (``"-"``). Set-up, exercises and what goes further are not shown in the
+    lecture (``"skip"``).
+    """
+    types: list[str] = []
+    section, before = "", None
+    for cell in cells:
+        heading = cell.cell_type == "markdown" and cell.source.startswith(("# ", "## ", "### "))
+        if heading and not cell.source.startswith("### "):
+            section = cell.source.split("\n")[0]
+        set_up = section.startswith("# ") and cell.cell_type == "code"
+        if set_up or section in AT_HOME or cell.id.startswith("exercise-"):
+            types.append("skip")
+            continue
+        starts = before is None or _turns(before, cell)
+        types.append("slide" if heading else "subslide" if starts else "-")
+        before = cell
+    return types
+
+
+def _turns(before: Any, cell: Any) -> bool:
+    """Return whether a cell starts a slide of its own after the one before it."""
+    if cell.cell_type == "markdown":
+        concluded = _is_claim(before) and cell.source.startswith("**What to conclude.**")
+        return not (concluded or (is_seen(before) and is_caption(cell)))
+    if before.cell_type == "markdown" and not is_caption(before):  # which introduces the code
+        return _is_shown(cell) and len(before.source) > INTRODUCTION
+    return _is_shown(cell) or _is_shown(before) or is_caption(before)
+
+
+def is_caption(cell: Any) -> bool:
+    """Return whether a cell is the text below a figure."""
+    return cell.cell_type == "markdown" and bool(re.match(r"\*[^*]", cell.source))
+
+
+def _is_shown(cell: Any) -> bool:
+    """Return whether a cell of code shows a figure, a widget or a claim."""
+    return is_seen(cell) or _is_claim(cell)
+
+
+def _is_claim(cell: Any) -> bool:
+    """Return whether a cell of code prints a claim, which its ID says."""
+    return cell.id.endswith("-claim")
+
+
+def is_seen(cell: Any) -> bool:
+    """Return whether a cell of code shows a figure or a widget."""
+    return any(is_picture(output) or _is_widget(output) for output in cell.get("outputs", ()))
 
 
 def _described(found: re.Match[str]) -> str:

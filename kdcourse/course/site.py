@@ -58,6 +58,8 @@ def assemble(folder: Path) -> Path:
         for cell in notebook.cells:
             cell.source = ELSEWHERE.sub(r"\1", cell.source)
         nbformat.write(notebook, folder / "notebooks" / path.name)
+    for source in folder.glob("*.md"):
+        source.write_text(link_inside(source.read_text(encoding="utf-8")), encoding="utf-8")
     (folder / "map.txt").write_text(notebooks.course_map("notebooks/"), encoding="utf-8")
     (folder / "api").mkdir()
     for module in pkgutil.iter_modules(kdcourse.__path__):
@@ -65,6 +67,12 @@ def assemble(folder: Path) -> Path:
             page = _reference(f"kdcourse.{module.name}", package=module.ispkg)
             (folder / "api" / f"{module.name}.md").write_text(page, encoding="utf-8")
     return folder
+
+
+def link_inside(text: str) -> str:
+    """Let the links of a page in ``docs/`` lead to the site's notebooks; name all other files."""
+    text = re.sub(r"\]\(\.\./(notebooks/\w+\.ipynb)\)", r"](\1)", text)
+    return re.sub(r"\[([^]]+)\]\(\.\./([^)]+)\)", r"\1 (`\2`)", text)
 
 
 def describe_figures(notebook: Any) -> None:

@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from kdcourse.data import Images, replay
-from kdcourse.modes import evaluation_mode
+from kdcourse.models import multiply_adds
 from kdcourse.train.plan import Plan
 from kdcourse.training import Knobs, Run
 from kdcourse.training.epochs import Batches, Epochs
@@ -52,13 +51,6 @@ def report(plan: Plan) -> str:
     whole = steps * (different * first + (options.epochs - different) * later)
     lines.append(f"about {_duration(whole)} for {options.epochs} epochs, validation not counted")
     return "\n".join(lines)
-
-
-def multiply_adds(model: nn.Module, inputs: Tensor) -> int:
-    """Count the multiply–adds of a forward pass: half its floating-point operations."""
-    with evaluation_mode(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(inputs)
-    return counter.get_total_flops() // 2
 
 
 def kept_for_backward(step: Callable[[], Any], weights: Iterable[Tensor]) -> int:

@@ -1,5 +1,6 @@
 """The notebooks as single HTML files, as `jupyter nbconvert --to html` writes them."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import nbformat
 import pytest
 
 from kdcourse.course.notebooks import SCHEMATIC, course_notebooks, is_picture
+from kdcourse.course.schematics import FOLDER
 
 MATHJAX = Path(jupyter_server_mathjax.__file__).parent / "static"
 # The fonts that this MathJax has; the one that nbconvert links to on the network has others.
@@ -23,8 +25,9 @@ def converted(open_page, tmp_path_factory):
     folder = tmp_path_factory.mktemp("html")
     command = [sys.executable, "-m", "nbconvert", "--to", "html", "--output-dir", folder]
     mathjax = f"{(MATHJAX / 'MathJax.js').as_uri()}?config=TeX-AMS-MML_HTMLorMML-full,Safe"
-    command += ["--embed-images", f"--HTMLExporter.mathjax_url={mathjax}", *course_notebooks()]
+    command += [f"--HTMLExporter.mathjax_url={mathjax}", *course_notebooks()]
     subprocess.run(command, check=True, capture_output=True)
+    shutil.copytree(FOLDER, folder / FOLDER.name)  # of schematics, which stay beside the notebooks
     return folder
 
 

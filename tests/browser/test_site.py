@@ -24,6 +24,7 @@ PAGES = [
     "index",
     "notebooks",
     "guide",
+    "teaching",
     "claims",
     "benchmarks",
     "api",

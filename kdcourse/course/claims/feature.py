@@ -16,6 +16,7 @@ from kdcourse.objective import Objective
 claim = claims_of(notebook="3")
 
 STAGES = ("stage1", "stage2", "stage3")
+BLOCK = 4  # pixels, high and wide
 SEEN = 500  # test images on which maps, gradients and distances are compared
 GRID = (0.1, 0.3, 1, 3, 10)  # of every family's weight: the same budget
 # The best of "pros-cons-search", by mean validation accuracy.
@@ -47,15 +48,37 @@ def closer(what: str, family: str, name: str) -> Effect:
 
 
 def attention_maps(net: nn.Module, images: Images) -> list[Tensor]:
-    """Attention maps of three stages."""
-    with torch.no_grad(), capture(net, STAGES) as shown:
+    """Attention maps of three stages, ``(N, H, W)``."""
+    with torch.no_grad(), evaluation_mode(net), capture(net, STAGES) as shown:
         net(images.inputs())
-    return [feature.attention_map(shown[stage]) for stage in STAGES]
+    layers = [shown[stage] for stage in STAGES]
+    return [feature.attention_map(a).unflatten(1, a.shape[-2:]) for a in layers]
 
 
 def gradients(net: nn.Module, images: Images) -> list[Tensor]:
-    """Input gradients of the true class's log-probability."""
-    return [feature.input_gradient(net, images.inputs(), images.target).flatten(1)]
+    """Input gradients of the true class's log-probability, ``(N, C, H, W)``."""
+    with evaluation_mode(net):
+        return [feature.input_gradient(net, images.inputs(), images.target)]
+
+
+def looks(net: nn.Module, images: Images) -> dict[str, Tensor]:
+    """Where a net looks, ``(N, H, W)``: attention maps by stage, and saliency in blocks of pixels.
+
+    Gradients of single pixels are noise to the eye; a block shows their mean size.
+    """
+    (gradient,) = gradients(net, images)
+    blocks = nn.functional.avg_pool2d(gradient.abs().amax(dim=1), BLOCK)
+    return dict(zip(STAGES, attention_maps(net, images), strict=True)) | {"saliency": blocks}
+
+
+def likeness(maps: list[Tensor], others: list[Tensor]) -> float:
+    """Return the mean cosine between two nets' maps of the same images, ``(N, …)``, over layers."""
+    cosines = [
+        # In float64, since a sure net's gradients are tiny.
+        nn.functional.cosine_similarity(a.flatten(1).double(), b.flatten(1).double(), eps=1e-300)
+        for a, b in zip(maps, others, strict=True)
+    ]
+    return float(torch.stack(cosines).mean())
 
 
 def alone_and_taught(
@@ -63,19 +86,13 @@ def alone_and_taught(
 ) -> Measured:
     """Students alone and taught by a family, and their mean cosine with the teacher at a look."""
 
-    def looks(net: nn.Module) -> list[Tensor]:
-        with evaluation_mode(net):
-            return [lab.note(rows).double() for rows in look(net, lab.judged[:SEEN])]
+    def seen(net: nn.Module) -> list[Tensor]:
+        return [lab.note(maps) for maps in look(net, lab.judged[:SEEN])]
 
     nets = {"alone": lab.train(), family: by_family(lab, family, lab["weight"])}
     for arm, net in nets.items():
         yield arm, net
-        # In float64, since a sure net's gradients are tiny.
-        cosines = [
-            nn.functional.cosine_similarity(rows, others, eps=1e-300).mean()
-            for rows, others in zip(looks(net), looks(lab.teacher), strict=True)
-        ]
-        yield f"{arm} {what}", float(torch.stack(cosines).mean())
+        yield f"{arm} {what}", likeness(seen(net), seen(lab.teacher))
 
 
 @claim(

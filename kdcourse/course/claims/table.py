@@ -1,5 +1,6 @@
 """What was measured as tables in Markdown, and the table of claims that docs/claims.md shows."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -82,3 +83,20 @@ def verdicts(notebook: str, folder: Path = RESULTS) -> str:
     shown = [load(id, folder) for id in shown_in(notebook) if not CLAIMS[id].search]
     rows = [(r.claim.statement, WORDS[r.verdict], f"{len(r.runs)}") for r in shown]
     return markdown(("the lecture says", "measured", "seeds"), rows)
+
+
+def counted(notebook: str, folder: Path = RESULTS) -> str:
+    """Count the claims of a notebook by verdict, in words: ``"3 claims: 2 hold, 1 not seen"``.
+
+    Searches for settings are left out, as in :func:`verdicts`.
+    """
+    shown = [id for id in shown_in(notebook) if not CLAIMS[id].search]
+    found = Counter(load(id, folder).verdict for id in shown)
+    words = {
+        HOLDS: "hold",
+        NOT_SEEN: "not seen",
+        REVERSED: "reversed",
+        REPORTED: "without a verdict",
+    }
+    parts = [f"{found[verdict]} {word}" for verdict, word in words.items() if found[verdict]]
+    return f"{len(shown)} claims: {', '.join(parts)}"

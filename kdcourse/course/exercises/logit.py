@@ -1,12 +1,10 @@
 """Checks of the exercises of notebook 2, logit distillation."""
 
-from collections.abc import Callable, Mapping, Sequence
-from statistics import mean, stdev
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
 from kdcourse import logit
-from kdcourse.course import claims
 from kdcourse.course.exercises.exercise import exercise
 from kdcourse.homework import expect
 from kdcourse.teachers import ClosedTeacher
@@ -68,52 +66,6 @@ def their_weight(answer: Callable[[float, float, int], float]) -> str:
         f"Our λ = 3 at τ = 4 is a λ of {3 * 4**2 * 10} there: a weight says nothing without its "
         "formula."
     )
-
-
-@exercise
-def interval(answer: Callable[[list[float], list[float]], Sequence[float]]) -> str:
-    """The 95 % interval of the mean paired difference of two arms, ten seeds each."""
-    gain, few = claims.load("kd-gain"), claims.load("few-labels")
-    pairs = [
-        (result.values(f"{arm} alone"), result.values(f"{arm} distilled"))
-        for result, arm in ((gain, "plain8"), (few, "100"))
-    ]
-    margins = []
-    for alone, distilled in pairs:
-        found = answer([*alone], [*distilled])
-        assert isinstance(found, Sequence | Tensor) and len(found) == 2, (  # noqa: PT018
-            "the function should return two numbers, the lower and the upper end"
-        )
-        margins.append(_check_interval(found, alone, distilled))
-    (paired, unpaired), (paired_few, unpaired_few) = margins
-    return (
-        f"Had you ignored the pairs, the interval for plain8 with 4,000 images would be "
-        f"±{unpaired:.2f}, not ±{paired:.2f}: there the two arms do not share a seed's luck. With "
-        f"100 images, which the seed draws, they do: ±{paired_few:.2f}, not ±{unpaired_few:.2f}. "
-        "Only the paired interval is right in both cases."
-    )
-
-
-def _check_interval(
-    found: Sequence[float] | Tensor, alone: list[float], distilled: list[float]
-) -> tuple[float, float]:
-    """Compare with the right interval; return half its width, and what it were without pairs."""
-    differences = [b - a for a, b in zip(alone, distilled, strict=True)]
-    middle, spread, root = mean(differences), stdev(differences), len(differences) ** 0.5
-    unpaired = 2.262 * (stdev(alone) ** 2 + stdev(distilled) ** 2) ** 0.5 / root
-    right = 2.262 * spread / root
-    mistakes = {
-        "the spread is that of the two arms, not that of the paired differences": unpaired,
-        "the standard error is the deviation over the root of the number of seeds": 2.262 * spread,
-        "the deviation of a sample divides by n − 1, not by n": right * (0.9**0.5),
-        "that is one standard error to each side": spread / root,
-        "1.96 is for very many seeds; for ten, t is 2.262": 1.96 * spread / root,
-    }
-    for name, end, sign in (("lower", found[0], -1), ("upper", found[1], 1)):
-        wrong = {words: middle + sign * margin for words, margin in mistakes.items()}
-        wrong["the interval is that of alone − distilled"] = -middle + sign * right
-        expect.value(end, middle + sign * right, f"the {name} end of the interval", wrong)
-    return right, unpaired
 
 
 @exercise

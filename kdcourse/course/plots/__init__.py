@@ -32,4 +32,4 @@ from kdcourse.course.plots.samples import (
     seen,
     softened,
 )
-from kdcourse.course.plots.style import ALONE, DISTILLED, MARKERS, OTHER, TEACHER
+from kdcourse.course.plots.style import ALONE, DISTILLED, INK, MAP, MARKERS, OTHER, TEACHER

@@ -181,8 +181,13 @@ def function_space(
     losses: Mapping[str, np.ndarray],
     teacher: Sequence[float],
     ends: Mapping[str, float],
+    *,
+    start: float,
 ) -> Figure:
-    """Draw all that a student with one weight can be as a curve, and losses along it.
+    """Draw all that a student with one weight can be as a curve, and descents of losses along it.
+
+    Each loss has a panel and a scale of its own, so that a shallow minimum of one does not vanish
+    beside the height of the other.
 
     Args:
         weights: The weights, ``(P,)``.
@@ -190,19 +195,25 @@ def function_space(
         losses: Two losses, ``(P,)`` each, by their names.
         teacher: The teacher's values at the two inputs.
         ends: The weight at which minimising each loss ended, by the same names.
+        start: The weight at which minimising began.
     """
-    figure, axes = panels(1, 2, width=4.2, height=3.2)
-    plane, along = axes[0]
-    plane.plot(*functions.T, color=OTHER, label="all students (F_small)")
-    plane.plot(*teacher, "s", color=TEACHER, markersize=9, label="f_large")
-    for (name, values), colour in zip(losses.items(), (ALONE, DISTILLED), strict=True):
-        nearest = np.abs(weights - ends[name]).argmin()
-        style = {"marker": MARKERS[colour], "color": colour, "markersize": 9, "linestyle": ""}
-        plane.plot(*functions[nearest], label=f"end of min {name}", **style)
-        along.plot(weights, values, color=colour, label=name)
-        along.plot(weights[nearest], values[nearest], **style)
+    figure, axes = panels(1, 3, width=3.1, height=3.4)
+    plane, *along = axes[0]
+    begin = {"marker": "o", "color": "black", "markerfacecolor": "white", "linestyle": ""}
+    first = np.abs(weights - start).argmin()
+    plane.plot(*functions.T, color=OTHER, label="all students")
+    plane.plot(*teacher, "s", color=TEACHER, markersize=9, label="teacher")
+    plane.plot(*functions[first], **begin, label="start")
+    for axis, (name, values), colour in zip(along, losses.items(), (ALONE, DISTILLED), strict=True):
+        last = np.abs(weights - ends[name]).argmin()
+        way = slice(min(first, last), max(first, last) + 1)
+        end = {"marker": MARKERS[colour], "color": colour, "markersize": 9, "linestyle": ""}
+        plane.plot(*functions[last], **end, label=f"end, by {name}")
+        axis.plot(weights, values, color=colour, linewidth=1)
+        axis.plot(weights[way], values[way], color=colour, linewidth=3.5, alpha=0.4)
+        axis.plot(weights[first], values[first], **begin)
+        axis.plot(weights[last], values[last], **end)
+        axis.set(title=name, xlabel="the student's weight w", ylabel="loss, nats")
     plane.set(xlabel="f(x₁)", ylabel="f(x₂)")
-    along.set(xlabel="the student's weight", ylabel="loss, nats")
-    plane.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    along.legend(fontsize=8)
+    figure.legend(*plane.get_legend_handles_labels(), loc="outside upper center", ncols=5)
     return figure

@@ -11,10 +11,11 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from kdcourse import logit
-from kdcourse.course.plots.style import DISTILLED, TEACHER, panel, panels
+from kdcourse.course.plots.style import DISTILLED, INK, MAP, TEACHER, panel, panels
 
 if TYPE_CHECKING:
     from kdcourse.data import Images
@@ -121,20 +122,33 @@ def maps(
 ) -> Figure:
     """Draw images, a row each, beside the maps ``(N, H', W')`` ≥ 0 of several models.
 
-    Every map is drawn as a share of its largest value.
+    Every map is drawn as a share of its largest value, below the outline of what the image shows.
     """
-    samples = len(pixels)
-    figure, axes = panels(samples, 1 + len(shown), width=1.5, height=1.35)
-    style: dict[str, Any] = {"cmap": "cividis", "alpha": 0.85, "vmin": 0, "vmax": 1}
+    figure, axes = panels(len(pixels), 1 + len(shown), width=1.7, height=1.75)
+    style: dict[str, Any] = {"cmap": MAP, "vmin": 0, "vmax": 1, "interpolation": "none"}
     for n, (image, *others) in enumerate(axes):
-        picture(image, pixels[n], titles[n] if titles else "", 9)
+        picture(image, pixels[n], titles[n] if titles else "", 10)
+        extent = image.images[0].get_extent()
         for axis, (name, values) in zip(others, shown.items(), strict=True):
-            picture(axis, pixels[n], "" if n else name, 9)
             largest = float(values[n].max()) or 1.0
             share = (values[n] / largest).cpu().numpy()
-            drawn = axis.imshow(share, extent=axis.images[0].get_extent(), **style)
-    figure.colorbar(drawn, ax=axes[:, -1], label=value_label, fraction=0.06 * samples)
+            drawn = axis.imshow(share, extent=extent, **style)
+            outline(axis, pixels[n])
+            axis.set_title("" if n else name, fontsize=10)
+            axis.set_axis_off()
+    figure.colorbar(drawn, ax=axes, label=value_label, shrink=min(1.0, 2 / len(pixels)))
     return figure
+
+
+def outline(axis: Axes, pixels: Tensor) -> None:
+    """Draw the outline of what a grey image ``(1, H, W)`` shows, readable on dark and on light.
+
+    In a coloured image, nothing says where the background ends: none is drawn.
+    """
+    if len(pixels) == 1 and pixels.min() < INK < pixels.max():
+        grey = pixels[0].cpu().numpy()
+        drawn = axis.contour(grey, levels=[INK], colors="white", linewidths=0.8)
+        drawn.set(path_effects=[withStroke(linewidth=1.8, foreground="black")])
 
 
 def neighbours(images: "Images", queries: Sequence[int], found: Mapping[str, Tensor]) -> Figure:
@@ -206,17 +220,25 @@ def distance_matrices(
 
 
 def embeddings(
-    places: Mapping[str, Tensor], target: Tensor, classes: Sequence[str], size: float = 3.2
+    places: Mapping[str, Tensor],
+    target: Tensor | Mapping[str, Tensor],
+    classes: Sequence[str],
+    size: float = 3.2,
+    *,
+    same_axes: bool = False,
 ) -> Figure:
     """Draw embeddings in the plane, ``(N, 2)``, in panels of this size in inches.
 
-    Colour and marker tell the class, whose name stands at its centre.
+    Colour and marker tell the class, whose name stands at its centre; each embedding may have
+    samples of its own, with their classes by its name. With ``same_axes``, one place is one place
+    in all panels.
     """
+    targets = target if isinstance(target, Mapping) else dict.fromkeys(places, target)
     figure, axes = panels(1, len(places), width=size, height=size)
     colours = matplotlib.color_sequences["tab10"]
     for axis, (name, points) in zip(axes[0], places.items(), strict=True):
         for k, label in enumerate(classes):
-            x, y = points[target == k].T.cpu().numpy()
+            x, y = points[targets[name] == k].T.cpu().numpy()
             axis.scatter(x, y, s=8, color=colours[k % 10], marker="osD^vP*X<>"[k % 10], alpha=0.6)
             axis.annotate(
                 label,
@@ -227,6 +249,12 @@ def embeddings(
             )
         axis.set(title=name, xlabel="first coordinate", box_aspect=1)
         axis.set_aspect("equal", adjustable="datalim")
+    if same_axes:
+        every = np.concatenate([points.cpu().numpy() for points in places.values()])
+        low, high = every.min(axis=0), every.max(axis=0)
+        (x, y), reach = (low + high) / 2, 0.53 * (high - low).max()
+        for axis in axes[0]:
+            axis.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
     axes[0, 0].set_ylabel("second coordinate")
     return figure
 

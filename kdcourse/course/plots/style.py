@@ -16,6 +16,8 @@ MARKERS = {TEACHER: "s", DISTILLED: "o", ALONE: "^", OTHER: "D"}
 # For more lines than that: the student alone, then up to five others.
 STYLES = [*((c, MARKERS[c]) for c in (ALONE, TEACHER, DISTILLED, OTHER))]
 STYLES += [("#CC79A7", "v"), ("#000000", "x")]
+MAP = "inferno"  # the colours of where a net looks: from black to light yellow, evenly
+INK = 32  # of 255: what is brighter belongs to the object, what is darker to the background
 
 
 def panel(width: float, height: float) -> tuple[Figure, Axes]:

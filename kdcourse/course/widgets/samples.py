@@ -14,6 +14,7 @@ from kdcourse.course.widgets.screen import (
     heat,
     html_widget,
     image_slider,
+    outlined,
     picture,
     row,
     title,
@@ -75,7 +76,8 @@ def maps(images: Images, layers: Mapping[str, Mapping[str, Tensor]]) -> ipywidge
     def render(image: int, layer: str) -> str:
         shown = [exhibit(images.pixels[image], title(images, image))]
         for model, values in layers[layer].items():
-            shown.append(captioned(heat(values[image], f"{layer}, {model}"), model))
+            drawn = heat(values[image], f"{layer}, {model}")
+            shown.append(captioned(outlined(drawn, images.pixels[image]), model))
         return row(shown)
 
     return html_widget(

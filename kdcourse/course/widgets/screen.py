@@ -9,8 +9,9 @@ from typing import Any
 import ipywidgets
 import matplotlib
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+from kdcourse.course import plots
 from kdcourse.data import Images
 
 # From the lowest value to the highest.
@@ -98,8 +99,29 @@ def heat(values: Tensor, description: str, size: int = 140) -> str:
     """Return a map ``(H, W)`` ≥ 0 as HTML, with its largest value the brightest."""
     largest = float(values.max()) or 1.0
     image = Image.fromarray((255 * values / largest).round().byte().cpu().numpy())
-    image.putpalette(bytes.fromhex("".join(colour[1:] for colour in COLOURS)))
+    image.putpalette(matplotlib.colormaps[plots.MAP](range(256), bytes=True)[:, :3].tobytes())
     return _shown(image, description, size)
+
+
+def outlined(shown: str, pixels: Tensor) -> str:
+    """Return a picture with the outline of what a grey image ``(1, H, W)`` shows drawn over it."""
+    if len(pixels) > 1:  # nothing says where the background of a coloured image ends
+        return shown
+    inside = nn.functional.pad((pixels[0] > plots.INK).int(), (1, 1, 1, 1))
+    below, beside = inside.diff(dim=0)[:, 1:-1].nonzero(), inside.diff(dim=1)[1:-1].nonzero()
+    edges = "".join(f"M{x} {y}h1" for y, x in below.tolist())
+    edges += "".join(f"M{x} {y}v1" for y, x in beside.tolist())
+    lines = "".join(
+        f"<path d='{edges}' stroke='{colour}' stroke-width='{thickness}' "
+        "vector-effect='non-scaling-stroke'/>"
+        for colour, thickness in (("black", 2.6), ("white", 1.2))
+    )
+    height, width = pixels.shape[-2:]
+    return (
+        f"<div style='position: relative; display: inline-block; line-height: 0'>{shown}"
+        f"<svg aria-hidden='true' viewBox='0 0 {width} {height}' "
+        f"style='position: absolute; left: 0; top: 0; width: 100%'>{lines}</svg></div>"
+    )
 
 
 def picture(pixels: Tensor, description: str, size: int = 140) -> str:
