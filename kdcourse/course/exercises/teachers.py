@@ -50,8 +50,8 @@ def errors(answer: np.ndarray) -> str:
     rho = np.mean([np.corrcoef(wrong)[pair] for pair in combinations(range(3), 2)])
     return (
         "More than independent voters reach. The errors of two of yours have a correlation of "
-        f"{rho:+.2f} on average, and with others it can be anything from −0.19 to +0.29: it does "
-        "not settle what a vote is worth."
+        f"{rho:+.2f} on average; other ways to 85 % have −0.19 to +0.29. It does not settle what a "
+        "vote is worth."
     )
 
 
@@ -95,13 +95,13 @@ def both_known(answer: Callable[[float, int], float]) -> str:
             "a net may know both views all by itself": 1 - 2 * 0.5**nets,
         }
         right = 1 - 2 * lacking**nets
-        where = f"for one net in {share:g} and {nets} nets, the probability"
+        where = f"for share = {share:g} and nets = {nets}, the probability"
         expect.value(answer(share, nets), right, where, mistakes)
     measured = claims.load("multi-view")
     alone, taught = (measured.mean(f"{arm} both views") for arm in ("alone", "self"))
-    union = 1 - (1 - alone / 100) ** 2 / 2
+    union = 100 - (100 - alone) ** 2 / 200
     return (
-        f"Two nets that know both views of {alone:.0f} % each would know both of {union:.0%} "
+        f"Two nets that know both views of {alone:.0f} % each would know both of {union:.0f} % "
         f"together. The student taught by one knows {taught:.0f} %: a part of the union."
     )
 
