@@ -1,8 +1,8 @@
 # The course as a single-user image for JupyterHub. How to build, try and use it: docs/teaching.md
 FROM python:3.11-slim
 
-# The build of PyTorch (without CUDA), and the version of JupyterHub, which has to be that of your hub.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Where pip finds PyTorch without CUDA, and the version of JupyterHub, which has to be that of your hub.
+ARG TORCH_INDEX=
 ARG JUPYTERHUB_VERSION=6.1.1
 
 # JupyterHub on Kubernetes mounts the home of user 1000 here.
@@ -10,7 +10,7 @@ RUN useradd --create-home --uid 1000 jovyan
 
 WORKDIR /opt/kdcourse
 COPY constraints.txt .
-RUN pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" -c constraints.txt \
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt \
     torch torchvision "jupyterhub==$JUPYTERHUB_VERSION"
 COPY . .
 RUN pip install --no-cache-dir -c constraints.txt ".[homework]" && .binder/postBuild

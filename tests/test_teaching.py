@@ -130,8 +130,6 @@ def test_the_image_and_binder_take_the_tested_versions():
     assert all(" -c constraints.txt " in install for install in installs)
     assert "-c ../constraints.txt" in REQUIRED.splitlines()
     assert "-e .[homework]" in REQUIRED.splitlines()
-    (index,) = re.findall(r"^ARG TORCH_INDEX=(.+)$", DOCKERFILE, re.MULTILINE)
-    assert f"--extra-index-url {index}" in REQUIRED.splitlines()
 
 
 def test_the_python_is_the_same_everywhere():
