@@ -264,3 +264,27 @@ def test_snapshots_follow_the_steps():
         ]
         assert re.findall(r"<img [^>]+>", screen.value) == expected
         assert f"After {step} steps." in screen.value
+
+
+def drawn_lines(svg):
+    """The heights of the points of every line of a drawing, by its name."""
+    found = re.findall(r"points='([^']+)'.*?<title>(.+?)</title>", svg)
+    return {n: [float(p.split(",")[1]) for p in points.split()] for points, n in found}
+
+
+def test_averages_follow_the_momentum():
+    path = [4.0, 2.0, 0.0, -2.0, 2.0, 0.0, -1.0, 1.0]
+    followed = {0.5: [4.0] * 6 + [3.0, 4.0], 0.9: [4.0] * 6 + [0.0, 0.0]}
+    slider, screen = widgets.averages(path, followed).children
+    assert slider.description == "momentum"
+    for momentum, half, away in ((0.5, "1 step<", 3.54), (0.9, "7 steps<", 0.0)):
+        slider.value = momentum
+        assert f"m = {momentum:g}: " in screen.value
+        assert f"counts half after {half}" in screen.value
+        assert f"student 1.00, average {away:.2f}" in screen.value
+        lines = drawn_lines(screen.value)
+        top, middle = lines["the student"][0], lines["the optimum"][0]
+        assert lines["the student"][2] == middle
+        scale = (middle - top) / 4
+        expected = [middle - scale * value for value in followed[momentum]]
+        assert lines["its average"] == pytest.approx(expected, abs=0.2)

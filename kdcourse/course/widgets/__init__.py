@@ -5,6 +5,7 @@ What follows a slider is a few lines of HTML, drawn by the browser: a matplotlib
 longer than the tenth of a second within which a slider should respond.
 """
 
+from kdcourse.course.widgets.averages import average_drawn, averages
 from kdcourse.course.widgets.landscapes import landscapes, surface
 from kdcourse.course.widgets.measured import patience, teacher_size, vote, vote_curves
 from kdcourse.course.widgets.samples import bars, maps, neighbours, snapshots, temperature, views

@@ -1,14 +1,13 @@
 """What was computed or measured: votes, the size of the teacher, patience."""
 
 import functools
-import html
 from collections.abc import Mapping, Sequence
 
 import ipywidgets
 
 from kdcourse.course import plots
 from kdcourse.course.claims.results import Result
-from kdcourse.course.widgets.screen import bar, drawing, html_widget
+from kdcourse.course.widgets.screen import Point, bar, drawing, html_widget, polyline
 from kdcourse.teachers import majority_vote_accuracy, majority_vote_bounds
 
 
@@ -51,7 +50,7 @@ def vote_curves(voters: Sequence[int], curves: Mapping[str, Sequence[float]], ma
     """
     width, height, left, bottom = 460, 200, 40, 24
 
-    def place(number: int, value: float) -> tuple[float, float]:
+    def place(number: int, value: float) -> Point:
         across = (number - voters[0]) / max(1, voters[-1] - voters[0])
         return left + across * (width - left - 8), (height - bottom) - value * (height - bottom - 8)
 
@@ -65,11 +64,7 @@ def vote_curves(voters: Sequence[int], curves: Mapping[str, Sequence[float]], ma
     styles = (plots.ALONE, "5 4"), (plots.DISTILLED, "")
     for (name, values), (colour, dash) in zip(curves.items(), styles, strict=True):
         places = [place(n, value) for n, value in zip(voters, values, strict=True)]
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        parts.append(
-            f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='2' "
-            f"stroke-dasharray='{dash}'><title>{html.escape(name)}</title></polyline>"
-        )
+        parts.append(polyline(places, colour, name, dash=dash))
     x, y = places[list(voters).index(marked)]
     parts.append(f"<circle cx='{x:.1f}' cy='{y:.1f}' r='5' fill='{colour}'/>")
     for number in (voters[0], marked, voters[-1]):

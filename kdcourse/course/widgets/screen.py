@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from kdcourse.course import plots
 from kdcourse.data import Images
+
+Point = tuple[float, float]  # in pixels, from the upper left corner
 
 # From the lowest value to the highest.
 COLOURS = [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["cividis"](range(256))]
@@ -55,6 +57,17 @@ def drawing(shapes: str, description: str, width: int, height: int) -> str:
     return (
         f"<svg role='img' aria-label='{html.escape(description)}' width='{width}' "
         f"height='{height}' style='font-size: 12px; fill: currentColor'>{shapes}</svg>"
+    )
+
+
+def polyline(
+    places: Sequence[Point], colour: str, name: str, *, dash: str = "", thick: float = 2
+) -> str:
+    """Return a line of a drawing through these places; its name is shown when it is pointed at."""
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    return (
+        f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='{thick:g}' "
+        f"stroke-dasharray='{dash}'><title>{html.escape(name)}</title></polyline>"
     )
 
 
