@@ -185,6 +185,17 @@ def test_histories_and_curves_label_their_lines():
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
 
 
+@pytest.mark.parametrize(("points", "every"), [(10, 1), (400, 0.15)])
+def test_few_points_of_a_curve_all_have_markers(points, every):
+    axis = plots.curves(range(points), {"a": [0] * points}, x_label="x", y_label="y").axes[0]
+    assert axis.lines[0].get_markevery() == every
+
+
+def test_a_pale_image_is_drawn_pale():
+    (axis,) = plots.gallery({"pale": PIXELS[:1] // 2}, ["ant"]).axes
+    assert axis.images[0].get_clim() == (0, 255)
+
+
 def test_gradient_norms_are_on_log_axes():
     axis = plots.gradient_norms([1, 2], [1.0, 1.0], [1.0, 0.25]).axes[0]
     assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")

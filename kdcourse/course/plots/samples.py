@@ -108,7 +108,8 @@ def gallery(rows: Mapping[str, Tensor], titles: Sequence[str]) -> Figure:
 
 def picture(axis: Axes, pixels: Tensor, title: str = "", size: float = 8) -> None:
     """Draw one image ``(C, H, W)``, uint8, without axes; the title is of this size in points."""
-    axis.imshow(pixels.movedim(0, -1).cpu().numpy(), cmap="gray_r")  # the map of grey images
+    shown = pixels.movedim(0, -1).cpu().numpy()
+    axis.imshow(shown, cmap="gray_r", vmin=0, vmax=255)  # grey: a pale image stays pale
     axis.set_title(title, fontsize=size)
     axis.set_axis_off()
 
