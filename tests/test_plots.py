@@ -176,6 +176,9 @@ def test_baselines_are_grey_whatever_they_are_called(result):
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["labels", "KD"]
 
 
+POWERS = [2**n for n in range(8)]
+
+
 def test_histories_and_curves_label_their_lines():
     rows = [{"epoch": 1, "train_accuracy": 0.5}, {"epoch": 2, "train_accuracy": 0.75}]
     axis = plots.histories({"alone": History(rows)}, "train_accuracy").axes[0]
@@ -185,10 +188,15 @@ def test_histories_and_curves_label_their_lines():
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
 
 
-@pytest.mark.parametrize(("points", "every"), [(10, 1), (400, 0.15)])
-def test_few_points_of_a_curve_all_have_markers(points, every):
-    axis = plots.curves(range(points), {"a": [0] * points}, x_label="x", y_label="y").axes[0]
-    assert axis.lines[0].get_markevery() == every
+@pytest.mark.parametrize(
+    ("points", "scale", "marked"),
+    [(10, "linear", [*range(1, 11)]), (71, "linear", [*range(1, 72, 10)]), (128, "log", POWERS)],
+)
+def test_markers_stand_apart_on_any_axis(points, scale, marked):
+    x, noisy = np.arange(1, points + 1), np.tile([0, 9], points)[:points]
+    figure = plots.curves(x, {"a": noisy}, x_label="x", y_label="y", x_scale=scale)
+    (line,) = figure.axes[0].lines
+    assert list(x[line.get_markevery()]) == marked
 
 
 def test_a_pale_image_is_drawn_pale():

@@ -49,7 +49,10 @@ def curves(
 ) -> Figure:
     """Draw lines, by name, over a common axis, linear or ``"log"``; the labels carry the units."""
     figure, axis = panel(5.5, 3.4)
-    every = 0.15 if len(x) > 20 else 1  # a marker at every point, or at equal distances
+    spread = np.geomspace if x_scale == "log" else np.linspace
+    places = spread(x[0], x[-1], 8) if len(x) > 20 else x
+    nearest = np.abs(np.subtract.outer(places, x)).argmin(axis=1)
+    every = sorted({*nearest.tolist()})  # a marker at every point, or at eight
     for (name, y), colour in zip(lines.items(), (TEACHER, DISTILLED, ALONE, OTHER), strict=False):
         axis.plot(x, y, color=colour, marker=MARKERS[colour], markevery=every, label=name)
     axis.set(xlabel=x_label, ylabel=y_label, xscale=x_scale)
