@@ -6,8 +6,8 @@ the gap. The chain may have any length.
 Paper: Mirzadeh et al. 2020, arXiv 1902.03393.
 Run: python examples/assistant.py
 Prints parameters and test accuracy of the teacher, of the assistant, and of a student of 536
-parameters: alone, taught directly, and through the assistant. What ten seeds told of large
-teachers and of assistants follows (claims too-large and assistant).
+parameters: alone, taught directly, and through the assistant. What ten seeds showed
+of large teachers and of assistants follows (claims too-large and assistant).
 """
 
 from kdcourse import CrossEntropy, LogitKD, claims, data, fit, metrics, models, teachers

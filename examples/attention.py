@@ -5,8 +5,9 @@ between the maps of student and teacher is added to the loss. Widths may differ,
 
 Paper: Zagoruyko, Komodakis 2017, arXiv 1612.03928.
 Run: python examples/attention.py
-Prints, for a student alone and for one with attention transfer, the test accuracy and how alike its
-maps are to the teacher's (cosine, 1 is the same); then what thirty seeds told (claim attention).
+Prints, for a student alone and for one with attention transfer, the test accuracy and how
+similar its maps are to the teacher's (cosine, 1 is the same); then what thirty seeds showed
+(claim attention).
 """
 
 import torch

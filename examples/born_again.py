@@ -5,8 +5,8 @@ the one before it predicts. In the end all generations together form an ensemble
 
 Paper: Furlanello et al. 2018, arXiv 1805.04770.
 Run: python examples/born_again.py
-Prints the test accuracy of every generation and of the ensemble of all; then what ten families told
-(claim born-again).
+Prints the test accuracy of every generation and of the ensemble of all; then what ten families
+showed (claim born-again).
 """
 
 from kdcourse import claims, data, metrics, models, teachers

@@ -1,12 +1,12 @@
 """Closed-weight teacher: a model behind a service that shows probabilities, and nothing else.
 
 Logit distillation needs no more: probabilities are logits up to a constant. It works even where the
-service shows the three largest only, and rounds them.
+service shows only the three largest, and rounds them.
 
 Paper: Hinton, Vinyals, Dean 2015, arXiv 1503.02531; the closed teacher is the lecture's.
 Run: python examples/closed_weight.py
 Prints the test accuracy of a student alone, and taught by a service that shows all probabilities,
-or three of them with two decimals; then what ten seeds told (claim closed-weight).
+or three of them with two decimals; then what ten seeds showed (claim closed-weight).
 """
 
 from kdcourse import CrossEntropy, LogitKD, claims, data, fit, metrics, models, teachers

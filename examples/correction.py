@@ -6,8 +6,8 @@ sees no label, only what the teacher makes of them, so that the teacher's errors
 Paper: Sreenivas et al. 2024, arXiv 2408.11796, section 3.1.
 Run: python examples/correction.py
 Prints, on test images of the other camera, the accuracy of teacher and student: with the original
-teacher, with one corrected before, and with one corrected meanwhile; then what ten seeds told
-(claim correction).
+teacher, with one corrected before, and with one corrected meanwhile; then what ten seeds
+showed (claim correction).
 """
 
 from kdcourse import LogitKD, claims, data, fit, metrics, models, teachers

@@ -6,7 +6,7 @@ statistics are those that its batch norm remembers. The student learns from thes
 Paper: Chen et al. 2019, arXiv 1904.01186; its use of statistics: Yin et al. 2020, arXiv 1912.08795.
 Run: python examples/data_free.py
 Prints the test accuracy of the teacher, and of students that saw noise only, or generated images
-only, as many of them; then what five seeds told (claim data-free).
+only, as many of them; then what five seeds showed (claim data-free).
 """
 
 import torch

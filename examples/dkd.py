@@ -6,7 +6,7 @@ rest. In plain KD a sure teacher mutes the second part, where its dark knowledge
 Paper: Zhao et al. 2022, arXiv 2203.08679.
 Run: python examples/dkd.py
 Prints the test accuracy of a student alone, by KD and by decoupled KD, both with the weights that
-did best on validation data; then what five seeds told (claim newer-logit).
+did best on validation data; then what five seeds showed (claim newer-logit).
 """
 
 from kdcourse import (

@@ -1,12 +1,12 @@
 """Ensemble teacher: several nets, averaged or by majority vote, teach one.
 
 Nets that differ in their seeds err on different images, so that together they are better than
-each; distillation puts what they know into a single net.
+any one of them; distillation puts what they know into a single net.
 
 Paper: Hinton, Vinyals, Dean 2015, arXiv 1503.02531.
 Run: python examples/ensemble.py
 Prints the test accuracy of three members, of the ensemble by averages and by vote, and of a student
-alone and taught by it; then what ten seeds told (claim ensemble).
+alone and taught by it; then what ten seeds showed (claim ensemble).
 """
 
 from kdcourse import CrossEntropy, LogitKD, claims, data, fit, metrics, models, teachers

@@ -6,8 +6,8 @@ a teacher can be asked about images that nobody has labelled.
 Paper: Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 6.
 Run: python examples/few_labels.py
 Prints the test accuracy from 100 labels, from 100 labels and the teacher, and with 4,000 images
-without a label too. The teacher itself learned from 4,000 labels. What ten seeds told of few images
-follows (claim few-labels); the last student is measured by no claim.
+without a label too. The teacher itself learned from 4,000 labels. What ten seeds showed of few
+images follows (claim few-labels); the last student is measured by no claim.
 """
 
 from kdcourse import CrossEntropy, LogitKD, claims, data, fit, metrics, models, teachers

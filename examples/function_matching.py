@@ -7,8 +7,8 @@ teacher's function, far from any real image.
 Paper: Beyer et al. 2022, arXiv 2106.05237.
 Run: python examples/function_matching.py
 Prints the test accuracy of a student by what it and the teacher see, from 500 images without
-labels; then what ten seeds told (claims views and patience). Function matching is for patient ones:
-how it comes out after so few epochs says little about it.
+labels; then what ten seeds showed (claims views and patience). Function matching takes patience:
+how it does after so few epochs says little about it.
 """
 
 from kdcourse import LogitKD, claims, data, fit, metrics, models, teachers, tips

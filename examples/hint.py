@@ -6,7 +6,7 @@ compares them. FitNets first trains up to that layer, then the whole net; or bot
 Paper: Romero et al. 2015, arXiv 1412.6550.
 Run: python examples/hint.py
 Prints the test accuracy of a student alone, with the hint in two stages, and jointly, with as many
-epochs each; then what ten seeds told (claims hint and hint-stages).
+epochs each; then what ten seeds showed (claims hint and hint-stages).
 """
 
 from kdcourse import (

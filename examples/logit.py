@@ -6,7 +6,7 @@ labels with a weight. It is the lecture's formula, and where every other scheme 
 Paper: Hinton, Vinyals, Dean 2015, arXiv 1503.02531.
 Run: python examples/logit.py
 Prints size and test accuracy of the teacher, of a student alone, and of the same student with the
-teacher. One seed proves nothing: what ten seeds told follows (claim kd-gain).
+teacher. One seed proves nothing: what ten seeds showed follows (claim kd-gain).
 """
 
 from kdcourse import CrossEntropy, LogitKD, claims, data, fit, metrics, models, teachers

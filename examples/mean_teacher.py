@@ -6,7 +6,7 @@ same image, and the student is to predict what the average predicts.
 Paper: Tarvainen, Valpola 2017, arXiv 1703.01780.
 Run: python examples/mean_teacher.py
 Prints the test accuracy of a student of 100 labels, of one that went on learning from them for as
-many steps, and of Mean Teacher's average; then what ten seeds told (claim mean-teacher).
+many steps, and of Mean Teacher's average; then what ten seeds showed (claim mean-teacher).
 """
 
 import copy

@@ -6,7 +6,7 @@ never settles, and nobody learns from the average yet: see mean_teacher.py and s
 Paper: Tarvainen, Valpola 2017, arXiv 1703.01780.
 Run: python examples/momentum.py
 Prints the validation accuracy of both after every epoch, and the test accuracy of both in the end;
-then what ten seeds told (claim momentum).
+then what ten seeds showed (claim momentum).
 """
 
 from kdcourse import claims, data, fit, metrics, models, teachers

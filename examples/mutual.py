@@ -6,7 +6,7 @@ may have different architectures.
 Paper: Zhang et al. 2018, arXiv 1706.00384.
 Run: python examples/mutual.py
 Prints the test accuracy of two students that learn alone, and of the same two that learn together;
-then what ten seeds told (claim mutual).
+then what ten seeds showed (claim mutual).
 """
 
 from kdcourse import CrossEntropy, LogitKD, claims, data, fit, metrics, models, teachers

@@ -1,12 +1,13 @@
 """Patience: distillation goes on gaining for many epochs, so it must be cheap to be patient.
 
-The teacher is asked about every crop once; its answers are cached and come back in all later runs.
+The teacher is asked about every crop once; its answers are cached and reused in all later runs.
 With `checkpoint="run.pt"`, fit resumes a long run that was stopped.
 
 Paper: Beyer et al. 2022, arXiv 2106.05237.
 Run: python examples/patience.py
 Prints the test accuracy after 15, 60 and 240 epochs of 500 images, on labels and from the teacher
-without labels, and the time an epoch takes; then what ten seeds told of up to 480 (claim patience).
+without labels, and the time an epoch takes; then what ten seeds showed for up to 480 (claim
+patience).
 """
 
 import time

@@ -6,7 +6,7 @@ eval mode and asked without gradients; the factor τ² is in the loss.
 Paper: Hinton, Vinyals, Dean 2015, arXiv 1503.02531.
 Run: python examples/plain_pytorch.py
 Prints the test accuracy of a student alone and of the same student with the teacher; then what ten
-seeds told, trained by the course's own loop with the same settings (claim kd-gain).
+seeds showed, trained by the course's own loop with the same settings (claim kd-gain).
 """
 
 import torch

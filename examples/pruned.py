@@ -1,12 +1,12 @@
 """Pruning with a teacher: the dense model teaches its own pruned copy.
 
 All but the largest 3 % of the weights become zero and stay zero. What that costs is won back by
-training on, with labels or with the dense model as a teacher too.
+training on, with labels, or with the dense model as a teacher as well.
 
 Paper: Han et al. 2015, arXiv 1506.02626 (pruning); the teacher is the lecture's.
 Run: python examples/pruned.py
 Prints test accuracy, non-zero parameters and size of the dense model, and of the pruned one as it
-is, retrained on labels, and taught; then what ten seeds told (claim pruned).
+is, retrained on labels, and taught; then what ten seeds showed (claim pruned).
 """
 
 from kdcourse import CrossEntropy, LogitKD, claims, data, fit, metrics, models, teachers

@@ -1,12 +1,12 @@
 """Quantisation with a teacher: the full-precision model teaches its own copy of 2-bit weights.
 
 A weight of 2 bits takes one of three values, inputs of layers have 8 bits. Training goes on through
-the rounding (quantisation-aware), with labels or with the original model as a teacher too.
+the rounding (quantisation-aware), with labels, or with the original model as a teacher as well.
 
 Paper: Jacob et al. 2018, arXiv 1712.05877 (quantisation); the teacher is the lecture's.
 Run: python examples/quantized.py
 Prints test accuracy and size of the original, and of the quantised model as it is, retrained on
-labels, and taught; then what ten seeds told (claim quantized).
+labels, and taught; then what ten seeds showed (claim quantized).
 """
 
 from kdcourse import CrossEntropy, LogitKD, claims, data, fit, metrics, teachers

@@ -1,4 +1,4 @@
-"""Relational KD (RKD): not where the teacher puts a sample, but how samples lie to each other.
+"""Relational KD (RKD): not where the teacher puts a sample, but how samples are arranged.
 
 The distances between all pairs of a batch, in units of their mean, and the angles of all triplets
 are made the same in both embeddings, whose sizes may differ.
@@ -7,7 +7,7 @@ Paper: Park et al. 2019, arXiv 1904.05068.
 Run: python examples/relational.py
 Prints, for a student alone and for one with relations, the test accuracy, how often the nearest
 neighbour is of the same class, and the correlation of distances with the teacher's; then what ten
-seeds told (claims structure and pros-cons).
+seeds showed (claims structure and pros-cons).
 """
 
 from kdcourse import (

@@ -5,8 +5,9 @@ The student's gradient is made to point where the teacher's does, by differentia
 
 Paper: Zagoruyko, Komodakis 2017, arXiv 1612.03928, section 3.2.
 Run: python examples/saliency.py
-Prints, for a student alone and for one with saliency matched, the test accuracy and how alike its
-gradients are to the teacher's (cosine, 1 is the same); then what ten seeds told (claim saliency).
+Prints, for a student alone and for one with saliency matched, the test accuracy and how
+similar its gradients are to the teacher's (cosine, 1 is the same); then what ten seeds showed
+(claim saliency).
 """
 
 import torch

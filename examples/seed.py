@@ -1,12 +1,13 @@
 """SEED: a small model learns features from a large self-supervised one, without a label.
 
-Such a teacher has no classes to tell. What it can tell is which images resemble each other: the
+Such a teacher has no classes to name. What it can tell is which images resemble each other: the
 student is to find an image as similar to those in a queue as the teacher does.
 
 Paper: Fang et al. 2021, arXiv 2101.04731.
 Run: python examples/seed.py
 Prints how many test images are named rightly by their five nearest training images, by features of
-the teacher, of random weights and of the taught student; then what ten seeds told (claim seed).
+the teacher, of random weights and of the student it taught; then what ten seeds showed (claim
+seed).
 """
 
 import torch

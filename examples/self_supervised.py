@@ -7,7 +7,7 @@ Paper: Caron et al. 2021, arXiv 2104.14294.
 Run: python examples/self_supervised.py
 Prints how many test images are named rightly by their five nearest training images, by features of
 random weights and by the learned ones, and whether the outputs have collapsed; then what ten seeds
-told (claim self-supervised).
+showed (claim self-supervised).
 """
 
 from kdcourse import claims, data, metrics, models, teachers

@@ -37,7 +37,7 @@ def names_after(*sources):
 
 @EVERY_EXERCISE
 def test_it_has_minutes_a_hint_and_an_empty_cell(setup, stated, answer, check, capsys):
-    assert re.match(r"\*\*Exercise \w+\.\d · .+\*\* \(\d+ minutes\)\.? ", stated.source)
+    assert re.match(r"\*\*Exercise \w+\.\d · .+\*\* \(\d+ minutes\)\. ", stated.source)
     assert "<details><summary>Hint</summary>" in stated.source
     name, value = answer.source.split("\n")[-1].split(" = ")
     assert value.startswith("...")

@@ -27,6 +27,10 @@ def test_it_has_five_questions_with_one_answer(notebook):
         assert question["ask"].endswith("?")
         assert all(text.endswith((".", "!")) for text in (*question["options"], question["why"]))
     assert len({question["answer"] for question in asked}) > 2  # not always the same letter
+    lengths = [[len(option) for option in question["options"]] for question in asked]
+    right = [question["answer"] - 1 for question in asked]
+    # Who has read nothing cannot find it by its length.
+    assert sum(of[k] == max(of) for of, k in zip(lengths, right, strict=True)) <= 2
 
 
 def test_another_has_none():

@@ -147,7 +147,7 @@ def lone_choices(
             f"the result should be a list, but yours is of type {type(found).__name__}"
         )
         assert len(found) == len(runs), (
-            f"there are {len(runs)} seeds, but yours are {len(found)} choices"
+            f"there are {len(runs)} seeds, but you gave {len(found)} choices"
         )
         both = list(zip(map(expect.number, found), right, strict=True))
         assert any(choice in GRID for choice, _ in both), (

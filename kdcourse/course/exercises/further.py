@@ -15,7 +15,7 @@ from kdcourse.homework import expect
 def shares(answer: Sequence[float]) -> str:
     """The nearest one's share of a softmax over three cosines, at two temperatures."""
     assert isinstance(answer, list | tuple), "give a list of two numbers"
-    assert len(answer) == 2, f"two numbers are asked for, but yours are {len(answer)}"
+    assert len(answer) == 2, f"two numbers are asked for, but you gave {len(answer)}"
     cosines = torch.tensor([0.9, 0.8, 0.7], dtype=torch.float64)
     plain = float(cosines.softmax(dim=0)[0])
     for found, tau in zip(answer, (0.01, 0.2), strict=True):
@@ -23,7 +23,7 @@ def shares(answer: Sequence[float]) -> str:
         times = float((cosines * tau).softmax(dim=0)[0])
         mistakes = {"is it divided by τ?": plain, "divide by τ, do not multiply": times}
         expect.value(found, right, f"the share at τ = {tau:g}", mistakes)
-    return "The teacher all but names one image; the student is allowed to be less sure."
+    return "The teacher practically names one image; the student is allowed to be less sure."
 
 
 @exercise

@@ -60,7 +60,7 @@ def interval(answer: Callable[[Tensor, Tensor], Sequence[float]]) -> str:
         error, t = deviation / math.sqrt(10), 2.262
         unpaired = math.sqrt(float(more.double().var() + less.double().var()) / 10)
         mistakes = {
-            "1.96 is right only for a great many seeds": mean - 1.96 * error,
+            "1.96 is right only for very many seeds": mean - 1.96 * error,
             "that is the spread of single seeds; that of their mean is √10 times less": mean
             - t * deviation,
             "divide the squares by 9, not by 10 (`.std()` does)": mean - t * error * math.sqrt(0.9),
@@ -146,6 +146,6 @@ def misleading(answer: tuple[float, float]) -> str:
     at_alone, at_end = (loss[np.abs(weights - place).argmin()] for place in (alone, end))
     return (
         f"Alone, the student ends with a loss of {at_alone:.2f}; your teacher has {own:.2f} and "
-        f"leads it to {at_end:.2f}. Be close to a teacher who is no better than you are, and you "
-        "lose."
+        f"leads it to {at_end:.2f}. Stay close to a teacher who is no better than you, and "
+        "you lose."
     )

@@ -89,8 +89,8 @@ def to_bits(answer: Callable[[Tensor, int], Tensor]) -> str:
         largest = weight.abs().amax(dim=1, keepdim=True).double()
         ends = found.abs().amax(dim=1, keepdim=True)
         assert bool(((ends - largest).abs() <= 1e-4 * largest).all()), (
-            "the largest weight of every row should stay as it is, for it is the end of that row's "
-            "scale"
+            "the largest weight of every row should stay as it is, since it is the end of that "
+            "row's scale"
         )
         most = 2 ** (bits - 1) - 1
         values = max(len(row.unique()) for row in (1e4 * found / largest).round())

@@ -15,7 +15,7 @@ from kdcourse.homework import expect
 def psi(answer: Sequence[float]) -> str:
     """The normalised distances of three samples at 0, 1 and 3."""
     assert isinstance(answer, Sequence), "give a list of three numbers"
-    assert len(answer) == 3, f"three numbers are asked for, but yours are {len(answer)}"
+    assert len(answer) == 3, f"three numbers are asked for, but you gave {len(answer)}"
     squared = "is the mean over all N² pairs, each sample with itself included?"
     for pair, found, right in zip(("1, 2", "1, 3", "2, 3"), answer, (0.5, 1.5, 1.0), strict=True):
         mistakes = {squared: 1.5 * right, "this is not yet divided by the mean": 2 * right}

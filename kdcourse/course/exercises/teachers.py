@@ -60,7 +60,7 @@ def opinions(answer: Tensor) -> str:
     """Predictions of which vote, mean probabilities and mean logits make different classes."""
     p = expect.tensor(answer)
     assert p.dim() == 2, f"give a matrix (M, 3), a member a row; yours has {p.dim()} dimensions"
-    assert p.shape[1] == 3, f"three classes are asked for, but yours are {p.shape[1]}"
+    assert p.shape[1] == 3, f"three classes are asked for, but you gave {p.shape[1]}"
     assert bool((p > 0).all()), "every probability should be above 0: its logarithm is needed"
     off = float((p.sum(dim=1) - 1).abs().max())
     assert off < 1e-3, f"every row should add up to 1, but one is off by {off:.2g}"

@@ -13,7 +13,7 @@ BOOT = [(0.35, 0.1), (0.62, 0.1), (0.62, 0.52), (0.9, 0.66), (0.9, 0.84), (0.3, 
 def seed() -> Figure:
     """A frozen self-supervised teacher and a student embed the same image.
 
-    Either embedding is compared with a queue of anchors, which the teacher gave of earlier
+    Either embedding is compared with a queue of anchors, the teacher's embeddings of earlier
     images, and the student's distribution of similarities is to match the teacher's. The
     teacher's newest embedding enters the queue, and the oldest leaves it.
     """
@@ -52,7 +52,7 @@ def seed() -> Figure:
 def data_free() -> Figure:
     """Without any data, a generator makes images from noise, and a frozen teacher judges them.
 
-    The generator learns to please the teacher: each image should look like one class for sure,
+    The generator learns to please the teacher: each image should clearly be of one class,
     all classes should come equally often, and the teacher's features should respond. The student
     learns to say of these images what the teacher says.
     """

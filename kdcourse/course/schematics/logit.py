@@ -19,8 +19,8 @@ DOUBTED = np.array([8.1, 3.8, -3.9])
 def logit_pipeline() -> Figure:
     """One image goes through a frozen teacher and through the student.
 
-    The outputs of both are softened by a temperature τ and compared by the KD loss, which counts
-    λ τ² times; the student's prediction without a temperature is compared with the label by the
+    The outputs of both are softened by a temperature τ and compared by the KD loss, weighted by
+    λ τ²; the student's prediction without a temperature is compared with the label by the
     cross-entropy. The gradient of the sum flows back to the student only.
     """
     page = Page(356)

@@ -14,7 +14,7 @@ START, BAD, GOOD = (
 
 
 def small_and_large() -> Figure:
-    """The functions of small nets are some of those of large nets; the teacher is another one.
+    """The functions of small nets lie within those of large nets; the teacher lies outside them.
 
     From the same start, training alone ends in a near, bad minimum of the loss L. With the distance
     from the large net added, that minimum is gone: the small net arrives at the good optimum, the

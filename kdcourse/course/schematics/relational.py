@@ -1,4 +1,4 @@
-"""Relational distillation: not where samples lie, but how they lie to each other."""
+"""Relational distillation: not where samples lie, but how they lie relative to each other."""
 
 import numpy as np
 from matplotlib.figure import Figure

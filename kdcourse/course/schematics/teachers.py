@@ -72,7 +72,7 @@ def ensemble() -> Figure:
 
     Below, three voters are each right on 70 percent of the questions. Their majority is right on
     70 percent if they all err at once, on 78.4 percent if they err independently, on 100 percent
-    if never two of them err at once, and on 55 percent if always two of them do.
+    if no two ever err at once, and on 55 percent if they only err in pairs.
     """
     page = Page(388)
     page.box(228, 106, 412, 176, tone=Tone(TEACHER.line, INK.fill, ""), corner=10, dashed=True)
@@ -137,7 +137,7 @@ def _answers(
 def multi_view() -> Figure:
     """Most training images of a car show its headlight and its window, and a few only one of them.
 
-    A net with seed 1 learns the headlight and fails where only a window is to be seen; a net with
+    A net with seed 1 learns the headlight and fails where only a window can be seen; a net with
     seed 42 learns the window and fails on headlights. A student with seed 1 that is taught by the
     second net learns both views.
     """
