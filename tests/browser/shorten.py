@@ -45,7 +45,8 @@ def _shorten(*_):
     length, batches = epochs.__len__, epochs.batches
 
     def few(self):  # a generator's batches are pictured until the thirtieth
-        return min(2 if isinstance(self.train, images) else 6, length(self))
+        whole = length(self)  # what is short remains: a loop written by hand is compared with it
+        return whole if whole <= 4 else 2 if isinstance(self.train, images) else 6
 
     epochs.__len__ = few
     epochs.batches = lambda self, epoch: islice(batches(self, epoch), few(self))

@@ -97,7 +97,9 @@ def test_the_start_page_checks_the_course_and_leads_to_the_notebooks(desk, pictu
     desk.locator(".jp-RenderedMarkdown td a").first.click()
     start.wait_for_kernel(names[0])
     desk.locator(".jp-RenderedMarkdown a[href*=homework]:visible").first.click()
-    start.wait_for_kernel(homework[0])
+    start.wait_for_kernel(f"homework/{homework[0]}")
+    start.close()
+    start.wait_for_kernel(names[0])
     start.close()
 
 
