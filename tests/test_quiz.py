@@ -39,7 +39,7 @@ def test_another_has_none():
 
 
 def test_a_choice_is_judged_at_once():
-    (question, *_), (shown, *_) = quiz.questions("2"), quiz.ask("2").children
+    (question, *_), (_, shown, *_) = quiz.questions("2"), quiz.ask("2").children
     _, choice, said, _ = shown.children
     for index in range(len(choice.options)):
         choice.index = index

@@ -45,7 +45,7 @@ def test_what_a_widget_showed_is_saved_as_html():
     assert output.keys() == {"text/html", "text/plain"}
     assert not state
     assert screen.value in output["text/html"]
-    for said in ("k &lt; 1: 0", "temperature: 5.01", "way: right", "Run the cell again"):
+    for said in ("k &lt; 1: 0", "temperature: 5.01", "way: right", "Run the cells above"):
         assert said in output["text/html"]
 
 
@@ -70,7 +70,7 @@ def test_a_progress_bar_is_saved_with_its_numbers():
     assert "67%" in output["text/html"]
     assert "2/3" in output["text/html"]
     assert "<progress value='2.0' max='3.0'>" in output["text/html"]
-    assert "Run the cell again" not in output["text/html"]
+    assert "Run the cells above" not in output["text/html"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,16 @@ else:
 
 QUIZZES = Path(__file__).parent / "quizzes"
 
+# Options that are longer than a line: ipywidgets gives each of them the height of one.
+STYLE = """
+.kd-quiz .widget-radio-box { height: auto }
+.kd-quiz .widget-radio-box label { display: flex; align-items: baseline; height: auto !important;
+  line-height: 1.45 !important; white-space: normal; margin-bottom: 3px }
+.kd-quiz .widget-radio-box label > input { order: -1; flex: none; height: auto !important;
+  position: relative; top: 2px }
+.kd-quiz .widget-html-content { line-height: 1.45 !important }
+"""
+
 
 def questions(notebook: str) -> list[dict[str, Any]]:
     """Return the questions of a notebook: ``ask``, ``options``, ``answer`` (from 1) and ``why``.
@@ -32,7 +42,10 @@ def questions(notebook: str) -> list[dict[str, Any]]:
 def ask(notebook: str) -> ipywidgets.VBox:
     """Show the questions of a notebook, such as ``"2"`` or ``"5a"``."""
     asked = enumerate(questions(notebook), start=1)
-    return ipywidgets.VBox([_shown(number, question) for number, question in asked])
+    shown = [_shown(number, question) for number, question in asked]
+    box = ipywidgets.VBox([ipywidgets.HTML(f"<style>{STYLE}</style>"), *shown])
+    box.add_class("kd-quiz")
+    return box
 
 
 def _shown(number: int, question: dict[str, Any]) -> ipywidgets.VBox:

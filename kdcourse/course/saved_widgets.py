@@ -18,7 +18,7 @@ SLIDERS = {"IntSliderModel": 0, "FloatSliderModel": 0, "FloatLogSliderModel": 1}
 CHOICES = ("ToggleButtonsModel", "SelectionSliderModel", "DropdownModel")
 OPTIONS = "_options_labels"
 SEEN: dict[str, str] = {}  # what widgets showed at the last save, even if their kernel is gone
-HINT = "<div><i>As it was saved. Run the cell again to change it.</i></div>"
+HINT = "<div><i>As it was saved. Run the cells above, then this one, to change it.</i></div>"
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:

@@ -68,9 +68,9 @@ def test_widgets_appear_in_notebook_7(page, lab):
     cell = sources.index("widgets.vote()")
     notebook.run(cell)
     node = notebook.node(cell)
-    node.wait_for_selector("text=3 voters of 0.70, correlation 0.00")
+    node.wait_for_selector("text=3 voters, each right with probability 0.70")
     assert "probability 0.784" in node.inner_text()  # the lecture's brain teaser
     node.query_selector("[role=slider]").focus()
     page.keyboard.press("ArrowRight")
-    node.wait_for_selector("text=4 voters of 0.70, correlation 0.00")
+    node.wait_for_selector("text=4 voters, each right with probability 0.70")
     notebook.close()

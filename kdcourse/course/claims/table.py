@@ -71,7 +71,7 @@ WORDS = {  # of the verdicts
     HOLDS: "✓ **holds**",
     NOT_SEEN: "○ not seen at this scale",
     REVERSED: "✗ **reversed**",
-    REPORTED: "measured, without a verdict",
+    REPORTED: "reported",
 }
 
 
@@ -96,7 +96,7 @@ def counted(notebook: str, folder: Path = RESULTS) -> str:
         HOLDS: "hold",
         NOT_SEEN: "not seen",
         REVERSED: "reversed",
-        REPORTED: "without a verdict",
+        REPORTED: "reported",
     }
     parts = [f"{found[verdict]} {word}" for verdict, word in words.items() if found[verdict]]
     return f"{len(shown)} claims: {', '.join(parts)}"

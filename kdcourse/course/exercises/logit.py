@@ -27,7 +27,7 @@ def kd_gradient(answer: Callable[[Tensor, Tensor, float], Tensor]) -> str:
                 "its sign is the opposite: a step against the gradient must lead to the teacher": (
                     -right
                 ),
-                "one factor 1/τ is missing, which the chain rule brings": temperature * right,
+                "a factor 1/τ is missing: the chain rule brings it in": temperature * right,
                 "there is a factor 1/τ too many": right / temperature,
                 "each row should be the gradient of that image's own KL: do not divide by the "
                 "number of images": right / 5,
@@ -35,7 +35,7 @@ def kd_gradient(answer: Callable[[Tensor, Tensor, float], Tensor]) -> str:
             unless=right,
         )
         expect.close(found, right, f"at τ = {temperature:g}, autograd finds another gradient")
-    return "The difference of two predictions, over τ: at a high τ it is small, twice over."
+    return "The difference of two predictions, over τ: at a high τ it is small for two reasons."
 
 
 def _refuse(found: Tensor, mistakes: Mapping[str, Tensor], unless: Tensor) -> None:

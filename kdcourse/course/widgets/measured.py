@@ -28,8 +28,8 @@ def vote() -> ipywidgets.VBox:
         won = correlated[voters - 1]
         low, high = majority_vote_bounds(accuracy, voters)
         text = (
-            f"<b>{voters} voters of {accuracy:.2f}, correlation {correlation:.2f}: "
-            f"the majority is right with probability {won:.3f}</b><br>"
+            f"<b>{voters} voters, each right with probability {accuracy:.2f}, errors correlated by "
+            f"{correlation:.2f}: the majority is right with probability {won:.3f}</b><br>"
             f"(however their errors are related: {low:.3f} to {high:.3f})<br>"
             "Accuracy of the majority against the number of voters; dashed: independent voters"
         )
@@ -58,7 +58,8 @@ def vote_curves(voters: Sequence[int], curves: Mapping[str, Sequence[float]], ma
     for value in (0.0, 0.5, 1.0):
         x, y = place(voters[0], value)
         parts.append(
-            f"<line x1='{x}' x2='{width - 8}' y1='{y:.1f}' y2='{y:.1f}' stroke='#ccc'/>"
+            f"<line x1='{x}' x2='{width - 8}' y1='{y:.1f}' y2='{y:.1f}' stroke='currentColor' "
+            "stroke-opacity='.25'/>"
             f"<text x='{x - 6}' y='{y + 4:.1f}' text-anchor='end'>{value:.1f}</text>"
         )
     styles = (plots.ALONE, "5 4"), (plots.DISTILLED, "")

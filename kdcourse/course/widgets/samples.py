@@ -64,7 +64,8 @@ def bars(probabilities: Mapping[str, list[float]], classes: tuple[str, ...], lab
         )
         name = f"<td style='text-align: right'>{html.escape(name)}{star}</td>"
         rows.append(f"<tr style='line-height: 18px'>{name}{cells}</tr>")
-    return f"<table><tr><th></th>{head}</tr>{''.join(rows)}</table>"
+    rows.insert(0, f"<tr><th></th>{head}</tr>")
+    return f"<table style='white-space: nowrap'>{''.join(rows)}</table>"
 
 
 def maps(images: Images, layers: Mapping[str, Mapping[str, Tensor]]) -> ipywidgets.VBox:

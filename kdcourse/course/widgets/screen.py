@@ -56,7 +56,8 @@ def drawing(shapes: str, description: str, width: int, height: int) -> str:
     """Return a drawing (SVG) of the given shapes, with a description for screen readers."""
     return (
         f"<svg role='img' aria-label='{html.escape(description)}' width='{width}' "
-        f"height='{height}' style='font-size: 12px; fill: currentColor'>{shapes}</svg>"
+        f"height='{height}' viewBox='0 0 {width} {height}' style='font-size: 12px; "
+        f"max-width: 100%; height: auto; fill: currentColor'>{shapes}</svg>"
     )
 
 
