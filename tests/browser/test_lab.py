@@ -1,5 +1,6 @@
 """Every notebook in JupyterLab, by mouse and keyboard, as a student meets it."""
 
+import itertools
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import nbformat
 import pytest
 from lab import Lab, Notebook
 
+from kdcourse.course import quiz
 from kdcourse.course.notebooks import NOTEBOOKS, START, VIEW, course_notebooks
 
 PRESSED = """screen => {
@@ -248,6 +250,30 @@ def test_a_notebook_that_was_run_in_part_reopens_with_its_drawings(desk):
     notebook.close()
     notebook.open("5a_which_teacher.ipynb")
     assert shown in screen(notebook, vote, ".jp-RenderedHTML")
+    notebook.close()
+
+
+def test_the_quiz_judges_and_fits_a_narrow_window(desk, pictures):
+    notebook = Notebook(desk)
+    notebook.open("5a_which_teacher.ipynb")
+    (asked,) = (n for n, c in enumerate(notebook.cells()) if c["id"] == "quiz-code")
+    for cell in (notebook.code_cells()[0], asked):
+        notebook.run(cell)
+    wide = desk.viewport_size
+    desk.set_viewport_size({"width": 900, "height": 900})
+    node = notebook.node(asked)
+    node.wait_for_selector(".kd-quiz .widget-radio-box label")
+    labels = node.query_selector_all(".kd-quiz .widget-radio-box label")
+    boxes = [label.bounding_box() for label in labels]
+    assert all(a["y"] + a["height"] <= b["y"] for a, b in itertools.pairwise(boxes))
+    first, *_ = quiz.questions("5a")
+    right = first["answer"] - 1
+    labels[(right + 1) % len(first["options"])].click()
+    node.wait_for_selector("text=Not this one")
+    labels[right].click()
+    node.wait_for_selector("text=Right.")
+    node.screenshot(path=pictures / "quiz.png")
+    desk.set_viewport_size(wide)
     notebook.close()
 
 
