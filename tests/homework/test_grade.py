@@ -157,7 +157,7 @@ def test_another_assignment(assignments, notebook):
 
 def test_a_notebook_as_other_programs_write_it(assignments, notebook):
     """With a byte-order mark, odd metadata, and as many lines as nobody writes."""
-    content = json.loads(notebook(NAME, more="a1 = %x\n" * 100 + "x = 1\n" * 5_000))
+    content = json.loads(notebook(NAME, more="a1 = %x\n" * 40 + "x = 1\n" * 3_000))
     content["metadata"]["otter"] = "x"
     verdict = judge(b"\xef\xbb\xbf" + json.dumps(content).encode(), assignments[NAME], QUICK)
     assert verdict.points == ALL
