@@ -172,7 +172,9 @@ def test_every_idea_has_a_schematic_and_every_section_a_conclusion(notebook):
     for cells, _ in sections(notebook):
         written = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
         if written.split("\n")[0] in titles:
-            assert written.count("**What to conclude.**") == 1, titles
+            (concluded,) = re.findall(r"\*\*What to conclude\.\*\* (.+)", written)
+            plain = re.sub(r"\$[^$]*\$|`[^`]*`", "", concluded)
+            assert len(re.findall(r"[.!?](?=\s+[A-Z“*(]|$)", plain)) == 2, concluded
     shown = re.findall(r"\]\(figures/(?!map-)([\w-]+)\.svg\)", text(notebook))
     assert shown
     assert len(set(shown)) == len(shown)
