@@ -31,6 +31,19 @@ def device(request):
     return torch.device(request.param)
 
 
+@pytest.fixture
+def named(capsys):
+    """Expect that an exercise refuses an answer, in words that name the mistake."""
+
+    def named(exercise, answer, words):
+        exercise(answer)
+        said = capsys.readouterr().out
+        assert said.startswith("✗ Not yet. ")
+        assert words.lower() in said.lower()
+
+    return named
+
+
 def pytest_terminal_summary(terminalreporter):
     """Show what tests recorded as ``shown``, also where they pass and run in other processes."""
     for report in (one for found in terminalreporter.stats.values() for one in found):

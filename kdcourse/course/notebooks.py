@@ -1,7 +1,7 @@
 """Runs the notebooks, stores their outputs in one normal form (``make notebooks``), maps them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,11 @@ import nbformat
 from tqdm.auto import tqdm
 
 from kdcourse import files
-from kdcourse.course import schematics
 from kdcourse.places import COURSE, keep_image_folder
 
 NOTEBOOKS = COURSE / "notebooks"
 START = "index.ipynb"
+LINK = re.compile(r"\[([^]]+)\]\(([\w./-]+)\.ipynb(?:#[^)]*)?\)")  # to another notebook
 SCHEMATIC = re.compile(r"!\[[^\]]*\]\(figures/([\w-]+)\.svg\)")
 MAP = "map"  # id of the start page's cell that holds the map
 IGNORED, COMPARED = "nbval-ignore-output", "nbval-check-output"  # tags
@@ -71,21 +71,35 @@ def write_map(folder: Path = NOTEBOOKS) -> None:
 
 def run(paths: Iterable[Path]) -> None:
     """Run notebooks from top to bottom in fresh kernels and store their normalised outputs."""
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
-
     keep_image_folder()
     paths = list(paths)
     for path in paths:  # before any of them runs
         files.check_writable(path.parent)
     sources = [(path, read(path)) for path in paths]
     for path, notebook in tqdm(sources, unit="notebook"):
-        folder = {"metadata": {"path": str(path.parent)}}
-        try:
-            NotebookClient(notebook, timeout=600, resources=folder).execute()
-        except CellExecutionError as error:
-            raise RuntimeError(f"{path}: {error.ename}: {error.evalue}") from error
+        execute(notebook, path)
         _store(notebook, path)
+
+
+def execute(notebook: nbformat.NotebookNode, path: Path, **options: Any) -> None:
+    """Run all cells in a fresh kernel, where the notebook's file lies.
+
+    Args:
+        notebook: It gets the outputs.
+        path: Of its file.
+        options: Those of the kernel, such as ``env``.
+
+    Raises:
+        RuntimeError: A cell has failed.
+    """
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    folder = {"metadata": {"path": str(path.parent)}}
+    try:
+        NotebookClient(notebook, timeout=600, resources=folder).execute(**options)
+    except CellExecutionError as error:
+        raise RuntimeError(f"{path}: {error.ename}: {error.evalue}") from error
 
 
 def store(paths: Iterable[Path]) -> None:
@@ -121,6 +135,16 @@ def read(path: Path) -> nbformat.NotebookNode:
         return nbformat.read(path, as_version=4)
     except (ValueError, nbformat.ValidationError) as error:
         raise ValueError(f"{path} is not a notebook") from error
+
+
+def relink(notebook: Any, pages: Mapping[str, str]) -> None:
+    """Let links to notebooks lead to pages, by the notebook's stem; keep the words of others."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = LINK.sub(
+                lambda link: f"[{link[1]}]({pages[link[2]]})" if link[2] in pages else link[1],
+                cell.source,
+            )
 
 
 def normalize(notebook: Any) -> None:
@@ -205,6 +229,8 @@ def is_seen(cell: Any) -> bool:
 
 def _described(found: re.Match[str]) -> str:
     """Return the link to a schematic with its alternative text."""
+    from kdcourse.course import schematics  # which draw: the server that saves notebooks does not
+
     known = schematics.every()
     if found[1] not in known:
         raise ValueError(f"there is no schematic {found[1]!r}; there are {', '.join(known)}")

@@ -2,16 +2,12 @@
 
 import html
 import string
-import sys
 from pathlib import Path
 from typing import Any
 
 import ipywidgets
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from kdcourse.train.options import read_toml
 
 QUIZZES = Path(__file__).parent / "quizzes"
 
@@ -36,7 +32,7 @@ def questions(notebook: str) -> list[dict[str, Any]]:
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in QUIZZES.glob("*.toml")))
         raise ValueError(f"notebook {notebook!r} has no quiz; there are {known}")
-    return tomllib.loads(path.read_text(encoding="utf-8"))["question"]
+    return read_toml(path)["question"]
 
 
 def ask(notebook: str) -> ipywidgets.VBox:

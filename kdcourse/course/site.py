@@ -16,7 +16,6 @@ from kdcourse.course import notebooks, schematics
 from kdcourse.places import COURSE
 
 DOCS = COURSE / "docs"
-ELSEWHERE = re.compile(r"\[([^\]]+)\]\((?:homework/|index)[^)]*\)")  # what is no page of the site
 NEEDED = "sphinx", "myst_nb", "pydata_sphinx_theme", "sphinx-mathjax-offline"
 
 
@@ -52,11 +51,12 @@ def assemble(folder: Path) -> Path:
     """Gather the sources of the pages: ``docs/``, notebooks, a page for each library module."""
     shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(schematics.FOLDER, folder / "notebooks" / schematics.FOLDER.name)
-    for path in notebooks.course_notebooks():
+    paths = notebooks.course_notebooks()
+    pages = {path.stem: path.name for path in paths}  # homework and the start page are none
+    for path in paths:
         notebook = nbformat.read(path, as_version=4)
         describe_figures(notebook)
-        for cell in notebook.cells:
-            cell.source = ELSEWHERE.sub(r"\1", cell.source)
+        notebooks.relink(notebook, pages)
         nbformat.write(notebook, folder / "notebooks" / path.name)
     for source in folder.glob("*.md"):
         source.write_text(link_inside(source.read_text(encoding="utf-8")), encoding="utf-8")

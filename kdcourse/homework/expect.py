@@ -128,11 +128,29 @@ def unchanged(answer: Any, before: float, where: str, tolerance: float = 1e-3) -
     )
 
 
-def close(answer: Any, expected: Tensor, problem: str, tolerance: float = 1e-3) -> None:
-    """Expect a tensor, entry by entry, as near as ``tolerance`` of its largest entry."""
+def close(
+    answer: Any,
+    expected: Tensor,
+    problem: str,
+    mistakes: Mapping[str, Tensor] | None = None,
+    tolerance: float = 1e-3,
+) -> None:
+    """Expect a tensor, entry by entry, as near as ``tolerance`` of its largest entry.
+
+    Args:
+        answer: What the student's function has returned.
+        expected: What is right.
+        problem: What is wrong if it is not that, nor one of the mistakes that are known.
+        mistakes: What a mistake would have given, by the words that explain it.
+        tolerance: How far off it may be, as a share of the largest entry of what is right.
+    """
     found = tensor(answer, expected.shape)
-    scale = float(expected.double().abs().max()) if expected.numel() else 0.0
-    assert bool(((found - expected.double()).abs() <= tolerance * max(scale, 1e-2)).all()), problem
+    if _all_near(found, expected, tolerance):
+        return
+    known = (
+        words for words, wrong in (mistakes or {}).items() if _all_near(found, wrong, tolerance)
+    )
+    raise AssertionError(next(known, problem))
 
 
 def slope(
@@ -189,6 +207,11 @@ def no_gradient(loss: Callable[[Tensor], Tensor], point: Tensor) -> None:
     if isinstance(answer, Tensor) and answer.requires_grad:
         (found,) = torch.autograd.grad(answer, point, allow_unused=True)
         assert found is None or not bool(found.any()), "the teacher receives a gradient"
+
+
+def _all_near(found: Tensor, other: Tensor, tolerance: float) -> bool:
+    scale = float(other.double().abs().max()) if other.numel() else 0.0
+    return bool(((found - other.double()).abs() <= tolerance * max(scale, 1e-2)).all())
 
 
 def _near(found: float, other: float, tolerance: float) -> bool:

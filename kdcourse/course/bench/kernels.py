@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 from tqdm.auto import tqdm
 
 from kdcourse.course.bench.compare import Store
 from kdcourse.course.claims.results import RESULTS
 from kdcourse.course.claims.table import markdown
-from kdcourse.course.notebooks import course_notebooks, read
+from kdcourse.course.notebooks import course_notebooks, execute, read
 from kdcourse.places import keep_image_folder
 
 
@@ -73,8 +72,7 @@ def _server(environment: dict[str, str]) -> str:
 def _kernel(path: Path, environment: dict[str, str]) -> str:
     notebook = read(path)
     notebook.cells.append(new_code_cell(PROBE))
-    folder = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(notebook, timeout=600, resources=folder).execute(env=environment)
+    execute(notebook, path, env=environment)
     return notebook.cells[-1].outputs[0].text
 
 

@@ -188,16 +188,20 @@ class Page:
     ) -> Box:
         """Draw a net: its layers above its name; square corners for a teacher, a lock if frozen."""
         net = self.box(x, y, width, height, tone=tone, corner=0 if tone is TEACHER else 16)
-        tall, step = height * 0.42, min(15, (width - 30) / max(layers, 1))
-        for layer in range(layers):
-            place = x + (layer - (layers - 1) / 2) * step
-            self.box(
-                place, y - height * 0.15, 6, tall * 0.86**layer, tone=tone.solid, corner=2, line=0
-            )
+        step = min(15, (width - 30) / max(layers, 1))
+        self.layers(x, y, [tone] * layers, height=height, step=step)
         self.text(x, y + height * 0.31 if layers else y, name, tone)
         if frozen:
             self.lock(*net.at(1, -1), tone)
         return net
+
+    def layers(
+        self, x: float, y: float, tones: Sequence[Tone], *, height: float, step: float
+    ) -> None:
+        """Draw the layers of a net of this height around a point, one in each tone."""
+        for layer, tone in enumerate(tones):
+            place, tall = x + (layer - (len(tones) - 1) / 2) * step, height * 0.42 * 0.86**layer
+            self.box(place, y - height * 0.15, 6, tall, tone=tone.solid, corner=2, line=0)
 
     def lock(self, x: float, y: float, tone: Tone = INK) -> None:
         """Draw a lock: what carries it is frozen."""

@@ -110,10 +110,8 @@ def relay(
     page.shape(left, STUDENT, closed=False, corner=16)
     page.line(right, TEACHER)
     step = min(15, (width - 24) / layers)
-    for layer in range(layers):
-        tone = STUDENT if layer < layers / 2 else TEACHER
-        place, tall = x + (layer - (layers - 1) / 2) * step, height * 0.42 * 0.86**layer
-        page.box(place, y - height * 0.15, 6, tall, tone=_solid(tone), corner=2, line=0)
+    tones = [STUDENT if layer < layers / 2 else TEACHER for layer in range(layers)]
+    page.layers(x, y, tones, height=height, step=step)
     page.text(x, y + height * 0.31, name)
     return net
 
@@ -122,10 +120,6 @@ def gradient(page: Page, loss: Box, student: Box, *, right: float, below: float)
     """Draw the gradient's way from a loss, round the right and below, back to the student."""
     way = loss.right, (right, loss.y), (right, below), (student.x, below), student.bottom
     page.arrow(*way, tone=STUDENT, gradient=True)
-
-
-def _solid(tone: Tone) -> Tone:
-    return Tone(tone.line, tone.line, tone.words)
 
 
 def _cropped(outline: Sequence[Point], crop: Crop, box: Box) -> list[Point]:

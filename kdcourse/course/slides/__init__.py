@@ -3,20 +3,17 @@
 Which cells start a slide stands in the notebooks: :func:`kdcourse.course.notebooks.slide_types`.
 """
 
-import re
 import shutil
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from kdcourse import files
-from kdcourse.course import notebooks
+from kdcourse.course import notebooks, schematics
 from kdcourse.places import own_folder
 
 HERE = Path(__file__).parent
-FIGURES = "figures"  # folder of the notebooks' pictures, which slides find beside them, too
+FIGURES = schematics.FOLDER.name  # of the notebooks' pictures, which slides find beside them, too
 THEME = "reveal.js/dist/theme/lecture.css"
 SCRIPTS = {  # by their folder: the package that brings them, where it does, and what slides need
     "reveal.js": ("sphinx_revealjs", "_static/revealjs", ("dist", "plugin/notes")),
@@ -27,7 +24,6 @@ SCRIPTS = {  # by their folder: the package that brings them, where it does, and
     ),
 }
 UNUSED = shutil.ignore_patterns("*.map", "*.esm.js", "*.eot", "*.ttf", "league-gothic")
-LINK = re.compile(r"\[([^]]+)\]\(([\w./-]+)\.ipynb(?:#[^)]*)?\)")  # to another notebook
 
 
 def build(folder: Path) -> list[Path]:
@@ -79,19 +75,14 @@ def _exporter() -> Any:
 def _deck(path: Path, paths: list[Path], exporter: Any, folder: Path) -> Path:
     """Write the slides of one of the notebooks, and return their file."""
     notebook = notebooks.read(path)
-    _link(notebook, {other.stem for other in paths})
+    notebooks.relink(notebook, {other.stem: _deck_of(other) for other in paths})
     known = {"metadata": {"name": path.stem, "path": str(path.parent)}}
     page, _ = exporter.from_notebook_node(notebook, known)
-    deck = folder / f"{path.stem}.slides.html"
+    deck = folder / _deck_of(path)
     files.write(deck, page)
     return deck
 
 
-def _link(notebook: nbformat.NotebookNode, decks: set[str]) -> None:
-    """Let links between notebooks lead to their slides; where there are none, keep the words."""
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = LINK.sub(
-                lambda link: f"[{link[1]}]({link[2]}.slides.html)" if link[2] in decks else link[1],
-                cell.source,
-            )
+def _deck_of(path: Path) -> str:
+    """Return the name of the file with a notebook's slides."""
+    return f"{path.stem}.slides.html"
