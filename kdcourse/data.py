@@ -199,30 +199,54 @@ class Images:
             drop_last: Whether to leave out a last batch that is smaller.
             part: ``(i, P)`` to yield only the i-th of P consecutive parts of each batch, i from 0.
         """
-        check_positive(batch_size=batch_size)
-        own = partial(share, part=part)
         generator = replay(seed, epoch, self.device)
+        order = self.order(batch_size, generator, shuffle=shuffle, drop_last=drop_last)
+        what = "the augmentation" if views is None else "the views"
+        for number, index in enumerate(order):
+            with blaming_argument("views" if views else "augment", what, first=number == 0):
+                batch = self.draw(index, generator, augment=augment, views=views, part=part)
+            yield batch
+
+    def order(
+        self,
+        batch_size: int,
+        generator: torch.Generator,
+        *,
+        shuffle: bool = True,
+        drop_last: bool = False,
+    ) -> tuple[Tensor, ...]:
+        """Return the indices of the images of every batch; arguments as for :meth:`batches`."""
+        check_positive(batch_size=batch_size)
         order = torch.arange(len(self), device=self.device)
         if shuffle:
             order = torch.randperm(len(self), generator=generator, device=self.device)
         if drop_last:
             order = order[: len(order) // batch_size * batch_size]
-        for number, index in enumerate(order.split(batch_size)):
-            pixels, target = self.pixels[index], self.target[index]
-            if views is not None:
-                with blaming_argument("views", "the views", first=number == 0):
-                    student, teacher, target = views(pixels, target, generator)
-                check_tensor("the target of views", target)
-                for shown in (student, teacher):
-                    _check_seen("views", shown, target)
-                seen = (self.normalize(own(pixels)) for pixels in (student, teacher))
-                yield SeparateViews(*seen), own(target)
-                continue
-            if augment is not None:
-                with blaming_argument("augment", "the augmentation", first=number == 0):
-                    pixels = augment(pixels, generator)
-                _check_seen("augment", pixels, target)
-            yield self.normalize(own(pixels)), own(target)
+        return order.split(batch_size)
+
+    def draw(
+        self,
+        index: Tensor,
+        generator: torch.Generator,
+        *,
+        augment: Augmentation | None = None,
+        views: Views | None = None,
+        part: tuple[int, int] = (0, 1),
+    ) -> Batch:
+        """Draw one batch, of the images of these indices; arguments as for :meth:`batches`."""
+        own = partial(share, part=part)
+        pixels, target = self.pixels[index], self.target[index]
+        if views is not None:
+            student, teacher, target = views(pixels, target, generator)
+            check_tensor("the target of views", target)
+            for shown in (student, teacher):
+                _check_seen("views", shown, target)
+            seen = (self.normalize(own(pixels)) for pixels in (student, teacher))
+            return SeparateViews(*seen), own(target)
+        if augment is not None:
+            pixels = augment(pixels, generator)
+            _check_seen("augment", pixels, target)
+        return self.normalize(own(pixels)), own(target)
 
 
 def in_order(images: Tensor) -> Tensor:

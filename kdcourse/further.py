@@ -178,7 +178,7 @@ class SEED(LayerTerm):
             teacher_temperature=self.teacher_temperature,
         )
         seen = all_samples(taught.detach().to(self.queue.dtype))
-        self.queue = torch.cat([seen, self.queue])[: len(self.queue)]
+        self.queue.copy_(torch.cat([seen, self.queue])[: len(self.queue)])  # for a replay
         return value
 
 

@@ -346,7 +346,7 @@ class WarmUp(Term):
                 "steps", f"{self!r} does not know how long an epoch is: give it steps"
             )
         if self.training and not lesson.again:
-            self.taken = self.taken + 1  # not in place: a compiled backward pass would see it
+            self.taken += 1  # in place: a step may be replayed
         return (self.taken / self.steps).clamp(max=1) * self.term.loss(lesson)
 
     def __repr__(self) -> str:

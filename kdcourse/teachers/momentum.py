@@ -72,26 +72,38 @@ class MomentumTeacher(FrozenTeacher):
                     f"{own.get(name)} in it, and {followed.get(name)} in the student",
                 )
 
+    def share(self, step: int) -> float:
+        """Return 1 − m after a step."""
+        momentum = self.momentum(step) if callable(self.momentum) else self.momentum
+        check_number("momentum", momentum, 0.0, 1.0)
+        return 1 - momentum
+
     @torch.no_grad()
-    def update(self, student: nn.Module, step: int) -> None:
+    def follow(self, student: nn.Module, share: float | Tensor) -> None:
         """Move towards the student.
 
         Args:
             student: A model of the same architecture as the one that was copied.
-            step: The number of steps it has taken so far, for a schedule.
+            share: How far, 1 − m; a tensor on the device of both may change where it lies.
         """
-        momentum = self.momentum(step) if callable(self.momentum) else self.momentum
-        check_number("momentum", momentum, 0.0, 1.0)
-        moved, average, followed = [], _tensors(self.model), _tensors(student)
+        average, followed = _tensors(self.model), _tensors(student)
         if average.keys() != followed.keys():
             self.check_student(student)  # which says what differs
+        moved = []
         for name, own in average.items():
             if name in self._averaged:
                 moved.append((own, followed[name].to(own.dtype)))
             else:
                 own.copy_(followed[name])
-        if moved:  # all at once: a net has many small ones
-            torch._foreach_lerp_([own for own, _ in moved], [new for _, new in moved], 1 - momentum)
+        if not moved:
+            return
+        means, new = (list(each) for each in zip(*moved, strict=True))
+        if isinstance(share, Tensor):
+            ways = torch._foreach_sub(new, means)
+            torch._foreach_mul_(ways, share)
+            torch._foreach_add_(means, ways)
+        else:  # all at once: a net has many small ones
+            torch._foreach_lerp_(means, new, share)
 
     def __repr__(self) -> str:
         return f"MomentumTeacher({type(self.model).__name__}, momentum={self.momentum})"

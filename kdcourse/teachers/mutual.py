@@ -11,6 +11,7 @@ Source: Zhang et al. 2018 (arXiv 1706.00384), eq. 7 and algorithm 1.
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -70,8 +71,16 @@ class Peers(Learner):
         self.objectives = [run.objective for run in self.runs]
         self.device = self.runs[0].device
         self.updates = updates
+        self.unreplayable = next(filter(None, (run.apart for run in runs)), "")
+        if self.unreplayable:  # a student may listen to another's next weights: none steps apart
+            for run in self.runs:
+                run.apart = ""
 
-    def step(self, inputs: Inputs, target: Tensor) -> dict[str, Tensor]:
+    def ready(self) -> None:
+        for run in self.runs:
+            run.ready()
+
+    def learn(self, inputs: Inputs, target: Tensor) -> dict[str, Tensor]:
         """Let every student learn from one batch; measurements are named by its number."""
         own, peers = views_of(inputs)
         shown: list[Shown] = [run.ask(self._peers(run), peers, target) for run in self.runs]
@@ -79,8 +88,20 @@ class Peers(Learner):
             shown = [list(asked) for asked in shown]
         turns = zip(self.runs, shown, strict=True)
         return self._each(
-            run.step(SeparateViews(own, peers), target, asked) for run, asked in turns
+            run.learn(SeparateViews(own, peers), target, asked) for run, asked in turns
         )
+
+    def advance(self) -> None:
+        for run in self.runs:
+            run.advance()
+
+    def captured(self) -> None:
+        for run in self.runs:
+            run.captured()
+
+    @property
+    def watched(self) -> dict[str, object]:
+        return self._each(run.watched for run in self.runs)
 
     def _peers(self, run: Run) -> list[Teacher]:
         """Return those to whom a student listens: nobody, if its objective needs no teacher."""
@@ -204,4 +225,4 @@ def _of_student(number: int, history: History) -> History:
     for row in history.rows:
         own = {name.removeprefix(start): v for name, v in row.items() if name.startswith(start)}
         rows.append({"epoch": row["epoch"], **own, "seconds": row["seconds"]})
-    return History(rows, history.interrupted)
+    return replace(history, rows=rows)

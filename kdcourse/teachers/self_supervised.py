@@ -106,7 +106,7 @@ class SelfDistillation(Term):
         p = self.sharpened(taught)
         centre = self._wide_centre(lesson)
         mean = all_samples(taught).mean(dim=0).to(centre.dtype)
-        self.centre = centre.lerp(mean, 1 - self.centre_momentum)
+        self.centre = centre.lerp_(mean, 1 - self.centre_momentum)  # in place, for a replay
         student = at_least_float32(lesson.student_logits)
         log_p = (student / self.student_temperature).log_softmax(dim=1)
         return -(p * log_p).sum(dim=1).mean()

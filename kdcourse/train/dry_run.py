@@ -105,8 +105,7 @@ def _timed(run: Run, source: Epochs) -> float:
     seconds, start = [], time.perf_counter()
     for inputs, target in source.batches(0):
         run.step(inputs, target)
-        if run.device.type != "cpu":
-            torch.accelerator.synchronize()
+        wait_for(run.device)
         now = time.perf_counter()
         seconds.append(now - start)
         start = now

@@ -41,6 +41,12 @@ def autocast_dtype(device: torch.device, autocast: bool | torch.dtype) -> torch.
     return torch.bfloat16
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done all that it was told."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Run torch on one thread, and on as many as before afterwards."""

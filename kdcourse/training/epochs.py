@@ -25,7 +25,7 @@ from kdcourse.batch import (
     to_device,
     views_of,
 )
-from kdcourse.data import Images
+from kdcourse.data import Images, replay_seed
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.training.fingerprint import described, fingerprint
 from kdcourse.training.knobs import Knobs
@@ -57,6 +57,9 @@ class Epochs:
         if isinstance(train, Sequence | Mapping) and len(train):  # no loader: a look costs nothing
             read_batch(train[0] if isinstance(train, Sequence) else train, "train")
         self.train = train.to(device) if isinstance(train, Images) else train
+        place = self.train.device if isinstance(self.train, Images) else "cpu"
+        self.generator = torch.Generator(place)  # of order and augmentation of a set in memory
+        self.drawn = False  # whether augmentation or views have been called
         if len(self) == 0:
             raise ArgumentError("train", "train holds no batch")
 
@@ -123,23 +126,38 @@ class Epochs:
                 "train", f"train must be Images or have a length (a DataLoader), got {kind}"
             ) from None
 
-    def batches(self, epoch: int) -> Iterable[Batch]:
-        """Return the batches of one epoch."""
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of one epoch."""
+        return map(self.draw, self.given(epoch))
+
+    def given(self, epoch: int) -> Iterable[Any]:
+        """Return what :meth:`draw` makes each batch of an epoch from."""
         if isinstance(self.train, Images):
-            return self.train.batches(
-                self.knobs.batch_size,
-                seed=self.knobs.seed,
-                epoch=epoch,
-                augment=self.knobs.augment,
-                views=self.knobs.views,
-                drop_last=self.knobs.drop_last,
-                part=processes.part(),
-            )
+            self.generator.manual_seed(replay_seed(self.knobs.seed, epoch))
+            size, drop_last = self.knobs.batch_size, self.knobs.drop_last
+            return self.train.order(size, self.generator, drop_last=drop_last)
         for source in (self.train, getattr(self.train, "sampler", None)):
             draw = getattr(source, "set_epoch", None)
             if draw is not None:  # it draws its batches from the epoch's number
                 draw(epoch)
         return self._read(self.train)
+
+    def draw(self, given: Any) -> Batch:
+        """Make a batch: draw the images of these indices, or move a loader's to the device.
+
+        This is part of a step: what happens here happens on the device.
+        """
+        if isinstance(self.train, Images):
+            augment, views = self.knobs.augment, self.knobs.views
+            name, what = ("views", "views") if views else ("augment", "augmentation")
+            with blaming_argument(name, f"the {what}", first=not self.drawn):
+                batch = self.train.draw(
+                    given, self.generator, augment=augment, views=views, part=processes.part()
+                )
+            self.drawn = True
+            return batch
+        inputs, target = given
+        return to_device(inputs, self.device), target.to(self.device)
 
     def _read(self, batches: Iterable[object]) -> Iterator[Batch]:
         """Yield all batches, and say if they are not as many as the schedule has steps."""

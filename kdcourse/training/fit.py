@@ -1,9 +1,10 @@
 """The one training loop: every scheme of the course composes :func:`fit`."""
 
 import copy
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -19,6 +20,7 @@ from kdcourse.logit import CrossEntropy
 from kdcourse.modes import kept_modes, training_mode
 from kdcourse.objective import Objective
 from kdcourse.randomness import own_randomness
+from kdcourse.training.capture import own_stream
 from kdcourse.training.device import choose_device
 from kdcourse.training.epochs import Batches, Epochs
 from kdcourse.training.fingerprint import fingerprint
@@ -114,6 +116,7 @@ def fit_learner(
     The learner is made from the batches once all models are on the device, from which they go back
     to where they were. The teacher is the one that is asked about the batches, if there is one.
     """
+    begun = time.perf_counter()
     place, count = choose_device(knobs.device), processes.count()
     check_batch_norm(knobs, place, count)
     with (
@@ -130,7 +133,7 @@ def fit_learner(
         check_validation(knobs.validation, learner.students)
         learned = [*learner.students, *learner.objectives]
         with synchronized(learned if knobs.sync_batch_norm and count > 1 else []):
-            return _run_epochs(learner, source, knobs, place)
+            return _run_epochs(learner, source, knobs, begun)
 
 
 def _settings(learner: Learner, source: Epochs, knobs: Knobs) -> dict[str, Any]:
@@ -156,7 +159,7 @@ def _moved(models: Sequence[nn.Module], place: torch.device, channels_last: bool
                 model.to(memory_format=torch.contiguous_format)
 
 
-def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.device) -> History:
+def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, begun: float) -> History:
     history, checkpoint = History(), knobs.checkpoint
     settings: dict[str, Any] = {}
     advice = "without a checkpoint, training has to start anew"
@@ -190,12 +193,14 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.dev
         for objective in learner.objectives:
             objective.begin()
 
+    steps = learner.steps_from(source)
     silent = not (knobs.progress and processes.is_main())
-    steps = knobs.epochs * len(source)
-    bar = tqdm(total=steps, initial=learner.taken, disable=silent, unit="step")
+    total = knobs.epochs * len(source)
+    bar = tqdm(total=total, initial=learner.taken, disable=silent, unit="step")
     try:
         with (
-            own_randomness(place) as seed_all,
+            own_randomness(learner.device) as seed_all,
+            own_stream(learner.device) if not steps.reason else nullcontext(),
             processes.losses_told(advice),
             training_mode(learner.students) as enter_training_mode,
         ):
@@ -203,7 +208,7 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.dev
                 # Of dropout, which differs between processes, and of a DataLoader.
                 seed_all(replay_seed(knobs.seed, epoch) + processes.rank())
                 enter_training_mode()
-                row = {"epoch": epoch + 1, **learner.epoch(source.batches(epoch), bar)}
+                row = {"epoch": epoch + 1, **learner.epoch(source.given(epoch), steps, bar)}
                 if knobs.validation is not None:
                     row |= learner.validate(knobs.validation)
                     bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if "validation" in k})
@@ -224,6 +229,9 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.dev
         )
     finally:
         bar.close()
+    history.capture = steps.outcome
+    if learner.began is not None:
+        history.seconds_to_first_step = learner.began - begun
     return history
 
 

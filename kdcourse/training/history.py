@@ -18,10 +18,15 @@ class History:
             train mode, while the weights were changing), ``validation_accuracy`` where there is a
             validation set, ``learning_rate``, ``seconds``.
         interrupted: Whether the run was stopped by hand before its last epoch.
+        capture: Whether a step was captured as a CUDA graph, or why not.
+        seconds_to_first_step: From the call to the end of the first step, compiling included; None
+            if no step was taken.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
     interrupted: bool = False
+    capture: str = ""
+    seconds_to_first_step: float | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

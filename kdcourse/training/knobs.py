@@ -57,7 +57,13 @@ class Knobs:
         seed: Seed of order, augmentation and dropout.
         device: CUDA, MPS or CPU; the best there is by default.
         autocast: Whether to train in mixed precision, or its dtype.
-        compile: Whether to run the student through ``torch.compile``.
+        compile: Whether to run the student, and a frozen teacher, through ``torch.compile``.
+        capture: Whether a step is captured as a CUDA graph and replayed, which saves launching
+            kernel by kernel: a small net learns several times faster. ``"auto"`` does so where it
+            can and pays, ``True`` where it can, or raises with the reason; ``False`` never.
+            :attr:`History.capture` tells what came of it. What changes a step from Python (a
+            global counter, say) would stand still; attributes of student, teacher, objective,
+            augmentation and views are watched for that.
         accumulate: The number of parts in which every batch is taken, their gradients added up,
             which needs that much less memory. The step is the same up to rounding, but batch norm,
             and losses that compare samples, see one part at a time.
@@ -90,6 +96,7 @@ class Knobs:
     device: torch.device | str | None = None
     autocast: bool | torch.dtype = False
     compile: bool = False
+    capture: bool | str = "auto"
     accumulate: int = 1
     sync_batch_norm: bool = False
     channels_last: bool = False
@@ -104,6 +111,10 @@ class Knobs:
                 check_is(field.name, getattr(self, field.name), field.type)
         check_positive(batch_size=self.batch_size, epochs=self.epochs, accumulate=self.accumulate)
         check_choice("on_interrupt", self.on_interrupt, ("return", "raise"))
+        if self.capture not in ("auto", True, False):
+            raise ArgumentError(
+                "capture", f"capture must be 'auto', True or False, got {self.capture!r}"
+            )
         if isinstance(self.scheduler, type):
             _check_second_argument(self.scheduler)
         if self.log is not None:

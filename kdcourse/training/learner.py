@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,17 +13,17 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kdcourse import processes
-from kdcourse.batch import Batch, Inputs, are_classes, count_labels, to_device
+from kdcourse.batch import Inputs
 from kdcourse.errors import ArgumentError
 from kdcourse.metrics import Samples, count_right
 from kdcourse.objective import Objective
 from kdcourse.training import checkpoint as checkpoints
+from kdcourse.training.capture import Steps, why_not
+from kdcourse.training.device import wait_for
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.fingerprint import fingerprint
 from kdcourse.training.history import History
-
-ACCURACY = "train_accuracy"  # counts samples with a label only
-
+from kdcourse.training.tally import ACCURACY, Tally
 
 # What students began with, where a checkpoint was asked for: by now they have learned.
 STARTS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
@@ -31,18 +32,46 @@ STARTS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 class Learner:
     """Learns from batches, epoch by epoch, and can be saved and taken up again.
 
-    A subclass sets ``students``, ``objectives`` and ``device``, and defines :meth:`step`,
-    :meth:`rates`, :meth:`validate`, :attr:`settings` and :meth:`parts`.
+    A subclass sets ``students``, ``objectives`` and ``device``, and defines :meth:`learn`,
+    :attr:`watched`, :meth:`rates`, :meth:`validate`, :attr:`settings` and :meth:`parts`.
     """
 
     students: Sequence[nn.Module]
     objectives: Sequence[Objective]
     device: torch.device
     taken: int = 0  # steps so far
+    began: float | None = None  # when the first step was done
+    unreplayable: str = ""  # why no step can be captured, if it is because of who learns
     source: Epochs | None = None  # of its batches, which may have a state, too
 
+    @cached_property
+    def tally(self) -> Tally:
+        """What is measured, summed up over an epoch."""
+        return Tally(self.device)
+
     def step(self, inputs: Inputs, target: Tensor) -> dict[str, Tensor]:
-        """Learn from one batch and return its measurements, detached."""
+        """Take a step: learn from one batch and return its measurements, detached."""
+        self.ready()
+        values = self.learn(inputs, target)
+        self.advance()
+        return values
+
+    def ready(self) -> None:
+        """Send to the device, before a step, what differs in it."""
+
+    def learn(self, inputs: Inputs, target: Tensor) -> dict[str, Tensor]:
+        """Do all of a step that is done on the device: this may be replayed."""
+        raise NotImplementedError
+
+    def advance(self) -> None:
+        """Do what is to be done on the host after a step."""
+
+    def captured(self) -> None:
+        """Take note, when :meth:`learn` has been captured, of what a replay writes."""
+
+    @property
+    def watched(self) -> dict[str, object]:
+        """What :meth:`learn` reads in Python, by name: a replay reads it no more."""
         raise NotImplementedError
 
     def start(self) -> None:
@@ -73,40 +102,50 @@ class Learner:
         """Return everything that has a state, by name."""
         raise NotImplementedError
 
-    def epoch(self, batches: Iterable[Batch], bar: tqdm) -> dict[str, float]:
+    def steps_from(self, source: Epochs) -> Steps:
+        """Return what takes the steps of this training, from what the batches are made of."""
+        knobs = source.knobs
+        reason = why_not(knobs.capture, self.device, knobs.epochs * len(source))
+
+        def take(given: Any) -> None:
+            inputs, target = source.draw(given)
+            self.tally.add(self.learn(inputs, target), target)
+
+        return Steps(
+            take,
+            self.device,
+            generators=[source.generator] if source.generator.device.type == "cuda" else [],
+            watched=self.watched,
+            captured=self.captured,
+            reason=reason or self.unreplayable,
+            must=knobs.capture is True,
+        )
+
+    def epoch(self, given: Iterable[Any], steps: Steps, bar: tqdm) -> dict[str, float]:
         """Learn from every batch once and return the means over the epoch."""
         self.start()
         start, rates = time.perf_counter(), self.rates()
-        totals: dict[str, Tensor] = {}
-        seen = 0
-        labelled, judged = torch.zeros((2,), device=self.device)
-        for inputs, target in batches:
-            target = target.to(self.device)
-            values = self.step(to_device(inputs, self.device), target)
+        self.tally.clear()
+        steps.begin_epoch()
+        for one in given:
+            self.ready()
+            steps(one)
             self.taken += 1
-            with_label = count_labels(target)
-            for name, value in values.items():  # summed on the device: no stall for a number
-                weight = with_label if name.endswith(ACCURACY) else len(target)
-                totals[name] = totals.get(name, 0.0) + value * weight
-            seen += len(target)
-            labelled += with_label
-            if are_classes(target):  # of which a prediction is right or wrong
-                judged += with_label
+            self.advance()
+            if self.began is None:
+                wait_for(self.device)
+                self.began = time.perf_counter()
             bar.update()
-        row = self._row(totals, torch.stack([torch.full_like(labelled, seen), labelled, judged]))
+        row = self._row()
         self.finish()
         for learned in (*self.students, *self.objectives):
             # Their batch norm has seen this process's samples only; the checkpoint is the main's.
             processes.copy_from_main(learned.buffers())
         return {**row, **rates, "seconds": time.perf_counter() - start}
 
-    def _row(self, totals: dict[str, Tensor], counts: Tensor) -> dict[str, float]:
-        """Return the means over the epoch, in all processes.
-
-        Counted are its samples, those with a label, and those of which it is a class.
-        """
-        whole = processes.total(torch.stack([*counts, *totals.values()])).tolist()
-        samples, labels, judged, *sums = whole
+    def _row(self) -> dict[str, float]:
+        """Return the means over the epoch, in all processes."""
+        (samples, labels, judged), sums = self.tally.totals()
         terms = [term for objective in self.objectives for _, term in objective.parts()]
         if not labels and all(term.mean_over == "labels" for term in terms):
             raise ArgumentError(
@@ -114,7 +153,7 @@ class Learner:
             )
         return {
             name: total / (judged if name.endswith(ACCURACY) else samples)
-            for name, total in zip(totals, sums, strict=True)
+            for name, total in sums.items()
             if judged or not name.endswith(ACCURACY)  # nothing to say without labels
         }
 

@@ -33,11 +33,12 @@ from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Lesson, Objective, Outputs
 from kdcourse.precision import widest
 from kdcourse.signatures import check_is
+from kdcourse.training.capture import why_not
 from kdcourse.training.device import autocast_dtype
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.fingerprint import described, fingerprint
 from kdcourse.training.knobs import Knobs
-from kdcourse.training.learner import ACCURACY, Learner, shared_accuracy
+from kdcourse.training.learner import Learner, shared_accuracy
 from kdcourse.training.parallel import in_parallel
 from kdcourse.training.rules import (
     check_all_trained,
@@ -50,7 +51,10 @@ from kdcourse.training.rules import (
     check_scheduler,
 )
 from kdcourse.training.schedules import constant
-from kdcourse.training.teacher import Teacher, as_teacher, follows
+from kdcourse.training.sgd import DeviceSGD, constants
+from kdcourse.training.sgd import why_not as why_not_on_device
+from kdcourse.training.tally import ACCURACY
+from kdcourse.training.teacher import FrozenTeacher, Teacher, as_teacher, follows
 from kdcourse.training.watch import Watch
 
 Shown = Iterable[Sequence[Outputs]]  # by each teacher, for every part of a batch
@@ -96,8 +100,11 @@ class Run(Learner):
         if self.knobs.channels_last:
             for model in filter(None, (student, self.teacher)):
                 model.to(memory_format=torch.channels_last)
+        if self.knobs.compile and type(self.teacher) is FrozenTeacher:
+            self.teacher = self.teacher.compiled()
         self.judged = _Judged(student, self.objective, self.knobs.compile)
-        self.watch = Watch()
+        self.replayed = not why_not(self.knobs.capture, self.device, steps)
+        self.watch = Watch(at_once=self.device.type == "cpu" and not self.replayed)
         self.parallel: nn.Module = self.judged
         if processes.count() > 1:
             # What lies behind the last layer that a term looks at gets no gradient.
@@ -119,9 +126,31 @@ class Run(Learner):
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.dtype == torch.float16 and self.device.type == "cuda"
         )
+        # In a step that is replayed, the optimiser reads its rates on the device, or steps apart.
+        self.apart = self._why_apart() if self.replayed else ""
+        self.sgd = DeviceSGD(self.optimizer) if self.replayed and not self.apart else None
+        self.share = torch.zeros((), device=self.device)  # by which a teacher follows
+        self.recorded: list[Tensor | None] = []  # the gradients that a replay writes
+        self.called = self.moved = False  # the present step, other than by a replay; the optimiser
 
-    def step(self, inputs: Inputs, target: Tensor, shown: Shown | None = None) -> dict[str, Tensor]:
-        """Learn from one batch, or from this process's share of it.
+    def _why_apart(self) -> str:
+        """Return why the optimiser's step cannot be part of one that is replayed, or nothing."""
+        if self.scaler.is_enabled():
+            return "the gradients of float16 are scaled"
+        if follows(self.teacher) and type(self.teacher).update is not Teacher.update:
+            return f"{type(self.teacher).__name__}.update is called after every step"
+        return why_not_on_device(self.optimizer)
+
+    def ready(self) -> None:
+        if self.sgd is not None:
+            self.sgd.send()
+        if self.teacher is not None and self.teacher.follows_student and self.sgd is not None:
+            self.share.fill_(self.teacher.share(self.taken + 1))
+
+    def learn(
+        self, inputs: Inputs, target: Tensor, shown: Shown | None = None
+    ) -> dict[str, Tensor]:
+        """Learn from one batch, or from this process's share of it, on the device alone.
 
         Args:
             inputs: What both nets are called with, or :class:`kdcourse.batch.SeparateViews`.
@@ -132,6 +161,30 @@ class Run(Learner):
         Returns:
             The total ``loss``, every term's value and ``train_accuracy``, all detached.
         """
+        values = self._differentiate(inputs, target, shown)
+        if not self.apart:
+            self._optimize()
+        return values
+
+    def advance(self) -> None:
+        if self.apart:
+            if not self.called:  # a smaller batch may have put its own in their place
+                for weight, gradient in zip(self.trained, self.recorded, strict=True):
+                    weight.grad = gradient
+            self._optimize()
+        self.called = False
+        # A loader may yield more than its length says.
+        if getattr(self.scheduler, "last_epoch", 0) < self.steps:
+            self.scheduler.step()
+        self.watch.ask()
+
+    def captured(self) -> None:
+        self.recorded = [weight.grad for weight in self.trained]
+
+    def _differentiate(
+        self, inputs: Inputs, target: Tensor, shown: Shown | None
+    ) -> dict[str, Tensor]:
+        """Compute the loss and its gradients."""
         if not isinstance(inputs, SeparateViews):
             inputs = self._formatted(inputs)  # once for both
         if len(target) < self.accumulate:
@@ -162,19 +215,27 @@ class Run(Learner):
                     self.scaler.scale(loss).backward()
             for name, value in measured.items():
                 values[name] = values[name] + value if name in values else value
+        self.called = True
+        return processes.means(values)
+
+    def _optimize(self) -> None:
+        """Move the weights by their gradients, and a teacher that follows after them."""
         if self.knobs.clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.trained, self.knobs.clip)
-        with blaming_argument("optimizer", "a step of the optimizer", first):
-            self.scaler.step(self.optimizer)
-        self.scaler.update()
-        # A loader may yield more than its length says.
-        if getattr(self.scheduler, "last_epoch", 0) < self.steps:
-            self.scheduler.step()
+        if self.sgd is not None:
+            self.sgd.step()
+        else:
+            with blaming_argument("optimizer", "a step of the optimizer", first=not self.moved):
+                self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self.moved = True
         if self.teacher is not None and self.teacher.follows_student:
             processes.copy_from_main(self.student.buffers())
-            self.teacher.update(self.student, self.taken + 1)
-        return processes.means(values)
+            if self.sgd is not None:
+                self.teacher.follow(self.student, self.share)
+            else:
+                self.teacher.update(self.student, self.taken + 1)
 
     def ask(
         self, teachers: Sequence[Teacher], inputs: Inputs, target: Tensor
@@ -238,6 +299,17 @@ class Run(Learner):
         if self.teacher is not None and self.teacher.follows_student:
             measured["teacher_validation_accuracy"] = shared_accuracy(self.teacher, samples)
         return measured
+
+    @property
+    def watched(self) -> dict[str, object]:
+        return {
+            "student": self.student,
+            "objective": self.objective,
+            "teacher": self.teacher,
+            "augment": self.knobs.augment,
+            "views": self.knobs.views,
+            "optimizer": [constants(group) for group in self.optimizer.param_groups],
+        }
 
     @property
     def open_ended(self) -> bool:

@@ -1,6 +1,7 @@
 """A teacher is anything that, called with a batch, shows outputs without gradients."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ class Teacher(nn.Module):
     teacher returns what it predicts, ``(N, K)``.
 
     Attributes:
-        follows_student: Whether :meth:`update` changes the teacher.
+        follows_student: Whether :meth:`update` changes the teacher. (Of the two steps that it is
+            made of, :meth:`share` and :meth:`follow`, a captured step replays the second.)
         shows_logits: Whether it shows logits; otherwise it shows probabilities only.
         about: What it shows, where hidden layers and input gradients are not among that.
         reason: Why they are not, and what to do instead.
@@ -59,6 +61,14 @@ class Teacher(nn.Module):
 
     def update(self, student: nn.Module, step: int) -> None:
         """Follow the student after its step number ``step``; most teachers stay as they are."""
+        self.follow(student, self.share(step))
+
+    def share(self, step: int) -> float:
+        """Return how far to move towards the student after a step, from 0 to 1."""
+        return 0.0
+
+    def follow(self, student: nn.Module, share: float | Tensor) -> None:
+        """Move this far towards the student, on the device alone: a step may be replayed."""
 
     def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
         """Show how the prediction of the target depends on the inputs, if the teacher can."""
@@ -81,10 +91,18 @@ class FrozenTeacher(Teacher):
     The model itself is held, not a copy; it is put into eval mode and asked without gradients.
     """
 
+    _compiled: tuple[Any, ...] = ()  # a tuple: it is no further part
+
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
         self.eval()
+
+    def compiled(self) -> "FrozenTeacher":
+        """Return the same teacher, asked through ``torch.compile``."""
+        teacher = FrozenTeacher(self.model)
+        teacher._compiled = (torch.compile(self.model),)
+        return teacher
 
     def check_shown(self, layers: Sequence[str], *, input_gradient: bool = False) -> None:
         with capture(self.model, layers):
@@ -94,7 +112,7 @@ class FrozenTeacher(Teacher):
     def show(self, inputs: Inputs, layers: Sequence[str] = ()) -> Outputs:
         self._stay_in_eval_mode()
         with capture(self.model, layers) as features:
-            logits = call(self.model, inputs, "teacher")
+            logits = call((self._compiled or (self.model,))[0], inputs, "teacher")
         return Outputs(logits=logits, features=features)
 
     def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:

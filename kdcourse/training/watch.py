@@ -1,9 +1,12 @@
-"""A loss that is no longer a number is found within a few steps, with what is to blame for it."""
+"""A loss that is no longer a number is found within a few steps, with what is to blame for it.
+
+On a CPU, every loss is read as soon as it is there. A GPU is not waited for: it keeps the *signs*
+of the latest step (the loss, its terms, the extremes of what went into the nets and came out), or
+those of the first step that went wrong, and is asked for them now and then.
+"""
 
 import math
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,111 +15,141 @@ from torch.utils._pytree import tree_leaves
 from kdcourse.batch import Inputs
 from kdcourse.errors import NotFiniteError
 from kdcourse.objective import Outputs
+from kdcourse.precision import at_least_float32
 
-MOST = 8  # steps that a GPU may be behind
+EVERY = 16  # steps after which a GPU is asked
 HUGE = 1e6  # no net that still learns outputs such a logit
-
-
-@dataclass
-class Step:
-    """What was to be seen in one step, or in a part of it.
-
-    Attributes:
-        inputs: What the student was called with.
-        shown: What the teachers showed.
-        logits: What the student output.
-        values: The loss and its terms.
-        first: Whether the student had not learned anything yet.
-    """
-
-    inputs: Inputs
-    shown: Sequence[Outputs]
-    logits: Tensor
-    values: dict[str, Tensor]
-    first: bool
+# What the signs are, in this order; behind them stand the terms.
+LOSS, BEFORE, NUMBER, INPUTS, TEACHER, LOWEST, HIGHEST, TERMS = range(8)
 
 
 class Watch:
-    """Looks at the loss of every step; a GPU is not waited for, but asked a few steps later."""
+    """Looks at the loss of every step, or of every part of one.
 
-    def __init__(self) -> None:
-        self.before = math.nan
-        self.seen = 0
-        self.copies: deque[tuple[Tensor, torch.cuda.Event, Step]] = deque()
-        self.put_off: tuple[Tensor, Step] | None = None
+    Args:
+        at_once: Whether to read every loss at once, as on a CPU, which need not be waited for.
+    """
+
+    def __init__(self, at_once: bool):
+        self.at_once = at_once
+        self.before, self.number = math.nan, 0.0
+        self.terms: tuple[str, ...] = ()
+        self.kept: Tensor | None = None  # signs of the latest step, or the first that went wrong
+        self.steps = 0
+        self.answer: tuple[Tensor, torch.cuda.Event] | None = None  # on its way from a GPU
 
     def see(
         self, inputs: Inputs, shown: Sequence[Outputs], logits: Tensor, values: dict[str, Tensor]
     ) -> None:
-        """Take note of a step, and raise a :class:`NotFiniteError` if one has gone wrong."""
-        told = [Outputs(one.logits, one.probabilities) for one in shown]  # features are large
-        step = Step(inputs, told, logits, values, self.seen == 0)
-        self.seen += 1
-        loss = values["loss"]
-        if loss.device.type == "cuda":
-            copy = torch.empty((), dtype=loss.dtype, pin_memory=True)
-            copy.copy_(loss, non_blocking=True)
+        """Take note of a step.
+
+        Args:
+            inputs: What the student was called with.
+            shown: What the teachers showed.
+            logits: What the student output.
+            values: The loss, and then its terms.
+        """
+        loss, *terms = values
+        if self.at_once:
+            value = values[loss].item()
+            if not math.isfinite(value):
+                before, number = values[loss].new_tensor([self.before, self.number])
+                self._judge(_signs(inputs, shown, logits, values, before, number), terms)
+            self.before, self.number = value, self.number + 1
+            return
+        if self.kept is None or self.terms != tuple(terms):
+            self.terms = tuple(terms)
+            self.kept = torch.zeros(TERMS + len(terms), device=logits.device)
+            self.kept[NUMBER] = -1.0  # of the step before the first
+        before, number = self.kept[LOSS], self.kept[NUMBER]
+        latest = _signs(inputs, shown, logits, values, before, number + 1)
+        self.kept.copy_(torch.where(before.isfinite(), latest, self.kept))
+
+    def ask(self) -> None:
+        """Look, after a step, at what has arrived from a GPU, and ask it anew now and then."""
+        if self.kept is None:
+            return
+        self.steps += 1
+        if self.answer is not None and self.answer[1].query():
+            self._judge(self.answer[0], self.terms)
+            self.answer = None
+        if self.steps % EVERY or self.answer is not None:
+            return
+        if self.kept.device.type == "cuda":
+            copy = torch.empty(self.kept.shape, pin_memory=True).copy_(self.kept, non_blocking=True)
             copied = torch.cuda.Event()
             copied.record()
-            self.copies.append((copy, copied, step))
-            if len(self.copies) > MOST:  # each holds a batch
-                self.copies[0][1].synchronize()
-            while self.copies and self.copies[0][1].query():
-                copy, _, step = self.copies.popleft()
-                self._judge(copy, step)
-        elif loss.device.type == "cpu" or self.seen % 16 == 0:
-            self._judge(loss, step)
+            self.answer = copy, copied
         else:
-            self.put_off = loss, step
+            self._judge(self.kept, self.terms)
 
     def finish(self) -> None:
         """Look at what has not been looked at yet."""
-        while self.copies:
-            copy, copied, step = self.copies.popleft()
-            copied.synchronize()
-            self._judge(copy, step)
-        if self.put_off is not None:
-            self._judge(*self.put_off)
-            self.put_off = None
+        if self.kept is not None:
+            self._judge(self.kept, self.terms)
+            self.answer = None
 
-    def _judge(self, loss: Tensor, step: Step) -> None:
-        value = loss.item()
-        if not math.isfinite(value):
-            argument, reason = blame(step)
-            before = "" if math.isnan(self.before) else f"; a step before, it was {self.before:.4g}"
-            raise NotFiniteError(argument, f"the loss became {value}: {reason}{before}")
-        self.before = value
+    def _judge(self, signs: Tensor, terms: Sequence[str]) -> None:
+        values = signs.tolist()
+        if not math.isfinite(values[LOSS]):
+            argument, reason = blame(values, terms)
+            after = f"; a step before, it was {values[BEFORE]:.4g}" if values[NUMBER] else ""
+            raise NotFiniteError(argument, f"the loss became {values[LOSS]}: {reason}{after}")
 
 
-def blame(step: Step) -> tuple[str, str]:
+def blame(signs: Sequence[float], terms: Sequence[str]) -> tuple[str, str]:
     """Return the argument to blame for a loss that is no number, and what to do about it."""
-    if not all(bool(one.isfinite().all()) for one in _numbers(step.inputs)):
+    first = signs[NUMBER] == 0
+    if not math.isfinite(signs[INPUTS]):
         return "train", "the inputs of train hold NaN or infinity"
-    for shown in step.shown:
-        if _broken([shown.logits, shown.probabilities]):
-            return "teacher", "the teacher outputs NaN or infinity for finite inputs"
-    if _broken(step.logits):
-        if step.first:
+    if _is_broken(signs[TEACHER]):
+        return "teacher", "the teacher outputs NaN or infinity for finite inputs"
+    if _is_broken(signs[HIGHEST]):
+        if first:
             return "student", "the student outputs NaN or infinity before it has learned anything"
         return (
             "learning_rate",
             "the student's outputs are no numbers any more: lower the learning rate, or set clip; "
             "if the loss was small, look for a gradient that is not finite (a root at zero)",
         )
-    if not step.first and float(step.logits.nan_to_num(neginf=0.0).abs().max()) > HUGE:
+    if not first and (signs[HIGHEST] > HUGE or -math.inf < signs[LOWEST] < -HUGE):
         return "learning_rate", "the student's outputs are huge: lower the learning rate"
-    terms = [n for n, v in step.values.items() if n != "loss" and not math.isfinite(v.item())]
+    broken = [n for n, v in zip(terms, signs[TERMS:], strict=True) if not math.isfinite(v)]
     return (
         "objective",
-        f"{' and '.join(terms) or 'the sum of its terms'} is no number, though both nets output "
+        f"{' and '.join(broken) or 'the sum of its terms'} is no number, though both nets output "
         "numbers (is a logit −∞ where the label is?): lower its weight or the learning rate",
     )
 
 
+def _is_broken(highest: float) -> bool:
+    """Whether outputs hold NaN or +∞, by their maximum; −∞ is how a class is masked."""
+    return math.isnan(highest) or highest == math.inf
+
+
+def _signs(
+    inputs: Inputs,
+    shown: Sequence[Outputs],
+    logits: Tensor,
+    values: dict[str, Tensor],
+    before: Tensor,
+    number: Tensor,
+) -> Tensor:
+    """Return what :func:`blame` judges by, ``(8 + terms,)``; NaN in a tensor is its maximum."""
+    zero = torch.zeros_like(number)
+    ranges = [torch.aminmax(one) for one in _numbers(inputs)]
+    taught = [one.amax() for net in shown for one in _numbers([net.logits, net.probabilities])]
+    loss, *terms = values.values()
+    lowest, highest = torch.aminmax(logits)
+    signs = [
+        *(loss, before, number),
+        sum((most.float() - least for least, most in ranges), start=zero),
+        sum(taught, start=zero),
+        *(lowest, highest),
+        *terms,
+    ]
+    return torch.stack([at_least_float32(one) for one in signs]).float()
+
+
 def _numbers(nest: object) -> list[Tensor]:
     return [one for one in tree_leaves(nest) if isinstance(one, Tensor) and one.is_floating_point()]
-
-
-def _broken(outputs: object) -> bool:
-    """Whether outputs hold NaN or +∞; −∞ is how a class is masked."""
-    return any(bool((one.isnan() | one.isposinf()).any()) for one in _numbers(outputs))

@@ -1,0 +1,307 @@
+"""A step captured as one CUDA graph and replayed, so that a GPU waits for nobody.
+
+The step of a small net is hundreds of kernels that run for a few microseconds each, and Python
+takes longer to launch one than the GPU to run it. Captured as a graph, they are launched together.
+A replay calls no Python: it does the same to the same memory once more. So whatever differs from
+step to step lies in device memory (the batch, or the indices of its images; learning rate and
+momentum; counts), random numbers come from generators that the graph knows, and what has to be done
+on the host is done before the step or after it.
+"""
+
+import random
+import re
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from numpy import random as numpy_random
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from kdcourse import processes
+from kdcourse.errors import ArgumentError
+
+PLAIN = 3  # steps that are taken plainly first: kernels are chosen, and optimisers make their state
+WORTH = 50  # steps from which on capturing one takes less time than it saves
+CONTAINERS = (Mapping, list, tuple, set, frozenset, deque)
+DEEPEST, LONGEST = 40, 1000  # how far objects are looked into for what changes
+OTHERS = 10  # batches of another size than the first, after which it is no use to wait for more
+
+
+def why_not(capture: bool | str, device: torch.device, steps: int) -> str:
+    """Return why no step can be captured, as far as can be told before the first, or nothing.
+
+    Args:
+        capture: As in :class:`kdcourse.training.Knobs`.
+        device: Where the steps are taken.
+        steps: How many there will be.
+    """
+    least = WORTH if capture == "auto" else PLAIN + 1
+    if capture is False:
+        return "capture=False"
+    if device.type != "cuda":
+        return f"steps are captured on CUDA only, not on {device.type}"
+    if processes.count() > 1:
+        return "many processes talk to each other in every step"
+    return f"there are fewer than {least} steps" if steps < least else ""
+
+
+class Steps:
+    """Takes steps: plainly at first, then by replaying one.
+
+    Args:
+        take: Takes a step, on the device alone, from what it is given: tensors in tuples, lists
+            and dictionaries.
+        device: Where it does so.
+        generators: The generators that it draws from, beside the global one.
+        watched: Modules, augmentations, views that it calls, by name. Where an attribute changes
+            with every step, a replay would leave it as it is: then no step is captured.
+        captured: Called when a step has been captured.
+        reason: Why no step can be captured, if that is known already.
+        must: Whether to raise an error then.
+
+    Attributes:
+        reason: Why no step can be captured; empty as long as one may.
+
+    Raises:
+        ArgumentError: No step can be captured, though one must.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[Any], None],
+        device: torch.device,
+        *,
+        generators: Sequence[torch.Generator] = (),
+        watched: Mapping[str, object] | None = None,
+        captured: Callable[[], None] = lambda: None,
+        reason: str = "",
+        must: bool = False,
+    ):
+        self.take, self.device, self.generators = take, device, generators
+        self.watched, self.captured, self.must = watched or {}, captured, must
+        self.graph: Graph | None = None
+        self.memory: list[Any] = []  # what the captured step reads
+        self.kind: object = None  # and how that is put together
+        self.plain = self.others = 0  # steps taken plainly so far, and those with another batch
+        self.state: dict[str, object] = {}
+        self.reason = ""
+        self._refuse(reason)
+
+    @property
+    def outcome(self) -> str:
+        """What came of it, in words."""
+        few = f"fewer than {PLAIN + 1} batches were of the same size"
+        return "captured" if self.graph is not None else f"not captured: {self.reason or few}"
+
+    def begin_epoch(self) -> None:
+        """Forget the captured step if somebody has changed, meanwhile, what it is made of."""
+        if not self.reason:
+            state = _state(self.watched)
+            if state != self.state:
+                self.graph, self.state = None, state
+
+    def __call__(self, given: Any) -> None:
+        """Take a step."""
+        if self.reason:
+            self.take(given)
+            return
+        leaves, kind = tree_flatten(given)
+        if self.kind is None:
+            self.memory, self.kind = [self._memory_for(one) for one in leaves], kind
+        if kind != self.kind or not all(map(_fits, self.memory, leaves)):  # a smaller batch, say
+            self.others += self.graph is None
+            self._refuse("batches are not of one size" * (self.others > OTHERS))
+            self.take(given)
+            return
+        for place, value in zip(self.memory, leaves, strict=True):
+            if isinstance(place, Tensor):
+                place.copy_(value, non_blocking=True)
+        if self.graph is None and self.plain >= PLAIN:
+            self._capture()
+        if self.graph is not None:
+            self.graph.replay()
+        else:
+            self.plain += 1
+            self._take_plainly()
+
+    def _take_plainly(self) -> None:
+        """Take a step, and at last look whether there is something in it that is not replayed."""
+        given = tree_unflatten(self.memory, self.kind)  # type: ignore[arg-type]
+        if self.plain != PLAIN:
+            self.take(given)
+            return
+        before, drawn = _state(self.watched), _host_randomness(self.device)
+        with _waits(self.device) as waits:
+            self.take(given)
+        self.state = _state(self.watched)
+        changed = [n for n in {**before, **self.state} if before.get(n) != self.state.get(n)]
+        if changed:
+            name = re.sub(r"\b_(modules|buffers|parameters)\.", "", changed[0])
+            self._refuse(f"{name} changes with every step")
+        elif drawn != _host_randomness(self.device):
+            self._refuse("a step draws random numbers on the host")
+        elif waits:
+            self._refuse(f"the host waits for the GPU in every step: {waits[0]}")
+
+    def _capture(self) -> None:
+        given = tree_unflatten(self.memory, self.kind)  # type: ignore[arg-type]
+        try:
+            self.graph = Graph(lambda: self.take(given), self.generators)
+        except RuntimeError as error:
+            self._refuse(f"capturing a step failed, {_first_line(error)}")
+        else:
+            self.captured()
+
+    def _refuse(self, reason: str) -> None:
+        self.reason = reason
+        if reason and self.must:
+            raise ArgumentError("capture", f"no step can be captured: {reason}")
+
+    def _memory_for(self, one: Any) -> Any:
+        return torch.empty_like(one, device=self.device) if isinstance(one, Tensor) else one
+
+
+class Graph:
+    """A function on the device, recorded while it is called, to be replayed.
+
+    Args:
+        function: What to record; nothing is computed yet.
+        generators: The generators that it draws from, beside the global one.
+    """
+
+    def __init__(self, function: Callable[[], None], generators: Iterable[torch.Generator]):
+        self.graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.current_stream()
+        drawn_from = [torch.cuda.default_generators[stream.device_index], *generators]
+        states = [one.clone_state() for one in drawn_from]
+        mode = "thread_local"  # other threads, a loader's, may go on using the GPU
+        try:
+            for one in generators:
+                self.graph.register_generator_state(one)
+            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode=mode):
+                function()
+        except RuntimeError:
+            for one, state in zip(drawn_from, states, strict=True):
+                one.graphsafe_set_state(state)  # otherwise it would count for the graph for ever
+            raise
+
+    def replay(self) -> None:
+        """Do on the device what was recorded."""
+        self.graph.replay()
+
+
+@contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """Work on another stream than the default one, of which nothing can be captured."""
+    if device.type != "cuda":
+        yield
+        return
+    before, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    stream.wait_stream(before)
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        before.wait_stream(stream)
+
+
+@contextmanager
+def _waits(device: torch.device) -> Iterator[list[str]]:
+    """Collect where the host waits for the GPU."""
+    found: list[str] = []
+    if device.type != "cuda":
+        yield found
+        return
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield found
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+    for one in caught:
+        if "synchronizing CUDA operation" in str(one.message):
+            found.append(f"{one.filename}, line {one.lineno}")
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+
+
+def _host_randomness(device: torch.device) -> list[object]:
+    """Return the states of the generators that are not the device's, to be compared."""
+    states: list[object] = [random.getstate(), repr(numpy_random.get_state())]  # noqa: NPY002
+    if device.type != "cpu":
+        states.append(torch.get_rng_state().numpy().tobytes())
+    return states
+
+
+def _fits(place: Any, value: Any) -> bool:
+    """Whether a value can be put into memory of the captured step."""
+    if isinstance(place, Tensor) and isinstance(value, Tensor):
+        return place.shape == value.shape and place.dtype == value.dtype
+    return type(place) is type(value) and bool(place == value)
+
+
+@dataclass(frozen=True)
+class _TheSame:
+    """Compares an object by its identity, and keeps it, so that no other gets its address."""
+
+    value: object
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _TheSame) and self.value is other.value
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _state(watched: Mapping[str, object]) -> dict[str, object]:
+    """Return all that objects hold, by its path: numbers by value, tensors by their memory."""
+    found: dict[str, object] = {}
+    seen: set[int] = set()
+
+    def visit(path: str, value: object) -> None:
+        if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+            found[path] = repr(value)  # NaN is not equal to itself
+        elif isinstance(value, Tensor):
+            found[path] = _TheSame(value), value.data_ptr(), value.requires_grad
+        elif isinstance(value, CONTAINERS):
+            found[path] = type(value), len(value)  # type: ignore[arg-type]
+        else:
+            found[path] = _TheSame(value)
+        if id(value) not in seen and path.count(".") < DEEPEST:
+            seen.add(id(value))
+            for name, part in _parts(value):
+                visit(f"{path}.{name}", part)
+
+    for name, value in watched.items():
+        visit(name, value)
+    return found
+
+
+def _parts(value: object) -> Iterable[tuple[object, object]]:
+    """Return what a container, an object or a function holds, with its name."""
+    if isinstance(value, type | ModuleType | Tensor | Graph):
+        return ()
+    if isinstance(value, Mapping):
+        return value.items()
+    if isinstance(value, CONTAINERS):
+        return enumerate(value) if len(value) <= LONGEST else ()  # type: ignore[arg-type]
+    if isinstance(value, MethodType):
+        return (("self", value.__self__), ("function", value.__func__))
+    if isinstance(value, partial):
+        return (("function", value.func), ("arguments", value.args), ("options", value.keywords))
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        return zip(value.__code__.co_freevars, cells, strict=True)
+    return vars(value).items() if hasattr(value, "__dict__") else ()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,382 @@
+"""A step that is replayed does what it did plainly, for every term and every scheme."""
+
+import copy
+import math
+import random
+from dataclasses import replace
+
+import every_term
+import pytest
+import torch
+from stand_in_graph import replaying  # noqa: F401
+from toys import Projected, images, net, noisy, terms, train, weights
+from torch import nn
+
+from kdcourse import augmentation, teachers, tips
+from kdcourse.errors import ArgumentError
+from kdcourse.training import (
+    AttentionTransfer,
+    CrossEntropy,
+    LogitKD,
+    Term,
+    WarmUp,
+    capture,
+)
+
+KD = CrossEntropy() + 2.0 * LogitKD()
+EPOCHS, BATCH, SIZE = 3, 16, 56  # an epoch has three whole batches and a smaller one
+WHOLE = 3
+
+
+def double(width: int = 2, *, seed: int = 1) -> nn.Module:
+    return net(width, seed=seed).double()
+
+
+@pytest.fixture
+def learned(replaying):
+    """Return what trains, and returns the history and the weights."""
+
+    def learned(student, objective=KD, **options):
+        defaults = {"epochs": EPOCHS, "batch_size": BATCH, "train": images(SIZE)}
+        history = train(student, objective, **{**defaults, "device": replaying.device, **options})
+        return history, weights(student)
+
+    return learned
+
+
+@pytest.fixture
+def assert_same(learned, replaying):
+    """Return what trains twice, by replays and without, and compares all that comes of it."""
+
+    def assert_same(make=double, tolerance=1e-9, **options):
+        captured, by_replays = learned(make(), **copy.deepcopy(options), capture=True)
+        assert captured.capture == "captured"
+        assert replaying.replays == EPOCHS * WHOLE - capture.PLAIN
+        plain, without = learned(make(), **copy.deepcopy(options), capture=False)
+        assert plain.capture == "not captured: capture=False"
+        assert_close(by_replays, without, tolerance)
+        for one, other in zip(captured.rows, plain.rows, strict=True):
+            assert one.keys() == other.keys()
+            for name in one.keys() - {"seconds"}:
+                assert one[name] == pytest.approx(other[name], rel=1e-5), name
+
+    return assert_same
+
+
+def assert_close(one, other, tolerance=1e-9):
+    """Compare two sets of weights."""
+    for name, value in one.items():
+        assert torch.allclose(value.double(), other[name].double(), 1e-6, tolerance), name
+
+
+@pytest.mark.parametrize("kind", terms(), ids=lambda kind: kind.__name__)
+def test_every_term(kind, assert_same):
+    term = every_term.example(kind)
+    needs = {"teacher": double(4, seed=2)} if term.needs_teacher else {}
+    assert_same(objective=CrossEntropy() + 0.5 * term, **needs)
+
+
+def noisy_double():
+    return noisy().double()
+
+
+def some_labels():
+    data = images(SIZE)
+    return replace(data, target=data.target.where(torch.arange(SIZE) % 3 > 0, -1))
+
+
+CROPS = augmentation.pad_crop_flip(1)
+TEACHER = {"teacher": double(4, seed=2)}
+KNOBS = {
+    "labels alone": {"objective": CrossEntropy()},
+    "a live teacher": TEACHER,
+    "augmentation": {"augment": CROPS, **TEACHER},
+    "noise": {"augment": augmentation.Compose(augmentation.ResizedCrop(), augmentation.Noise())},
+    "mixtures": {"views": tips.FunctionMatching(CROPS), "objective": LogitKD(), **TEACHER},
+    "independent views": {"views": tips.Independent(CROPS), **TEACHER},
+    "a warm-up": {"objective": CrossEntropy() + WarmUp(LogitKD(), steps=7), **TEACHER},
+    "a warm-up of epochs": {"objective": CrossEntropy() + WarmUp(LogitKD(), epochs=2), **TEACHER},
+    "weights of its own": {"objective": CrossEntropy() + Projected().double(), **TEACHER},
+    "clip": {"clip": 0.01},
+    "parts": {"accumulate": 2, **TEACHER},
+    "parts without some labels": {"accumulate": 3, "train": some_labels()},
+    "channels last": {"channels_last": True, **TEACHER},
+    "autocast": {"autocast": torch.bfloat16, **TEACHER},
+    "validation": {"validation": images(24, seed=1), **TEACHER},
+    "an ensemble": {"teacher": teachers.Ensemble([double(4, seed=2), double(3, seed=3)])},
+    "a closed teacher": {"teacher": teachers.ClosedTeacher(double(4, seed=2), top_k=2)},
+    "a folded teacher": {"teacher": teachers.FoldedTeacher(double(4, seed=2).eval())},
+    "plain SGD": {"optimizer": lambda p: torch.optim.SGD(p, 0.05), "learning_rate": None},
+    "two groups": {
+        "optimizer": lambda p: torch.optim.SGD(
+            [{"params": p[:3], "lr": 0.1}, {"params": p[3:], "weight_decay": 0.01}],
+            0.05,
+            momentum=0.8,
+        )
+    },
+    "Adam": {"optimizer": lambda p: torch.optim.AdamW(p, 0.01), **TEACHER},
+    "Adam and clip": {"optimizer": lambda p: torch.optim.AdamW(p, 0.01), "clip": 0.1},
+}
+
+
+@pytest.mark.parametrize("options", KNOBS.values(), ids=KNOBS)
+def test_every_knob(options, assert_same):
+    options = {"objective": KD if "teacher" in options else CrossEntropy(), **options}
+    if "autocast" in options:
+        assert_same(make=net, tolerance=1e-4, **options)
+    else:
+        assert_same(**options)
+
+
+def test_dropout_draws_anew_in_every_step(assert_same):
+    assert_same(objective=CrossEntropy(), make=noisy_double)
+
+
+def test_a_teacher_that_follows(learned):
+    def make(momentum):
+        student = double()
+        return student, teachers.MomentumTeacher(student, momentum)
+
+    for momentum in (0.9, teachers.mean_teacher_momentum(0.99)):
+        averages = []
+        for wanted in (True, False):
+            student, teacher = make(momentum)
+            history, _ = learned(student, teacher=teacher, capture=wanted)
+            assert history.capture.startswith("captured" if wanted else "not")
+            averages.append(weights(teacher))
+        first, second = averages
+        assert_close(first, second)
+
+
+@pytest.mark.parametrize("updates", ["alternating", "simultaneous"])
+def test_mutual_learning(updates, replaying):
+    results = []
+    for wanted in (True, False):
+        students = [double(seed=1), double(3, seed=2)]
+        histories = teachers.mutual_learning(
+            students,
+            images(SIZE),
+            updates=updates,
+            epochs=EPOCHS,
+            batch_size=BATCH,
+            device=replaying.device,
+            progress=False,
+            capture=wanted,
+        )
+        assert {one.capture for one in histories} == {
+            "captured" if wanted else "not captured: capture=False"
+        }
+        results.append([weights(student) for student in students])
+    assert replaying.replays == EPOCHS * WHOLE - capture.PLAIN
+    for one, other in zip(*results, strict=True):
+        assert_close(one, other)
+
+
+def test_a_loader_and_recorded_answers(assert_same, learned):
+    assert_same(train=list(images(SIZE).batches(BATCH)), **TEACHER)
+
+    def lessons():
+        views = tips.Consistent(CROPS)
+        teacher = net(4, seed=2)
+        data = images(SIZE)
+        return teachers.CachedLessons(teacher, data, views=views, epochs=2, batch_size=BATCH)
+
+    results = []
+    for wanted in (True, False):
+        given = lessons()
+        options = {"train": given, "teacher": given.teacher, "capture": wanted}
+        history, learnt = learned(net(), LogitKD(), **options)
+        assert history.capture.startswith("captured" if wanted else "not")
+        results.append(learnt)
+    assert_close(results[0], results[1], 1e-5)
+
+
+def test_a_run_goes_on_where_it_was_stopped(learned, tmp_path):
+    _, whole = learned(double(), teacher=double(4, seed=2), epochs=4)
+    path = tmp_path / "run.pt"
+
+    def stop(row):
+        if row["epoch"] == 2:
+            raise InterruptedError
+
+    options = {"teacher": double(4, seed=2), "epochs": 4, "checkpoint": path}
+    with pytest.raises(InterruptedError):
+        learned(double(), **options, log=stop)
+    history, resumed = learned(double(), **options)
+    assert [row["epoch"] for row in history.rows] == [1, 2, 3, 4]
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_what_changes_between_epochs_is_seen(learned, replaying):
+    """Somebody changes a temperature, a weight of the objective, what is trained, a rate."""
+    results = []
+    for wanted in (True, False):
+        student, term = double(), LogitKD(4.0)
+        objective = CrossEntropy() + 2.0 * term
+
+        def change(row, student=student, term=term, objective=objective):
+            term.temperature = 4.0 / (1 + row["epoch"])
+            objective.weights[0] = 1.0 + row["epoch"]
+            student.stem[0].weight.requires_grad_(row["epoch"] != 2)
+
+        _, learnt = learned(
+            student, objective, teacher=double(4, seed=2), log=change, capture=wanted, epochs=5
+        )
+        results.append(learnt)
+    assert replaying.graphs == 4  # after the first epoch, anew in each
+    assert_close(results[0], results[1])
+
+
+class Counting(Term):
+    """A term that counts its calls, one way or another."""
+
+    needs_teacher = False
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.calls, self.list = how, 0, []
+        self.tensor = torch.zeros(())
+
+    def loss(self, lesson):
+        if self.how == "number":
+            self.calls += 1
+        elif self.how == "list":
+            self.list.append(1)
+        elif self.how == "tensor":
+            self.tensor = self.tensor + 1
+        elif self.how == "random":
+            self.noise = random.random() > 2
+        elif self.how == "nothing":
+            self.tensor += 1
+        return lesson.student_logits.square().mean()
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("number", "terms.1.calls changes with every step"),
+        ("list", "terms.1.list changes with every step"),
+        ("tensor", "terms.1.tensor changes with every step"),
+        ("random", "a step draws random numbers on the host"),
+        ("nothing", None),
+    ],
+)
+def test_what_python_changes_in_every_step_is_not_captured(how, reason, learned, replaying):
+    objective = CrossEntropy() + 0.1 * Counting(how)
+    history, _ = learned(double(), copy.deepcopy(objective), capture="auto")
+    if reason is None:
+        assert history.capture == "captured"
+        return
+    assert history.capture.startswith("not captured: ")
+    assert reason in history.capture
+    assert replaying.replays == 0
+    with pytest.raises(ArgumentError, match="no step can be captured: ") as refused:
+        learned(double(), objective, capture=True)
+    assert reason in str(refused.value)
+    assert refused.value.argument == "capture"
+
+
+def counting_augmentation():
+    calls = 0
+
+    def augment(pixels, generator):
+        nonlocal calls
+        calls += 1
+        return pixels
+
+    return augment
+
+
+def test_an_augmentation_that_counts_is_not_captured(learned):
+    history, _ = learned(double(), CrossEntropy(), augment=counting_augmentation())
+    assert history.capture == "not captured: augment.calls changes with every step"
+
+
+def test_a_teacher_that_follows_in_its_own_way_does_so_after_every_step(learned):
+    class Own(teachers.MomentumTeacher):
+        updates = 0
+
+        def update(self, student, step):
+            Own.updates += 1
+            super().update(student, step)
+
+    student = double()
+    history, _ = learned(student, teacher=Own(student, 0.9))
+    assert history.capture == "captured"
+    assert Own.updates == EPOCHS * (WHOLE + 1)
+
+
+def test_batches_of_many_sizes_are_not_captured(learned):
+    data = images().inputs().double(), images().target
+    loader = [tuple(one[:size] for one in data) for size in range(30, 60)]
+    history, _ = learned(double(), CrossEntropy(), train=loader)
+    assert history.capture == "not captured: batches are not of one size"
+    with pytest.raises(ArgumentError, match="not of one size"):
+        learned(double(), CrossEntropy(), train=loader, capture=True)
+
+
+def test_students_that_listen_to_each_other_need_an_optimizer_on_the_device(replaying):
+    options = {"optimizer": lambda p: torch.optim.AdamW(p, 0.01), "progress": False}
+    students = [net(seed=1), net(seed=2)]
+    first, _ = teachers.mutual_learning(students, images(), epochs=2, device=replaying.device, **options)
+    assert first.capture == "not captured: AdamW reads its learning rate on the host"
+
+
+def test_reasons_that_are_known_before():
+    history = train(net())
+    assert history.capture == "not captured: steps are captured on CUDA only, not on cpu"
+    assert history.seconds_to_first_step > 0
+    assert train(net(), capture=False).capture == "not captured: capture=False"
+    with pytest.raises(ArgumentError, match="captured on CUDA only"):
+        train(net(), capture=True)
+    with pytest.raises(ArgumentError, match="must be 'auto', True or False, got 'always'"):
+        train(net(), capture="always")
+    cuda = torch.device("cuda")
+    assert capture.why_not("auto", cuda, 49) == "there are fewer than 50 steps"
+    assert capture.why_not(True, cuda, 49) == capture.why_not("auto", cuda, 50) == ""
+
+
+@pytest.mark.parametrize("step", range(1, 30, 7))
+def test_a_loss_that_is_no_number_is_found_later_and_blamed_for_its_own_step(step, learned):
+    """The signs are those of the first step that went wrong, whenever they are asked for."""
+    data = images().inputs().double(), images().target
+    loader = [tuple(one[:32] for one in data)] * 40
+    loader[step - 1] = (loader[0][0] * math.nan, loader[0][1])
+    with pytest.raises(FloatingPointError, match="inputs of train hold NaN") as told:
+        learned(double(), CrossEntropy(), train=loader, epochs=1)
+    assert ("a step before, it was" in str(told.value)) == (step > 1)
+
+
+@pytest.fixture
+def cuda():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    yield torch.device("cuda")
+    torch.cuda.set_sync_debug_mode("default")
+
+
+def test_by_default_the_host_waits_for_nothing_within_an_epoch(cuda):
+    """From the tenth step to the hundredth, whatever waits for the GPU raises an error."""
+
+    class Watching(torch.optim.lr_scheduler.ConstantLR):
+        def step(self, *arguments):
+            super().step(*arguments)
+            if self.last_epoch in (10, 100):
+                mode = "error" if self.last_epoch == 10 else "default"
+                torch.cuda.set_sync_debug_mode(mode)
+
+    def schedule(optimizer, steps):
+        return Watching(optimizer, factor=1.0)
+
+    options = {"augment": CROPS, "device": cuda, "scheduler": schedule, "batch_size": 8}
+    history = train(net(), KD, teacher=net(4, seed=2), train=images(808), epochs=2, **options)
+    assert history.capture == "captured"
+
+
+def test_captured_and_compiled(cuda):
+    history = train(
+        net(), KD, teacher=net(4, seed=2), train=images(320), compile=True, device=cuda, epochs=6
+    )
+    assert history.capture == "captured"
+    assert history["train_accuracy"][-1] > 0.5
