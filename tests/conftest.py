@@ -4,6 +4,8 @@ import torch
 
 from kdcourse.places import COURSE
 
+pytest_plugins = ["stand_in_graph"]
+
 # One thread: as fast as two for these nets, and reproducible bit by bit.
 torch.set_num_threads(1)
 

@@ -8,14 +8,12 @@ from dataclasses import replace
 import every_term
 import pytest
 import torch
-from stand_in_graph import replaying  # noqa: F401
-from toys import Projected, images, net, noisy, terms, train, weights
 from torch import nn
+from toys import Projected, images, net, noisy, terms, train, weights
 
 from kdcourse import augmentation, teachers, tips
 from kdcourse.errors import ArgumentError
 from kdcourse.training import (
-    AttentionTransfer,
     CrossEntropy,
     LogitKD,
     Term,
@@ -319,7 +317,9 @@ def test_batches_of_many_sizes_are_not_captured(learned):
 def test_students_that_listen_to_each_other_need_an_optimizer_on_the_device(replaying):
     options = {"optimizer": lambda p: torch.optim.AdamW(p, 0.01), "progress": False}
     students = [net(seed=1), net(seed=2)]
-    first, _ = teachers.mutual_learning(students, images(), epochs=2, device=replaying.device, **options)
+    first, _ = teachers.mutual_learning(
+        students, images(), epochs=2, device=replaying.device, **options
+    )
     assert first.capture == "not captured: AdamW reads its learning rate on the host"
 
 

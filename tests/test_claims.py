@@ -43,7 +43,7 @@ from kdcourse.files import FileError
 from kdcourse.teachers import compressed as compression
 from kdcourse.teachers import mutual, vote
 from kdcourse.teachers.shipped import card
-from kdcourse.training import FrozenTeacher, epochs, run
+from kdcourse.training import FrozenTeacher, epochs, judged, run
 
 EVERY_CLAIM = pytest.mark.parametrize("id", list(CLAIMS))
 
@@ -312,7 +312,7 @@ FAULTS = {
     ),
     "saliency sends no gradient": (
         "saliency",
-        run._Judged.forward,
+        judged.Judged.forward,
         "create_graph=True)",
         "create_graph=True).detach()",
     ),
@@ -348,17 +348,17 @@ FAULTS = {
     ),
     "one step less": (
         "existence",
-        run.Run.step,
+        run.Run._optimize,
         "self.scaler.step(self.optimizer)",
         "self.taken and self.scaler.step(self.optimizer)",
     ),
     "gradients are not forgotten": (
         "momentum",
-        run.Run.step,
+        run.Run._differentiate,
         "self.optimizer.zero_grad(set_to_none=True)",
         "pass",
     ),
-    "the schedule stands still": ("existence", run.Run.step, "self.scheduler.step()", "pass"),
+    "the schedule stands still": ("existence", run.Run.advance, "self.scheduler.step()", "pass"),
     "a batch is learned in eval mode": (
         "existence",
         modes.training_mode,
@@ -367,9 +367,9 @@ FAULTS = {
     ),
     "the order of images is the same in every epoch": (
         "patience",
-        epochs.Epochs.batches,
-        "epoch=epoch,",
-        "epoch=0,",
+        epochs.Epochs.given,
+        "replay_seed(self.knobs.seed, epoch)",
+        "replay_seed(self.knobs.seed, 0)",
     ),
     "momentum is inverted": (
         "momentum",
@@ -485,7 +485,14 @@ def reformatted(source):
 
 @pytest.mark.parametrize("edit", [renamed, reformatted])
 def test_other_words_leave_the_fingerprint_as_it_is(monkeypatch, edit):
-    written = (motivation.existence, Lab.predict, Lab.fit, logit.kd_loss, logit._kl, run.Run.step)
+    written = (
+        motivation.existence,
+        Lab.predict,
+        Lab.fit,
+        logit.kd_loss,
+        logit._kl,
+        run.Run.advance,
+    )
     before = Fingerprint.of(CLAIMS["existence"])
     as_if_written(monkeypatch, edit, *written)
     assert Fingerprint.of(CLAIMS["existence"]) == before

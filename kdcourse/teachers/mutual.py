@@ -27,10 +27,11 @@ from kdcourse.signatures import checked
 from kdcourse.training.epochs import Batches, Epochs
 from kdcourse.training.fit import fit_learner
 from kdcourse.training.history import History
+from kdcourse.training.judged import first_lesson
 from kdcourse.training.knobs import Knobs, takes_knobs
 from kdcourse.training.learner import Learner, shared_accuracy
 from kdcourse.training.rules import check_apart, check_student
-from kdcourse.training.run import Run, Shown, first_lesson
+from kdcourse.training.run import Run, Shown
 from kdcourse.training.teacher import FrozenTeacher, Teacher
 
 UPDATES = ("alternating", "simultaneous")

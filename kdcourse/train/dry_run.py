@@ -14,6 +14,7 @@ from kdcourse.data import Images, replay
 from kdcourse.models import multiply_adds
 from kdcourse.train.plan import Plan
 from kdcourse.training import Knobs, Run
+from kdcourse.training.device import wait_for
 from kdcourse.training.epochs import Batches, Epochs
 
 WARM_UP, TIMED = 2, 5  # steps

@@ -11,12 +11,8 @@ on the host is done before the step or after it.
 import random
 import re
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -26,11 +22,10 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from kdcourse import processes
 from kdcourse.errors import ArgumentError
+from kdcourse.training.held import held_by
 
 PLAIN = 3  # steps that are taken plainly first: kernels are chosen, and optimisers make their state
 WORTH = 50  # steps from which on capturing one takes less time than it saves
-CONTAINERS = (Mapping, list, tuple, set, frozenset, deque)
-DEEPEST, LONGEST = 40, 1000  # how far objects are looked into for what changes
 OTHERS = 10  # batches of another size than the first, after which it is no use to wait for more
 
 
@@ -103,7 +98,7 @@ class Steps:
     def begin_epoch(self) -> None:
         """Forget the captured step if somebody has changed, meanwhile, what it is made of."""
         if not self.reason:
-            state = _state(self.watched)
+            state = held_by(self.watched)
             if state != self.state:
                 self.graph, self.state = None, state
 
@@ -137,10 +132,10 @@ class Steps:
         if self.plain != PLAIN:
             self.take(given)
             return
-        before, drawn = _state(self.watched), _host_randomness(self.device)
+        before, drawn = held_by(self.watched), _host_randomness(self.device)
         with _waits(self.device) as waits:
             self.take(given)
-        self.state = _state(self.watched)
+        self.state = held_by(self.watched)
         changed = [n for n in {**before, **self.state} if before.get(n) != self.state.get(n)]
         if changed:
             name = re.sub(r"\b_(modules|buffers|parameters)\.", "", changed[0])
@@ -247,60 +242,6 @@ def _fits(place: Any, value: Any) -> bool:
     if isinstance(place, Tensor) and isinstance(value, Tensor):
         return place.shape == value.shape and place.dtype == value.dtype
     return type(place) is type(value) and bool(place == value)
-
-
-@dataclass(frozen=True)
-class _TheSame:
-    """Compares an object by its identity, and keeps it, so that no other gets its address."""
-
-    value: object
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _TheSame) and self.value is other.value
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def _state(watched: Mapping[str, object]) -> dict[str, object]:
-    """Return all that objects hold, by its path: numbers by value, tensors by their memory."""
-    found: dict[str, object] = {}
-    seen: set[int] = set()
-
-    def visit(path: str, value: object) -> None:
-        if value is None or isinstance(value, bool | int | float | complex | str | bytes):
-            found[path] = repr(value)  # NaN is not equal to itself
-        elif isinstance(value, Tensor):
-            found[path] = _TheSame(value), value.data_ptr(), value.requires_grad
-        elif isinstance(value, CONTAINERS):
-            found[path] = type(value), len(value)  # type: ignore[arg-type]
-        else:
-            found[path] = _TheSame(value)
-        if id(value) not in seen and path.count(".") < DEEPEST:
-            seen.add(id(value))
-            for name, part in _parts(value):
-                visit(f"{path}.{name}", part)
-
-    for name, value in watched.items():
-        visit(name, value)
-    return found
-
-
-def _parts(value: object) -> Iterable[tuple[object, object]]:
-    """Return what a container, an object or a function holds, with its name."""
-    if isinstance(value, type | ModuleType | Tensor | Graph):
-        return ()
-    if isinstance(value, Mapping):
-        return value.items()
-    if isinstance(value, CONTAINERS):
-        return enumerate(value) if len(value) <= LONGEST else ()  # type: ignore[arg-type]
-    if isinstance(value, MethodType):
-        return (("self", value.__self__), ("function", value.__func__))
-    if isinstance(value, partial):
-        return (("function", value.func), ("arguments", value.args), ("options", value.keywords))
-    if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        return zip(value.__code__.co_freevars, cells, strict=True)
-    return vars(value).items() if hasattr(value, "__dict__") else ()
 
 
 def _first_line(error: Exception) -> str:

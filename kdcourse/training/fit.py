@@ -25,6 +25,7 @@ from kdcourse.training.device import choose_device
 from kdcourse.training.epochs import Batches, Epochs
 from kdcourse.training.fingerprint import fingerprint
 from kdcourse.training.history import History
+from kdcourse.training.judged import first_lesson
 from kdcourse.training.knobs import Knobs, takes_knobs
 from kdcourse.training.learner import Learner
 from kdcourse.training.parallel import synchronized
@@ -37,7 +38,7 @@ from kdcourse.training.rules import (
     check_teacher,
     check_validation,
 )
-from kdcourse.training.run import Run, first_lesson
+from kdcourse.training.run import Run
 from kdcourse.training.teacher import as_teacher
 
 INTERRUPTED: WeakSet[nn.Module] = WeakSet()  # students that were stopped in the middle

@@ -1,4 +1,4 @@
-r"""SGD whose learning rate, momentum and weight decay lie on the device, for a step that is replayed.
+r"""SGD whose learning rate, momentum and weight decay lie on the device: it can be replayed.
 
 ``torch.optim.SGD`` hands them to its kernels as numbers, which a captured step would repeat for
 ever. Here a schedule goes on changing the numbers in the optimiser's groups, and before every step
@@ -68,19 +68,20 @@ class DeviceSGD:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             for dtype in dict.fromkeys(weight.dtype for weight in weights):  # mostly one
                 alike = [weight for weight in weights if weight.dtype == dtype]
-                self._move(alike, *(rate.to(dtype) for rate in rates), group["nesterov"])
+                rate, momentum, decay = (one.to(dtype) for one in rates)
+                self._move(alike, rate, momentum, decay, group["nesterov"])
 
     def _move(
         self, weights: list[Tensor], rate: Tensor, momentum: Tensor, decay: Tensor, nesterov: bool
     ) -> None:
-        pulls = torch._foreach_mul(weights, decay)
-        torch._foreach_add_(pulls, [weight.grad for weight in weights])
+        pulls = list(torch._foreach_mul(weights, decay))
+        torch._foreach_add_(pulls, [weight.grad for weight in weights])  # type: ignore[misc]
         velocities = [self._velocity(weight) for weight in weights]
         torch._foreach_mul_(velocities, momentum)
         torch._foreach_add_(velocities, pulls)
         moves = velocities
         if nesterov:
-            moves = torch._foreach_mul(velocities, momentum)
+            moves = list(torch._foreach_mul(velocities, momentum))
             torch._foreach_add_(moves, pulls)
         torch._foreach_sub_(weights, torch._foreach_mul(moves, rate))
 

@@ -1,0 +1,125 @@
+"""What both nets show of one batch, and how the objective judges it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdcourse.batch import (
+    Inputs,
+    are_classes,
+    blaming_argument,
+    blaming_model,
+    call,
+    cast_like,
+    count_labels,
+)
+from kdcourse.feature import prediction_gradient
+from kdcourse.models import capture
+from kdcourse.modes import evaluation_mode
+from kdcourse.objective import Lesson, Objective, Outputs
+from kdcourse.signatures import check_is
+from kdcourse.training.epochs import Epochs
+from kdcourse.training.rules import check_enough, check_lesson, check_one_tensor, check_reached
+from kdcourse.training.tally import ACCURACY
+from kdcourse.training.teacher import Teacher
+
+
+class Judged(nn.Module):
+    """Student and objective as one module: all that learns, for ``DistributedDataParallel``."""
+
+    def __init__(self, student: nn.Module, objective: Objective, compile: bool):
+        super().__init__()
+        self.student, self.objective = student, objective
+        self.asked: Any = torch.compile(student) if compile else student
+        self.known = False  # whether what goes together has been found out, by a first batch
+        self.logits: Tensor  # of the present batch
+
+    def forward(
+        self,
+        inputs: Inputs,
+        target: Tensor,
+        shown: Sequence[Outputs],
+        shares: dict[str, Tensor] | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss (its mean over several teachers) and all measurements, detached."""
+        inputs = cast_like(inputs, self.student)
+        if self.objective.needs_input_gradient:
+            check_one_tensor(inputs, self.objective)
+            inputs = inputs.detach().requires_grad_()
+        layers = self.objective.student_layers
+        told = blaming_model("student", inputs, first=not self.known)
+        with capture(self.student, layers) as features, told:
+            logits = call(self.asked, inputs, "student")
+        learned = Outputs(logits=logits, features=features)
+        if not self.known:  # once: on a GPU, looking at values waits for them
+            check_enough(self.objective, len(target))
+            for one in shown or (None,):
+                check_lesson(Lesson(learned, target, one), self.objective)
+        self.logits = logits.detach()
+        if self.objective.needs_input_gradient:
+            with blaming_argument("objective", "differentiating by the inputs", not self.known):
+                gradient = prediction_gradient(logits, inputs, target, create_graph=True)
+            learned.input_gradient = gradient
+        with blaming_argument("objective", "the objective", first=not self.known):
+            judged = [
+                self.objective.values(Lesson(learned, target, one, again=number > 0), shares)
+                for number, one in enumerate(shown or (None,))
+            ]
+        terms = judged[0]
+        if len(judged) > 1:
+            terms = {name: torch.stack([each[name] for each in judged]).mean() for name in terms}
+        if not self.known and torch.is_grad_enabled():
+            check_reached(self.objective, terms)
+        self.known = True
+        loss = self.objective.weighted(terms)
+        values = {"loss": loss.detach(), **{name: value.detach() for name, value in terms.items()}}
+        if are_classes(target):
+            right = (logits.detach().argmax(dim=1) == target).sum()
+            accuracy = right / count_labels(target).clamp(min=1)
+            values[ACCURACY] = accuracy if shares is None else accuracy * shares["labels"]
+        return loss, values
+
+
+def show(teacher: Teacher, inputs: Inputs, target: Tensor, objective: Objective) -> Outputs:
+    """Return what a teacher shows of a batch, as far as an objective looks at it."""
+    with torch.no_grad():
+        shown = teacher.show(inputs, objective.teacher_layers)
+    check_is("what the teacher's show returns", shown, Outputs)
+    shown.logits, shown.probabilities = map(_ordinary, (shown.logits, shown.probabilities))
+    shown.features = {name: _ordinary(value) for name, value in shown.features.items()}
+    if objective.needs_input_gradient:
+        check_one_tensor(inputs, objective)
+        shown.input_gradient = teacher.input_gradient(inputs, target)
+    return shown
+
+
+def _ordinary(value: Any) -> Any:
+    """Return a copy of what was computed in inference mode: no gradient could pass by it."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
+def first_lesson(
+    objective: Objective, student: nn.Module, teacher: Teacher | None, source: Epochs
+) -> Lesson:
+    """Return what both nets show of a few samples, without gradients or a trace in them.
+
+    By this, terms that do not know the sizes of both nets yet are prepared.
+    """
+    inputs, taught, target = source.sample()
+    layers = objective.student_layers
+    told = blaming_model("student", inputs)
+    with told, evaluation_mode(student), capture(student, layers) as features, torch.no_grad():
+        own = Outputs(logits=call(student, inputs, "student"), features=features)
+    if objective.needs_input_gradient:
+        check_one_tensor(inputs, objective)
+        own.input_gradient = torch.zeros_like(inputs)
+    theirs = None
+    if teacher is not None:
+        with blaming_model("teacher", taught):
+            theirs = show(teacher, taught, target.clamp(min=0), objective)
+    lesson, steps = Lesson(own, target, theirs), len(source) * source.knobs.accumulate
+    if not objective.prepared:
+        objective.prepare(lesson, seed=source.knobs.seed, steps_an_epoch=steps)
+    return lesson
