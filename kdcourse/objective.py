@@ -345,9 +345,12 @@ class WarmUp(Term):
             raise ArgumentError(
                 "steps", f"{self!r} does not know how long an epoch is: give it steps"
             )
-        if self.training and not lesson.again:
-            self.taken += 1  # in place: a step may be replayed
-        return (self.taken / self.steps).clamp(max=1) * self.term.loss(lesson)
+        taken = self.taken + (self.training and not lesson.again)
+        if torch.compiler.is_compiling():
+            self.taken = taken  # a compiled backward pass reads the old one again
+        else:
+            self.taken.copy_(taken)  # a step may be replayed
+        return (taken / self.steps).clamp(max=1) * self.term.loss(lesson)
 
     def __repr__(self) -> str:
         length = f"steps={self.steps}" if self.epochs is None else f"epochs={self.epochs}"

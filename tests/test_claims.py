@@ -373,13 +373,13 @@ FAULTS = {
     ),
     "momentum is inverted": (
         "momentum",
-        teachers.MomentumTeacher.update,
-        "for _, new in moved], 1 - momentum)",
-        "for _, new in moved], momentum)",
+        teachers.MomentumTeacher.share,
+        "return 1 - momentum",
+        "return momentum",
     ),
     "peers are not asked anew": (
         "mutual",
-        mutual.Peers.step,
+        mutual.Peers.learn,
         'self.updates == "simultaneous"',
         "True",
     ),
@@ -422,7 +422,7 @@ FAULTS = {
     "the queue stands still": (
         "seed",
         further.SEED.loss,
-        "self.queue = torch.cat([seen, self.queue])[: len(self.queue)]",
+        "self.queue.copy_(torch.cat([seen, self.queue])[: len(self.queue)])",
         "pass",
     ),
     "the generator avoids variety": (

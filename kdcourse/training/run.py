@@ -42,8 +42,7 @@ from kdcourse.training.rules import (
     check_scheduler,
 )
 from kdcourse.training.schedules import constant
-from kdcourse.training.sgd import DeviceSGD, constants
-from kdcourse.training.sgd import why_not as why_not_on_device
+from kdcourse.training.sgd import DeviceSGD, constants, why_apart
 from kdcourse.training.teacher import FrozenTeacher, Teacher, as_teacher, follows
 from kdcourse.training.watch import Watch
 
@@ -130,7 +129,7 @@ class Run(Learner):
         kind = type(self.teacher)
         if follows(self.teacher) and kind.update is not Teacher.update:  # type: ignore[union-attr]
             return f"{kind.__name__}.update is called after every step"
-        return why_not_on_device(self.optimizer)
+        return why_apart(self.optimizer)
 
     def ready(self) -> None:
         if self.sgd is not None:

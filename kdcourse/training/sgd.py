@@ -14,7 +14,7 @@ from torch.optim import SGD, Optimizer
 SENT = ("lr", "momentum", "weight_decay")
 
 
-def why_not(optimizer: Optimizer) -> str:
+def why_apart(optimizer: Optimizer) -> str:
     """Return why an optimiser's step cannot be taken here, or nothing."""
     kind = type(optimizer).__name__
     if type(optimizer) is not SGD:
