@@ -207,10 +207,10 @@ def _lab(options: argparse.Namespace) -> None:
     lab.serve(options.arguments)
 
 
-def _train(options: argparse.Namespace) -> None:
-    from kdcourse.train import command
+def _train(options: argparse.Namespace) -> int:
+    from kdcourse.train.main import main
 
-    command.main(options.arguments)
+    return main(options.arguments)
 
 
 def _reproduce(options: argparse.Namespace) -> int:

@@ -34,11 +34,12 @@ from kdcourse.course.claims import (
     results,
     table,
 )
-from kdcourse.course.claims.claim import claims_of, estimate
+from kdcourse.course.claims.claim import claims_of
 from kdcourse.course.claims.fingerprint import FLIP, NOISE, TOLERANCE, Fingerprint
 from kdcourse.course.claims.results import RESULTS, Result, load, save
 from kdcourse.course.notebooks import course_notebooks, number
 from kdcourse.errors import ArgumentError
+from kdcourse.estimate import estimate
 from kdcourse.files import FileError
 from kdcourse.teachers import compressed as compression
 from kdcourse.teachers import mutual, vote

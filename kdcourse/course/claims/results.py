@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from kdcourse import files
-from kdcourse.course.claims.claim import CLAIMS, Claim, Estimate, estimate
+from kdcourse.course.claims.claim import CLAIMS, Claim
 from kdcourse.course.claims.fingerprint import Fingerprint
+from kdcourse.estimate import Estimate, estimate
 from kdcourse.places import COURSE, intact, latest
 from kdcourse.teachers.shipped import card
 
