@@ -104,7 +104,8 @@ def test_a_file_knows_seeds_and_the_command_line_stands_above_it(tmp_path, monke
     monkeypatch.setattr(command, "run", lambda options: seen.append(options))
     for said in ([], ["--seeds", "7"], ["--seed", "7"]):
         assert main(["train", str(path), *said]) == 0
-    assert [(o.seeds, o.seed, o.jobs) for o in seen] == [("0-4", 0, 3), ("7", 0, 3), (None, 7, None)]
+    asked = [(given.seeds, given.seed, given.jobs) for given in seen]
+    assert asked == [("0-4", 0, 3), ("7", 0, 3), (None, 7, None)]
     path.write_text('student = "plain2"\nseed = 1\n')  # as options.toml of every training has it
     assert main(["train", str(path), "--seeds", "0-4"]) == 0
     path.write_text('student = "plain2"\nseed = 1\nseeds = "0-4"\n')

@@ -1,4 +1,4 @@
-"""``python -m kdcourse train``: from the command line to a training, to many, or to a first look."""
+"""``python -m kdcourse train``: one training, many, or a first look at what it takes."""
 
 import os
 from collections.abc import Sequence

@@ -55,12 +55,12 @@ def run(options: Options, published: str = "") -> int:
         failed = _train_all(options, missing, side_by_side(options, device, len(missing)))
         finished = {s: _measured(Path(one.out)) for s, one in alone.items() if s not in failed}
         if finished:
-            content = {"seeds": finished, **_together(finished), "failed": failed}
+            together = _together(finished)
+            content = {"seeds": finished, **together, "failed": failed}
             files.write(folder / command.RESULT, json.dumps(content, indent=1) + "\n")
             print(table(finished))
-    if finished:
-        mean = content["test_accuracy"]["mean"]
-        print(f"mean test accuracy {mean:.2f} %{published}, in {folder}")
+            mean = together["test_accuracy"]["mean"]
+            print(f"mean test accuracy {mean:.2f} %{published}, in {folder}")
     if failed:
         named = ", ".join(map(str, failed))
         print(f"kdcourse: failed: {named}; the same command tries again", file=sys.stderr)
