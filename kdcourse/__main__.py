@@ -135,7 +135,14 @@ def _add_reproduce(command: Any) -> None:
     )
     reproduce.add_argument("ids", nargs="*", metavar="ID", help="claims (all by default)")
     reproduce.add_argument("--seeds", type=int, default=10, help="number of seeds (10)")
-    reproduce.add_argument("--jobs", type=int, default=1, help="processes side by side (1)")
+    reproduce.add_argument(
+        "--jobs", type=int, help="processes side by side (1; on a GPU one a core and 8 GiB free)"
+    )
+    reproduce.add_argument(
+        "--device",
+        default="cpu",
+        help="where nets are trained: cpu, or cuda, whose results are kept apart (cpu)",
+    )
     instead = reproduce.add_mutually_exclusive_group()
     instead.add_argument(
         "--stored", action="store_true", help="measure nothing, print what is stored"
@@ -207,20 +214,22 @@ def _lab(options: argparse.Namespace) -> None:
     lab.serve(options.arguments)
 
 
-def _train(options: argparse.Namespace) -> None:
-    from kdcourse.train import command
+def _train(options: argparse.Namespace) -> int:
+    from kdcourse.train.main import main
 
-    command.main(options.arguments)
+    return main(options.arguments)
 
 
 def _reproduce(options: argparse.Namespace) -> int:
     from kdcourse.course import claims
 
     if options.check:
-        return _check(claims.check(options.ids, jobs=options.jobs), claims.TOLERANCE)
+        deviations = claims.check(options.ids, jobs=options.jobs, device=options.device)
+        return _check(deviations, claims.TOLERANCE)
     if not options.stored:
-        claims.reproduce(options.ids, seeds=options.seeds, jobs=options.jobs)
-    print(claims.table(options.ids))
+        how = {"seeds": options.seeds, "jobs": options.jobs, "device": options.device}
+        claims.reproduce(options.ids, **how)
+    print(claims.table(options.ids, device=options.device.partition(":")[0]))
     _show_results()
     return 0
 

@@ -14,8 +14,11 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from itertools import starmap
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +28,7 @@ from kdcourse.errors import ArgumentError
 from kdcourse.heartbeat import watched
 
 Value = TypeVar("Value")
+GPU_SHARE = 8 * 2**30  # bytes of its memory: plenty for a net of CIFAR's size, and its context
 
 
 class LostProcessError(RuntimeError):
@@ -188,27 +192,95 @@ def wait() -> None:
 def workers(jobs: int, start: str = "spawn") -> Iterator[Executor]:
     """Start processes that work side by side, and end with this one, even if it is killed.
 
+    If this is left by an error, or by Ctrl-C, they end at once.
+
     Args:
         jobs: Number of processes.
         start: How they start, by the name that :mod:`multiprocessing` has for it.
     """
     context = multiprocessing.get_context(start)
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
+    theirs, lifeline = context.Pipe(duplex=False)
+    with (
+        lifeline,
+        theirs,
+        ProcessPoolExecutor(
+            jobs, mp_context=context, initializer=_end_with, initargs=(theirs,)
+        ) as pool,
+    ):
         try:
             yield pool
+        except BaseException:
+            lifeline.close()
+            raise
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+def _end_with(lifeline: Connection) -> None:
+    """End this process when the other end is closed, as it is when the process there has ended."""
+    from tqdm import tqdm  # only here: most that is imported does without
+
+    # Instead of one between processes, which would be left over by a process that ends at once.
+    tqdm.set_lock(threading.RLock())
 
     def watch() -> None:
-        parent.join()
+        with suppress(EOFError, OSError):
+            lifeline.recv_bytes()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def each(
+    task: Callable[..., Value], works: Iterable[tuple], pool: Executor | None
+) -> Iterator[Value]:
+    """Do the same with each, in this process or in those of a pool; yield as they end.
+
+    Ctrl-C reaches this process only, which ends the others.
+
+    Raises:
+        LostProcessError: A process of the pool was killed.
+    """
+    if pool is None:
+        yield from starmap(task, works)
+        return
+    with _ctrl_c_put_off():
+        running = [pool.submit(task, *work) for work in works]
+    try:
+        yield from map(Future.result, as_completed(running))
+    except BrokenProcessPool as error:
+        raise LostProcessError(
+            "one of the processes was killed, perhaps for want of memory, of which fewer --jobs "
+            "need less; the same command goes on"
+        ) from error
+
+
+@contextmanager
+def _ctrl_c_put_off() -> Iterator[None]:
+    """Hold Ctrl-C back in this thread, and for ever in processes that it starts meanwhile."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def at_once(device: torch.device, most: int) -> int:
+    """Return how many processes share a device well, each with one thread: at most so many.
+
+    As many as torch would use threads in one process; on a GPU only as many as find
+    :data:`GPU_SHARE` of free memory each, and on Apple's MPS one.
+    """
+    room = torch.get_num_threads()
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        room = min(room, free // GPU_SHARE)
+    elif device.type != "cpu":
+        room = 1
+    return max(1, min(room, most))
 
 
 @contextmanager

@@ -43,6 +43,7 @@ LEFT_OUT = {
     "kdcourse.processes": "works between the processes that torchrun starts",
     "kdcourse.batch": "takes batches of anybody's shape apart, for training",
     "kdcourse.files": "behind whatever writes a file",
+    "kdcourse.estimate": "puts together what trainings and claims have measured",
     "kdcourse.training.parallel": INSIDE,
     **dict.fromkeys(
         [f"kdcourse.training.{name}" for name in ("capture", "held", "sgd", "tally", "watch")],

@@ -1,5 +1,6 @@
 import ast
 import dataclasses
+import importlib
 import inspect
 import json
 import math
@@ -34,11 +35,12 @@ from kdcourse.course.claims import (
     results,
     table,
 )
-from kdcourse.course.claims.claim import claims_of, estimate
+from kdcourse.course.claims.claim import claims_of
 from kdcourse.course.claims.fingerprint import FLIP, NOISE, TOLERANCE, Fingerprint
 from kdcourse.course.claims.results import RESULTS, Result, load, save
 from kdcourse.course.notebooks import course_notebooks, number
 from kdcourse.errors import ArgumentError
+from kdcourse.estimate import estimate
 from kdcourse.files import FileError
 from kdcourse.teachers import compressed as compression
 from kdcourse.teachers import mutual, vote
@@ -792,6 +794,62 @@ def test_two_processes_measure_what_one_does(tmp_path):
         reproduce(ids, seeds=2, jobs=jobs, folder=folder, progress=False)
         runs.append([load(id, folder).runs for id in ids])
     assert runs[0] == runs[1]
+
+
+# --- measuring on a GPU
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Nothing is computed there, but a GPU seems to be here."""
+    measuring = importlib.import_module("kdcourse.course.claims.reproduce")
+    monkeypatch.setattr(measuring, "choose_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "GPU of a test")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (2**30, 2**40))  # room for one
+
+
+@pytest.mark.usefixtures("gpu", "registry")
+def test_results_of_a_gpu_are_kept_apart_and_say_so(tmp_path, capsys):
+    measured = []
+
+    @claims_of(notebook="1")(Effect("value", "value"))
+    def up(lab):
+        """Up."""
+        measured.append((lab.toy, lab.seed, lab.options["device"]))
+        yield "value", lab.seed + 0.25 + (lab.device != "cpu")
+
+    known = {"ids": ["up"], "folder": tmp_path, "progress": False}
+    reproduce(seeds=2, **known)
+    stored = (tmp_path / "up.json").read_bytes()
+    measured.clear()
+    (result,) = reproduce(seeds=2, device="cuda", **known)
+    assert measured == [(True, 0, "cpu"), (False, 0, "cuda"), (False, 1, "cuda")]
+    assert result.values("value") == [1.25, 2.25]
+    assert (tmp_path / "up.json").read_bytes() == stored
+    again = load("up", tmp_path, "cuda")
+    assert (again.runs, again.device) == (result.runs, "cuda")
+    assert again.versions["gpu"] == "GPU of a test"
+    content = json.loads((tmp_path / "up.cuda.json").read_text())
+    assert content["device"] == "cuda"
+    assert content["command"] == "python -m kdcourse reproduce up --device cuda --seeds 2"
+    measured.clear()
+    reproduce(seeds=2, device="cuda", **known)  # which is stored, and of this code
+    assert check(device="cuda", **known) == check(**known) == {"up": 0.0}
+    assert {toy for toy, *_ in measured} == {True}
+    assert {device for *_, device in measured} == {"cpu"}
+    assert "changed" not in capsys.readouterr().out
+    assert "+1.75" in table(["up"], tmp_path, "cuda")
+    assert "+0.75" in table(["up"], tmp_path)
+
+
+@pytest.mark.parametrize("id", ["multi-view", "hint-stages", "mutual"])
+def test_every_training_of_an_experiment_is_on_the_device_of_the_lab(id, monkeypatch):
+    asked = []
+    fitting = importlib.import_module("kdcourse.training.fit")
+    choose = lambda device: asked.append(device) or torch.device("cpu")  # noqa: E731
+    monkeypatch.setattr(fitting, "choose_device", choose)
+    Lab(CLAIMS[id], seed=0, toy=True, device="elsewhere").measure()
+    assert set(asked) == {"elsewhere"}
 
 
 # --- the table

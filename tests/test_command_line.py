@@ -74,7 +74,7 @@ def test_reproduce_measures_and_prints_the_table(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(claims, "reproduce", lambda *a, **options: asked.append((*a, options)))
     assert main(["reproduce", "gap", "--seeds", "3", "--jobs", "2"]) == 0
-    assert asked == [(["gap"], {"seeds": 3, "jobs": 2})]
+    assert asked == [(["gap"], {"seeds": 3, "jobs": 2, "device": "cpu"})]
     assert capsys.readouterr().out == claims.table(["gap"]) + "\n"
 
 

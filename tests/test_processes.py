@@ -205,3 +205,19 @@ def test_one_process_needs_nothing():
     tensor = torch.ones(3)
     assert processes.all_samples(tensor) is tensor
     assert processes.total(tensor) is tensor
+
+
+def test_a_worker_that_is_killed_is_told():
+    with processes.workers(1) as pool, pytest.raises(processes.LostProcessError, match="--jobs"):
+        list(processes.each(os._exit, [(3,)], pool))
+
+
+def test_as_many_share_a_device_as_it_has_room_for(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 * 2**30, 80 * 2**30))
+    rooms = {"cpu": [1, 3, 4], "cuda": [1, 2, 2], "mps": [1, 1, 1]}
+    for kind, expected in rooms.items():
+        device = torch.device(kind)
+        assert [processes.at_once(device, most) for most in (1, 3, 9)] == expected
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 80 * 2**30))
+    assert processes.at_once(torch.device("cuda"), 9) == 1

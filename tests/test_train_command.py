@@ -374,7 +374,7 @@ def test_two_runs_in_one_folder_are_told_apart(tmp_path, capsys):
     assert capsys.readouterr().err == f"kdcourse: --out: another run is writing to {folder} now\n"
     running.kill()
     running.communicate()
-    with command._held(folder):  # it was let go of
+    with command.held(folder):  # it was let go of
         pass
 
 
@@ -552,7 +552,7 @@ def test_a_run_whose_folder_another_one_has_made_anew_ends(tmp_path, meanwhile, 
 
         def begun_anew(folder):
             shutil.rmtree(folder)
-            stack.enter_context(command._held(folder))
+            stack.enter_context(command.held(folder))
 
         meanwhile(tmp_path / "run", begun_anew)
         assert train(tmp_path / "run") == 1

@@ -1,9 +1,9 @@
-"""``python -m kdcourse train``: one training, from options to a measured student."""
+"""One training, from options to a measured student."""
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,7 @@ from kdcourse import files, metrics, models, processes
 from kdcourse.data import Splits, from_torchvision
 from kdcourse.files import write
 from kdcourse.teachers import WrongCacheError
-from kdcourse.train import dry_run, recipes
 from kdcourse.train.options import OptionError, Options, blaming, dashed, from_toml, read_toml
-from kdcourse.train.parser import parser
 from kdcourse.train.plan import Plan, data_set, prepare
 from kdcourse.train.record import METRICS, Record, Row, summary_writer
 from kdcourse.training import History, checkpoint, choose_device, fit
@@ -35,62 +33,51 @@ STUDENT, RESULT = "student.safetensors", "result.json"
 RESULTS = {"test_accuracy", "epochs", "parameters", "seconds", "processes", "device", "torch"}
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Run the command."""
-    asked = vars(parser().parse_args(arguments))
-    name, method = asked.pop("recipe"), asked.pop("method")
-    if asked.pop("recipes"):
-        print(recipes.table())
-        return
-    if name is None and method is not None:
-        raise OptionError("--method: there is no recipe to take it from")
-    recipe = recipes.Recipe({}) if name is None else recipes.load(name, method)
-    only_look = asked.pop("dry_run")
-    given = {key: tuple(v) if isinstance(v, list) else v for key, v in asked.items()}
-    options = Options(**{**recipe.settings, **given})
-    if only_look:
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            raise OptionError("--dry-run: call it without torchrun")
-        print(dry_run.report(prepare(options, need_weights=False)))
-        return
-    result = run(options)
-    if result is not None:
-        published = "" if recipe.published is None else f" (published: {recipe.published} %)"
-        print(f"test accuracy {result['test_accuracy']:.2f} %{published}, in {options.out}")
-
-
-def run(options: Options) -> dict[str, Any] | None:
+def run(
+    options: Options, splits: Splits | None = None, *, progress: bool = True
+) -> dict[str, Any] | None:
     """Train by options, or go on where such a training was stopped.
+
+    Args:
+        options: All that is to be known.
+        splits: The data of these options, where they have been read already.
+        progress: Whether to show a progress bar.
 
     Returns:
         What stands in ``result.json``; None in all processes but the main one.
     """
+    plan, folder = checked(options), Path(options.out)
+    advice = f"the same command resumes from {folder / CHECKPOINT}"
+    with (
+        processes.joined(options.device) as device,
+        processes.losses_told(advice),
+        held(folder) as hold,
+    ):
+        result = processes.from_main(lambda: opened(folder, options))
+        if result is None:
+            splits = splits or load(options)
+            if plan.guessed:
+                plan = prepare(options, splits.train)
+            processes.from_main(lambda: write(folder / OPTIONS, options.toml()))
+            with _changes_told(options):
+                place = choose_device(device)
+                result = _train(plan, splits, place, folder, hold, progress=progress)
+        processes.wait()
+        return result if processes.is_main() else None
+
+
+def checked(options: Options) -> Plan:
+    """Make what the options ask for, before any work, and before anything is written."""
     if not options.out:
         raise OptionError("--out: say which folder to write to")
     if options.tensorboard:
         with blaming("tensorboard"):
             summary_writer()
-    plan, folder = prepare(options), Path(options.out)
-    advice = f"the same command resumes from {folder / CHECKPOINT}"
-    with (
-        processes.joined(options.device) as device,
-        processes.losses_told(advice),
-        _held(folder) as hold,
-    ):
-        result = processes.from_main(lambda: _open(folder, options))
-        if result is None:
-            splits = _load(options)
-            if plan.guessed:
-                plan = prepare(options, splits.train)
-            processes.from_main(lambda: write(folder / OPTIONS, options.toml()))
-            with _changes_told(options):
-                result = _train(plan, splits, choose_device(device), folder, hold)
-        processes.wait()
-        return result if processes.is_main() else None
+    return prepare(options)
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[Callable[[], None]]:
+def held(folder: Path) -> Iterator[Callable[[], None]]:
     """Keep other runs out of the folder; the system lets go of it if this one is killed.
 
     Yields:
@@ -143,9 +130,11 @@ def _changes_told(options: Options) -> Iterator[None]:
         ) from error
 
 
-def _open(folder: Path, options: Options) -> dict[str, Any] | None:
+def opened(folder: Path, options: Options) -> dict[str, Any] | None:
     """Return the result in the folder, if any; refuse a run with other settings."""
     path = folder / OPTIONS
+    if any(folder.glob("seed-*/" + OPTIONS)):
+        raise OptionError(f"--out: {folder} holds a training of many seeds; choose another")
     if path.is_file():
         begun = Options(**from_toml(read_toml(path), str(path))).settings
         for name, value in options.settings.items():
@@ -176,7 +165,7 @@ def _finished(folder: Path) -> dict[str, Any] | None:
     return result if whole else None
 
 
-def _load(options: Options) -> Splits:
+def load(options: Options) -> Splits:
     """Read the data; first one process of each machine, which may have to download them."""
     first = int(os.environ.get("LOCAL_RANK", 0)) == 0
     splits = None
@@ -204,7 +193,13 @@ def _read(options: Options) -> Splits:
 
 
 def _train(
-    plan: Plan, splits: Splits, device: torch.device, folder: Path, hold: Callable[[], None]
+    plan: Plan,
+    splits: Splits,
+    device: torch.device,
+    folder: Path,
+    hold: Callable[[], None],
+    *,
+    progress: bool,
 ) -> dict[str, Any]:
     """Train, measure on the test set, and write down what came out."""
     options = plan.options
@@ -228,6 +223,7 @@ def _train(
             objective=plan.objective,
             checkpoint=folder / CHECKPOINT,
             on_interrupt="raise",
+            progress=progress,
             log=log,
         )
     return processes.from_main(lambda: _finish(plan, splits, history, device, folder))

@@ -4,6 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 
 from kdcourse.data import Images, replay
 from kdcourse.models import multiply_adds
+from kdcourse.train.options import listed_seeds
 from kdcourse.train.plan import Plan
+from kdcourse.train.seeds import side_by_side
 from kdcourse.training import Knobs, Run
-from kdcourse.training.device import wait_for
+from kdcourse.training.device import one_thread, wait_for
 from kdcourse.training.epochs import Batches, Epochs
 
 WARM_UP, TIMED = 2, 5  # steps
@@ -36,7 +39,8 @@ def report(plan: Plan) -> str:
             lines.append(f"{name:10}{parameters:>14,}{adds:>26,}")
     images = _random_images(plan)
     memory = _memory(plan, images)
-    first, later = _seconds_per_step(plan, images)
+    with one_thread() if options.seeds else nullcontext():
+        first, later = _seconds_per_step(plan, images)
     steps = plan.steps_an_epoch
     known = " (guessed: this set is not known before it is read)" if plan.guessed else ""
     lines += ["", *(f"{name:32}{_size(bytes):>12}" for name, bytes in memory.items()), ""]
@@ -51,6 +55,13 @@ def report(plan: Plan) -> str:
         lines.append(f"about {_duration(steps * later)} once the teacher's answers are kept")
     whole = steps * (different * first + (options.epochs - different) * later)
     lines.append(f"about {_duration(whole)} for {options.epochs} epochs, validation not counted")
+    if options.seeds:
+        count = len(listed_seeds(options.seeds))
+        jobs = side_by_side(options, plan.knobs["device"], count)
+        lines.append(
+            f"about {_duration(math.ceil(count / jobs) * whole)} for {count} seeds, {jobs} at a "
+            "time, if they do not slow each other down"
+        )
     return "\n".join(lines)
 
 

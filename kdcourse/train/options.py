@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -117,8 +118,17 @@ class Options:
     nesterov: bool = _option(True, "Nesterov's form of momentum")
     clip: float | None = _option(Knobs.clip, "largest norm of the gradient")
     seed: int = _option(Knobs.seed, "of initial weights, order, augmentation", low=0)
+    seeds: str | None = _option(
+        None, "many, instead: '0-9' or '0-4,8'; each into a folder of its own", "SEEDS", free=True
+    )
     device: str | None = _option(
         Knobs.device, "cpu, cuda, cuda:1 or mps; the best by default", "NAME", free=True
+    )
+    jobs: int | None = _option(
+        None,
+        "seeds side by side, each with one thread (one a core; on a GPU one a core and 8 GiB free)",
+        free=True,
+        low=1,
     )
     autocast: str = _option(
         "none", "mixed precision: none, auto, bfloat16 or float16", "DTYPE", bare="auto"
@@ -143,6 +153,11 @@ class Options:
             raise OptionError("--student: say which net to train")
         if self.cache and self.teacher == "none":
             raise OptionError("--cache: there is no --teacher whose answers could be kept")
+        if self.seeds is not None:
+            with blaming("seeds"):
+                listed_seeds(self.seeds)
+        elif self.jobs is not None:
+            raise OptionError("--jobs: is for --seeds; torchrun shares one training out")
         with blaming("autocast"):
             if self.autocast not in (choices := ("none", "auto", "bfloat16", "float16")):
                 raise unknown("dtype", self.autocast, choices)
@@ -169,6 +184,22 @@ NAMES = [spec.name for spec in fields(Options)]
 def dashed(name: str) -> str:
     """Write a field's name as its option, without the leading dashes."""
     return name.replace("_", "-")
+
+
+def listed_seeds(text: str) -> list[int]:
+    """Return the seeds that ``"0-9"``, ``"0,3,7"`` or ``"0-4,8"`` names, in this order."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*([0-9]+)(?:-([0-9]+))?\s*", part)
+        if found is None:
+            raise ValueError(f"seeds are named as in 0-9, or 0-4,8, got {text!r}")
+        first, last = int(found[1]), int(found[2] or found[1])
+        if last < first:
+            raise ValueError(f"the last seed must not be below the first, got {part.strip()!r}")
+        seeds += range(first, last + 1)
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"every seed must be named once, got {text!r}")
+    return seeds
 
 
 def from_toml(table: dict[str, Any], source: str) -> dict[str, Any]:

@@ -14,7 +14,8 @@ ABOUT = """Train a net, on labels or by a teacher; on a CPU, a GPU, or under tor
 Every epoch is checkpointed: the same command resumes a run that was stopped, also with another
 number of processes. Into --out go options.toml, checkpoint.pt, metrics.jsonl (a line an epoch,
 accuracies in [0, 1]), student.safetensors, and result.json with the test accuracy in percent, which
-is read once, at the end."""
+is read once, at the end. With --seeds, each seed has a folder of its own in --out, and result.json
+there has what they say together."""
 
 EXAMPLES = """examples:
   python -m kdcourse train --student plain8 --teacher res16 --images 4000 \\
@@ -22,6 +23,8 @@ EXAMPLES = """examples:
   python -m kdcourse train --recipes
   python -m kdcourse train resnet56-resnet20 --method teacher --download --out runs/teacher
   python -m kdcourse train resnet56-resnet20 --method kd --out runs/kd \\
+      --teacher-weights runs/teacher/student.safetensors
+  python -m kdcourse train resnet56-resnet20 --method kd --out runs/many --seeds 0-9 \\
       --teacher-weights runs/teacher/student.safetensors
   torchrun --nproc-per-node 4 -m kdcourse train resnet56-resnet20 --method teacher --out runs/4
 

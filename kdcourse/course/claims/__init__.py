@@ -10,9 +10,10 @@ from kdcourse.course.claims import (
     teachers,
     tips,
 )
-from kdcourse.course.claims.claim import CLAIMS, Bound, Claim, Effect, Estimate
+from kdcourse.course.claims.claim import CLAIMS, Bound, Claim, Effect
 from kdcourse.course.claims.experiment import TEMPERATURE, WEIGHT, Lab
 from kdcourse.course.claims.fingerprint import TOLERANCE, Fingerprint
 from kdcourse.course.claims.reproduce import check, reproduce
 from kdcourse.course.claims.results import Result, load
 from kdcourse.course.claims.table import compressed, table, verdicts
+from kdcourse.estimate import Estimate

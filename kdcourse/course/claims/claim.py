@@ -1,13 +1,12 @@
 """What a claim is: the slide's statement, an experiment that measures it, and a verdict."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from scipy.special import stdtrit
 from torch import nn
+
+from kdcourse.estimate import Estimate, estimate
 
 Measurements = Mapping[str, float]
 Measured = Iterable[tuple[str, float | nn.Module]]  # names and values; of a net, its accuracy
@@ -50,21 +49,6 @@ class Bound:
     label: str
     deviation: str
     most: float
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Mean and 95 % confidence interval over seeds (Student's t)."""
-
-    label: str
-    mean: float
-    low: float
-    high: float
-    seeds: int
-
-    def __str__(self) -> str:
-        digits = 2 if max(abs(self.low), abs(self.high)) >= 1 else 3  # losses are small
-        return f"{self.mean:+.{digits}f} [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
 
 
 @dataclass(frozen=True)
@@ -118,16 +102,6 @@ class Claim:
         if not self.effects and not self.bounds:
             return REPORTED
         return NOT_SEEN if any(not e.low > 0 for e in estimates) else HOLDS
-
-
-def estimate(label: str, values: list[float]) -> Estimate:
-    """Return mean and 95 % confidence interval (Student's t) of independent values."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return Estimate(label, mean, -math.inf, math.inf, len(values))
-    error = np.std(values, ddof=1) / math.sqrt(len(values))
-    margin = float(stdtrit(len(values) - 1, 0.975) * error)  # quantile of Student's t
-    return Estimate(label, mean, mean - margin, mean + margin, len(values))
 
 
 CLAIMS: dict[str, Claim] = {}

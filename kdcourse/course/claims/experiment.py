@@ -22,7 +22,7 @@ WEIGHT = 3.0
 TOY = {"images": 256, "epochs": 1}
 JUDGED_IN_A_TOY = 200  # images
 # Of every training in an experiment.
-OPTIONS: dict[str, Any] = {"device": "cpu", "progress": False, "on_interrupt": "raise"}
+OPTIONS: dict[str, Any] = {"progress": False, "on_interrupt": "raise"}
 KNOBS = ("epochs", "batch_size", "learning_rate", "weight_decay")  # of fit, among the settings
 
 splits = cache(fashion_mnist)
@@ -47,6 +47,7 @@ class Lab:
         claim: The claim; ``lab["epochs"]`` is one of its settings.
         seed: The seed of the measurement.
         toy: Whether to run small: at the claim's toy settings, judged on few images.
+        device: Where nets are trained. They come home to the CPU, where all else is measured.
 
     Attributes:
         seed: The seed that the experiment uses; a search has seeds of its own.
@@ -54,10 +55,12 @@ class Lab:
         trace: What was noted.
     """
 
-    def __init__(self, claim: Claim, seed: int, *, toy: bool = False):
+    def __init__(
+        self, claim: Claim, seed: int, *, toy: bool = False, device: torch.device | str = "cpu"
+    ):
         self.claim = claim
         self.seed = 1000 + seed if claim.search else seed
-        self.toy = toy
+        self.toy, self.device = toy, device
         small = {**TOY, **claim.toy} if toy else {}
         self.settings = {name: small.get(name, value) for name, value in claim.settings.items()}
         self.trace: list[tuple[float, float]] = []
@@ -90,7 +93,7 @@ class Lab:
     def options(self) -> dict[str, Any]:
         """Knobs of every training, as the settings have them."""
         knobs = {name: self[name] for name in KNOBS if name in self.settings}
-        return {"seed": self.seed, **knobs, **OPTIONS}
+        return {"seed": self.seed, "device": self.device, **knobs, **OPTIONS}
 
     def net(self, seed: int | None = None, name: str | None = None) -> nn.Module:
         """Make a student with fresh weights, drawn by the lab's seed unless another is given."""

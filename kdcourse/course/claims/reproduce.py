@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, as_completed
+from concurrent.futures import Executor
 from contextlib import nullcontext
-from itertools import starmap
 from pathlib import Path
 
+import torch
 from tqdm.auto import tqdm
 
 from kdcourse import files
@@ -16,16 +16,17 @@ from kdcourse.course.claims.experiment import Lab
 from kdcourse.course.claims.fingerprint import TOLERANCE, Fingerprint
 from kdcourse.course.claims.results import RESULTS, Result
 from kdcourse.places import own_folder
-from kdcourse.processes import workers
-from kdcourse.training.device import one_thread
+from kdcourse.processes import at_once, each, workers
+from kdcourse.training.device import choose_device, one_thread
 
 
 def reproduce(
     ids: Iterable[str] = (),
     *,
     seeds: int = 10,
-    jobs: int = 1,
+    jobs: int | None = None,
     folder: Path = RESULTS,
+    device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> list[Result]:
     """Measure claims over seeds and store every seed as soon as it is measured.
@@ -36,75 +37,89 @@ def reproduce(
     Args:
         ids: Claims to measure; all of them by default.
         seeds: Measure the seeds 0 … seeds − 1.
-        jobs: Processes side by side, each with one thread.
+        jobs: Processes side by side, each with one thread: by default one, and with a GPU as many
+            as share it well (:func:`kdcourse.processes.at_once`).
         folder: Where results are stored; see :func:`kdcourse.places.own_folder`.
+        device: Where nets are trained, the CPU or a GPU (``"cuda"``), whose results are stored
+            beside those of the CPU. Whether the code still does what it did, the CPU tells.
         progress: Whether to show a progress bar.
 
     Returns:
         The results, in the order of ``ids``.
     """
-    ids, own = known(ids), own_folder(folder)
-    if seeds < 1 or jobs < 1:
+    ids, own, place = known(ids), own_folder(folder), choose_device(device)
+    if seeds < 1 or (jobs is not None and jobs < 1):
         raise ValueError(f"seeds and jobs must be at least 1, got {seeds} and {jobs}")
+    if jobs is None:
+        jobs = 1 if place.type == "cpu" else at_once(place, len(ids) * seeds)
     with workers(jobs) if jobs > 1 else nullcontext() as pool:
         wanted = {}
-        for id, now, stored in _compared(ids, folder, pool, progress):
+        for id, now, stored in _compared(ids, folder, place.type, pool, progress):
             changed = stored.deviation(now) > TOLERANCE
             wanted[id] = now if changed else stored
             if changed and stored.runs:
                 print(f"{id}: the code has changed since it was stored; measuring it anew")
-        missing = [(id, s) for s in range(seeds) for id in ids if s not in wanted[id].runs]
+        missing = [
+            (id, s, str(place)) for s in range(seeds) for id in ids if s not in wanted[id].runs
+        ]
         if missing:
             files.check_writable(own)
         for id, seed, measured, seconds in _each(_measure, missing, pool, progress, "run"):
             result = wanted[id]
             result.runs[seed], result.seconds[seed] = measured, seconds
-            result.versions = results.current_versions()
+            result.versions = results.current_versions(place.type)
             results.save(result, own)
-        for id in {id for id, _ in missing}:
-            if not results.path_of(id, own).is_file():  # the folder was removed meanwhile
+        for id in {id for id, *_ in missing}:
+            if not results.path_of(
+                id, own, place.type
+            ).is_file():  # the folder was removed meanwhile
                 results.save(wanted[id], own)
     return [wanted[id] for id in ids]
 
 
 def check(
-    ids: Iterable[str] = (), *, jobs: int = 1, folder: Path = RESULTS, progress: bool = True
+    ids: Iterable[str] = (),
+    *,
+    jobs: int | None = None,
+    folder: Path = RESULTS,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
 ) -> dict[str, float]:
     """Find out whether the code still does what it did when claims were measured.
 
     Args:
-        ids, jobs, folder, progress: As for :func:`reproduce`.
+        ids, folder, progress: As for :func:`reproduce`.
+        jobs: Processes side by side, by default one: they run on the CPU.
+        device: Where nets were trained when the claims were measured.
 
     Returns:
         By how much the worst number of each claim's fingerprint deviates, relative to its size; the
         claim has to be measured anew if that is above
         :data:`kdcourse.course.claims.fingerprint.TOLERANCE`.
     """
-    with workers(jobs) if jobs > 1 else nullcontext() as pool:
-        compared = _compared(known(ids), folder, pool, progress)
+    with workers(jobs) if jobs and jobs > 1 else nullcontext() as pool:
+        kind = torch.device(device).type
+        compared = _compared(known(ids), folder, kind, pool, progress)
         return {id: stored.deviation(now) for id, now, stored in compared}
 
 
 def _compared(
-    ids: list[str], folder: Path, pool: Executor | None, progress: bool
+    ids: list[str], folder: Path, device: str, pool: Executor | None, progress: bool
 ) -> Iterator[tuple[str, Result, Result]]:
     """Put what the code does now beside what is stored of each claim."""
     for id, fingerprint in _each(_fingerprint, [(id,) for id in ids], pool, progress, "claim"):
         try:
-            stored = results.load(id, folder)
+            stored = results.load(id, folder, device)
         except FileNotFoundError:
             stored = Result(CLAIMS[id])  # without a fingerprint: of no code
-        yield id, Result.of_now(CLAIMS[id], fingerprint), stored
+        yield id, Result.of_now(CLAIMS[id], fingerprint, device), stored
 
 
 def _each(
     task: Callable, works: list[tuple], pool: Executor | None, progress: bool, unit: str
 ) -> Iterable:
-    """Do the same with each, in this process or in those of a pool, in the order they end."""
-    if pool is None:
-        done: Iterator = starmap(task, works)
-    else:
-        done = map(Future.result, as_completed([pool.submit(task, *work) for work in works]))
+    """Do the same with each, and show a bar."""
+    done = each(task, works, pool)
     return tqdm(done, total=len(works), disable=not progress or not works, unit=unit)
 
 
@@ -112,8 +127,8 @@ def _fingerprint(id: str) -> tuple[str, Fingerprint]:
     return id, Fingerprint.of(CLAIMS[id])
 
 
-def _measure(id: str, seed: int) -> tuple[str, int, dict[str, float], float]:
+def _measure(id: str, seed: int, device: str) -> tuple[str, int, dict[str, float], float]:
     with one_thread():  # as fast as two for these nets, and the same bit by bit
         start = time.perf_counter()
-        measured = Lab(CLAIMS[id], seed).measure()
+        measured = Lab(CLAIMS[id], seed, device=device).measure()
         return id, seed, measured, time.perf_counter() - start

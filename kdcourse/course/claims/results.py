@@ -11,9 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kdcourse import files
-from kdcourse.course.claims.claim import CLAIMS, Claim, Estimate, estimate
+from kdcourse.course.claims.claim import CLAIMS, Claim
 from kdcourse.course.claims.fingerprint import Fingerprint
+from kdcourse.estimate import Estimate, estimate
 from kdcourse.places import COURSE, intact, latest
 from kdcourse.teachers.shipped import card
 
@@ -31,7 +34,8 @@ class Result:
         versions: Of Python and the packages that matter.
         settings: Of the claim when it was measured.
         teacher: The sha256 of the teacher's weights, where there was a trained one.
-        fingerprint: What the code did.
+        fingerprint: What the code did, on the CPU.
+        device: Where nets were trained, ``"cpu"`` or ``"cuda"``: results of each are kept apart.
     """
 
     claim: Claim
@@ -41,14 +45,16 @@ class Result:
     settings: dict[str, Any] = field(default_factory=dict)
     teacher: str | None = None
     fingerprint: Fingerprint | None = None
+    device: str = "cpu"
 
     @classmethod
-    def of_now(cls, claim: Claim, fingerprint: Fingerprint) -> "Result":
+    def of_now(cls, claim: Claim, fingerprint: Fingerprint, device: str = "cpu") -> "Result":
         """Return a result without runs yet, by the code and the teacher as they are."""
         name = claim.settings.get("teacher")
         weights = card(name)["sha256"] if name else None
         settings = json.loads(json.dumps(claim.settings))  # as they are read again
-        return cls(claim, settings=settings, teacher=weights, fingerprint=fingerprint)
+        known = {"settings": settings, "teacher": weights, "fingerprint": fingerprint}
+        return cls(claim, **known, device=device)
 
     @property
     def verdict(self) -> str:
@@ -91,8 +97,8 @@ class Result:
         return self.fingerprint.deviation(now.fingerprint)
 
 
-def load(id: str, folder: Path = RESULTS) -> Result:
-    """Read the stored measurements of a claim.
+def load(id: str, folder: Path = RESULTS, device: str = "cpu") -> Result:
+    """Read the stored measurements of a claim, of nets that were trained on a kind of device.
 
     Raises:
         KeyError: There is no such claim.
@@ -101,9 +107,9 @@ def load(id: str, folder: Path = RESULTS) -> Result:
     """
     if id not in CLAIMS:
         raise KeyError(f"no claim {id!r}; there are {', '.join(CLAIMS)}")
-    path = latest(path_of(id, folder))
+    path = latest(path_of(id, folder, device))
     if not path.is_file():
-        raise FileNotFoundError(f"{id} was not measured yet: python -m kdcourse reproduce {id}")
+        raise FileNotFoundError(f"{id} was not measured yet: {_command(id, device)}")
     with intact(path):
         stored = json.loads(path.read_text())
         numbers = stored.get("fingerprint")
@@ -115,6 +121,7 @@ def load(id: str, folder: Path = RESULTS) -> Result:
             stored["settings"],
             stored.get("teacher"),
             numbers and Fingerprint(**numbers),
+            device,
         )
 
 
@@ -123,7 +130,8 @@ def save(result: Result, folder: Path = RESULTS) -> None:
     order = sorted(result.runs)
     content = {
         "claim": result.claim.id,
-        "command": f"python -m kdcourse reproduce {result.claim.id} --seeds {len(order)}",
+        "command": f"{_command(result.claim.id, result.device)} --seeds {len(order)}",
+        "device": result.device,
         "verdict": result.verdict,
         "settings": result.settings,
         "teacher": result.teacher,
@@ -134,18 +142,23 @@ def save(result: Result, folder: Path = RESULTS) -> None:
     }
     pair = r"\[\s+(-?[\d.e+-]+),\s+(-?[\d.e+-]+)\s+\]"  # of numbers, on one line
     text = re.sub(pair, r"[\1, \2]", json.dumps(content, indent=1))
-    files.write(path_of(result.claim.id, folder), text + "\n")
+    files.write(path_of(result.claim.id, folder, result.device), text + "\n")
 
 
-def path_of(id: str, folder: Path) -> Path:
-    """Return the file of a claim's measurements in a folder."""
-    return folder / f"{id}.json"
+def path_of(id: str, folder: Path, device: str = "cpu") -> Path:
+    """Return the file of a claim's measurements in a folder: ``gap.json``, or ``gap.cuda.json``."""
+    return folder / (f"{id}.json" if device == "cpu" else f"{id}.{device}.json")
 
 
-def current_versions() -> dict[str, str]:
-    """Return the versions that a measurement may depend on."""
+def _command(id: str, device: str) -> str:
+    return f"python -m kdcourse reproduce {id}" + f" --device {device}" * (device != "cpu")
+
+
+def current_versions(device: str = "cpu") -> dict[str, str]:
+    """Return the versions that a measurement may depend on, and the name of the GPU."""
     packages = {name: version(name) for name in ("torch", "torchvision", "numpy")}
-    return {"python": platform.python_version(), **packages}
+    gpu = {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
+    return {"python": platform.python_version(), **packages, **gpu}
 
 
 def _rounded(values: Any) -> Any:

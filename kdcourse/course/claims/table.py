@@ -23,7 +23,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([first, "|" + "---|" * len(head), *others])
 
 
-def table(ids: Iterable[str] = (), folder: Path = RESULTS) -> str:
+def table(ids: Iterable[str] = (), folder: Path = RESULTS, device: str = "cpu") -> str:
     """Return one row an effect: statement, effect with its interval, seeds, seconds, verdict."""
     interval = "mean [95 % interval]"
     head = ("claim", "the lecture says", "measured", interval, "seeds", "s/seed", "verdict")
@@ -31,7 +31,7 @@ def table(ids: Iterable[str] = (), folder: Path = RESULTS) -> str:
     for id in known(ids):
         named = f"`{id}`", CLAIMS[id].statement
         try:
-            result = load(id, folder)
+            result = load(id, folder, device)
         except FileNotFoundError:
             rows.append((*named, "", "", "", "", "not measured yet"))
             continue

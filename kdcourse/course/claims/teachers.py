@@ -243,6 +243,7 @@ def vote_teacher(lab: Lab) -> Measured:
 
 
 def patch_net(
+    lab: Lab,
     seed: int,
     samples: DataLoader,
     epochs: int,
@@ -260,6 +261,7 @@ def patch_net(
         optimizer=lambda parameters: torch.optim.SGD(parameters, 0.2),
         scheduler=constant,
         seed=seed,
+        device=lab.device,
         **OPTIONS,
     )
     return net
@@ -292,13 +294,13 @@ def multi_view(lab: Lab) -> Measured:
     inputs, target = data.draw(lab["samples"])
     samples, epochs, members = batches(inputs, target), lab["epochs"], lab["members"]
     first = 100 * lab.seed
-    alone: list[nn.Module] = [patch_net(first + m, samples, epochs) for m in range(members)]
+    alone: list[nn.Module] = [patch_net(lab, first + m, samples, epochs) for m in range(members)]
     together = teachers.Ensemble(alone, combine="logits")
     kd = CrossEntropy() + LogitKD(TEMPERATURE)
     arms: dict[str, list[nn.Module]] = {
         "alone": alone,
-        "self": [patch_net(first + members, samples, epochs, kd, alone[0])],
-        "from ensemble": [patch_net(first + members, samples, epochs, kd, together)],
+        "self": [patch_net(lab, first + members, samples, epochs, kd, alone[0])],
+        "from ensemble": [patch_net(lab, first + members, samples, epochs, kd, together)],
         "ensemble": [together],
     }
     for name, nets in arms.items():

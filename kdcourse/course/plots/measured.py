@@ -27,7 +27,8 @@ from kdcourse.course.plots.style import (
 
 if TYPE_CHECKING:
     from kdcourse.course.claims import Result
-    from kdcourse.course.claims.claim import Effect, Estimate
+    from kdcourse.course.claims.claim import Effect
+    from kdcourse.estimate import Estimate
 
 
 def temperature_weight_map(
