@@ -1,8 +1,11 @@
 """Numerically safe arithmetic: half precision, zeros, extreme magnitudes."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn import functional as F
 
 
 def readable(tensor: Tensor) -> bool:
@@ -25,6 +28,13 @@ def widest(tensor: Tensor) -> torch.dtype:
     return tensor.dtype if tensor.device.type == "mps" else torch.float64
 
 
+def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    """Keep autocast out of the products of such tensors."""
+    kind = tensor.device.type
+    on = kind != "meta" and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if on else nullcontext()
+
+
 SMALL = 1e-36  # stands in for zero in denominators; 1 / SMALL is still finite in float32
 
 
@@ -43,4 +53,4 @@ def row_norms(rows: Tensor) -> tuple[Tensor, Tensor]:
     largest = rows.detach().abs().amax(dim=1, keepdim=True).clamp_min(SMALL)
     scaled = torch.linalg.vector_norm(rows / largest, dim=1, keepdim=True).clamp_min(1)
     norm = scaled * largest
-    return torch.where(norm <= SMALL, torch.inf, norm), scaled
+    return F.threshold(norm, SMALL, torch.inf), scaled
