@@ -1,7 +1,5 @@
 """KD from hidden states and output projections: the logits are never all there."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,8 +13,8 @@ from kdcourse.checks import (
     check_same_samples,
 )
 from kdcourse.errors import ArgumentError
-from kdcourse.many_classes import LARGER, Step, kd_step, rows_at_once, scaled
-from kdcourse.precision import at_least_float32
+from kdcourse.many_classes import LARGER, Step, enlarged, kd_step, rows_at_once, scaled
+from kdcourse.precision import at_least_float32, full_precision, product_dtype
 
 # As in many_classes, but each chunk reads the weights and adds to their gradient: more rows pay.
 CHUNK = {"cpu": 2**22, "other": 2**26}
@@ -58,9 +56,8 @@ def linear_kd_loss(
         teacher_bias: ``(V,)``; receives no gradient.
         divergence: ``"forward"``, ``"reverse"`` or ``"jensen-shannon"``.
         scale: Whether to multiply by τ².
-        rows: Samples in a chunk. By default, so many that its logits take 16 MB in float32 on the
-            CPU and 2 GB on a GPU, but not more than a quarter of them; some five times as much
-            lives at a time.
+        rows: Samples in a chunk. By default, so many that its logits take 16 MB in float32 for
+            each of the CPU's threads, and 256 MB on a GPU; some five times as much lives at a time.
         compile: Whether to let ``torch.compile`` fuse what is done with a chunk's logits.
 
     Returns:
@@ -103,23 +100,20 @@ class _LinearKD(torch.autograd.Function):
             torch.zeros_like(each, dtype=at_least_float32(each).dtype) if want else None
             for each, want in zip(own, wanted, strict=True)
         ]
-        of_hidden, of_weight, of_bias = gradients
-        with _as_products(*inputs) as (hidden, weight, bias, theirs, *teacher):
-            larger, totals = LARGER.get(hidden.dtype), []
+        # Cast as autocast would, but once and not at every chunk.
+        cast = [None if each is None else each.to(product_dtype(each)) for each in inputs]
+        hidden, weight, bias, theirs, *teacher = cast
+        larger, totals = LARGER.get(hidden.dtype), []
+        with full_precision(own[0]):
             for start in range(0, len(hidden), rows):
                 chunk = slice(start, start + rows)
                 student, made = F.linear(hidden[chunk], weight, bias), None
                 if any(wanted):
                     made = torch.empty_like(student, dtype=torch.float32 if larger else None)
                 totals.append(step.total(made, student, F.linear(theirs[chunk], *teacher)))
-                if made is not None and larger:
-                    made = made.mul_(larger).to(hidden.dtype)
-                if of_hidden is not None:
-                    of_hidden[chunk] = made @ weight
-                if of_weight is not None:
-                    _add_product(of_weight, made.T, hidden[chunk])
-                if of_bias is not None:
-                    of_bias += made.sum(dim=0, dtype=of_bias.dtype)
+                if made is not None:
+                    made = enlarged(made, larger).to(hidden.dtype) if larger else made
+                    _add_gradients(gradients, made, weight, hidden, chunk)
         context.save_for_backward(*(each for each in gradients if each is not None))
         context.dtypes = [
             each.dtype if want else None for each, want in zip(own, wanted, strict=True)
@@ -137,24 +131,20 @@ class _LinearKD(torch.autograd.Function):
         return None, None, None, *gradients, None, None, None
 
 
-@contextmanager
-def _as_products(*inputs: Tensor | None) -> Iterator[list[Any]]:
-    """Cast inputs as autocast would, once and not at every chunk, and keep it out meanwhile."""
-    kind = inputs[0].device.type
-    if kind == "meta" or not torch.is_autocast_enabled(kind):
-        yield list(inputs)
-        return
-    dtype = torch.get_autocast_dtype(kind)
-    with torch.autocast(kind, enabled=False):
-        yield [None if each is None else each.to(dtype) for each in inputs]
-
-
-def _add_product(total: Tensor, one: Tensor, other: Tensor) -> None:
-    """Add a product of matrices to what may be of higher precision."""
-    if total.dtype == one.dtype:
-        total.addmm_(one, other)
-    else:
-        total.add_(one @ other)
+def _add_gradients(
+    gradients: list[Tensor | None], made: Tensor, weight: Tensor, hidden: Tensor, chunk: slice
+) -> None:
+    """Add what a chunk's gradient of the logits means for hidden states, weight and bias."""
+    of_hidden, of_weight, of_bias = gradients
+    if of_hidden is not None:
+        of_hidden[chunk] = made @ weight
+    if of_weight is not None:
+        if of_weight.dtype == made.dtype:
+            of_weight.addmm_(made.T, hidden[chunk])
+        else:  # in float32, as there are many chunks
+            of_weight += made.T @ hidden[chunk]
+    if of_bias is not None:
+        of_bias += made.sum(dim=0, dtype=of_bias.dtype)
 
 
 def _check_projection(who: str, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -180,9 +170,7 @@ def _check_projection(who: str, hidden: Tensor, weight: Tensor, bias: Tensor | N
 def _check_kind(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
     check_floating(name, tensor)
     check_same_device(name, tensor, other_name, other)
-    kind = other.device.type
-    cast = kind != "meta" and torch.is_autocast_enabled(kind)
-    if tensor.dtype != other.dtype and not cast:
+    if product_dtype(tensor) != product_dtype(other):
         raise ArgumentError(
             name, f"{name} must be {other.dtype} as {other_name}, got {tensor.dtype}"
         )

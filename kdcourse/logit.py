@@ -267,7 +267,7 @@ def in_chunks(
         others: The loss's other arguments in order, each with N rows: the teacher's logits or
             probabilities ``(N, K)``, the target ``(N,)``.
         rows: Samples in a chunk; the last chunk may be smaller. By default, so many that a chunk's
-            logits take half a megabyte in float32 on the CPU, and 64 MB on a GPU.
+            logits take 1 MB in float32 for each of the CPU's threads, and 64 MB on a GPU.
         compile: Whether ``torch.compile`` fuses what is done with a chunk, which takes some seconds
             at the first call.
         options: Passed on to the loss.

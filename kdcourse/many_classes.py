@@ -33,7 +33,8 @@ DIVERGENCES = ("forward", "reverse", "jensen-shannon")
 # Logits in a chunk, where nobody says how many rows. On a CPU few enough for the cache of each core
 # (1 MB in float32), on a GPU enough to fill it (64 MB), as every launch of a kernel takes its time.
 CHUNK = {"cpu": 2**18, "other": 2**24}
-# In float16 the gradient of a mean over many samples and classes would vanish: it is kept larger.
+# In float16 the gradient of a mean over many samples and classes would vanish: it is kept larger,
+# which leaves room up to 256 for that of a sample.
 LARGER = {torch.float16: 2.0**8}
 
 
@@ -116,7 +117,7 @@ class _Chunked(torch.autograd.Function):
             made = place if larger is None else torch.empty_like(place, dtype=torch.float32)
             totals.append(step.total(made, *chunk))
             if larger is not None:
-                torch.mul(made, larger, out=place)
+                place.copy_(enlarged(made, larger))
         context.save_for_backward(gradient)
         context.rows, context.slope = rows, step.slope / len(student) / (larger or 1.0)
         return step.loss(totals, student)
@@ -172,6 +173,12 @@ def _log_softmax(
     if logits.dtype == dtype:
         return F.log_softmax(torch.div(logits, temperature, out=room), dim=1)
     return F.log_softmax(logits.to(dtype).div_(temperature), dim=1)
+
+
+def enlarged(gradient: Tensor, larger: float) -> Tensor:
+    """Multiply a gradient for float16, and keep it within the range of that."""
+    most = torch.finfo(torch.float16).max
+    return gradient.mul_(larger).clamp_(-most, most)
 
 
 def scaled(gradient: Tensor, factor: Tensor, rows: int | None = None) -> Tensor:

@@ -28,11 +28,19 @@ def widest(tensor: Tensor) -> torch.dtype:
     return tensor.dtype if tensor.device.type == "mps" else torch.float64
 
 
-def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
-    """Keep autocast out of the products of such tensors."""
+def product_dtype(tensor: Tensor) -> torch.dtype:
+    """Return the dtype of products of such a tensor: autocast's where that is on, or its own."""
     kind = tensor.device.type
-    on = kind != "meta" and torch.is_autocast_enabled(kind)
-    return torch.autocast(kind, enabled=False) if on else nullcontext()
+    if kind == "meta" or tensor.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+        return tensor.dtype
+    return torch.get_autocast_dtype(kind)
+
+
+def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    """Let products of such a tensor have its own dtype, under autocast too."""
+    if product_dtype(tensor) == tensor.dtype:
+        return nullcontext()
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 SMALL = 1e-36  # stands in for zero in denominators; 1 / SMALL is still finite in float32

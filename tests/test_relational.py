@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torchdistill.losses import mid_level
 
 from kdcourse import relational
+from kdcourse.course.bench.compare import kernels
 
 N, D = 7, 5
 LOSSES = {
@@ -147,7 +148,7 @@ def test_few_samples_on_a_gpu_have_the_same_values_and_gradients(name, case, mon
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-13)
     exact = values_and_gradients(LOSSES[name], s.float().double(), t.float().double())
     assert single[0].item() == pytest.approx(exact[0].item(), rel=1e-5)
-    assert (single[1] - exact[1]).norm() <= 1e-4 * exact[1].norm()
+    assert (single[1] - exact[1]).norm() <= 1e-4 * exact[1].norm() + 1e-12  # of 0 on a line
 
 
 def values_and_gradients(loss, s, t):
@@ -198,7 +199,9 @@ def plain_distance(s, t):
     ("loss", "plain"), [(LOSSES["angle"], plain_angle), (LOSSES["distance"], plain_distance)]
 )
 def test_few_samples_on_a_gpu_take_no_more_kernels_than_the_authors_form(loss, plain):
-    ours, theirs = (kernels(lambda f=f: values_and_gradients(f, STUDENT, TEACHER)) for f in (loss, plain))
+    ours, theirs = (
+        kernels(lambda f=f: values_and_gradients(f, STUDENT, TEACHER)) for f in (loss, plain)
+    )
     assert ours <= theirs
 
 
