@@ -17,7 +17,7 @@ from kdcourse.many_classes import LARGER, Step, enlarged, kd_step, rows_at_once,
 from kdcourse.precision import at_least_float32, full_precision, product_dtype
 
 # As in many_classes, but each chunk reads the weights and adds to their gradient: more rows pay.
-CHUNK = {"cpu": 2**22, "other": 2**26}
+CHUNK = {"cpu": 2**23, "other": 2**26}
 
 
 def linear_kd_loss(
@@ -56,8 +56,8 @@ def linear_kd_loss(
         teacher_bias: ``(V,)``; receives no gradient.
         divergence: ``"forward"``, ``"reverse"`` or ``"jensen-shannon"``.
         scale: Whether to multiply by τ².
-        rows: Samples in a chunk. By default, so many that its logits take 16 MB in float32 for
-            each of the CPU's threads, and 256 MB on a GPU; some five times as much lives at a time.
+        rows: Samples in a chunk. By default, so many that its logits take 32 MB in float32 on the
+            CPU, and 256 MB on a GPU; some five times as much lives at a time.
         compile: Whether to let ``torch.compile`` fuse what is done with a chunk's logits.
 
     Returns:
@@ -82,7 +82,8 @@ def linear_kd_loss(
     step = kd_step(temperature, divergence=divergence, scale=scale, compile=compile)
     student = student_hidden, student_weight, student_bias
     teacher = teacher_hidden, teacher_weight, teacher_bias
-    rows = rows_at_once(rows, CHUNK, student_hidden, len(student_weight))
+    logits = CHUNK.get(student_hidden.device.type, CHUNK["other"])
+    rows = rows_at_once(rows, logits, len(student_weight))
     wanted = [each is not None and each.requires_grad for each in student]
     wanted = [each and torch.is_grad_enabled() for each in wanted]
     return _LinearKD.apply(step, rows, wanted, *student, *teacher)
@@ -92,16 +93,14 @@ class _LinearKD(torch.autograd.Function):
     """KD from hidden states: it keeps the gradients that are wanted, and nothing else."""
 
     @staticmethod
-    def forward(
-        context: Any, step: Step, rows: int, wanted: list[bool], *inputs: Tensor | None
-    ) -> Tensor:
+    def forward(context: Any, step: Step, rows: int, wanted: list[bool], *inputs: Any) -> Tensor:
         own = inputs[:3]
         gradients = [
             torch.zeros_like(each, dtype=at_least_float32(each).dtype) if want else None
             for each, want in zip(own, wanted, strict=True)
         ]
         # Cast as autocast would, but once and not at every chunk.
-        cast = [None if each is None else each.to(product_dtype(each)) for each in inputs]
+        cast: list[Any] = [z if z is None else z.to(product_dtype(z)) for z in inputs]
         hidden, weight, bias, theirs, *teacher = cast
         larger, totals = LARGER.get(hidden.dtype), []
         with full_precision(own[0]):

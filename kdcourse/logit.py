@@ -267,7 +267,7 @@ def in_chunks(
         others: The loss's other arguments in order, each with N rows: the teacher's logits or
             probabilities ``(N, K)``, the target ``(N,)``.
         rows: Samples in a chunk; the last chunk may be smaller. By default, so many that a chunk's
-            logits take 1 MB in float32 for each of the CPU's threads, and 64 MB on a GPU.
+            logits take 4 MB in float32 on the CPU, and 64 MB on a GPU.
         compile: Whether ``torch.compile`` fuses what is done with a chunk, which takes some seconds
             at the first call.
         options: Passed on to the loss.
@@ -286,7 +286,8 @@ def in_chunks(
         check_tensor("others", other)
         check_same_samples("student_logits", student_logits, "others", other)
     if isinstance(loss, partial) and not loss.args:
-        loss, options = loss.func, {**loss.keywords, **options}
+        options = {**loss.keywords, **options}
+        loss = loss.func
     if loss is kd_loss and len(others) == 1:
         check_matrix("teacher_logits", *others)
         check_same_shape("student_logits", student_logits, "teacher_logits", *others)

@@ -30,9 +30,9 @@ HOT = 32.0  # a temperature from which on predictions hardly differ: compared in
 HOTTEST = 1e6  # beyond, they differ too little for float64, too
 DIVERGENCES = ("forward", "reverse", "jensen-shannon")
 
-# Logits in a chunk, where nobody says how many rows. On a CPU few enough for the cache of each core
-# (1 MB in float32), on a GPU enough to fill it (64 MB), as every launch of a kernel takes its time.
-CHUNK = {"cpu": 2**18, "other": 2**24}
+# Logits in a chunk, where nobody says how many rows. On a CPU few enough for its caches (4 MB in
+# float32), on a GPU enough to fill it (64 MB), as every launch of a kernel takes its time.
+CHUNK = {"cpu": 2**20, "other": 2**24}
 # In float16 the gradient of a mean over many samples and classes would vanish: it is kept larger,
 # which leaves room up to 256 for that of a sample.
 LARGER = {torch.float16: 2.0**8}
@@ -88,7 +88,7 @@ def step_of(loss: Callable[..., Tensor]) -> Step:
         with torch.enable_grad():
             leaf = at_least_float32(student).detach().requires_grad_()
             value = len(student) * loss(leaf, *others)
-            place.copy_(*torch.autograd.grad(value, leaf))
+            place.copy_(torch.autograd.grad(value, leaf)[0])
         return value.detach()
 
     return Step(total)
@@ -96,7 +96,8 @@ def step_of(loss: Callable[..., Tensor]) -> Step:
 
 def chunked(step: Step, rows: int | None, student_logits: Tensor, *others: Tensor) -> Tensor:
     """Return a loss that is made a few samples at a time, and its gradient with it."""
-    rows = rows_at_once(rows, CHUNK, student_logits, student_logits.shape[1])
+    logits = CHUNK.get(student_logits.device.type, CHUNK["other"])
+    rows = rows_at_once(rows, logits, student_logits.shape[1])
     wanted = student_logits.requires_grad and torch.is_grad_enabled()
     return _Chunked.apply(step, rows, wanted, student_logits, *others)
 
@@ -154,7 +155,7 @@ def _kd_total(
         if place is not None:
             torch.sub(log_p.exp_(), q, out=place)
         return total.clamp_min(0) + broken
-    log_r, total = log_q, 0.0
+    log_r, total = log_q, torch.zeros_like(broken)
     if divergence == "jensen-shannon":
         log_r = torch.logaddexp(log_p, log_q).sub_(math.log(2))
         total = log_q.sub_(log_r).mul_(q).nansum()
@@ -192,11 +193,9 @@ def scaled(gradient: Tensor, factor: Tensor, rows: int | None = None) -> Tensor:
     return gradient
 
 
-def rows_at_once(rows: int | None, chunk: dict[str, int], samples: Tensor, classes: int) -> int:
-    """Return the samples of a chunk: as told, or so many as hold that many logits."""
+def rows_at_once(rows: int | None, logits: int, classes: int) -> int:
+    """Return the samples of a chunk: as told, or so many as have that many logits."""
     if rows is not None:
         check_positive(rows=rows)
         return rows
-    if samples.device.type == "cpu":
-        return max(1, torch.get_num_threads() * chunk["cpu"] // classes)
-    return max(1, chunk["other"] // classes)
+    return max(1, logits // classes)

@@ -52,9 +52,8 @@ def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) ->
     samples of a net coincide, each distance is its mean there and 0 here.
     """
     student, teacher = _both(student_embeddings, teacher_embeddings, least=2)
-    ratios = (_in_units_of_mean(distances(embeddings)) for embeddings in (student, teacher))
-    pairs = len(student) * (len(student) - 1)
-    return F.smooth_l1_loss(*ratios, reduction="sum") / pairs
+    ours, theirs = _in_units_of_mean(distances(student)), _in_units_of_mean(distances(teacher))
+    return F.smooth_l1_loss(ours, theirs, reduction="sum") / (len(student) * (len(student) - 1))
 
 
 def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
