@@ -386,13 +386,13 @@ def _attention(features: Tensor, power: float) -> Tensor:
     In float64 where a map may hardly vary: at a large offset all positions are nearly alike, and
     what tells them apart would be lost in rounding.
     """
-    mean = _channel_mean(features, power, features.dtype)
-    norm, flatness = row_norms(mean)
-    flat = flatness > 0.9 * mean.shape[1] ** 0.5  # the root itself where all entries are equal
-    if not readable(flat) or bool(flat.any()):
-        mean = _channel_mean(features, power, widest(mean))
-        norm, _ = row_norms(mean)
-    return mean / norm
+    if readable(features):
+        mean = _channel_mean(features, power, features.dtype)
+        norm, flatness = row_norms(mean)
+        # The root itself where all entries are equal.
+        if not bool((flatness > 0.9 * mean.shape[1] ** 0.5).any()):
+            return mean / norm
+    return unit_rows(_channel_mean(features, power, widest(features)))
 
 
 def _channel_mean(features: Tensor, power: float, dtype: torch.dtype) -> Tensor:

@@ -35,13 +35,13 @@ from kdcourse.checks import (
     check_tensor,
 )
 from kdcourse.errors import ArgumentError
+from kdcourse.linear_kd import linear_kd_loss as linear_kd_loss
+from kdcourse.many_classes import DIVERGENCES, HOT, HOTTEST, chunked, kd_step, step_of
 from kdcourse.objective import Lesson, Term
 from kdcourse.precision import at_least_float32, readable, widest
 from kdcourse.signatures import check_is
 
-HOT = 32.0  # a temperature from which on predictions hardly differ: compared in float64
-HOTTEST = 1e6  # beyond, they differ too little for float64, too
-DIVERGENCES = ("forward", "reverse", "jensen-shannon")
+MANY = 2**26  # logits from which on LogitKD takes them in chunks
 
 
 def softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -240,40 +240,61 @@ def _target_and_rest(log_p: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def in_chunks(
-    loss: Callable[..., Tensor], student_logits: Tensor, *others: Tensor, rows: int, **options: Any
+    loss: Callable[..., Tensor],
+    student_logits: Tensor,
+    *others: Tensor,
+    rows: int | None = None,
+    compile: bool = False,
+    **options: Any,
 ) -> Tensor:
-    r"""Compute a loss a few samples at a time, forward and backward: for very many classes.
+    r"""Compute a loss a few samples at a time, and its gradient with it: for very many classes.
 
-    >>> in_chunks(kd_loss, student_logits, teacher_logits, rows=64, temperature=2)
+    >>> in_chunks(kd_loss, student_logits, teacher_logits, temperature=2)
 
     .. math:: \frac1N \sum_c N_c \, \ell(\text{chunk}_c)
 
     is the loss itself, since every loss here is a mean over samples. Called plainly, it keeps
-    several ``(N, K)`` tensors for the backward pass. Here nothing is kept but its inputs:
-    backward computes every chunk anew and writes its gradient in place. Beside the inputs and the
-    student's gradient, which any form returns, only a few ``(rows, K)`` live at a time.
+    several ``(N, K)`` tensors for the backward pass. Here the forward pass makes the student's
+    gradient while a chunk is at hand, of :func:`kd_loss` by formula, of any other loss by autograd.
+    Backward multiplies it, in place, by the gradient from above. Beside the inputs and that
+    gradient, which any form returns, only a few ``(rows, K)`` live at a time. Where no gradient is
+    asked for, none is made. Logits that come from hidden states need not be there either:
+    :func:`linear_kd_loss`.
 
     Args:
         loss: One of this module's losses, or any mean over samples without randomness.
         student_logits: ``(N, K)``; the only input that receives a gradient.
         others: The loss's other arguments in order, each with N rows: the teacher's logits or
             probabilities ``(N, K)``, the target ``(N,)``.
-        rows: Samples in a chunk; the last chunk may be smaller.
+        rows: Samples in a chunk; the last chunk may be smaller. By default, so many that a chunk's
+            logits take 4 MB in float32 on the CPU, and 64 MB on a GPU.
+        compile: Whether ``torch.compile`` fuses what is done with a chunk, which takes some seconds
+            at the first call.
         options: Passed on to the loss.
 
     Returns:
-        The loss, a scalar; it can be differentiated once (``RuntimeError`` otherwise).
+        The loss, a scalar; it can be differentiated once, backward runs once, and ``torch.func``
+        does not reach it (``RuntimeError`` otherwise).
 
-    Source: recomputation in the backward pass, Chen et al. 2016 (arXiv 1604.06174).
+    Source: gradients made in the forward pass, as in the fused linear cross-entropy of Hsu et al.
+    2024 (arXiv 2410.10989), section 3.2.
     """
     check_is("loss", loss, Callable)
-    check_positive(rows=rows)
+    check_flag("compile", compile)
     check_matrix("student_logits", student_logits)
     for other in others:
         check_tensor("others", other)
         check_same_samples("student_logits", student_logits, "others", other)
-    taught = (other.detach() for other in others)
-    return _InChunks.apply(partial(loss, **options), rows, student_logits, *taught)
+    if isinstance(loss, partial) and not loss.args:
+        options = {**loss.keywords, **options}
+        loss = loss.func
+    if loss is kd_loss and len(others) == 1:
+        check_matrix("teacher_logits", *others)
+        check_same_shape("student_logits", student_logits, "teacher_logits", *others)
+        step = kd_step(**options, compile=compile)
+    else:
+        step = step_of(partial(torch.compile(loss) if compile else loss, **options))
+    return chunked(step, rows, student_logits, *(other.detach() for other in others))
 
 
 def standardize(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -351,8 +372,10 @@ class LogitKD(Term):
     (:func:`kd_loss_from_probabilities`; forward divergence only).
 
     Args:
-        rows: How many samples to compute at a time, which saves memory where there are very many
-            classes (:func:`in_chunks`); all at once by default.
+        rows: How many samples to compute at a time, which saves time and memory where there are
+            very many classes (:func:`in_chunks`). By default, all at once below 2²⁶ logits (268 MB
+            in float32), and from there on as many as :func:`in_chunks` chooses; under
+            ``torch.compile``, which saves both by itself, and ``torch.func``, all at once.
     """
 
     rows: int | None = None  # in the repr only where it is set
@@ -390,7 +413,7 @@ class LogitKD(Term):
             taught, loss = shown.probabilities, kd_loss_from_probabilities
             if taught is None or self.needs_logits:
                 raise ArgumentError("teacher", f"a teacher without logits cannot teach by {self!r}")
-        if self.rows is not None:
+        if self.rows is not None or _are_very_many(lesson.student_logits):
             loss = partial(in_chunks, loss, rows=self.rows)
         return loss(lesson.student_logits, taught, temperature=self.temperature, scale=self.scale)
 
@@ -446,6 +469,12 @@ class StandardizedKD(Term):
         return kd_loss(student, standardize(lesson.teacher_logits), self.temperature)
 
 
+def _are_very_many(logits: Tensor) -> bool:
+    """Whether eager kernels take longer, and far more memory, for all of them than for chunks."""
+    transformed = torch._C._functorch.is_functorch_wrapped_tensor(logits)
+    return logits.numel() >= MANY and not torch.compiler.is_compiling() and not transformed
+
+
 def _is_hot(temperature: float) -> bool:
     check_temperature(temperature, high=HOTTEST)
     return temperature >= HOT
@@ -488,29 +517,3 @@ def _scaled(loss: Tensor, temperature: float, scale: bool, logits: Tensor) -> Te
     """Multiply by τ² if asked to, in the precision that a loss of these logits has."""
     check_flag("scale", scale)
     return (loss * temperature**2 if scale else loss).to(at_least_float32(logits).dtype)
-
-
-class _InChunks(torch.autograd.Function):
-    """A mean over samples that keeps its inputs only; see :func:`in_chunks`."""
-
-    @staticmethod
-    def forward(context: Any, loss: Callable[..., Tensor], rows: int, *inputs: Tensor) -> Tensor:
-        context.loss, context.rows = loss, rows
-        context.save_for_backward(*inputs)
-        chunks = zip(*(each.split(rows) for each in inputs), strict=True)
-        totals = [len(chunk[0]) * loss(*chunk) for chunk in chunks]
-        return torch.stack(totals).sum() / len(inputs[0])
-
-    @staticmethod
-    def backward(context: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # create_graph=True, which would silently get no graph
-            raise RuntimeError("a loss in chunks can be differentiated once only")
-        student, *others = context.saved_tensors
-        gradient = torch.empty_like(student)
-        parts = (each.split(context.rows) for each in (gradient, student, *others))
-        for place, logits, *rest in zip(*parts, strict=True):
-            with torch.enable_grad():
-                leaf = logits.detach().requires_grad_()
-                share = len(leaf) / len(student) * context.loss(leaf, *rest)
-            place.copy_(*torch.autograd.grad(share, leaf, upstream))
-        return None, None, gradient, *(None for _ in others)

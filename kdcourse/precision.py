@@ -1,8 +1,11 @@
 """Numerically safe arithmetic: half precision, zeros, extreme magnitudes."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn import functional as F
 
 
 def readable(tensor: Tensor) -> bool:
@@ -25,6 +28,21 @@ def widest(tensor: Tensor) -> torch.dtype:
     return tensor.dtype if tensor.device.type == "mps" else torch.float64
 
 
+def product_dtype(tensor: Tensor) -> torch.dtype:
+    """Return the dtype of products of such a tensor: autocast's where that is on, or its own."""
+    kind = tensor.device.type
+    if kind == "meta" or tensor.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+        return tensor.dtype
+    return torch.get_autocast_dtype(kind)
+
+
+def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    """Let products of such a tensor have its own dtype, under autocast too."""
+    if product_dtype(tensor) == tensor.dtype:
+        return nullcontext()
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
 SMALL = 1e-36  # stands in for zero in denominators; 1 / SMALL is still finite in float32
 
 
@@ -43,4 +61,4 @@ def row_norms(rows: Tensor) -> tuple[Tensor, Tensor]:
     largest = rows.detach().abs().amax(dim=1, keepdim=True).clamp_min(SMALL)
     scaled = torch.linalg.vector_norm(rows / largest, dim=1, keepdim=True).clamp_min(1)
     norm = scaled * largest
-    return torch.where(norm <= SMALL, torch.inf, norm), scaled
+    return F.threshold(norm, SMALL, torch.inf), scaled

@@ -20,11 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from kdcourse.checks import check_floating, check_matrix, check_same_samples
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Layer, LayerTerm, Lesson
-from kdcourse.precision import at_least_float32, readable, widest
+from kdcourse.precision import at_least_float32, full_precision, readable, widest
 from kdcourse.processes import all_samples, total_samples
 
 
@@ -51,9 +52,8 @@ def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) ->
     samples of a net coincide, each distance is its mean there and 0 here.
     """
     student, teacher = _both(student_embeddings, teacher_embeddings, least=2)
-    difference = _in_units_of_mean(distances(student)) - _in_units_of_mean(distances(teacher))
-    slope = difference.detach().clamp(-1, 1)  # of the Huber loss, which is slope · (x − slope / 2)
-    return (slope * (difference - slope / 2)).sum() / (len(student) * (len(student) - 1))
+    ours, theirs = _in_units_of_mean(distances(student)), _in_units_of_mean(distances(teacher))
+    return F.smooth_l1_loss(ours, theirs, reduction="sum") / (len(student) * (len(student) - 1))
 
 
 def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
@@ -66,8 +66,9 @@ def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
 
     with the Huber loss :math:`\ell_1` of width 1. By the law of cosines (the last form) only the
     N × N distances are needed, not the N × N × D differences; the N³ cosines are made in chunks
-    and forgotten, and the gradient is summed up on the way. A vertex that coincides with one of
-    the other two forms an angle of cosine 0, without gradient.
+    and forgotten, and the gradient is summed up on the way. On a GPU, where each launch costs more
+    than some arithmetic, few samples are taken all at once, by the first form. A vertex that
+    coincides with one of the other two forms an angle of cosine 0, without gradient.
 
     Args:
         student_embeddings: ``(N, D)``, N ≥ 3.
@@ -82,6 +83,8 @@ def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
     jij each add a Huber loss of ½.
     """
     student, teacher = _both(student_embeddings, teacher_embeddings, least=3)
+    if _few(max(student.numel(), teacher.numel(), len(student) ** 2) * len(student), student):
+        return _FewAngles.apply(student, teacher)[0]
     return _AngleLoss.apply(distances(student), distances(teacher))[0]
 
 
@@ -177,6 +180,9 @@ def distances(embeddings: Tensor) -> Tensor:
     return _Distances.apply(at_least_float32(embeddings))
 
 
+HALVES = "cpu"  # where computing a distance once and writing it twice takes less time than twice
+
+
 class _Distances(torch.autograd.Function):
     """Distances of all pairs, and their gradient as one product of matrices."""
 
@@ -184,7 +190,7 @@ class _Distances(torch.autograd.Function):
 
     @staticmethod
     def forward(embeddings: Tensor) -> Tensor:
-        if embeddings.device.type == "mps":  # which has no pdist
+        if embeddings.device.type != HALVES:  # one kernel; and MPS has no pdist
             direct = "donot_use_mm_for_euclid_dist"
             return torch.cdist(embeddings, embeddings, compute_mode=direct)
         samples = len(embeddings)
@@ -202,11 +208,17 @@ class _Distances(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         embeddings, distance = ctx.saved_tensors
         centred = embeddings - embeddings.mean(dim=0)  # the products below see no offset
-        weight = (gradient + gradient.T) * _inverse(distance)
+        weight = (gradient + gradient.T) / _or_infinite(distance)
         return weight.sum(dim=1, keepdim=True) * centred - _product(weight, centred)
 
 
 CHUNK = {"cpu": 2**16, "other": 2**25}  # cosines at a time: few enough for a processor's cache
+FEW = {"cpu": 0, "other": 2**25}  # numbers that a GPU handles in the time of a few launches
+
+
+def _few(numbers: int, samples: Tensor) -> bool:
+    """Whether so many numbers take less time than the launches that would save some of them."""
+    return numbers <= FEW.get(samples.device.type, FEW["other"])
 
 
 class _AngleLoss(torch.autograd.Function):
@@ -222,9 +234,9 @@ class _AngleLoss(torch.autograd.Function):
     def forward(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         samples = len(student)
         at_once = max(1, CHUNK.get(student.device.type, CHUNK["other"]) // samples**2)
-        inverse = _inverse(student)
+        inverse = 1 / _or_infinite(student)
         student_sides = student.square(), inverse
-        teacher_sides = teacher.square(), _inverse(teacher)
+        teacher_sides = teacher.square(), 1 / _or_infinite(teacher)
         loss, opposite, adjacent = student.new_zeros(()), torch.zeros_like(student), []
         for start in range(0, samples, at_once):
             vertices = slice(start, start + at_once)
@@ -252,6 +264,40 @@ class _AngleLoss(torch.autograd.Function):
         return gradient * ctx.saved_tensors[0], None
 
 
+class _FewAngles(_AngleLoss):
+    """The angle loss of all differences at once, N × N × D numbers in as few kernels as possible.
+
+    For the unit vectors u_ij = (z_i − z_j) / d_ij: cos_ijk = u_ij · u_kj, and
+    ∂cos/∂z_i = (u_kj − cos u_ij) / d_ij.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        samples = len(student)
+        triples = samples * (samples - 1) * (samples - 2)
+        unit, distance = _units(student)  # (J, N, D), (J, N, 1)
+        with full_precision(student):
+            theirs = _units(teacher)[0]
+            theirs = theirs @ theirs.mT
+            difference = torch.baddbmm(theirs, unit, unit.mT, beta=-1)  # (J, N, N)
+            difference.diagonal(dim1=1, dim2=2).zero_()  # i = k is no triple
+            slope = difference.clamp(-1, 1)  # of the Huber loss, which is slope · (x − slope / 2)
+            pull = slope @ unit
+        loss = difference.sub_(slope, alpha=0.5).mul_(slope).sum() / triples
+        along = (pull * unit).sum(dim=2, keepdim=True)
+        pull = pull.addcmul_(unit, along, value=-1).div_(distance)
+        return loss, (pull.sum(dim=0) - pull.sum(dim=1)) * (2 / triples)  # i and k are alike
+
+
+def _units(embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit vectors from each sample to each, zero between those that coincide, and distances."""
+    apart = embeddings[None] - embeddings[:, None]
+    distance = _or_infinite(torch.linalg.vector_norm(apart, dim=2, keepdim=True))
+    return apart / distance, distance
+
+
 def _cosines(square: Tensor, inverse: Tensor, vertices: slice) -> Tensor:
     """cos∠ijk for some vertices j, ``(J, N, N)``, from d² and 1/d."""
     from_vertex, near = square[vertices], inverse[vertices] * 0.5**0.5
@@ -261,28 +307,25 @@ def _cosines(square: Tensor, inverse: Tensor, vertices: slice) -> Tensor:
 
 def _product(one: Tensor, other: Tensor) -> Tensor:
     """Product of matrices in the precision they have, under autocast too."""
-    kind = one.device.type
-    if kind == "meta" or not torch.is_autocast_enabled(kind):
-        return one @ other
-    with torch.autocast(kind, enabled=False):
+    with full_precision(one):
         return one @ other
 
 
-def _inverse(distance: Tensor) -> Tensor:
-    """1/d, and 0 for d = 0."""
-    return torch.where(distance > torch.finfo(distance.dtype).tiny, 1 / distance, 0.0)
+def _or_infinite(distance: Tensor) -> Tensor:
+    """d to divide by, and infinity for d = 0: what is divided by it is zero."""
+    return F.threshold(distance, torch.finfo(distance.dtype).tiny, torch.inf)
 
 
 def _in_units_of_mean(distance: Tensor) -> Tensor:
     mean = distance.sum() / (len(distance) * (len(distance) - 1))
-    return distance / torch.where(mean > 0, mean, 1.0)
+    return distance / F.threshold(mean, 0.0, 1.0)
 
 
 def _similarities(features: Tensor) -> Tensor:
     """Rows of F Fᵀ ``(N, N)`` scaled to unit norm."""
     gram = _inner_products(features)
     norm = torch.linalg.vector_norm(gram, dim=1, keepdim=True)
-    return gram / torch.where(norm > torch.finfo(norm.dtype).tiny, norm, 1.0)
+    return gram / F.threshold(norm, torch.finfo(norm.dtype).tiny, 1.0)
 
 
 class _Gram(torch.autograd.Function):
@@ -309,10 +352,13 @@ def _inner_products(features: Tensor) -> Tensor:
     At a large offset all products are nearly the same, and what tells samples apart is lost in
     their rounding. There what all samples share is put back after the product, in float64.
     """
-    gram = _Gram.apply(features)
-    if readable(gram) and gram.amin() < 0.9 * gram.amax():  # no such offset
-        return gram
-    wide = widest(gram)
+    wide = widest(features)
+    if wide == torch.float64 and _few(features.numel() * len(features), features):
+        return _Gram.apply(features.to(wide))
+    if readable(features):
+        gram = _Gram.apply(features)
+        if gram.amin() < 0.9 * gram.amax():  # no such offset
+            return gram
     rest, common = _split(features)
     along = (rest * common).sum(dim=1, keepdim=True).to(wide)
     shared = along + along.T + common.to(wide).square().sum()

@@ -40,6 +40,7 @@ LEFT_OUT = {
     "kdcourse.precision": "arithmetic behind the checks",
     "kdcourse.training.rules": "these are checks, too",
     "check_pixels": "this is one, too",
+    "kdcourse.many_classes": "behind in_chunks and linear_kd_loss",
     "kdcourse.processes": "works between the processes that torchrun starts",
     "kdcourse.batch": "takes batches of anybody's shape apart, for training",
     "kdcourse.files": "behind whatever writes a file",
@@ -113,6 +114,8 @@ class Good:
             "queue": (rows,),
             "mask": (torch.ones(3),),
             "weight": (rows,),
+            "student_weight": (rows,),
+            "teacher_weight": (rows,),
             "predictions": (logits,),
             "others": (logits,),
             "directions": ([weights, weights],),
@@ -146,6 +149,7 @@ class Good:
             "features": maps,
             "gradient": maps,
             "embeddings": rows,
+            "hidden": rows,
         }
         self.by_type = (
             *(0.5, 4, "stage2", flip, tips.Consistent(flip), net, logit.LogitKD(), folder / "file"),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torchdistill.losses import mid_level
 
 from kdcourse import relational
+from kdcourse.course.bench.compare import kernels
 
 N, D = 7, 5
 LOSSES = {
@@ -125,6 +126,89 @@ def test_duplicates_in_one_net_only(name):
     for a, b in [(s, t), (t, s)]:
         value = LOSSES[name](a, b).item()
         assert value == pytest.approx(NAIVE[name](a.tolist(), b.tolist()), rel=1e-9)
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """What is chosen for few samples on a GPU."""
+    monkeypatch.setitem(relational.FEW, "cpu", relational.FEW["other"])
+    monkeypatch.setattr(relational, "HALVES", "none")
+    monkeypatch.setattr(relational, "readable", lambda tensor: False)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_few_samples_on_a_gpu_have_the_same_values_and_gradients(name, case, monkeypatch):
+    s, t = (CASES[case](draw(9, d, seed=d)) for d in (5, 4))
+    found = values_and_gradients(LOSSES[name], s, t)
+    single = values_and_gradients(LOSSES[name], s.float(), t.float())
+    monkeypatch.undo()
+    expected = values_and_gradients(LOSSES[name], s, t)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-13)
+    exact = values_and_gradients(LOSSES[name], s.float().double(), t.float().double())
+    assert single[0].item() == pytest.approx(exact[0].item(), rel=1e-5)
+    assert (single[1] - exact[1]).norm() <= 1e-4 * exact[1].norm() + 1e-12  # of 0 on a line
+
+
+def values_and_gradients(loss, s, t):
+    s = s.clone().requires_grad_()
+    value = loss(s, t)
+    return value.detach(), torch.autograd.grad(value, s)[0]
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@every_loss
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_few_samples_on_a_gpu_under_transformations(loss):
+    assert torch.autograd.gradcheck(lambda z: loss(z, TEACHER), STUDENT.clone().requires_grad_())
+    value, gradient = values_and_gradients(loss, STUDENT, TEACHER)
+    batched = torch.func.vmap(torch.func.grad(loss))(STUDENT[None], TEACHER[None])
+    torch.testing.assert_close(batched[0], gradient)
+    with torch.autocast("cpu", torch.bfloat16):
+        single, _ = values_and_gradients(loss, STUDENT.float(), TEACHER.float())
+    assert single.item() == pytest.approx(value.item(), rel=1e-5)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_the_angle_loss_of_few_samples_on_a_gpu_compiles_in_one_graph():
+    torch.compiler.reset()
+    loss = relational.rkd_angle_loss
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    expected = values_and_gradients(loss, STUDENT, TEACHER)
+    torch.testing.assert_close(values_and_gradients(compiled, STUDENT, TEACHER), expected)
+
+
+def normalized(z):
+    """Unit vectors between samples, as the authors of relational KD write them."""
+    return torch.nn.functional.normalize(z[None] - z[:, None], dim=2)
+
+
+def plain_angle(s, t):
+    with torch.no_grad():
+        theirs = normalized(t) @ normalized(t).mT
+    return torch.nn.functional.smooth_l1_loss(normalized(s) @ normalized(s).mT, theirs)
+
+
+def plain_distance(s, t):
+    def ratios(z):
+        distance = torch.linalg.vector_norm(z[None] - z[:, None], dim=2)
+        return distance / distance[distance > 0].mean()
+
+    with torch.no_grad():
+        theirs = ratios(t)
+    return torch.nn.functional.smooth_l1_loss(ratios(s), theirs)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize(
+    ("loss", "plain"), [(LOSSES["angle"], plain_angle), (LOSSES["distance"], plain_distance)]
+)
+def test_few_samples_on_a_gpu_take_no_more_kernels_than_the_authors_form(loss, plain):
+    ours, theirs = (
+        kernels(lambda f=f: values_and_gradients(f, STUDENT, TEACHER)) for f in (loss, plain)
+    )
+    assert ours <= theirs
 
 
 def test_the_angle_loss_does_not_depend_on_the_size_of_its_chunks(monkeypatch):

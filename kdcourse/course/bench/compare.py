@@ -143,6 +143,28 @@ def peak_memory(function: Callable[[], object]) -> int:
     return memory.peak
 
 
+def kernels(function: Callable[[], object]) -> int:
+    """Return how many operations a function launches on tensors, but for views and allocations.
+
+    About as many kernels run on a GPU, where each costs some microseconds, however small it is.
+    """
+    with _Launched() as launched:
+        function()
+    return launched.count
+
+
+class _Launched(TorchDispatchMode):
+    """Counts operations that compute something."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), keywords: Any = None
+    ) -> Any:
+        self.count += not (function.is_view or "empty" in function.__name__)
+        return function(*arguments, **(keywords or {}))
+
+
 class _LiveMemory(TorchDispatchMode):
     """Adds up the bytes of the tensors that operations return, while they live."""
 

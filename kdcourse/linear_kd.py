@@ -1,0 +1,175 @@
+"""KD from hidden states and output projections: the logits are never all there."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdcourse.checks import (
+    check_floating,
+    check_matrix,
+    check_same_device,
+    check_same_samples,
+)
+from kdcourse.errors import ArgumentError
+from kdcourse.many_classes import LARGER, Step, enlarged, kd_step, rows_at_once, scaled
+from kdcourse.precision import at_least_float32, full_precision, product_dtype
+
+# As in many_classes, but each chunk reads the weights and adds to their gradient: more rows pay.
+CHUNK = {"cpu": 2**23, "other": 2**26}
+
+
+def linear_kd_loss(
+    student_hidden: Tensor,
+    student_weight: Tensor,
+    teacher_hidden: Tensor,
+    teacher_weight: Tensor,
+    temperature: float = 4.0,
+    *,
+    student_bias: Tensor | None = None,
+    teacher_bias: Tensor | None = None,
+    divergence: str = "forward",
+    scale: bool = True,
+    rows: int | None = None,
+    compile: bool = False,
+) -> Tensor:
+    r"""KD from hidden states and output projections; the ``(N, V)`` logits are never all there.
+
+    .. math:: \ell_{KD}(h_S W_S^\top + b_S,\; h_T W_T^\top + b_T)
+
+    equals :func:`kdcourse.logit.kd_loss` of these logits, in value and gradient. They are made a
+    few samples at a time, and so are the gradients for the student's hidden states, projection and
+    bias: in the forward pass, and only those that are needed. Backward multiplies them by the
+    gradient from above.
+
+    *Precision.* Products have the precision of the inputs, or autocast's; softmax, divergence and
+    all sums over chunks are computed in float32 at least.
+
+    Args:
+        student_hidden: ``(N, D)``, the student's last hidden states, one a token.
+        student_weight: ``(V, D)``, its output projection, as ``nn.Linear`` stores it.
+        teacher_hidden: ``(N, D')``; receives no gradient.
+        teacher_weight: ``(V, D')``; receives no gradient.
+        temperature: τ, from 10⁻⁹ to 10⁶.
+        student_bias: ``(V,)``, if its projection has one.
+        teacher_bias: ``(V,)``; receives no gradient.
+        divergence: ``"forward"``, ``"reverse"`` or ``"jensen-shannon"``.
+        scale: Whether to multiply by τ².
+        rows: Samples in a chunk. By default, so many that its logits take 32 MB in float32 on the
+            CPU, and 256 MB on a GPU; some five times as much lives at a time.
+        compile: Whether to let ``torch.compile`` fuse what is done with a chunk's logits.
+
+    Returns:
+        The loss, a scalar ≥ 0 in nats; it can be differentiated once, backward runs once, and
+        ``torch.func`` does not reach it (``RuntimeError``).
+
+    Source: made in the forward pass like the fused linear cross-entropy of Hsu et al. 2024
+    (arXiv 2410.10989), section 3.2; the divergences as in :func:`kdcourse.logit.kd_loss`.
+    """
+    for who, hidden, weight, bias in (
+        ("student", student_hidden, student_weight, student_bias),
+        ("teacher", teacher_hidden, teacher_weight, teacher_bias),
+    ):
+        _check_projection(who, hidden, weight, bias)
+    check_same_samples("student_hidden", student_hidden, "teacher_hidden", teacher_hidden)
+    if len(student_weight) != len(teacher_weight):
+        raise ArgumentError(
+            "student_weight",
+            "student_weight and teacher_weight must have the same classes V (rows), "
+            f"got {len(student_weight)} and {len(teacher_weight)}",
+        )
+    step = kd_step(temperature, divergence=divergence, scale=scale, compile=compile)
+    student = student_hidden, student_weight, student_bias
+    teacher = teacher_hidden, teacher_weight, teacher_bias
+    logits = CHUNK.get(student_hidden.device.type, CHUNK["other"])
+    rows = rows_at_once(rows, logits, len(student_weight))
+    wanted = [each is not None and each.requires_grad for each in student]
+    wanted = [each and torch.is_grad_enabled() for each in wanted]
+    return _LinearKD.apply(step, rows, wanted, *student, *teacher)
+
+
+class _LinearKD(torch.autograd.Function):
+    """KD from hidden states: it keeps the gradients that are wanted, and nothing else."""
+
+    @staticmethod
+    def forward(context: Any, step: Step, rows: int, wanted: list[bool], *inputs: Any) -> Tensor:
+        own = inputs[:3]
+        gradients = [
+            torch.zeros_like(each, dtype=at_least_float32(each).dtype) if want else None
+            for each, want in zip(own, wanted, strict=True)
+        ]
+        # Cast as autocast would, but once and not at every chunk.
+        cast: list[Any] = [z if z is None else z.to(product_dtype(z)) for z in inputs]
+        hidden, weight, bias, theirs, *teacher = cast
+        larger, totals = LARGER.get(hidden.dtype), []
+        with full_precision(own[0]):
+            for start in range(0, len(hidden), rows):
+                chunk = slice(start, start + rows)
+                student, made = F.linear(hidden[chunk], weight, bias), None
+                if any(wanted):
+                    made = torch.empty_like(student, dtype=torch.float32 if larger else None)
+                totals.append(step.total(made, student, F.linear(theirs[chunk], *teacher)))
+                if made is not None:
+                    made = enlarged(made, larger).to(hidden.dtype) if larger else made
+                    _add_gradients(gradients, made, weight, hidden, chunk)
+        context.save_for_backward(*(each for each in gradients if each is not None))
+        context.dtypes = [
+            each.dtype if want else None for each, want in zip(own, wanted, strict=True)
+        ]
+        context.slope = step.slope / len(own[0]) / (larger or 1.0)
+        return step.loss(totals, own[0])
+
+    @staticmethod
+    def backward(context: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        factor, saved = upstream * context.slope, iter(context.saved_tensors)
+        gradients = [
+            None if dtype is None else scaled(next(saved), factor).to(dtype)
+            for dtype in context.dtypes
+        ]
+        return None, None, None, *gradients, None, None, None
+
+
+def _add_gradients(
+    gradients: list[Tensor | None], made: Tensor, weight: Tensor, hidden: Tensor, chunk: slice
+) -> None:
+    """Add what a chunk's gradient of the logits means for hidden states, weight and bias."""
+    of_hidden, of_weight, of_bias = gradients
+    if of_hidden is not None:
+        of_hidden[chunk] = made @ weight
+    if of_weight is not None:
+        if of_weight.dtype == made.dtype:
+            of_weight.addmm_(made.T, hidden[chunk])
+        else:  # in float32, as there are many chunks
+            of_weight += made.T @ hidden[chunk]
+    if of_bias is not None:
+        of_bias += made.sum(dim=0, dtype=of_bias.dtype)
+
+
+def _check_projection(who: str, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Require hidden states ``(N, D)``, weights ``(V, D)`` and a bias ``(V,)`` of one kind."""
+    name = f"{who}_hidden"
+    check_matrix(name, hidden, "D")
+    _check_kind(f"{who}_weight", weight, name, hidden)
+    if weight.dim() != 2 or weight.shape[1] != hidden.shape[1] or len(weight) < 2:
+        raise ArgumentError(
+            f"{who}_weight",
+            f"{who}_weight must have shape (V, {hidden.shape[1]}), V ≥ 2, as {name} is "
+            f"(N, {hidden.shape[1]}), got {tuple(weight.shape)}",
+        )
+    if bias is None:
+        return
+    _check_kind(f"{who}_bias", bias, name, hidden)
+    if bias.shape != weight.shape[:1]:
+        raise ArgumentError(
+            f"{who}_bias", f"{who}_bias must have shape ({len(weight)},), got {tuple(bias.shape)}"
+        )
+
+
+def _check_kind(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    check_floating(name, tensor)
+    check_same_device(name, tensor, other_name, other)
+    if product_dtype(tensor) != product_dtype(other):
+        raise ArgumentError(
+            name, f"{name} must be {other.dtype} as {other_name}, got {tensor.dtype}"
+        )

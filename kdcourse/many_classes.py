@@ -1,0 +1,201 @@
+r"""KD with very many classes, as the words of a language are: a few samples at a time.
+
+A loss called plainly keeps several ``(N, K)`` tensors for the backward pass. Here the gradient is
+made in the forward pass, chunk by chunk, while the chunk's probabilities are at hand; backward only
+multiplies it by the gradient from above. Nothing else is kept, and nothing is computed twice.
+
+:func:`kdcourse.logit.in_chunks` does this for logits that are there, :func:`linear_kd_loss` for
+logits that are never made as a whole.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._C._autograd import _get_current_graph_task_keep_graph
+from torch.nn import functional as F
+
+from kdcourse.checks import (
+    check_choice,
+    check_flag,
+    check_positive,
+    check_temperature,
+)
+from kdcourse.precision import at_least_float32, widest
+
+HOT = 32.0  # a temperature from which on predictions hardly differ: compared in float64
+HOTTEST = 1e6  # beyond, they differ too little for float64, too
+DIVERGENCES = ("forward", "reverse", "jensen-shannon")
+
+# Logits in a chunk, where nobody says how many rows. On a CPU few enough for its caches (4 MB in
+# float32), on a GPU enough to fill it (64 MB), as every launch of a kernel takes its time.
+CHUNK = {"cpu": 2**20, "other": 2**24}
+# In float16 the gradient of a mean over many samples and classes would vanish: it is kept larger,
+# which leaves room up to 256 for that of a sample.
+LARGER = {torch.float16: 2.0**8}
+
+
+class Step(NamedTuple):
+    """A loss that can be taken a chunk at a time.
+
+    Attributes:
+        total: Given where to write the gradient (or None, for no gradient), the chunk's student
+            logits and the loss's other arguments, returns the sum over the chunk's samples.
+        value: The loss is the mean of the totals over all samples times this,
+        slope: and its gradient what is written, over the number of all samples, times this.
+    """
+
+    total: Callable[..., Tensor]
+    value: float = 1.0
+    slope: float = 1.0
+
+    def loss(self, totals: list[Tensor], student: Tensor) -> Tensor:
+        """Return the loss of all chunks, in the precision that one of these samples has."""
+        mean = torch.stack(totals).sum() / len(student)
+        return (mean * self.value).to(at_least_float32(student).dtype)
+
+
+def kd_step(
+    temperature: float = 4.0,
+    *,
+    divergence: str = "forward",
+    scale: bool = True,
+    compile: bool = False,
+) -> Step:
+    """Return KD as a step; arguments as in :func:`kdcourse.logit.kd_loss`."""
+    check_temperature(temperature, high=HOTTEST)
+    check_choice("divergence", divergence, DIVERGENCES)
+    check_flag("scale", scale)
+    check_flag("compile", compile)
+    total = partial(
+        torch.compile(_kd_total) if compile else _kd_total,
+        temperature=temperature,
+        divergence=divergence,
+    )
+    factor = (temperature**2 if scale else 1.0) * (0.5 if divergence == "jensen-shannon" else 1.0)
+    return Step(total, factor, factor / temperature)
+
+
+def step_of(loss: Callable[..., Tensor]) -> Step:
+    """Return any mean over samples as a step, its gradient made by autograd, chunk by chunk."""
+
+    def total(place: Tensor | None, student: Tensor, *others: Tensor) -> Tensor:
+        if place is None:
+            return len(student) * loss(student, *others)
+        with torch.enable_grad():
+            leaf = at_least_float32(student).detach().requires_grad_()
+            value = len(student) * loss(leaf, *others)
+            place.copy_(torch.autograd.grad(value, leaf)[0])
+        return value.detach()
+
+    return Step(total)
+
+
+def chunked(step: Step, rows: int | None, student_logits: Tensor, *others: Tensor) -> Tensor:
+    """Return a loss that is made a few samples at a time, and its gradient with it."""
+    logits = CHUNK.get(student_logits.device.type, CHUNK["other"])
+    rows = rows_at_once(rows, logits, student_logits.shape[1])
+    wanted = student_logits.requires_grad and torch.is_grad_enabled()
+    return _Chunked.apply(step, rows, wanted, student_logits, *others)
+
+
+class _Chunked(torch.autograd.Function):
+    """A loss of logits: it keeps their gradient, and nothing else."""
+
+    @staticmethod
+    def forward(
+        context: Any, step: Step, rows: int, wanted: bool, student: Tensor, *others: Tensor
+    ) -> Tensor:
+        parts = zip(*(each.split(rows) for each in (student, *others)), strict=True)
+        if not wanted:
+            return step.loss([step.total(None, *chunk) for chunk in parts], student)
+        gradient, larger = torch.empty_like(student), LARGER.get(student.dtype)
+        totals = []
+        for place, chunk in zip(gradient.split(rows), parts, strict=True):
+            made = place if larger is None else torch.empty_like(place, dtype=torch.float32)
+            totals.append(step.total(made, *chunk))
+            if larger is not None:
+                place.copy_(enlarged(made, larger))
+        context.save_for_backward(gradient)
+        context.rows, context.slope = rows, step.slope / len(student) / (larger or 1.0)
+        return step.loss(totals, student)
+
+    @staticmethod
+    def backward(context: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = context.saved_tensors
+        factor = (upstream * context.slope).reshape(1, 1)  # a scalar would be rounded to half
+        gradient = scaled(gradient, factor, context.rows)
+        return None, None, None, gradient, *(None for _ in context.needs_input_grad[4:])
+
+
+def _kd_total(
+    place: Tensor | None, student: Tensor, teacher: Tensor, temperature: float, divergence: str
+) -> Tensor:
+    """Sum of a divergence; its gradient for the logits over τ goes to ``place``.
+
+    For p of the student, q of the teacher, and what is compared with each, r:
+
+        forward   Σ q log q/p                            p − q
+        reverse   Σ p log p/r,  r = q                    p (log p/r − Σ p log p/r)
+        JS        Σ q log q/r + Σ p log p/r,  r = ½(p + q)    as reverse (both are twice as much)
+
+    Where p or q is 0, as of a masked class, so is the product, though the logarithm is infinite:
+    nansum leaves it out. NaN among the logits is NaN all over its row, and is put back.
+    """
+    dtype = widest(student) if temperature >= HOT else at_least_float32(student).dtype
+    room = place if place is not None and place.dtype == dtype else None  # until it is needed
+    log_p, log_q = (_log_softmax(each, temperature, dtype, room) for each in (student, teacher))
+    q = torch.exp(log_q, out=room)
+    broken = 0 * (log_p[:, 0].exp() + q[:, 0]).sum()
+    if divergence == "forward":
+        total = log_q.sub_(log_p).mul_(q).nansum()
+        if place is not None:
+            torch.sub(log_p.exp_(), q, out=place)
+        return total.clamp_min(0) + broken
+    log_r, total = log_q, torch.zeros_like(broken)
+    if divergence == "jensen-shannon":
+        log_r = torch.logaddexp(log_p, log_q).sub_(math.log(2))
+        total = log_q.sub_(log_r).mul_(q).nansum()
+    p = torch.exp(log_p, out=room)
+    each = log_p.sub_(log_r).mul_(p)
+    own = each.nansum(dim=1, keepdim=True)
+    if place is not None:
+        each.nan_to_num_(0.0, math.inf, -math.inf)
+        torch.addcmul(each, p, own, value=-1, out=place)
+    return (total + own.sum()).clamp_min(0) + broken
+
+
+def _log_softmax(
+    logits: Tensor, temperature: float, dtype: torch.dtype, room: Tensor | None
+) -> Tensor:
+    if logits.dtype == dtype:
+        return F.log_softmax(torch.div(logits, temperature, out=room), dim=1)
+    return F.log_softmax(logits.to(dtype).div_(temperature), dim=1)
+
+
+def enlarged(gradient: Tensor, larger: float) -> Tensor:
+    """Multiply a gradient for float16, and keep it within the range of that."""
+    most = torch.finfo(torch.float16).max
+    return gradient.mul_(larger).clamp_(-most, most)
+
+
+def scaled(gradient: Tensor, factor: Tensor, rows: int | None = None) -> Tensor:
+    """Multiply what was kept, in place if the graph goes now: there may be no room for another."""
+    if torch.is_grad_enabled():  # create_graph=True, which would silently get no graph
+        raise RuntimeError("a loss in chunks can be differentiated once only")
+    if torch.compiler.is_compiling() or _get_current_graph_task_keep_graph():
+        return (gradient * factor).to(gradient.dtype)
+    for part in gradient.split(rows or len(gradient)):  # on a CPU half precision takes a copy
+        part.mul_(factor)
+    return gradient
+
+
+def rows_at_once(rows: int | None, logits: int, classes: int) -> int:
+    """Return the samples of a chunk: as told, or so many as have that many logits."""
+    if rows is not None:
+        check_positive(rows=rows)
+        return rows
+    return max(1, logits // classes)
