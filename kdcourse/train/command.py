@@ -226,6 +226,9 @@ def _train(
             progress=progress,
             log=log,
         )
+    if progress and history.seconds_to_first_step is not None:
+        began = f"first step after {history.seconds_to_first_step:.1f} s"
+        print(f"{began}; steps were {history.capture}", file=sys.stderr)
     return processes.from_main(lambda: _finish(plan, splits, history, device, folder))
 
 

@@ -114,9 +114,12 @@ def _seconds_per_step(plan: Plan, images: Images) -> tuple[float, float]:
 
 def _timed(run: Run, source: Epochs) -> float:
     """Return the median seconds of drawing a batch and learning from it."""
+    steps = run.steps_from(source)
     seconds, start = [], time.perf_counter()
-    for inputs, target in source.batches(0):
-        run.step(inputs, target)
+    for given in source.given(0):
+        run.ready()
+        steps(given)
+        run.advance()
         wait_for(run.device)
         now = time.perf_counter()
         seconds.append(now - start)

@@ -133,7 +133,8 @@ class Options:
     autocast: str = _option(
         "none", "mixed precision: none, auto, bfloat16 or float16", "DTYPE", bare="auto"
     )
-    compile: bool = _option(Knobs.compile, "run the student through torch.compile", free=True)
+    compile: bool = _option(Knobs.compile, "run both nets through torch.compile", free=True)
+    capture: bool = _option(True, "replay a step as a CUDA graph, where it can be", free=True)
     channels_last: bool = _option(
         Knobs.channels_last, "keep images and weights channels last", free=True
     )

@@ -135,6 +135,7 @@ def _knobs(options: Options, given: dict[str, Any], images: Images) -> dict[str,
         "augment": augment,
         "views": views,
         "autocast": _autocast(options, device),
+        "capture": "auto" if options.capture else False,
         "device": device,
     }
 
