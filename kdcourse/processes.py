@@ -12,7 +12,6 @@ import os
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -74,8 +73,6 @@ def joined(device: torch.device | str | None = None) -> Iterator[torch.device | 
         place = torch.device("cuda", local)
         torch.cuda.set_device(place)
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
-    # The warning concerns convolutions on a single channel, whose weights have two equal layouts.
-    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     # When a process fails, torchrun ends the others by this signal.
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -93,8 +90,9 @@ def all_samples(embeddings: Tensor) -> Tensor:
     """Gather the samples of all processes, in the order of their ranks.
 
     Gradients reach this process's own samples only, multiplied by the number of processes: once
-    ``DistributedDataParallel`` has averaged them, they equal those of one process with the whole
-    batch. The backward pass needs no communication for it, since all processes have the same loss.
+    they have been averaged (as by :func:`kdcourse.training.fit` or ``DistributedDataParallel``),
+    they equal those of one process with the whole batch. The backward pass needs no communication
+    for it, since all processes have the same loss.
 
     Args:
         embeddings: This process's samples ``(N, …)``; N may differ between processes.
@@ -135,14 +133,6 @@ def total(values: Tensor) -> Tensor:
     return summed
 
 
-def means(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the mean of every scalar over all processes."""
-    if count() == 1:
-        return values
-    summed = total(torch.stack([value.float() for value in values.values()]))
-    return dict(zip(values, summed / count(), strict=True))
-
-
 def from_main(function: Callable[[], Value]) -> Value:
     """Let the main process call a function; return its result, or raise its error, in all."""
     if count() == 1:
@@ -172,10 +162,19 @@ def check_same(settings: dict[str, Any]) -> None:
 
 
 def copy_from_main(tensors: Iterable[Tensor]) -> None:
-    """Copy the main process's weights or buffers into those of all others."""
-    if count() > 1:
-        for tensor in tensors:
-            distributed.broadcast(tensor.detach(), 0)
+    """Copy the main process's weights or buffers into those of all others, in one message."""
+    if count() == 1:
+        return
+    copied = [tensor.detach() for tensor in tensors]
+    as_bytes = [tensor.flatten().view(torch.uint8) for tensor in copied]  # of whatever type
+    if not copied:
+        return
+    message = torch.cat(as_bytes)
+    distributed.broadcast(message, 0)
+    if not is_main():
+        pieces = message.split([len(one) for one in as_bytes])
+        for tensor, piece in zip(copied, pieces, strict=True):
+            tensor.copy_(piece.clone().view(tensor.dtype).view_as(tensor))
 
 
 def wait() -> None:

@@ -28,6 +28,7 @@ from kdcourse.training.fit import fit_learner
 from kdcourse.training.history import History
 from kdcourse.training.knobs import Knobs, takes_knobs
 from kdcourse.training.learner import Learner, shared_accuracy
+from kdcourse.training.parallel import Counts
 from kdcourse.training.rules import check_apart, check_student
 from kdcourse.training.run import Run, Shown, first_lesson
 from kdcourse.training.teacher import FrozenTeacher, Teacher
@@ -69,6 +70,9 @@ class Peers(Learner):
         self.students = [run.student for run in self.runs]
         self.objectives = [run.objective for run in self.runs]
         self.device = self.runs[0].device
+        self.counts = Counts(self.device)
+        for run in self.runs:
+            run.counts = self.counts
         self.updates = updates
 
     def step(self, inputs: Inputs, target: Tensor) -> dict[str, Tensor]:

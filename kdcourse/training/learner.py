@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kdcourse import processes
-from kdcourse.batch import Batch, Inputs, are_classes, count_labels, to_device
+from kdcourse.batch import Batch, Inputs, are_classes, to_device
 from kdcourse.errors import ArgumentError
 from kdcourse.metrics import Samples, count_right
 from kdcourse.objective import Objective
@@ -20,6 +20,7 @@ from kdcourse.training import checkpoint as checkpoints
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.fingerprint import fingerprint
 from kdcourse.training.history import History
+from kdcourse.training.parallel import Counts
 
 ACCURACY = "train_accuracy"  # counts samples with a label only
 
@@ -31,13 +32,14 @@ STARTS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 class Learner:
     """Learns from batches, epoch by epoch, and can be saved and taken up again.
 
-    A subclass sets ``students``, ``objectives`` and ``device``, and defines :meth:`step`,
-    :meth:`rates`, :meth:`validate`, :attr:`settings` and :meth:`parts`.
+    A subclass sets ``students``, ``objectives``, ``device`` and ``counts``, and defines
+    :meth:`step`, :meth:`rates`, :meth:`validate`, :attr:`settings` and :meth:`parts`.
     """
 
     students: Sequence[nn.Module]
     objectives: Sequence[Objective]
     device: torch.device
+    counts: Counts
     taken: int = 0  # steps so far
     source: Epochs | None = None  # of its batches, which may have a state, too
 
@@ -78,26 +80,24 @@ class Learner:
         self.start()
         start, rates = time.perf_counter(), self.rates()
         totals: dict[str, Tensor] = {}
-        seen = 0
-        labelled, judged = torch.zeros((2,), device=self.device)
-        for inputs, target in batches:
-            target = target.to(self.device)
+        seen, labelled, judged = torch.zeros((3,), device=self.device)
+        for inputs, target in self.counts.known(batches):
             values = self.step(to_device(inputs, self.device), target)
             self.taken += 1
-            with_label = count_labels(target)
+            samples, with_label = self.counts.of(target)  # everywhere the same
             for name, value in values.items():  # summed on the device: no stall for a number
-                weight = with_label if name.endswith(ACCURACY) else len(target)
+                weight = with_label if name.endswith(ACCURACY) else samples
                 totals[name] = totals.get(name, 0.0) + value * weight
-            seen += len(target)
+            seen += samples
             labelled += with_label
             if are_classes(target):  # of which a prediction is right or wrong
                 judged += with_label
             bar.update()
-        row = self._row(totals, torch.stack([torch.full_like(labelled, seen), labelled, judged]))
+        row = self._row(totals, torch.stack([seen, labelled, judged]))
         self.finish()
-        for learned in (*self.students, *self.objectives):
-            # Their batch norm has seen this process's samples only; the checkpoint is the main's.
-            processes.copy_from_main(learned.buffers())
+        # Their batch norm has seen this process's samples only; the checkpoint is the main's.
+        learned = (*self.students, *self.objectives)
+        processes.copy_from_main(buffer for model in learned for buffer in model.buffers())
         return {**row, **rates, "seconds": time.perf_counter() - start}
 
     def _row(self, totals: dict[str, Tensor], counts: Tensor) -> dict[str, float]:

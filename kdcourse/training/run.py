@@ -1,12 +1,10 @@
 """One student with its objective, teacher and optimiser, and how it learns from a batch."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -31,14 +29,13 @@ from kdcourse.metrics import Samples
 from kdcourse.models import capture
 from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Lesson, Objective, Outputs
-from kdcourse.precision import widest
 from kdcourse.signatures import check_is
 from kdcourse.training.device import autocast_dtype
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.fingerprint import described, fingerprint
 from kdcourse.training.knobs import Knobs
 from kdcourse.training.learner import ACCURACY, Learner, shared_accuracy
-from kdcourse.training.parallel import in_parallel
+from kdcourse.training.parallel import Counts, average, counted
 from kdcourse.training.rules import (
     check_all_trained,
     check_enough,
@@ -88,8 +85,6 @@ class Run(Learner):
         self.teacher: Teacher | None = None
         if teacher is not None:
             self.teacher = as_teacher(teacher).to(self.device)
-            if self.teacher.follows_student:  # a copy of a student that was made here
-                processes.copy_from_main([*self.teacher.parameters(), *self.teacher.buffers()])
         check_nets(student, objective, self.teacher, self.knobs, self.device)
         if source is not None and not objective.prepared:
             first_lesson(objective, student, self.teacher, source)
@@ -98,11 +93,14 @@ class Run(Learner):
                 model.to(memory_format=torch.channels_last)
         self.judged = _Judged(student, self.objective, self.knobs.compile)
         self.watch = Watch()
-        self.parallel: nn.Module = self.judged
-        if processes.count() > 1:
-            # What lies behind the last layer that a term looks at gets no gradient.
-            early = all(term.student_layers for _, term in objective.parts())
-            self.parallel = in_parallel(self.judged, partly=early)
+        self.counts = Counts(self.device)
+        learned: list[nn.Module] = [self.judged]
+        if self.teacher is not None and self.teacher.follows_student:
+            learned.append(self.teacher)  # a copy of a student that was made here
+        processes.check_same({"student": _counted(student), "objective": _counted(objective)})
+        processes.copy_from_main(
+            one for model in learned for one in (*model.parameters(), *model.buffers())
+        )
         self.trained = [
             p for p in [*student.parameters(), *objective.parameters()] if p.requires_grad
         ]
@@ -130,7 +128,8 @@ class Run(Learner):
                 (:meth:`ask`); the objective's mean over them is minimised.
 
         Returns:
-            The total ``loss``, every term's value and ``train_accuracy``, all detached.
+            The total ``loss``, every term's value and ``train_accuracy``, all detached. Of a share,
+            what it adds to them; their mean over the processes is that of the batch.
         """
         if not isinstance(inputs, SeparateViews):
             inputs = self._formatted(inputs)  # once for both
@@ -143,25 +142,27 @@ class Run(Learner):
             shown = self.ask([] if self.teacher is None else [self.teacher], theirs, target)
         whole = None  # numbers of samples and labels, where this is not all of the batch
         if processes.count() > 1 or self.accumulate > 1:
-            whole = processes.total(_counted_samples(target))
+            whole = self.counts.of(target)
         self.optimizer.zero_grad(set_to_none=True)
         first = not self.judged.known
         values: dict[str, Tensor] = {}
         split_up = (split_samples(one, self.accumulate, len(target)) for one in (own, target))
         parts = zip(*split_up, shown, strict=True)
-        for number, (seen, labels, taught) in enumerate(parts, 1):
-            with self._gathered(number == self.accumulate):
-                with self._precision():
-                    loss, measured = self.parallel(
-                        self._formatted(seen), labels, taught, self._shares(labels, whole)
-                    )
-                if first:
-                    check_all_trained(self.student, self.trained)
-                self.watch.see(seen, taught, self.judged.logits, measured)
-                with blaming_argument("objective", "differentiating the objective", first):
-                    self.scaler.scale(loss).backward()
+        for seen, labels, taught in parts:
+            with self._precision():
+                loss, measured = self.judged(
+                    self._formatted(seen), labels, taught, self._shares(labels, whole)
+                )
+            if first:
+                check_all_trained(self.student, self.trained)
+            self.watch.see(seen, taught, self.judged.logits, measured)
+            with blaming_argument("objective", "differentiating the objective", first):
+                self.scaler.scale(loss).backward()
             for name, value in measured.items():
                 values[name] = values[name] + value if name in values else value
+        follows_student = self.teacher is not None and self.teacher.follows_student
+        if processes.count() > 1:
+            average(self.trained, self.counts, self.student if follows_student else None)
         if self.knobs.clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.trained, self.knobs.clip)
@@ -172,9 +173,8 @@ class Run(Learner):
         if getattr(self.scheduler, "last_epoch", 0) < self.steps:
             self.scheduler.step()
         if self.teacher is not None and self.teacher.follows_student:
-            processes.copy_from_main(self.student.buffers())
             self.teacher.update(self.student, self.taken + 1)
-        return processes.means(values)
+        return values
 
     def ask(
         self, teachers: Sequence[Teacher], inputs: Inputs, target: Tensor
@@ -191,18 +191,12 @@ class Run(Learner):
         """Return how much a part counts, so that the mean over the processes is right."""
         if whole is None:
             return None
-        share = processes.count() * _counted_samples(target) / whole.clamp(min=1)
+        share = processes.count() * counted(target) / whole.clamp(min=1)
         return {
             "samples": share[0],
             "labels": share[1],
             "batch": torch.full_like(share[0], 1 / self.accumulate),
         }
-
-    def _gathered(self, last: bool) -> AbstractContextManager:
-        """Let gradients be averaged over the processes after the last part only."""
-        if last or not isinstance(self.parallel, DistributedDataParallel):
-            return nullcontext()
-        return self.parallel.no_sync()
 
     def _formatted(self, inputs: Inputs) -> Inputs:
         return map_tensors(self._in_memory_format, inputs)
@@ -279,7 +273,7 @@ class Run(Learner):
 
 
 class _Judged(nn.Module):
-    """Student and objective as one module: all that learns, for ``DistributedDataParallel``."""
+    """Student and objective as one module: all that learns."""
 
     def __init__(self, student: nn.Module, objective: Objective, compile: bool):
         super().__init__()
@@ -375,12 +369,6 @@ def first_lesson(
     if not objective.prepared:
         objective.prepare(lesson, seed=source.knobs.seed, steps_an_epoch=steps)
     return lesson
-
-
-def _counted_samples(target: Tensor) -> Tensor:
-    """Return the numbers of samples and of labels, ``(2,)``."""
-    labels = count_labels(target)
-    return torch.stack([torch.full_like(labels, len(target)), labels]).to(widest(target))
 
 
 def _counted(model: nn.Module) -> str:
