@@ -117,11 +117,16 @@ def all_samples(embeddings: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def total_samples(samples: Tensor) -> int:
-    """Return the number of samples of all processes together, given this one's ``(N, …)``."""
+def all_pairs(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Gather two embeddings of the same samples, ``(N, D)`` and ``(N, D')``, at once.
+
+    The rest is as with :func:`all_samples`.
+    """
     if count() == 1:
-        return len(samples)
-    return int(total(torch.tensor(len(samples), device=samples.device)))
+        return one, other
+    both = all_samples(torch.cat([one, other], dim=1))
+    width = one.shape[1]
+    return both[:, :width].to(one.dtype), both[:, width:].to(other.dtype)
 
 
 def total(values: Tensor) -> Tensor:

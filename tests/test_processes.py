@@ -15,7 +15,16 @@ import psutil
 import pytest
 import resuming
 import torch
-from many_processes import CASES, accumulated, checkpointed, partly_labelled, states, whole
+from many_processes import (
+    CASES,
+    MESSAGES,
+    accumulated,
+    checkpointed,
+    norms,
+    partly_labelled,
+    states,
+    whole,
+)
 from torch import nn
 from toys import images, same, terms, weights
 
@@ -65,6 +74,19 @@ def test_ten_steps_give_the_weights_of_one_process(results, name):
     alone = states(CASES[name]())
     assert_close(results["weights"][name], alone)
     assert any(not torch.equal(alone[0][weight], initial[weight]) for weight in initial)
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_step_sends_one_message(results, name):
+    assert results["messages"][name] == MESSAGES[name][1]
+
+
+def test_some_batches_have_no_bright_corner():
+    """So that a weight goes without a gradient in a step, as it may in a share."""
+    batches = images(many_processes.SAMPLES).batches(many_processes.BATCH)
+    bright = [int(many_processes.bright_corner(inputs).sum()) for inputs, _ in batches]
+    assert min(bright) == 0
+    assert 1 in bright
 
 
 def test_every_term_is_tried():
@@ -163,16 +185,11 @@ def test_processes_end_when_their_launcher_is_killed(tmp_path):
     running.communicate(timeout=60)
 
 
-def with_batch_norm():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(200, 4))
-
-
 def test_batch_norm_of_all_processes_is_torchs_and_ends_as_what_it_was():
     class Own(nn.BatchNorm2d):
         pass
 
-    model = nn.Sequential(with_batch_norm(), Own(2), nn.SyncBatchNorm(2), nn.InstanceNorm2d(2))
+    model = nn.Sequential(norms(), Own(2), nn.SyncBatchNorm(2), nn.InstanceNorm2d(2))
     before, names = [type(part) for part in model.modules()], list(model.state_dict())
     attributes = [vars(part).keys() for part in model.modules()]
     norm = model[0][1]
@@ -186,7 +203,7 @@ def test_batch_norm_of_all_processes_is_torchs_and_ends_as_what_it_was():
 
 
 def test_batch_norm_of_all_processes_is_that_of_one_where_there_is_one():
-    one, other = with_batch_norm(), with_batch_norm()
+    one, other = norms(), norms()
     many_processes.trained(own=one)
     many_processes.trained(own=other, sync_batch_norm=True)
     assert same(weights(one), weights(other))
