@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -154,12 +155,34 @@ def from_main(function: Callable[[], Value]) -> Value:
     return answer[0]
 
 
+def from_each(value: Value) -> list[Value]:
+    """Return the values that all processes have, in the order of their ranks."""
+    if count() == 1:
+        return [value]
+    values: list[Any] = [None] * count()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def main_has(path: Path, argument: str) -> bool:
+    """Whether the main process sees a file; one that only others see is refused.
+
+    Machines may have disks of their own, and the main process may have been on another one before.
+    """
+    main, *others = from_each(path.is_file())
+    if not main and any(others):
+        raise ArgumentError(
+            argument,
+            f"{path} is there for process {others.index(True) + 1}, but not for the main process, "
+            "which reads and writes it: start that on the machine that has the file (torchrun "
+            "--node-rank 0), or choose a folder that all machines share",
+        )
+    return main
+
+
 def check_same(settings: dict[str, Any]) -> None:
     """Require the same settings in all processes, and name the one that differs."""
-    if count() == 1:
-        return
-    all_settings: list[Any] = [None] * count()
-    distributed.all_gather_object(all_settings, settings)
+    all_settings = from_each(settings)
     for name in all_settings[0]:
         values = [one.get(name) for one in all_settings]
         if any(value != values[0] for value in values):

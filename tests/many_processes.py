@@ -146,13 +146,14 @@ def self_distilled():
     return [own, follows, dist]
 
 
-def cached():
+def cached(path: Path | None = None):
     lessons = CachedLessons(
         teacher(),
         images(SAMPLES),
         views=tips.Consistent(pad_crop_flip(1)),
         epochs=1,  # so that the second epoch is remembered
         batch_size=BATCH,
+        path=path,
     )
     return trained(LogitKD(4), teacher=lessons.teacher, train=lessons)
 
@@ -350,6 +351,22 @@ def parameters(width: int) -> int:
     return sum(weight.numel() for weight in Net(width, seed=1).parameters())
 
 
+def disks(folder: Path) -> None:
+    """Machines may have disks of their own."""
+    own = folder / f"disk {processes.rank()}"
+    own.mkdir()
+    file = own / "run.pt"
+    assert not processes.main_has(file, "checkpoint")
+    if not processes.is_main():
+        file.touch()
+    with pytest.raises(ArgumentError, match="is there for process 1, but not for the main process"):
+        trained(checkpoint=file)
+    file.touch()
+    assert processes.main_has(file, "checkpoint")
+    with pytest.raises(ArgumentError, match="is not there for process 1: choose a folder that all"):
+        cached(own / "answers")
+
+
 def sparse() -> None:
     """Gradients of an embedding may be sparse."""
     torch.manual_seed(0)
@@ -452,6 +469,7 @@ if __name__ == "__main__":
             batch_norm()
             made_anew()
             strangers()
+            disks(folder)
             sparse()
             loaders()
             relations()

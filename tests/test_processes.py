@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -150,6 +152,39 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one_bit_by_bit(tmp_path):
     assert json.loads((tmp_path / "found.json").read_text()) == {
         run.__name__: [[]] * 3 for run in resuming.RUNS
     }
+
+
+def train_command(folder: Path, *launcher: str) -> subprocess.Popen:
+    """Start the command line in a folder, with a path that is relative to it."""
+    folder.mkdir(exist_ok=True)
+    options = "--student plain2 --images 96 --batch-size 32 --validation 40 --device cpu --out run"
+    arguments = ["-m", "torch.distributed.run", *launcher, "-m", "kdcourse", "train"]
+    command = [sys.executable, *arguments, *options.split(), "--epochs", "1"]
+    return subprocess.Popen(command, **PIPES, env=environment(), cwd=folder)
+
+
+def on_two_machines(folders: Sequence[Path]) -> list[tuple[int, str]]:
+    """Train in a process on each of two machines, which differ in the folder where they start."""
+    with socket.create_server(("localhost", 0)) as free:
+        address = ["--master-addr=localhost", f"--master-port={free.getsockname()[1]}"]
+    machines = [
+        train_command(folder, "--nnodes=2", f"--node-rank={rank}", *address)
+        for rank, folder in enumerate(folders)
+    ]
+    errors = [machine.communicate(timeout=400)[1] for machine in machines]
+    return [(m.returncode, error) for m, error in zip(machines, errors, strict=True)]
+
+
+def test_two_machines_learn_what_two_processes_on_one_do(tmp_path):
+    one, *two = (tmp_path / name for name in ("one", "first", "second"))
+    alone = train_command(one, "--standalone", "--nproc-per-node=2")
+    _, errors = alone.communicate(timeout=400)
+    assert alone.returncode == 0, errors
+    ends = on_two_machines(two)
+    assert [status for status, _ in ends] == [0, 0], ends
+    expected, found = ((at / "run" / "student.safetensors").read_bytes() for at in (one, two[0]))
+    assert found == expected
+    assert list(two[1].iterdir()) == []  # only the main process writes
 
 
 def test_what_differs_between_processes_is_named(tmp_path):

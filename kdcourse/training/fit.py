@@ -167,7 +167,7 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, place: torch.dev
     if checkpoint is not None:
         advice = f"the same command resumes from {checkpoint}"
         learner.begin()
-        resumed = processes.from_main(Path(checkpoint).is_file)
+        resumed = processes.main_has(Path(checkpoint), "checkpoint")
         if resumed:
             history.rows = learner.resume(checkpoint, settings)
         else:  # for whoever stops it in the first epoch
