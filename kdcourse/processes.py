@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from kdcourse.errors import ArgumentError
 from kdcourse.heartbeat import watched
 
 Value = TypeVar("Value")
+_apart = ContextVar("apart", default=False)  # whether this process works by itself for a while
 
 
 class LostProcessError(RuntimeError):
@@ -85,6 +87,16 @@ def joined(device: torch.device | str | None = None) -> Iterator[torch.device | 
         time.sleep(0.1)
     finally:
         distributed.destroy_process_group()
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Let this process work by itself for a while, as if there were no others."""
+    before = _apart.set(True)
+    try:
+        yield
+    finally:
+        _apart.reset(before)
 
 
 def all_samples(embeddings: Tensor) -> Tensor:
@@ -265,4 +277,4 @@ def _terminated(number: int, frame: object) -> None:
 
 
 def _together() -> bool:
-    return distributed.is_available() and distributed.is_initialized()
+    return distributed.is_available() and distributed.is_initialized() and not _apart.get()
