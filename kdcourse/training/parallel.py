@@ -86,7 +86,8 @@ def average(weights: Sequence[Tensor], counts: Counts, followed: nn.Module | Non
     ]
     absent = [number for number, grad in enumerate(given) if grad is None]
     has = torch.ones(len(weights), device=counts.device)
-    has[absent] = 0.0
+    for number in absent:
+        has[number] = 0.0
     tensors = () if followed is None else followed.buffers()
     buffers = [one for one in tensors if one.is_floating_point()]
     mains = buffers if processes.is_main() else [torch.zeros_like(one) for one in buffers]
@@ -94,7 +95,8 @@ def average(weights: Sequence[Tensor], counts: Counts, followed: nn.Module | Non
     message = torch.cat([one.flatten() for one in sent])  # in the most precise of their dtypes
     distributed.all_reduce(message)
     pieces = message.split([one.numel() for one in sent])
-    *sums, has, counts.coming = (p.view_as(one) for p, one in zip(pieces, sent, strict=True))
+    *sums, has, coming = (piece.view_as(one) for piece, one in zip(pieces, sent, strict=True))
+    counts.coming = coming.to(counts.ahead.dtype, copy=True)  # a view would keep the message
     torch._foreach_div_(sums[: len(weights)], processes.count())
     torch._foreach_copy_([*gradients, *buffers], sums)
     for number in absent:
