@@ -57,6 +57,9 @@ def is_main() -> bool:
 def joined(device: torch.device | str | None = None) -> Iterator[torch.device | str | None]:
     """Join the processes that ``torchrun`` has started, and leave them at the end.
 
+    They may be on several machines, all of which need the same kind of device and the data. Only
+    process 0 writes files, and reads again what it wrote.
+
     Args:
         device: Device of every process. By default, each process gets a GPU of its own where the
             machine has enough of them (the processes then talk through NCCL), otherwise the CPU

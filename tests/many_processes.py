@@ -351,6 +351,14 @@ def parameters(width: int) -> int:
     return sum(weight.numel() for weight in Net(width, seed=1).parameters())
 
 
+def apart() -> None:
+    """A process may work by itself for a while."""
+    with processes.apart():
+        assert (processes.rank(), processes.part()) == (0, (0, 1))
+        trained(own=Net(2 + distributed.get_rank(), seed=1))
+    assert processes.count() > 1
+
+
 def disks(folder: Path) -> None:
     """Machines may have disks of their own."""
     own = folder / f"disk {processes.rank()}"
@@ -469,6 +477,7 @@ if __name__ == "__main__":
             batch_norm()
             made_anew()
             strangers()
+            apart()
             disks(folder)
             sparse()
             loaders()

@@ -94,10 +94,10 @@ def average(weights: Sequence[Tensor], counts: Counts, followed: nn.Module | Non
     sent = [*gradients, *mains, has, counts.ahead.float()]
     message = torch.cat([one.flatten() for one in sent])  # in the most precise of their dtypes
     distributed.all_reduce(message)
+    message[: sum(one.numel() for one in gradients)] /= processes.count()
     pieces = message.split([one.numel() for one in sent])
     *sums, has, coming = (piece.view_as(one) for piece, one in zip(pieces, sent, strict=True))
     counts.coming = coming.to(counts.ahead.dtype, copy=True)  # a view would keep the message
-    torch._foreach_div_(sums[: len(weights)], processes.count())
     torch._foreach_copy_([*gradients, *buffers], sums)
     for number in absent:
         if has[number] > 0:  # a GPU is waited for here, and only here

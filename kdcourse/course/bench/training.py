@@ -32,6 +32,7 @@ from kdcourse.course.claims.table import markdown
 from kdcourse.data import Images, fashion_mnist
 from kdcourse.teachers import CachedLessons, FoldedTeacher, FrozenTeacher, pretrained
 from kdcourse.tips import Consistent
+from kdcourse.training import CrossEntropy, LogitKD, fit
 from kdcourse.training.device import one_thread
 
 TUTORIAL, LIVE, CACHED = "as in PyTorch's tutorial", "fit, live teacher", "fit, cached teacher"
@@ -277,18 +278,21 @@ def _under_torchrun(student: str, teacher: str, images: int, rounds: int) -> dic
 
 
 def _process(student: str, teacher: str, images: int, rounds: int, epochs: int = 3) -> None:
-    """Print the seconds of an epoch in every round: the median of a few in turn, after a first."""
+    """Print the seconds of an epoch in every round: the median of a few, after a first."""
     main, train = os.environ["RANK"] == "0", fashion_mnist().train
+    taught_by = models.by_name(teacher, seed=0).eval()
 
     def epochs_of(shares: int) -> Callable[[], float]:
-        way = by_fit(
-            train[: images // shares],
-            models.by_name(teacher, seed=0).eval(),
-            models.by_name(student, seed=0),
-            augment=pad_crop_flip(),
-            batch_size=128 // shares,
-        )
-        return lambda: statistics.median(in_turn([way], epochs)[0])
+        learner, part = models.by_name(student, seed=0), train[: images // shares]
+        knobs: dict[str, Any] = {"batch_size": 128 // shares, "augment": pad_crop_flip()}
+        knobs |= {"epochs": 1 + epochs, "device": "cpu", "progress": False}
+
+        def way() -> float:
+            objective = CrossEntropy() + LogitKD(4)
+            history = fit(learner, part, objective, teacher=taught_by, **knobs)
+            return statistics.median(history["seconds"][1:])
+
+        return way
 
     alone, together, apart = epochs_of(1), epochs_of(1), epochs_of(2)
     taken: dict[str, list[float]] = {arm: [] for arm in ARMS}
