@@ -46,6 +46,7 @@ from kdcourse.training import (
     Term,
     fit,
 )
+from kdcourse.training.parallel import Counts, average
 
 kdcourse.__path__.extend(filter(None, [os.environ.get("KDCOURSE_ROOM")]))  # for a method to try
 # Ten steps in two epochs. The last batch of each holds 4 samples: 2, 1, 1 in three processes.
@@ -375,6 +376,40 @@ def disks(folder: Path) -> None:
         cached(own / "answers")
 
 
+def averages() -> None:
+    """Gradients of any type and layout become their means, in one message with all else."""
+    shape, own, count = (2, 3, 2, 2), processes.rank(), processes.count()
+
+    def drawn(rank: int) -> list[torch.Tensor]:
+        draw = torch.Generator().manual_seed(rank)
+        kinds = (torch.float32, torch.float64, torch.bfloat16, torch.float32, torch.float32)
+        return [torch.randn(shape, generator=draw).to(kind) for kind in kinds]
+
+    weights = [nn.Parameter(torch.zeros_like(one)) for one in drawn(0)]
+    weights[0].data = weights[0].to(memory_format=torch.channels_last)
+    for weight, grad in zip(weights, drawn(own), strict=True):
+        weight.grad = torch.empty_like(weight).copy_(grad)
+    weights[3].grad = None
+    if own != 1:
+        weights[4].grad = None
+    norm, counts = nn.BatchNorm2d(2), Counts(torch.device("cpu"))
+    norm.running_mean += own
+    counts.ahead = torch.tensor([own + 1, 2.0])
+    average(weights, counts, norm)
+
+    everything = [
+        torch.stack(list(one)).double() for one in zip(*map(drawn, range(count)), strict=True)
+    ]
+    for weight, grads in zip(weights[:3], everything, strict=False):
+        expected = grads.mean(dim=0).to(weight.dtype)
+        torch.testing.assert_close(weight.grad, expected, rtol=1e-6, atol=1e-7)
+        assert weight.grad.stride() == weight.stride()
+    assert weights[3].grad is None
+    torch.testing.assert_close(weights[4].grad, (everything[4][1] / count).float())
+    assert counts.coming.tolist() == [count * (count + 1) / 2, 2 * count]
+    assert norm.running_mean.tolist() == [0, 0]
+
+
 def sparse() -> None:
     """Gradients of an embedding may be sparse."""
     torch.manual_seed(0)
@@ -477,6 +512,7 @@ if __name__ == "__main__":
             batch_norm()
             made_anew()
             strangers()
+            averages()
             apart()
             disks(folder)
             sparse()
