@@ -12,13 +12,14 @@ import os
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from itertools import starmap
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -29,6 +30,7 @@ from kdcourse.heartbeat import watched
 
 Value = TypeVar("Value")
 GPU_SHARE = 8 * 2**30  # bytes of its memory: plenty for a net of CIFAR's size, and its context
+_apart = ContextVar("apart", default=False)  # whether this process works by itself for a while
 
 
 class LostProcessError(RuntimeError):
@@ -59,6 +61,9 @@ def is_main() -> bool:
 def joined(device: torch.device | str | None = None) -> Iterator[torch.device | str | None]:
     """Join the processes that ``torchrun`` has started, and leave them at the end.
 
+    They may be on several machines, all of which need the same kind of device and the data. Only
+    process 0 writes files, and reads again what it wrote.
+
     Args:
         device: Device of every process. By default, each process gets a GPU of its own where the
             machine has enough of them (the processes then talk through NCCL), otherwise the CPU
@@ -78,8 +83,6 @@ def joined(device: torch.device | str | None = None) -> Iterator[torch.device | 
         place = torch.device("cuda", local)
         torch.cuda.set_device(place)
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
-    # The warning concerns convolutions on a single channel, whose weights have two equal layouts.
-    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     # When a process fails, torchrun ends the others by this signal.
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -93,12 +96,23 @@ def joined(device: torch.device | str | None = None) -> Iterator[torch.device | 
         distributed.destroy_process_group()
 
 
+@contextmanager
+def apart() -> Iterator[None]:
+    """Let this process work by itself for a while, as if there were no others."""
+    before = _apart.set(True)
+    try:
+        yield
+    finally:
+        _apart.reset(before)
+
+
 def all_samples(embeddings: Tensor) -> Tensor:
     """Gather the samples of all processes, in the order of their ranks.
 
     Gradients reach this process's own samples only, multiplied by the number of processes: once
-    ``DistributedDataParallel`` has averaged them, they equal those of one process with the whole
-    batch. The backward pass needs no communication for it, since all processes have the same loss.
+    they have been averaged (as by :func:`kdcourse.training.fit` or ``DistributedDataParallel``),
+    they equal those of one process with the whole batch. The backward pass needs no communication
+    for it, since all processes have the same loss.
 
     Args:
         embeddings: This process's samples ``(N, …)``; N may differ between processes.
@@ -123,11 +137,16 @@ def all_samples(embeddings: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def total_samples(samples: Tensor) -> int:
-    """Return the number of samples of all processes together, given this one's ``(N, …)``."""
+def all_pairs(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Gather two embeddings of the same samples, ``(N, D)`` and ``(N, D')``, at once.
+
+    The rest is as with :func:`all_samples`.
+    """
     if count() == 1:
-        return len(samples)
-    return int(total(torch.tensor(len(samples), device=samples.device)))
+        return one, other
+    both = all_samples(torch.cat([one, other], dim=1))
+    width = one.shape[1]
+    return both[:, :width].to(one.dtype), both[:, width:].to(other.dtype)
 
 
 def total(values: Tensor) -> Tensor:
@@ -137,14 +156,6 @@ def total(values: Tensor) -> Tensor:
     summed = values.detach().clone()
     distributed.all_reduce(summed)
     return summed
-
-
-def means(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the mean of every scalar over all processes."""
-    if count() == 1:
-        return values
-    summed = total(torch.stack([value.float() for value in values.values()]))
-    return dict(zip(values, summed / count(), strict=True))
 
 
 def from_main(function: Callable[[], Value]) -> Value:
@@ -163,12 +174,34 @@ def from_main(function: Callable[[], Value]) -> Value:
     return answer[0]
 
 
+def from_each(value: Value) -> list[Value]:
+    """Return the values that all processes have, in the order of their ranks."""
+    if count() == 1:
+        return [value]
+    values: list[Any] = [None] * count()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def main_has(path: Path, argument: str) -> bool:
+    """Whether the main process sees a file; one that only others see is refused.
+
+    Machines may have disks of their own, and the main process may have been on another one before.
+    """
+    main, *others = from_each(path.is_file())
+    if not main and any(others):
+        raise ArgumentError(
+            argument,
+            f"{path} is there for process {others.index(True) + 1}, but not for the main process, "
+            "which reads and writes it: start that on the machine that has the file (torchrun "
+            "--node-rank 0), or choose a folder that all machines share",
+        )
+    return main
+
+
 def check_same(settings: dict[str, Any]) -> None:
     """Require the same settings in all processes, and name the one that differs."""
-    if count() == 1:
-        return
-    all_settings: list[Any] = [None] * count()
-    distributed.all_gather_object(all_settings, settings)
+    all_settings = from_each(settings)
     for name in all_settings[0]:
         values = [one.get(name) for one in all_settings]
         if any(value != values[0] for value in values):
@@ -176,10 +209,19 @@ def check_same(settings: dict[str, Any]) -> None:
 
 
 def copy_from_main(tensors: Iterable[Tensor]) -> None:
-    """Copy the main process's weights or buffers into those of all others."""
-    if count() > 1:
-        for tensor in tensors:
-            distributed.broadcast(tensor.detach(), 0)
+    """Copy the main process's weights or buffers into those of all others, in one message."""
+    if count() == 1:
+        return
+    copied = [tensor.detach() for tensor in tensors]
+    as_bytes = [tensor.flatten().view(torch.uint8) for tensor in copied]  # of whatever type
+    if not copied:
+        return
+    message = torch.cat(as_bytes)
+    distributed.broadcast(message, 0)
+    if not is_main():
+        pieces = message.split([len(one) for one in as_bytes])
+        for tensor, piece in zip(copied, pieces, strict=True):
+            tensor.copy_(piece.clone().view(tensor.dtype).view_as(tensor))
 
 
 def wait() -> None:
@@ -310,4 +352,4 @@ def _terminated(number: int, frame: object) -> None:
 
 
 def _together() -> bool:
-    return distributed.is_available() and distributed.is_initialized()
+    return distributed.is_available() and distributed.is_initialized() and not _apart.get()

@@ -26,7 +26,7 @@ from kdcourse.checks import check_floating, check_matrix, check_same_samples
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Layer, LayerTerm, Lesson
 from kdcourse.precision import at_least_float32, full_precision, readable, widest
-from kdcourse.processes import all_samples, total_samples
+from kdcourse.processes import all_pairs
 
 
 def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
@@ -51,7 +51,10 @@ def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) ->
     no two samples are closer than 10⁻⁶: those that coincide count in μ as here, but where all
     samples of a net coincide, each distance is its mean there and 0 here.
     """
-    student, teacher = _both(student_embeddings, teacher_embeddings, least=2)
+    return _distance_loss(*_both(student_embeddings, teacher_embeddings, least=2))
+
+
+def _distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
     ours, theirs = _in_units_of_mean(distances(student)), _in_units_of_mean(distances(teacher))
     return F.smooth_l1_loss(ours, theirs, reduction="sum") / (len(student) * (len(student) - 1))
 
@@ -82,7 +85,10 @@ def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
     one net only: its cos∠iji is 1 if i and j lie apart and 0 if they coincide, so that iji and
     jij each add a Huber loss of ½.
     """
-    student, teacher = _both(student_embeddings, teacher_embeddings, least=3)
+    return _angle_loss(*_both(student_embeddings, teacher_embeddings, least=3))
+
+
+def _angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     if _few(max(student.numel(), teacher.numel(), len(student) ** 2) * len(student), student):
         return _FewAngles.apply(student, teacher)[0]
     return _AngleLoss.apply(distances(student), distances(teacher))[0]
@@ -124,7 +130,7 @@ class _RelationTerm(LayerTerm):
     """A term on relations between the samples of a batch."""
 
     mean_over = "batch"
-    relation: Callable[[Tensor, Tensor], Tensor]
+    relation: Callable[[Tensor, Tensor], Tensor]  # of the samples of all processes
 
     def __init__(self, layers: Sequence[Layer] = ("embedding",)):
         super().__init__(layers)
@@ -135,22 +141,21 @@ class _RelationTerm(LayerTerm):
 
     def of_layer(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the loss of one layer: 0 for an epoch's last batch that holds no relation."""
-        if total_samples(student) < self.least:
-            return 0.0 * student.sum()
-        return self.relation(student.flatten(1), teacher.flatten(1))
+        student, teacher = _both(student.flatten(1), teacher.flatten(1))
+        return 0.0 * student.sum() if len(student) < self.least else self.relation(student, teacher)
 
 
 class RKDDistance(_RelationTerm):
     """Distances between samples, of layers flattened to ``(N, D)``: :func:`rkd_distance_loss`."""
 
-    relation = staticmethod(rkd_distance_loss)
+    relation = staticmethod(_distance_loss)
     least = 2
 
 
 class RKDAngle(_RelationTerm):
     """Angles of triples of samples, of layers flattened to ``(N, D)``: :func:`rkd_angle_loss`."""
 
-    relation = staticmethod(rkd_angle_loss)
+    relation = staticmethod(_angle_loss)
     least = 3
 
 
@@ -377,14 +382,14 @@ def _split(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _both(
-    student: Tensor, teacher: Tensor, *, least: int, what: str = "embeddings"
+    student: Tensor, teacher: Tensor, *, least: int = 0, what: str = "embeddings"
 ) -> tuple[Tensor, Tensor]:
     """Check both, gather the samples of all processes, and cut the teacher off."""
     own, theirs = f"student_{what}", f"teacher_{what}"
     check_matrix(own, student, "D")
     check_matrix(theirs, teacher, "D")
     check_same_samples(own, student, theirs, teacher)
-    student, teacher = all_samples(student), all_samples(teacher.detach())
+    student, teacher = all_pairs(student, teacher)
     if len(student) < least:
         raise ArgumentError(own, f"{own} must hold at least {least} samples, got {len(student)}")
-    return at_least_float32(student), at_least_float32(teacher)
+    return at_least_float32(student), at_least_float32(teacher.detach())

@@ -20,6 +20,7 @@ import torch
 from every_term import example
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from toys import CLASSES, images, terms
 
@@ -45,6 +46,7 @@ from kdcourse.training import (
     Term,
     fit,
 )
+from kdcourse.training.parallel import Counts, average
 
 kdcourse.__path__.extend(filter(None, [os.environ.get("KDCOURSE_ROOM")]))  # for a method to try
 # Ten steps in two epochs. The last batch of each holds 4 samples: 2, 1, 1 in three processes.
@@ -66,6 +68,24 @@ class Net(nn.Module):
     def forward(self, inputs):
         features = self.stage2(self.stage1(inputs.double()))
         return self.classifier(self.embedding(features))
+
+
+class Idle(Net):
+    """A net with a layer that no sample needs, and one for samples with a bright corner."""
+
+    def __init__(self):
+        super().__init__(2, seed=1)
+        self.unused, self.rare = nn.Linear(2, 2), nn.Linear(CLASSES, CLASSES).double()
+
+    def forward(self, inputs):
+        logits, bright = super().forward(inputs), bright_corner(inputs)
+        if bright.any():  # in some shares only, and in some batches nowhere
+            return logits.index_put((bright,), logits[bright] + self.rare(logits[bright]))
+        return logits
+
+
+def bright_corner(inputs: torch.Tensor) -> torch.Tensor:
+    return inputs[:, 0, 0, 0] > 1.65
 
 
 def student():
@@ -127,13 +147,14 @@ def self_distilled():
     return [own, follows, dist]
 
 
-def cached():
+def cached(path: Path | None = None):
     lessons = CachedLessons(
         teacher(),
         images(SAMPLES),
         views=tips.Consistent(pad_crop_flip(1)),
         epochs=1,  # so that the second epoch is remembered
         batch_size=BATCH,
+        path=path,
     )
     return trained(LogitKD(4), teacher=lessons.teacher, train=lessons)
 
@@ -150,6 +171,7 @@ CASES: dict[str, Callable[[], list[nn.Module]]] = {
     ),
     "kd by rows": lambda: trained(LogitKD(4, rows=5), teacher=teacher()),
     "hint": lambda: trained(FeatureHint("stage2"), teacher=teacher()),  # behind it nothing learns
+    "idle weights": lambda: trained(own=Idle()),
     "self-distillation": self_distilled,
     "mutual": online,
     "mutual at once": lambda: online(updates="simultaneous"),
@@ -205,6 +227,65 @@ def history_of():
     return [{k: v for k, v in row.items() if k != "seconds"} for row in history.rows]
 
 
+def norms():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(200, CLASSES)
+    )
+
+
+def followed(train: Images) -> None:
+    own = norms()
+    trained(LogitKD(4), own=own, teacher=MomentumTeacher(own, 0.9), train=train, epochs=1)
+
+
+def loaded(train: Images) -> None:
+    data = TensorDataset(train.inputs(), train.target)
+    size, sampler = BATCH // processes.count(), DistributedSampler(data)
+    trained(train=DataLoader(data, size, sampler=sampler), own=norms(), epochs=1)
+
+
+def by_peers(train: Images) -> None:
+    options = {"epochs": 1, "batch_size": BATCH, "device": "cpu", "progress": False}
+    mutual_learning([norms(), student()], train, **options)
+
+
+def by_relations(train: Images) -> None:
+    objective = CrossEntropy() + RKDDistance() + RKDDistance()
+    trained(objective, teacher=teacher(), train=train, epochs=1)
+
+
+def some_labels(train: Images, **options) -> None:
+    half = Images(train.pixels, train.target.clone(), train.classes, train.mean, train.std)
+    half.target[::2] = -1
+    objective = CrossEntropy() + LogitKD(4)
+    trained(objective, teacher=teacher(), train=half, epochs=1, **options)
+
+
+# How many messages a step sends, of which gradients take one; a gathering of samples takes two.
+MESSAGES: dict[str, tuple[Callable[[Images], object], int]] = {
+    "labels": (lambda train: trained(train=train, own=norms(), epochs=1), 1),
+    "some labels": (some_labels, 1),
+    "accumulated": (partial(some_labels, accumulate=2), 1),
+    "idle weights": (lambda train: trained(train=train, own=Idle(), epochs=1), 1),
+    "loader": (loaded, 1),
+    "following teacher": (followed, 1),
+    "peers": (by_peers, 2),
+    "relations": (by_relations, 1 + 2 * 2),
+}
+
+
+def messages_a_step(train: Callable[[Images], object]) -> float:
+    """Return how many messages more an epoch sends that has a step more."""
+    sent = []
+    for steps in (2, 3):
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            train(images(steps * BATCH))
+        names = [event.name for event in seen.events()]
+        sent.append(sum(name.startswith("c10d::") for name in names))
+    return sent[1] - sent[0]
+
+
 def every_case(folder: Path) -> None:
     results = {name: states(case()) for name, case in CASES.items()}
     results["accumulated"] = states(accumulated())
@@ -215,13 +296,15 @@ def every_case(folder: Path) -> None:
             distributed.broadcast(main, 0)
             assert torch.equal(main, value), f"{name}: processes differ"
     rows = history_of()
+    messages = {name: messages_a_step(train) for name, (train, _) in MESSAGES.items()}
     if processes.is_main():
-        torch.save({"weights": results, "rows": rows}, folder / "results.pt")
+        found = {"weights": results, "rows": rows, "messages": messages}
+        torch.save(found, folder / "results.pt")
 
 
 def batch_norm() -> None:
     """Statistics are each process's own, but all end with those of the main process."""
-    own = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(200, 4))
+    own = norms()
     trained(own=own)
     for name, value in own.state_dict().items():
         main = value.clone()
@@ -256,6 +339,75 @@ def made_anew() -> None:
         main = value.clone()
         distributed.broadcast(main, 0)
         assert torch.equal(main, value)
+
+
+def strangers() -> None:
+    """Students that cannot be one and the same are named."""
+    one, other = f"Net, {parameters(2)} parameters", f"Net, {parameters(3)} parameters"
+    with pytest.raises(ArgumentError, match=rf"student must be the same.*\['{one}', '{other}'"):
+        trained(own=Net(2 + processes.rank(), seed=1))
+
+
+def parameters(width: int) -> int:
+    return sum(weight.numel() for weight in Net(width, seed=1).parameters())
+
+
+def apart() -> None:
+    """A process may work by itself for a while."""
+    with processes.apart():
+        assert (processes.rank(), processes.part()) == (0, (0, 1))
+        trained(own=Net(2 + distributed.get_rank(), seed=1))
+    assert processes.count() > 1
+
+
+def disks(folder: Path) -> None:
+    """Machines may have disks of their own."""
+    own = folder / f"disk {processes.rank()}"
+    own.mkdir()
+    file = own / "run.pt"
+    assert not processes.main_has(file, "checkpoint")
+    if not processes.is_main():
+        file.touch()
+    with pytest.raises(ArgumentError, match="is there for process 1, but not for the main process"):
+        trained(checkpoint=file)
+    file.touch()
+    assert processes.main_has(file, "checkpoint")
+    with pytest.raises(ArgumentError, match="is not there for process 1: choose a folder that all"):
+        cached(own / "answers")
+
+
+def averages() -> None:
+    """Gradients of any type and layout become their means, in one message with all else."""
+    shape, own, count = (2, 3, 2, 2), processes.rank(), processes.count()
+
+    def drawn(rank: int) -> list[torch.Tensor]:
+        draw = torch.Generator().manual_seed(rank)
+        kinds = (torch.float32, torch.float64, torch.bfloat16, torch.float32, torch.float32)
+        return [torch.randn(shape, generator=draw).to(kind) for kind in kinds]
+
+    weights = [nn.Parameter(torch.zeros_like(one)) for one in drawn(0)]
+    weights[0].data = weights[0].to(memory_format=torch.channels_last)
+    for weight, grad in zip(weights, drawn(own), strict=True):
+        weight.grad = torch.empty_like(weight).copy_(grad)
+    weights[3].grad = None
+    if own != 1:
+        weights[4].grad = None
+    norm, counts = nn.BatchNorm2d(2), Counts(torch.device("cpu"))
+    norm.running_mean += own
+    counts.ahead = torch.tensor([own + 1, 2.0])
+    average(weights, counts, norm)
+
+    everything = [
+        torch.stack(list(one)).double() for one in zip(*map(drawn, range(count)), strict=True)
+    ]
+    for weight, grads in zip(weights[:3], everything, strict=False):
+        expected = grads.mean(dim=0).to(weight.dtype)
+        torch.testing.assert_close(weight.grad, expected, rtol=1e-6, atol=1e-7)
+        assert weight.grad.stride() == weight.stride()
+    assert weights[3].grad is None
+    torch.testing.assert_close(weights[4].grad, (everything[4][1] / count).float())
+    assert counts.coming.tolist() == [count * (count + 1) / 2, 2 * count]
+    assert norm.running_mean.tolist() == [0, 0]
 
 
 def sparse() -> None:
@@ -295,9 +447,9 @@ def relations() -> None:
         value = loss(parallel(inputs[mine]), taught[mine])
         value.backward()
 
-        gather, relational.all_samples = relational.all_samples, lambda embeddings: embeddings
+        gather, relational.all_pairs = relational.all_pairs, lambda *pair: pair
         expected = loss(models[1](inputs), taught)
-        relational.all_samples = gather
+        relational.all_pairs = gather
         expected.backward()
 
         torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
@@ -359,6 +511,10 @@ if __name__ == "__main__":
             every_case(folder)
             batch_norm()
             made_anew()
+            strangers()
+            averages()
+            apart()
+            disks(folder)
             sparse()
             loaders()
             relations()

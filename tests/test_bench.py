@@ -179,7 +179,8 @@ def test_a_landscape_takes_less_than_a_minute():
 
 def test_throughput_is_stored_as_it_is_printed(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model: model)  # takes a minute, and is torch's
-    monkeypatch.setattr(training, "_under_torchrun", lambda count, *pair, **_: 2.0 / count)
+    seconds = dict(zip(training.ARMS, ([2.0], [1.0], [1.0]), strict=True))
+    monkeypatch.setattr(training, "_under_torchrun", lambda *_: seconds)
     store = replace(training.STORE, path=tmp_path / "training.json")
     sizes = {"batch_sizes": (32,), "widths": (4,), "samples": (64, 128)}
     results = training.measure(images=128, rounds=1, store=store, progress=False, **sizes)
@@ -202,8 +203,9 @@ def test_throughput_is_stored_as_it_is_printed(tmp_path, monkeypatch):
 
 
 def test_an_epoch_in_two_processes_is_timed():
-    for together in (True, False):
-        assert training._under_torchrun(2, "plain4", "plain8", 256, together=together) > 0
+    taken = training._under_torchrun("plain4", "plain8", 256, 2)
+    assert list(taken) == list(training.ARMS)
+    assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in taken.values())
 
 
 def test_tutorial_and_fit_learn_alike():

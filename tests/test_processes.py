@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +17,16 @@ import psutil
 import pytest
 import resuming
 import torch
-from many_processes import CASES, accumulated, checkpointed, partly_labelled, states, whole
+from many_processes import (
+    CASES,
+    MESSAGES,
+    accumulated,
+    checkpointed,
+    norms,
+    partly_labelled,
+    states,
+    whole,
+)
 from torch import nn
 from toys import images, same, terms, weights
 
@@ -65,6 +76,19 @@ def test_ten_steps_give_the_weights_of_one_process(results, name):
     alone = states(CASES[name]())
     assert_close(results["weights"][name], alone)
     assert any(not torch.equal(alone[0][weight], initial[weight]) for weight in initial)
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_step_sends_one_message(results, name):
+    assert results["messages"][name] == MESSAGES[name][1]
+
+
+def test_some_batches_have_no_bright_corner():
+    """So that a weight goes without a gradient in a step, as it may in a share."""
+    batches = images(many_processes.SAMPLES).batches(many_processes.BATCH)
+    bright = [int(many_processes.bright_corner(inputs).sum()) for inputs, _ in batches]
+    assert min(bright) == 0
+    assert 1 in bright
 
 
 def test_every_term_is_tried():
@@ -130,6 +154,39 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one_bit_by_bit(tmp_path):
     }
 
 
+def train_command(folder: Path, *launcher: str) -> subprocess.Popen:
+    """Start the command line in a folder, with a path that is relative to it."""
+    folder.mkdir(exist_ok=True)
+    options = "--student plain2 --images 96 --batch-size 32 --validation 40 --device cpu --out run"
+    arguments = ["-m", "torch.distributed.run", *launcher, "-m", "kdcourse", "train"]
+    command = [sys.executable, *arguments, *options.split(), "--epochs", "1"]
+    return subprocess.Popen(command, **PIPES, env=environment(), cwd=folder)
+
+
+def on_two_machines(folders: Sequence[Path]) -> list[tuple[int, str]]:
+    """Train in a process on each of two machines, which differ in the folder where they start."""
+    with socket.create_server(("localhost", 0)) as free:
+        address = ["--master-addr=localhost", f"--master-port={free.getsockname()[1]}"]
+    machines = [
+        train_command(folder, "--nnodes=2", f"--node-rank={rank}", *address)
+        for rank, folder in enumerate(folders)
+    ]
+    errors = [machine.communicate(timeout=400)[1] for machine in machines]
+    return [(m.returncode, error) for m, error in zip(machines, errors, strict=True)]
+
+
+def test_two_machines_learn_what_two_processes_on_one_do(tmp_path):
+    one, *two = (tmp_path / name for name in ("one", "first", "second"))
+    alone = train_command(one, "--standalone", "--nproc-per-node=2")
+    _, errors = alone.communicate(timeout=400)
+    assert alone.returncode == 0, errors
+    ends = on_two_machines(two)
+    assert [status for status, _ in ends] == [0, 0], ends
+    expected, found = ((at / "run" / "student.safetensors").read_bytes() for at in (one, two[0]))
+    assert found == expected
+    assert list(two[1].iterdir()) == []  # only the main process writes
+
+
 def test_what_differs_between_processes_is_named(tmp_path):
     done = torchrun(2, "differing", tmp_path)
     assert done.returncode != 0
@@ -163,16 +220,11 @@ def test_processes_end_when_their_launcher_is_killed(tmp_path):
     running.communicate(timeout=60)
 
 
-def with_batch_norm():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(200, 4))
-
-
 def test_batch_norm_of_all_processes_is_torchs_and_ends_as_what_it_was():
     class Own(nn.BatchNorm2d):
         pass
 
-    model = nn.Sequential(with_batch_norm(), Own(2), nn.SyncBatchNorm(2), nn.InstanceNorm2d(2))
+    model = nn.Sequential(norms(), Own(2), nn.SyncBatchNorm(2), nn.InstanceNorm2d(2))
     before, names = [type(part) for part in model.modules()], list(model.state_dict())
     attributes = [vars(part).keys() for part in model.modules()]
     norm = model[0][1]
@@ -186,7 +238,7 @@ def test_batch_norm_of_all_processes_is_torchs_and_ends_as_what_it_was():
 
 
 def test_batch_norm_of_all_processes_is_that_of_one_where_there_is_one():
-    one, other = with_batch_norm(), with_batch_norm()
+    one, other = norms(), norms()
     many_processes.trained(own=one)
     many_processes.trained(own=other, sync_batch_norm=True)
     assert same(weights(one), weights(other))

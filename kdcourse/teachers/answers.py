@@ -56,6 +56,13 @@ class Answers:
         self.known = np.zeros(shape[0], bool)
         if folder is not None:
             processes.from_main(lambda: _make(folder, shape, belongs_to))
+            seen = processes.from_each((folder / ANSWERS).is_file())
+            if not all(seen):
+                raise ArgumentError(
+                    "path",
+                    f"{folder}, where the teacher's answers are kept, is not there for process "
+                    f"{seen.index(False)}: choose a folder that all machines share, or keep none",
+                )
             mode: Literal["r+", "r"] = "r+" if os.access(folder / ANSWERS, os.W_OK) else "r"
             self.values: np.ndarray = np.memmap(folder / ANSWERS, np.float32, mode, shape=shape)
         elif 4 * math.prod(shape) <= MOST_IN_MEMORY:

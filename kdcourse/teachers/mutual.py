@@ -30,6 +30,7 @@ from kdcourse.training.history import History
 from kdcourse.training.judged import first_lesson
 from kdcourse.training.knobs import Knobs, takes_knobs
 from kdcourse.training.learner import Learner, shared_accuracy
+from kdcourse.training.parallel import Counts
 from kdcourse.training.rules import check_apart, check_student
 from kdcourse.training.run import Run, Shown
 from kdcourse.training.teacher import FrozenTeacher, Teacher
@@ -71,6 +72,9 @@ class Peers(Learner):
         self.students = [run.student for run in self.runs]
         self.objectives = [run.objective for run in self.runs]
         self.device = self.runs[0].device
+        self.counts = Counts(self.device)
+        for run in self.runs:
+            run.counts = self.counts
         self.updates = updates
         self.unreplayable = next(filter(None, (run.apart for run in runs)), "")
         if self.unreplayable:  # a student may listen to another's next weights: none steps apart

@@ -171,7 +171,7 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, begun: float) ->
     if checkpoint is not None:
         advice = f"the same command resumes from {checkpoint}"
         learner.begin()
-        resumed = processes.from_main(Path(checkpoint).is_file)
+        resumed = processes.main_has(Path(checkpoint), "checkpoint")
         if resumed:
             history.rows = learner.resume(checkpoint, settings)
         else:  # for whoever stops it in the first epoch
@@ -209,7 +209,7 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, begun: float) ->
                 # Of dropout, which differs between processes, and of a DataLoader.
                 seed_all(replay_seed(knobs.seed, epoch) + processes.rank())
                 enter_training_mode()
-                row = {"epoch": epoch + 1, **learner.epoch(source.given(epoch), steps, bar)}
+                row = {"epoch": epoch + 1, **learner.epoch(source, epoch, steps, bar)}
                 if knobs.validation is not None:
                     row |= learner.validate(knobs.validation)
                     bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if "validation" in k})

@@ -23,6 +23,7 @@ from kdcourse.training.device import wait_for
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.fingerprint import fingerprint
 from kdcourse.training.history import History
+from kdcourse.training.parallel import Counts
 from kdcourse.training.tally import ACCURACY, Tally
 
 # What students began with, where a checkpoint was asked for: by now they have learned.
@@ -32,13 +33,15 @@ STARTS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 class Learner:
     """Learns from batches, epoch by epoch, and can be saved and taken up again.
 
-    A subclass sets ``students``, ``objectives`` and ``device``, and defines :meth:`learn`,
-    :attr:`watched`, :meth:`rates`, :meth:`validate`, :attr:`settings` and :meth:`parts`.
+    A subclass sets ``students``, ``objectives``, ``device`` and ``counts``, and defines
+    :meth:`learn`, :attr:`watched`, :meth:`rates`, :meth:`validate`, :attr:`settings` and
+    :meth:`parts`.
     """
 
     students: Sequence[nn.Module]
     objectives: Sequence[Objective]
     device: torch.device
+    counts: Counts
     taken: int = 0  # steps so far
     began: float | None = None  # when the first step was done
     unreplayable: str = ""  # why no step can be captured, if it is because of who learns
@@ -108,8 +111,8 @@ class Learner:
         reason = why_not(knobs.capture, self.device, knobs.epochs * len(source))
 
         def take(given: Any) -> None:
-            inputs, target = source.draw(given)
-            self.tally.add(self.learn(inputs, target), target)
+            inputs, target = source.draw(given) if processes.count() == 1 else given
+            self.tally.add(self.learn(inputs, target), target, self.counts.of(target))
 
         return Steps(
             take,
@@ -121,12 +124,15 @@ class Learner:
             must=knobs.capture is True,
         )
 
-    def epoch(self, given: Iterable[Any], steps: Steps, bar: tqdm) -> dict[str, float]:
-        """Learn from every batch once and return the means over the epoch."""
+    def epoch(self, source: Epochs, number: int, steps: Steps, bar: tqdm) -> dict[str, float]:
+        """Learn from every batch of an epoch and return the means over it."""
         self.start()
         start, rates = time.perf_counter(), self.rates()
         self.tally.clear()
         steps.begin_epoch()
+        given: Iterable[Any] = source.given(number)
+        if processes.count() > 1:  # what a batch counts in all of them is known before its step
+            given = self.counts.known(map(source.draw, given))
         for one in given:
             self.ready()
             steps(one)
@@ -138,9 +144,9 @@ class Learner:
             bar.update()
         row = self._row()
         self.finish()
-        for learned in (*self.students, *self.objectives):
-            # Their batch norm has seen this process's samples only; the checkpoint is the main's.
-            processes.copy_from_main(learned.buffers())
+        # Their batch norm has seen this process's samples only; the checkpoint is the main's.
+        learned = (*self.students, *self.objectives)
+        processes.copy_from_main(buffer for model in learned for buffer in model.buffers())
         return {**row, **rates, "seconds": time.perf_counter() - start}
 
     def _row(self) -> dict[str, float]:

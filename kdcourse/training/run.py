@@ -1,12 +1,10 @@
 """One student with its objective, teacher and optimiser, and how it learns from a batch."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -16,7 +14,6 @@ from kdcourse.batch import (
     SeparateViews,
     blaming_argument,
     blaming_model,
-    count_labels,
     map_tensors,
     split_samples,
     views_of,
@@ -25,7 +22,6 @@ from kdcourse.data import in_order
 from kdcourse.errors import ArgumentError, NotFiniteError
 from kdcourse.metrics import Samples
 from kdcourse.objective import Objective, Outputs
-from kdcourse.precision import widest
 from kdcourse.signatures import check_is
 from kdcourse.training.capture import why_not
 from kdcourse.training.device import autocast_dtype
@@ -34,7 +30,7 @@ from kdcourse.training.fingerprint import described, fingerprint
 from kdcourse.training.judged import Judged, first_lesson, show
 from kdcourse.training.knobs import Knobs
 from kdcourse.training.learner import Learner, shared_accuracy
-from kdcourse.training.parallel import in_parallel
+from kdcourse.training.parallel import Counts, average, counted
 from kdcourse.training.rules import (
     check_all_trained,
     check_nets,
@@ -81,8 +77,6 @@ class Run(Learner):
         self.teacher: Teacher | None = None
         if teacher is not None:
             self.teacher = as_teacher(teacher).to(self.device)
-            if self.teacher.follows_student:  # a copy of a student that was made here
-                processes.copy_from_main([*self.teacher.parameters(), *self.teacher.buffers()])
         check_nets(student, objective, self.teacher, self.knobs, self.device)
         if source is not None and not objective.prepared:
             first_lesson(objective, student, self.teacher, source)
@@ -94,11 +88,14 @@ class Run(Learner):
         self.judged = Judged(student, self.objective, self.knobs.compile)
         self.replayed = not why_not(self.knobs.capture, self.device, steps)
         self.watch = Watch(at_once=self.device.type == "cpu" and not self.replayed)
-        self.parallel: nn.Module = self.judged
-        if processes.count() > 1:
-            # What lies behind the last layer that a term looks at gets no gradient.
-            early = all(term.student_layers for _, term in objective.parts())
-            self.parallel = in_parallel(self.judged, partly=early)
+        self.counts = Counts(self.device)
+        learned: list[nn.Module] = [self.judged]
+        if self.teacher is not None and self.teacher.follows_student:
+            learned.append(self.teacher)  # a copy of a student that was made here
+        processes.check_same({"student": _counted(student), "objective": _counted(objective)})
+        processes.copy_from_main(
+            one for model in learned for one in (*model.parameters(), *model.buffers())
+        )
         self.trained = [
             p for p in [*student.parameters(), *objective.parameters()] if p.requires_grad
         ]
@@ -149,7 +146,8 @@ class Run(Learner):
                 (:meth:`ask`); the objective's mean over them is minimised.
 
         Returns:
-            The total ``loss``, every term's value and ``train_accuracy``, all detached.
+            The total ``loss``, every term's value and ``train_accuracy``, all detached. Of a share,
+            what it adds to them; their mean over the processes is that of the batch.
         """
         values = self._differentiate(inputs, target, shown)
         if not self.apart:
@@ -186,27 +184,28 @@ class Run(Learner):
             shown = self.ask([] if self.teacher is None else [self.teacher], theirs, target)
         whole = None  # numbers of samples and labels, where this is not all of the batch
         if processes.count() > 1 or self.accumulate > 1:
-            whole = processes.total(_counted_samples(target))
+            whole = self.counts.of(target)
         self.optimizer.zero_grad(set_to_none=True)
         first = not self.judged.known
         values: dict[str, Tensor] = {}
         split_up = (split_samples(one, self.accumulate, len(target)) for one in (own, target))
         parts = zip(*split_up, shown, strict=True)
-        for number, (seen, labels, taught) in enumerate(parts, 1):
-            with self._gathered(number == self.accumulate):
-                with self._precision():
-                    loss, measured = self.parallel(
-                        self._formatted(seen), labels, taught, self._shares(labels, whole)
-                    )
-                if first:
-                    check_all_trained(self.student, self.trained)
-                self.watch.see(seen, taught, self.judged.logits, measured)
-                with blaming_argument("objective", "differentiating the objective", first):
-                    self.scaler.scale(loss).backward()
+        for seen, labels, taught in parts:
+            with self._precision():
+                loss, measured = self.judged(
+                    self._formatted(seen), labels, taught, self._shares(labels, whole)
+                )
+            if first:
+                check_all_trained(self.student, self.trained)
+            self.watch.see(seen, taught, self.judged.logits, measured)
+            with blaming_argument("objective", "differentiating the objective", first):
+                self.scaler.scale(loss).backward()
             for name, value in measured.items():
                 values[name] = values[name] + value if name in values else value
         self.called = True
-        return processes.means(values)
+        if processes.count() > 1:
+            average(self.trained, self.counts, self.student if follows(self.teacher) else None)
+        return values
 
     def _optimize(self) -> None:
         """Move the weights by their gradients, and a teacher that follows after them."""
@@ -221,7 +220,6 @@ class Run(Learner):
             self.scaler.update()
         self.moved = True
         if self.teacher is not None and self.teacher.follows_student:
-            processes.copy_from_main(self.student.buffers())
             if self.sgd is not None:
                 self.teacher.follow(self.student, self.share)
             else:
@@ -242,18 +240,12 @@ class Run(Learner):
         """Return how much a part counts, so that the mean over the processes is right."""
         if whole is None:
             return None
-        share = processes.count() * _counted_samples(target) / whole.clamp(min=1)
+        share = processes.count() * counted(target) / whole.clamp(min=1)
         return {
             "samples": share[0],
             "labels": share[1],
             "batch": torch.full_like(share[0], 1 / self.accumulate),
         }
-
-    def _gathered(self, last: bool) -> AbstractContextManager:
-        """Let gradients be averaged over the processes after the last part only."""
-        if last or not isinstance(self.parallel, DistributedDataParallel):
-            return nullcontext()
-        return self.parallel.no_sync()
 
     def _formatted(self, inputs: Inputs) -> Inputs:
         return map_tensors(self._in_memory_format, inputs)
@@ -338,12 +330,6 @@ class Run(Learner):
             "scaler": self.scaler,
             **moves,
         }
-
-
-def _counted_samples(target: Tensor) -> Tensor:
-    """Return the numbers of samples and of labels, ``(2,)``."""
-    labels = count_labels(target)
-    return torch.stack([torch.full_like(labels, len(target)), labels]).to(widest(target))
 
 
 def _counted(model: nn.Module) -> str:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from kdcourse import processes
-from kdcourse.batch import are_classes, count_labels
+from kdcourse.batch import are_classes
 from kdcourse.precision import widest
 
 ACCURACY = "train_accuracy"  # counts samples with a label only
@@ -19,7 +19,7 @@ class Tally:
     """
 
     def __init__(self, device: torch.device):
-        self.counts = torch.zeros(3, dtype=torch.int64, device=device)
+        self.counts = torch.zeros(3, dtype=widest(torch.empty(0, device=device)), device=device)
         self.sums: dict[tuple[str, ...], Tensor] = {}
 
     def clear(self) -> None:
@@ -27,10 +27,15 @@ class Tally:
         for one in (self.counts, *self.sums.values()):
             one.zero_()
 
-    def add(self, values: dict[str, Tensor], target: Tensor) -> None:
-        """Add what a step has measured on the samples of these targets."""
-        labels = count_labels(target)
-        samples = torch.full_like(labels, len(target))
+    def add(self, values: dict[str, Tensor], target: Tensor, counted: Tensor) -> None:
+        """Add what a step has measured.
+
+        Args:
+            values: Means over a batch, or what a process's share adds to them.
+            target: Those of the batch, or of the share.
+            counted: The numbers of samples and labels of the whole batch, ``(2,)``.
+        """
+        samples, labels = counted
         judged = labels if are_classes(target) else torch.zeros_like(labels)
         self.counts += torch.stack([samples, labels, judged])
         weights = [labels if name.endswith(ACCURACY) else samples for name in values]

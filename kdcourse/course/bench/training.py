@@ -5,6 +5,7 @@ one image at a time, a ``DataLoader``, a teacher that is asked about every batch
 the same student on equally many images, with the same augmentation, loss, optimiser and schedule.
 """
 
+import json
 import os
 import statistics
 import subprocess
@@ -31,6 +32,7 @@ from kdcourse.course.claims.table import markdown
 from kdcourse.data import Images, fashion_mnist
 from kdcourse.teachers import CachedLessons, FoldedTeacher, FrozenTeacher, pretrained
 from kdcourse.tips import Consistent
+from kdcourse.training import CrossEntropy, LogitKD, fit
 from kdcourse.training.device import one_thread
 
 TUTORIAL, LIVE, CACHED = "as in PyTorch's tutorial", "fit, live teacher", "fit, cached teacher"
@@ -233,6 +235,8 @@ def by_tutorial(images: Dataset, teacher: nn.Module, batch_size: int = 128) -> W
 
 # Processes: this file, run by torchrun.
 
+ARMS = "1 process", "2 processes", "2 processes, each by itself"
+
 
 def in_processes(images: int, rounds: int) -> list[Throughput]:
     """Time epochs of ``fit`` under ``torchrun``, each process on one thread, in turn.
@@ -243,51 +247,66 @@ def in_processes(images: int, rounds: int) -> list[Throughput]:
     """
     results = []
     pairs = ("plain8", "res16", images), ("res16", "res48", images // 4)
-    arms = {
-        "1 process": (1, True),
-        "2 processes": (2, True),
-        "2 processes, each by itself": (2, False),
-    }
     for number, (student, teacher, part) in enumerate(pairs):
-        seconds: dict[str, list[float]] = {f"{student} from {teacher}, {arm}": [] for arm in arms}
-        for _ in range(rounds):
-            for taken, (count, together) in zip(seconds.values(), arms.values(), strict=True):
-                taken.append(_under_torchrun(count, student, teacher, part, together=together))
+        taken = _under_torchrun(student, teacher, part, rounds)
+        seconds = {f"{student} from {teacher}, {arm}": one for arm, one in taken.items()}
         results += _throughputs("processes", number, seconds, part)
     return results
 
 
-def _under_torchrun(
-    count: int, student: str, teacher: str, images: int, *, together: bool
-) -> float:
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    what = [student, teacher, str(images), "together" if together else "apart"]
+def _under_torchrun(student: str, teacher: str, images: int, rounds: int) -> dict[str, list[float]]:
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     run = subprocess.run(
-        [sys.executable, "-m", *launcher, "-m", __name__, *what],
+        [
+            sys.executable,
+            "-m",
+            *launcher,
+            "-m",
+            __name__,
+            student,
+            teacher,
+            str(images),
+            str(rounds),
+        ],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
     if run.returncode:
         raise RuntimeError(f"torchrun failed: {run.stderr.strip()[-2000:]}")
-    return float(run.stdout.strip().splitlines()[-1])
+    return json.loads(run.stdout.strip().splitlines()[-1])
 
 
-def _process(student: str, teacher: str, images: int, *, together: bool, epochs: int = 3) -> None:
-    """Print the median seconds of an epoch, after one to warm up."""
-    shares = 1 if together else int(os.environ["WORLD_SIZE"])
-    with processes.joined("cpu") if together else nullcontext(), one_thread():
-        way = by_fit(
-            fashion_mnist().train[: images // shares],
-            models.by_name(teacher, seed=0).eval(),
-            models.by_name(student, seed=0),
-            augment=pad_crop_flip(),
-            batch_size=128 // shares,
-        )
-        (seconds,) = in_turn([way], epochs)
-        if os.environ["RANK"] == "0":
-            print(statistics.median(seconds), flush=True)
+def _process(student: str, teacher: str, images: int, rounds: int, epochs: int = 3) -> None:
+    """Print the seconds of an epoch in every round: the median of a few, after a first."""
+    main, train = os.environ["RANK"] == "0", fashion_mnist().train
+    taught_by = models.by_name(teacher, seed=0).eval()
+
+    def epochs_of(shares: int) -> Callable[[], float]:
+        learner, part = models.by_name(student, seed=0), train[: images // shares]
+        knobs: dict[str, Any] = {"batch_size": 128 // shares, "augment": pad_crop_flip()}
+        knobs |= {"epochs": 1 + epochs, "device": "cpu", "progress": False}
+
+        def way() -> float:
+            objective = CrossEntropy() + LogitKD(4)
+            history = fit(learner, part, objective, teacher=taught_by, **knobs)
+            return statistics.median(history["seconds"][1:])
+
+        return way
+
+    alone, together, apart = epochs_of(1), epochs_of(1), epochs_of(2)
+    taken: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    with processes.joined("cpu"):
+        for _ in range(rounds):
+            for arm, way in zip(ARMS, (alone, together, apart), strict=True):
+                processes.wait()
+                with nullcontext() if way is together else processes.apart():
+                    if main or way is not alone:
+                        taken[arm].append(way())
+    if main:
+        print(json.dumps(taken), flush=True)
 
 
 if __name__ == "__main__":
-    _process(sys.argv[1], sys.argv[2], int(sys.argv[3]), together=sys.argv[4] == "together")
+    with one_thread():
+        _process(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
