@@ -1,0 +1,186 @@
+"""A device that computes on the CPU, and forgives as little as a GPU: ``pytest -p stand_in_device``.
+
+Its tensors hold one on the CPU, which does the work, so that results are those of the CPU, bit by
+bit. As on a GPU, they do not mix with tensors of the CPU, nor with its generators, and reading one
+makes the host wait, which is noted in :data:`READS`. The plugin lets :func:`choose_device` prefer
+this device, as it prefers CUDA, and gives it to every test that takes the fixture ``device``.
+
+The backend is one of PyTorch's private use, and has to be set up before the first backward pass of
+a process: hence a plugin of pytest, not a fixture.
+"""
+
+import traceback
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import backend_registration
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+NAME = "stand_in"
+READS: list[str] = []  # where the host has read a value, as "file:line operation"
+MOVES = ("aten::_to_copy", "aten::copy_", "aten::_copy_from")
+POSITIONS = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
+HOST_READS = (
+    *("aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero", "aten::nonzero"),
+    *("aten::unique_dim", "aten::_unique2", "aten::masked_select", "aten::bincount"),
+)
+
+
+class OnDevice(Tensor):
+    """A tensor of the stand-in."""
+
+    raw: Tensor
+
+    @staticmethod
+    def __new__(cls, raw: Tensor) -> "OnDevice":
+        return Tensor._make_wrapper_subclass(
+            cls,
+            raw.shape,
+            strides=raw.stride(),
+            storage_offset=raw.storage_offset(),
+            dtype=raw.dtype,
+            device=torch.device(NAME, 0),
+        )
+
+    def __init__(self, raw: Tensor):
+        self.raw = raw
+
+    @classmethod
+    def __torch_dispatch__(cls, operation, types, arguments=(), keywords=None):
+        return compute(operation, *arguments, **(keywords or {}))
+
+    def __format__(self, form: str) -> str:
+        return format(self.item(), form) if self.dim() == 0 else super().__format__(form)
+
+    def __repr__(self, **_: Any) -> str:
+        return f"{self.raw!r} on the {NAME}"
+
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
+
+    def numpy(self, **_: Any) -> Any:
+        raise TypeError(f"can't convert a tensor of the {NAME} to NumPy: copy it to the CPU first")
+
+    def untyped_storage(self) -> torch.UntypedStorage:
+        return self.raw.untyped_storage()
+
+    def data_ptr(self) -> int:
+        return self.raw.data_ptr()
+
+    def __reduce_ex__(self, protocol: int):
+        return self.raw.__reduce_ex__(protocol)
+
+
+TorchGenerator = torch.Generator
+OWN: set[int] = set()  # which generators are the stand-in's: where they lie in memory
+
+
+class AnyGenerator(type(TorchGenerator)):
+    """Takes the generators of every device for instances, as the class that it stands for does."""
+
+    def __instancecheck__(cls, one: object) -> bool:
+        return issubclass(type(one), TorchGenerator)
+
+
+class Generator(TorchGenerator, metaclass=AnyGenerator):
+    """A generator: the stand-in has its own, with the draws of the CPU's."""
+
+    def __new__(cls, device: Any = "cpu") -> torch.Generator:
+        own = torch.device(device).type == NAME
+        made = super().__new__(cls, "cpu") if own else TorchGenerator(device)
+        (OWN.add if own else OWN.discard)(made._cdata)
+        return made
+
+    device = property(lambda self: torch.device(NAME, 0))
+
+
+make = torch.tensor
+
+
+def tensor(data: Any, *, device: Any = None, **options: Any) -> Tensor:
+    """Make a tensor of numbers, which torch would do past any backend that is written in Python."""
+    made = make(data, **options)
+    return made if device is None else made.to(device)
+
+
+def compute(operation: Any, *arguments: Any, **keywords: Any) -> Any:
+    """Do on the CPU what the device was asked for."""
+    name = operation.name().partition(".")[0]
+    given = [one for one in tree_leaves((arguments, keywords)) if isinstance(one, Tensor)]
+    place = keywords.get("device")
+    if name not in MOVES:
+        _check_places(name, arguments, given, keywords)
+    leaves = (name == "aten::_to_copy" and place is not None and place.type != NAME) or (
+        name in MOVES[1:] and not isinstance(arguments[name == MOVES[2]], OnDevice)
+    )
+    if name in HOST_READS or leaves:
+        READS.append(f"{_caller()} {name.removeprefix('aten::')}")
+    if place is not None and torch.device(place).type == NAME:
+        keywords["device"] = torch.device("cpu")
+    keywords.pop("pin_memory", None)
+    raw = tree_map_only(OnDevice, lambda one: one.raw, (arguments, keywords))
+    result = operation(*raw[0], **raw[1])
+    changed = [
+        one
+        for one, known in zip(arguments, operation._schema.arguments, strict=False)
+        if known.alias_info is not None and known.alias_info.is_write
+    ] + [
+        keywords[known.name]
+        for known in operation._schema.arguments
+        if known.kwarg_only and known.alias_info is not None and known.alias_info.is_write
+    ]
+    if changed and len(operation._schema.returns) == 1:
+        return changed[0]
+    return result if leaves else tree_map_only(Tensor, OnDevice, result)
+
+
+def _check_places(name: str, arguments: Any, given: list[Tensor], keywords: Any) -> None:
+    """Refuse what a GPU would refuse."""
+    if name in POSITIONS:  # which may be the CPU's
+        given = [arguments[0], *(one for one in arguments[2:] if isinstance(one, Tensor))]
+    strangers = [one for one in given if not isinstance(one, OnDevice) and one.dim() > 0]
+    if strangers:
+        raise RuntimeError(
+            f"{name}: expected all tensors to be on the same device, got one of shape "
+            f"{tuple(strangers[0].shape)} on {strangers[0].device} and others on the {NAME}"
+        )
+    for one in (*arguments, *keywords.values()):
+        if isinstance(one, TorchGenerator) and one._cdata not in OWN:
+            raise RuntimeError(f"{name}: expected a generator of the {NAME}, got one of the CPU")
+
+
+def _caller() -> str:
+    """Return the innermost line of the course that runs now."""
+    for frame in reversed(traceback.extract_stack(limit=60)):
+        if "kdcourse" in frame.filename or "/notebooks/" in frame.filename:
+            return f"{frame.filename.rpartition('kdcourse/')[2]}:{frame.lineno}"
+    return "elsewhere"
+
+
+class Backend(backend_registration._DummyBackendModule):
+    """What torch asks the module of a device for."""
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16, torch.float16]
+
+
+def set_up() -> torch.device:
+    """Set the device up in this process, and let it be what :func:`choose_device` prefers.
+
+    Raises:
+        RuntimeError: This version of torch cannot have a backend that is written in Python.
+    """
+    register = getattr(backend_registration, "_setup_privateuseone_for_python_backend", None)
+    if register is None:
+        raise RuntimeError(f"torch {torch.__version__} has no backends written in Python")
+    register(NAME, Backend())
+    torch.__future__.set_swap_module_params_on_conversion(True)  # parameters stay the same objects
+    fallback = torch.library.Library("_", "IMPL")
+    fallback.fallback(compute, "PrivateUse1")
+    torch.Generator, torch.tensor = Generator, tensor
+    KEPT.append(fallback)
+    return torch.device(NAME, 0)
+
+
+KEPT: list[Any] = []
