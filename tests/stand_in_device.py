@@ -10,6 +10,7 @@ a process: hence a plugin of pytest, not a fixture.
 """
 
 import traceback
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ NAME = "stand_in"
 READS: list[str] = []  # where the host has read a value, as "file:line operation"
 MOVES = ("aten::_to_copy", "aten::copy_", "aten::_copy_from")
 POSITIONS = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
+# What torch makes by resizing something empty, which these tensors cannot follow.
+RESIZED = ("arange", "arange.start", "arange.start_step", "linspace", "eye", "eye.m")
 HOST_READS = (
     *("aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero", "aten::nonzero"),
     *("aten::unique_dim", "aten::_unique2", "aten::masked_select", "aten::bincount"),
@@ -131,6 +134,8 @@ def compute(operation: Any, *arguments: Any, **keywords: Any) -> Any:
         if known.kwarg_only and known.alias_info is not None and known.alias_info.is_write
     ]
     if changed and len(operation._schema.returns) == 1:
+        if isinstance(changed[0], OnDevice) and changed[0].shape != changed[0].raw.shape:
+            raise NotImplementedError(f"the {NAME} cannot resize in place: {operation.name()}")
         return changed[0]
     return result if leaves else tree_map_only(Tensor, OnDevice, result)
 
@@ -176,10 +181,14 @@ def set_up() -> torch.device:
         raise RuntimeError(f"torch {torch.__version__} has no backends written in Python")
     register(NAME, Backend())
     torch.__future__.set_swap_module_params_on_conversion(True)  # parameters stay the same objects
-    fallback = torch.library.Library("_", "IMPL")
-    fallback.fallback(compute, "PrivateUse1")
+    every, own = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
+    every.fallback(compute, "PrivateUse1")
+    for name in RESIZED:
+        packet, _, overload = name.partition(".")
+        operation = getattr(getattr(torch.ops.aten, packet), overload or "default")
+        own.impl(name, partial(compute, operation), "PrivateUse1")
     torch.Generator, torch.tensor = Generator, tensor
-    KEPT.append(fallback)
+    KEPT.extend([every, own])
     return torch.device(NAME, 0)
 
 
