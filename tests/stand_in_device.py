@@ -163,11 +163,23 @@ def _caller() -> str:
     return "elsewhere"
 
 
+def swap(one: Tensor, other: Tensor) -> None:
+    """Exchange two parameters, also where a graph of autograd still knows one of them."""
+    one.__class__, other.__class__ = other.__class__, one.__class__
+    one.__dict__, other.__dict__ = other.__dict__, one.__dict__
+    torch._C._swap_tensor_impl(one, other)
+
+
 class Backend(backend_registration._DummyBackendModule):
     """What torch asks the module of a device for."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
+
+
+def _restored(storage: Any, location: str) -> Any:
+    """Return what was read for the stand-in from a file: it is the CPU's until it is copied."""
+    return storage if location.startswith(NAME) else None
 
 
 def set_up() -> torch.device:
@@ -181,6 +193,7 @@ def set_up() -> torch.device:
         raise RuntimeError(f"torch {torch.__version__} has no backends written in Python")
     register(NAME, Backend())
     torch.__future__.set_swap_module_params_on_conversion(True)  # parameters stay the same objects
+    torch.utils.swap_tensors = swap
     every, own = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     every.fallback(compute, "PrivateUse1")
     for name in RESIZED:
@@ -188,8 +201,12 @@ def set_up() -> torch.device:
         operation = getattr(getattr(torch.ops.aten, packet), overload or "default")
         own.impl(name, partial(compute, operation), "PrivateUse1")
     torch.Generator, torch.tensor = Generator, tensor
+    torch.serialization.register_package(0, lambda storage: None, _restored)
     KEPT.extend([every, own])
     return torch.device(NAME, 0)
 
 
 KEPT: list[Any] = []
+
+
+PLACE = set_up()

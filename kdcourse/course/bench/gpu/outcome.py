@@ -12,7 +12,7 @@ from typing import Any
 from kdcourse.course.bench.gpu import absent
 
 PASSED, FAILED, SKIPPED, LEFT_OUT = "passed", "failed", "skipped", "left out"
-LINES = 12  # of a traceback that are kept
+LINES = 40  # of a traceback that are kept
 
 
 @dataclass
