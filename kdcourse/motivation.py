@@ -240,7 +240,9 @@ def landscape(
                 "directions", f"directions must have the model's shapes, not so {name}"
             )
     # What was noted during a training on a GPU is there still; the model has come home.
-    first, second = ({name: d[name].to(w.device) for name, w in weights.items()} for d in directions)
+    first, second = (
+        {name: d[name].to(w.device) for name, w in weights.items()} for d in directions
+    )
 
     def at(x: Tensor, y: Tensor) -> Tensor:
         moved = {name: w + x * first[name] + y * second[name] for name, w in weights.items()}

@@ -1,12 +1,12 @@
-"""A device that computes on the CPU, and forgives as little as a GPU: ``pytest -p stand_in_device``.
+"""A device that computes on the CPU and forgives as little as a GPU: ``-p stand_in_device``.
 
 Its tensors hold one on the CPU, which does the work, so that results are those of the CPU, bit by
-bit. As on a GPU, they do not mix with tensors of the CPU, nor with its generators, and reading one
-makes the host wait, which is noted in :data:`READS`. The plugin lets :func:`choose_device` prefer
-this device, as it prefers CUDA, and gives it to every test that takes the fixture ``device``.
+bit. As on a GPU, they do not mix with tensors of the CPU, nor with its generators; and where the
+host reads a value, or sends one, it waits, which is noted in :data:`WAITS`. The plugin gives the
+device to every test that takes the fixture ``device``.
 
-The backend is one of PyTorch's private use, and has to be set up before the first backward pass of
-a process: hence a plugin of pytest, not a fixture.
+It is set up before the first backward pass of a process, after which torch knows all its devices:
+hence a plugin of pytest, in a process of its own (``tests/test_stand_in.py``), and no fixture.
 """
 
 import traceback
@@ -19,7 +19,7 @@ from torch.utils import backend_registration
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 NAME = "stand_in"
-READS: list[str] = []  # where the host has read a value, as "file:line operation"
+WAITS: list[str] = []  # where the host has read or sent a value, as "file:line operation"
 MOVES = ("aten::_to_copy", "aten::copy_", "aten::_copy_from")
 POSITIONS = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
 # What torch makes by resizing something empty, which these tensors cannot follow.
@@ -111,33 +111,37 @@ def compute(operation: Any, *arguments: Any, **keywords: Any) -> Any:
     """Do on the CPU what the device was asked for."""
     name = operation.name().partition(".")[0]
     given = [one for one in tree_leaves((arguments, keywords)) if isinstance(one, Tensor)]
-    place = keywords.get("device")
+    ours, place = {isinstance(one, OnDevice) for one in given}, keywords.get("device")
+    if place is not None:
+        ours.add(place.type == NAME)
+        keywords["device"] = torch.device("cpu")
     if name not in MOVES:
         _check_places(name, arguments, given, keywords)
-    leaves = (name == "aten::_to_copy" and place is not None and place.type != NAME) or (
-        name in MOVES[1:] and not isinstance(arguments[name == MOVES[2]], OnDevice)
-    )
-    if name in HOST_READS or leaves:
-        READS.append(f"{_caller()} {name.removeprefix('aten::')}")
-    if place is not None and torch.device(place).type == NAME:
-        keywords["device"] = torch.device("cpu")
-    keywords.pop("pin_memory", None)
-    raw = tree_map_only(OnDevice, lambda one: one.raw, (arguments, keywords))
-    result = operation(*raw[0], **raw[1])
-    changed = [
-        one
-        for one, known in zip(arguments, operation._schema.arguments, strict=False)
-        if known.alias_info is not None and known.alias_info.is_write
-    ] + [
-        keywords[known.name]
-        for known in operation._schema.arguments
-        if known.kwarg_only and known.alias_info is not None and known.alias_info.is_write
-    ]
-    if changed and len(operation._schema.returns) == 1:
-        if isinstance(changed[0], OnDevice) and changed[0].shape != changed[0].raw.shape:
+    if name in HOST_READS or (name in MOVES and len(ours) == 2):
+        WAITS.append(f"{_caller()} {name.removeprefix('aten::')}")
+    raw_arguments, raw_keywords = tree_map_only(OnDevice, _raw, (arguments, keywords))
+    result = operation(*raw_arguments, **raw_keywords)
+    changed = _changed(operation, arguments, keywords)
+    if changed is not None:
+        if changed.shape != _raw(changed).shape:
             raise NotImplementedError(f"the {NAME} cannot resize in place: {operation.name()}")
-        return changed[0]
+        return changed
+    leaves = place is not None and place.type != NAME
     return result if leaves else tree_map_only(Tensor, OnDevice, result)
+
+
+def _raw(tensor: Tensor) -> Tensor:
+    return tensor.raw if isinstance(tensor, OnDevice) else tensor
+
+
+def _changed(operation: Any, arguments: Any, keywords: Any) -> Tensor | None:
+    """Return the tensor that an operation has changed in place and returns, if there is one."""
+    known = operation._schema.arguments
+    if len(operation._schema.returns) != 1:
+        return None
+    values = {one.name: value for one, value in zip(known, arguments, strict=False)} | keywords
+    written = (values.get(one.name) for one in known if one.is_write)
+    return next((one for one in written if isinstance(one, Tensor)), None)
 
 
 def _check_places(name: str, arguments: Any, given: list[Tensor], keywords: Any) -> None:

@@ -214,7 +214,9 @@ def by_tutorial(
     """
     student = models.plain(8, seed=0) if student is None else student
     device = next(student.parameters()).device
-    loader = DataLoader(images, batch_size, shuffle=True, num_workers=workers)
+    loader = DataLoader(
+        images, batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+    )
     cross_entropy, temperature = nn.CrossEntropyLoss(), 4.0
 
     def epoch() -> float:

@@ -32,8 +32,6 @@ class _Use(type):
 class _Absent(ModuleType):
     """Stands for a module of an absent package."""
 
-    __path__: list[str] = []
-
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)

@@ -1,4 +1,4 @@
-"""A step of distillation as an expert writes it out for a GPU, eager or captured as a CUDA graph."""
+"""A step of distillation as an expert writes it out for a GPU, eager or as a CUDA graph."""
 
 from collections.abc import Callable
 
@@ -78,7 +78,7 @@ def captured(step: Callable[[], object], generator: torch.Generator) -> Callable
 
 
 def rates(steps: int, place: torch.device) -> Tensor:
-    """Return the learning rates of so many steps, ``(steps,)``, as the default of ``fit`` has them."""
+    """Return the learning rates of so many steps, ``(steps,)``: those of ``fit`` by default."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1, momentum=0.9)
     scheduler, found = one_cycle(optimizer, steps), []
     for number in range(steps):

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def run(path: Path, journal: Journal, most: int | None = None) -> None:
             passed = False
         else:
             code = compile(tree, f"{path}, cell {cell['id']}", "exec")
-            passed = journal.attempt(part, cell["id"], lambda code=code: exec(code, names))
+            passed = journal.attempt(part, cell["id"], partial(exec, code, names))
         if not passed:
             lost |= dict.fromkeys(_names(tree, ast.Store), cell["id"])
 

@@ -1,4 +1,4 @@
-"""A process of its own for each part: it may crash, hang or run out of time, and nothing else does."""
+"""A process of its own for each part: it may crash or run out of time, and nothing else does."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from kdcourse.course.bench.gpu.outcome import FAILED, LINES, Journal, Outcome
@@ -50,19 +51,15 @@ class Child:
     def go(self) -> None:
         """Give it its turn."""
         assert self.process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # it has ended
             self.process.stdin.write(b"\n")
             self.process.stdin.close()
-        except BrokenPipeError:  # it has ended
-            pass
 
     def kill(self) -> None:
         """End it, with all processes that it has started."""
         self.killed = self.killed or not self.over
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
 
     def outcomes(self) -> list[Outcome]:
@@ -77,7 +74,10 @@ class Child:
 
 
 def wait(
-    children: Iterable[Child], done: Callable[[Child], bool], until: float, tell: Callable[..., None]
+    children: Iterable[Child],
+    done: Callable[[Child], bool],
+    until: float,
+    tell: Callable[..., None],
 ) -> None:
     """Wait until all children are done, or it is too late (by :func:`time.perf_counter`)."""
     left = list(children)

@@ -3,7 +3,7 @@
 import gc
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -34,7 +34,7 @@ class LossCost:
     """
 
     loss: str
-    shape: tuple[int, ...]
+    shape: Sequence[int]
     form: str
     milliseconds: float
     ratio: float
@@ -46,9 +46,9 @@ class Task:
     """Which sizes are measured, where, and in how many rounds."""
 
     device: str = "cuda"
-    samples: tuple[int, ...] = SAMPLES
+    samples: Sequence[int] = SAMPLES
     width: int = 512
-    logits: tuple[int, int] = (4096, 128_000)
+    logits: Sequence[int] = (4096, 128_000)
     rounds: int = 5
 
 
@@ -77,15 +77,18 @@ def measure(task: Task, journal: Journal) -> None:
     }
     work[f"KD, {task.logits[1]:,} classes"] = partial(_note, journal, task, "KD", task.logits, kd)
     journal.plan("losses", ["compile", *work])
-    small = partial(_once, compiled, *_inputs((64, task.logits[1]), task.device))
-    journal.attempt("losses", "compile", small)
+    journal.attempt(
+        "losses", "compile", lambda: _once(compiled, *_inputs(task.logits, task.device))
+    )
     Turn(journal).wait()
     for name, one in work.items():
         journal.attempt("losses", name, one)
 
 
-def _inputs(shape: tuple[int, ...], device: str) -> tuple[Tensor, Tensor]:
-    student, teacher = (torch.randn(shape, generator=replay(n)).to(device) for n in range(2))
+def _inputs(shape: Sequence[int], device: str) -> tuple[Tensor, Tensor]:
+    student, teacher = (
+        torch.randn(*shape, generator=replay(n, device=device), device=device) for n in range(2)
+    )
     return student.requires_grad_(), teacher
 
 
@@ -98,11 +101,11 @@ def _once(loss: Loss, student: Tensor, teacher: Tensor, repeats: int = 1) -> Non
 
 
 def _note(
-    journal: Journal, task: Task, name: str, shape: tuple[int, ...], forms: Mapping[str, Loss]
+    journal: Journal, task: Task, name: str, shape: Sequence[int], forms: Mapping[str, Loss]
 ) -> None:
     given = _inputs(shape, task.device)
     repeats = 1 if given[0].numel() > 1e7 else 10
-    memory = [_memory(partial(_once, form, *given)) for form in forms.values()]
+    memory = [_memory(partial(_once, form, *given), task.device) for form in forms.values()]
     taken = in_turn([partial(_once, form, *given, repeats) for form in forms.values()], task.rounds)
     for form, seconds, peak in zip(forms, taken, memory, strict=True):
         milliseconds = 1000 * sorted(seconds)[len(seconds) // 2] / repeats
@@ -110,9 +113,9 @@ def _note(
         journal.write(loss=asdict(cost))
 
 
-def _memory(once: Callable[[], object]) -> int:
+def _memory(once: Callable[[], object], device: str) -> int:
     """Return the most memory that is taken at once, in bytes, besides what was there before."""
-    if not torch.cuda.is_available():
+    if device != "cuda":
         return peak_memory(once)
     once()
     gc.collect()
@@ -123,5 +126,4 @@ def _memory(once: Callable[[], object]) -> int:
 
 
 if __name__ == "__main__":
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(sys.argv[1]).items()}
-    measure(Task(**settings), own_journal())
+    measure(Task(**json.loads(sys.argv[1])), own_journal())

@@ -62,7 +62,10 @@ class Journal:
         """Return what became of everything that was planned, or came without a plan."""
         known: dict[tuple[str, str], Outcome] = {}
         for entry in self.read():
-            for one in [*entry.get("plan", []), *([entry["outcome"]] if "outcome" in entry else [])]:
+            for one in [
+                *entry.get("plan", []),
+                *([entry["outcome"]] if "outcome" in entry else []),
+            ]:
                 known[one["part"], one["name"]] = Outcome(**one)
         return list(known.values())
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ def save(
     folder: Path, steps: Sequence[Step], losses: Sequence[LossCost], tried: Sequence[Outcome]
 ) -> None:
     """Write all of it into a folder, with the machine and the versions."""
-    more = {"losses": [asdict(one) for one in losses], "tried": [asdict(one) for one in tried]}
-    Store(folder / FILE, COMMAND, Step).save(steps, machine=machine(), **more)
+    store = Store(folder / FILE, COMMAND, Step)
+    costs, outcomes = ([asdict(one) for one in rows] for rows in (losses, tried))
+    store.save(steps, machine=machine(), losses=costs, tried=outcomes)
 
 
 def machine() -> dict[str, str]:
@@ -68,15 +70,15 @@ def about() -> str:
 
 
 def steps_table(found: Iterable[Step] | None = None) -> str:
-    """Return what a step costs, with a row for all that is to be measured."""
+    """Return what a step costs; of what is stored, with a row for all that is to be measured."""
+    places: dict[tuple[str, str, int, str], None] = {}
     if found is None:
         found = STORE.load() if stored() else ()
+        grid = product(PAIRS, BATCH_SIZES, WAYS)
+        places = {(*pair, size, way): None for pair, size, way in grid}
     known = {(one.student, one.teacher, one.batch_size, one.way): one for one in found}
-    places = {
-        (*pair, size, way): None for pair in PAIRS for size in BATCH_SIZES for way in WAYS
-    } | dict.fromkeys(known)
     rows = []
-    for place in places:
+    for place in places | dict.fromkeys(known):
         student, teacher, size, way = place
         best = known.get((student, teacher, size, CAPTURED))
         measured = _step_cells(known[place], best) if place in known else (UNKNOWN, *[""] * 5)

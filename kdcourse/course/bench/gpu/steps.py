@@ -205,9 +205,7 @@ def measure(task: Task, journal: Journal) -> None:
         turn.wait()  # where compiling has failed before it could
 
 
-def _note(
-    journal: Journal, task: Task, images: str, name: str, way: Callable[[], Timing]
-) -> None:
+def _note(journal: Journal, task: Task, images: str, name: str, way: Callable[[], Timing]) -> None:
     gc.collect()
     on_gpu = task.device == "cuda"
     if on_gpu:
