@@ -9,4 +9,9 @@
 set -eu
 clone=$(cd "$(dirname "$0")/.." && pwd)
 export PYTHONPATH="$clone${PYTHONPATH:+:$PYTHONPATH}"
-exec "${PYTHON:-python3}" -m kdcourse.course.bench.gpu "$@"
+module=kdcourse.course.bench.gpu
+if [ "${1:-}" = --rehearse ]; then
+  shift
+  module=$module.bare
+fi
+exec "${PYTHON:-python3}" -m "$module" "$@"

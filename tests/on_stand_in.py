@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from toys import images, net, same, train, weights
 
 from kdcourse import augmentation, tips
+from kdcourse.course.bench.gpu import steps
+from kdcourse.course.bench.gpu.by_hand import ByHand
 from kdcourse.training import CrossEntropy, LogitKD
 
 KD = CrossEntropy() + 4.0 * LogitKD()
@@ -68,6 +70,15 @@ def test_a_training_there_is_the_same_bit_by_bit(options):
 @every_procedure
 def test_every_procedure_learns_there_as_here(procedure):
     assert repr(called(procedure, device=PLACE)) == repr(called(procedure))
+
+
+def test_a_step_by_hand_never_waits():
+    task = steps.Task("plain8", "res16", 8, str(PLACE), steps=2)
+    hand = ByHand(*task.nets(), task.images().to(PLACE), 8)
+    hand.step()  # the first sends what normalises the images
+    before = len(WAITS)
+    hand.step()
+    assert WAITS[before:] == []
 
 
 def test_the_number_of_steps_does_not_change_how_often_the_host_waits():

@@ -141,6 +141,19 @@ def test_by_hand_is_the_step_of_fit():
     assert losses[0] == pytest.approx(seen[0], rel=0.1)  # other crops, another order
 
 
+@pytest.mark.gpu
+def test_a_captured_step_learns_as_an_eager_one():
+    """From the fourth step on, as three warm up."""
+    task = steps.Task("plain8", "res16", 64, steps=5)
+    eager, replayed = (by_hand.ByHand(*task.nets(), task.images().to("cuda"), 64) for _ in range(2))
+    for _ in range(3):
+        eager.step()
+    step = by_hand.captured(replayed.step, replayed.generator)
+    rates = by_hand.rates(task.steps, torch.device("cuda"))
+    losses = eager.epoch(eager.step, rates), replayed.epoch(step, rates)
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)  # other crops, another order
+
+
 def test_pairs_of_three_channels_say_what_they_learned_from(tmp_path, monkeypatch):
     monkeypatch.setenv("KDCOURSE_DATA", str(tmp_path))  # where there is no CIFAR
     images = steps.Task("resnet20", "resnet56", 4, "cpu", steps=2).images()

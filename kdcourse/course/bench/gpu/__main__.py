@@ -7,7 +7,6 @@ not fit in the time is named, and so is everything that has failed; the run goes
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,12 +16,11 @@ from pathlib import Path
 
 import torch
 
-from kdcourse.course.bench.gpu import bare, cells, losses, report, scripts, steps, tested
+from kdcourse.course.bench.gpu import cells, losses, report, scripts, steps, tested
 from kdcourse.course.bench.gpu.child import Child, wait
 from kdcourse.course.bench.gpu.outcome import FAILED, LEFT_OUT, Outcome
 from kdcourse.places import keep_image_folder
 
-PACKAGE = "kdcourse.course.bench.gpu"
 TOGETHER = 0.5  # the part of the time in which all that runs side by side has to be done
 
 
@@ -131,26 +129,17 @@ def collect(children: Sequence[Child], out: Path) -> list[Outcome]:
     return tried
 
 
-def rehearse(arguments: Sequence[str]) -> int:
-    """Run a little of everything on the CPU, with the packages of a bare machine and no others."""
-    with tempfile.TemporaryDirectory() as folder:
-        python = bare.make(Path(folder) / "bare")
-        return subprocess.run([python, "-m", PACKAGE, "--small", *arguments]).returncode
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run everything, store and print it, and return 1 if anything has failed."""
     parser = argparse.ArgumentParser(prog=report.COMMAND, description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="(gpu-results)")
     parser.add_argument("--seconds", type=float, default=230.0, help="at most (230)")
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--rehearse", action="store_true", help=rehearse.__doc__)
-    kind.add_argument("--small", action="store_true", help="the same, with all packages")
+    parser.add_argument("--small", action="store_true", help="a little of it, on the CPU")
     options = parser.parse_args(arguments)
-    if options.rehearse:
-        return rehearse(["--out", str(options.out), "--seconds", str(options.seconds)])
     if not options.small and not torch.cuda.is_available():
-        parser.error("there is no CUDA device here; --rehearse runs a little of it without one")
+        parser.error(
+            "no CUDA device here; --rehearse, or --small, runs a little without one"
+        )
     keep_image_folder()
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,11 @@
-"""An environment with the packages of a bare machine and no others, to rehearse there."""
+"""Rehearses with the packages of a bare machine and no others: ``benchmarks/gpu.sh --rehearse``."""
 
+import subprocess
 import sys
 import sysconfig
+import tempfile
 import venv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -45,3 +47,15 @@ def _with_dependencies(names: Iterable[str]) -> list[Distribution]:
             one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})
         ]
     return list(found.values())
+
+
+def rehearse(arguments: Sequence[str]) -> int:
+    """Run a little of everything on the CPU, in such an environment; return the exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        python = make(Path(folder))
+        program = [str(python), "-m", "kdcourse.course.bench.gpu", "--small", *arguments]
+        return subprocess.run(program).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(rehearse(sys.argv[1:]))
