@@ -1,7 +1,7 @@
 #!/bin/sh
 # Proves the course on a CUDA GPU, in under four minutes: tests, schemes, notebooks, benchmarks.
 #
-#   [PYTHON=python3] [KDCOURSE_DATA=folder] benchmarks/gpu.sh [--out folder] [--seconds 230]
+#   [PYTHON=python3] [KDCOURSE_DATA=folder] benchmarks/gpu.sh [--out folder] [--seconds 220]
 #   benchmarks/gpu.sh --rehearse      a little of it, on the CPU
 #
 # It needs torch, torchvision, numpy, scipy, scikit-learn, matplotlib, pytest, hypothesis, tqdm and

@@ -42,14 +42,22 @@ WHOLE = Size(
     "gpu",
     *(4, None, 4000),
     *(True, None),
-    [steps.Task(*pair, size) for size in steps.BATCH_SIZES for pair in steps.PAIRS],
+    [
+        steps.Task(*pair, size, compiled=compiled)
+        for compiled in (False, True)
+        for size in steps.BATCH_SIZES
+        for pair in steps.PAIRS
+    ],
     losses.Task(),
 )
 REHEARSAL = Size(
     "device and not gpu",
     *(1, 1, 400),
     *(False, 2),
-    [steps.Task("plain8", "res16", 8, "cpu", steps=2, epochs=2)],
+    [
+        steps.Task("plain8", "res16", 8, "cpu", steps=2, epochs=2, compiled=compiled)
+        for compiled in (False, True)
+    ],
     losses.Task("cpu", (8,), 16, (16, 100), rounds=1),
 )
 
@@ -74,7 +82,7 @@ def in_turn(size: Size, folder: Path) -> list[Child]:
     """Start the benchmarks, which set themselves up and wait for their turns."""
     started = [
         Child(
-            f"steps-{task.student}-{task.batch_size}",
+            f"steps-{task.student}-{task.batch_size}" + "-compiled" * task.compiled,
             [steps.__name__, json.dumps(asdict(task))],
             folder,
         )
@@ -99,8 +107,11 @@ def run(size: Size, seconds: float, folder: Path) -> list[Child]:
             if not child.over:
                 child.kill()
                 tell(child, "has run out of time")
-        for place, child in enumerate(turns):
-            share = (end - time.perf_counter()) / (len(turns) - place)
+        left = list(turns)
+        while left:
+            share = (end - time.perf_counter()) / len(left)
+            child = next((one for one in left if one.ready), left[0])
+            left.remove(child)
             child.go()
             late = min(end, time.perf_counter() + 2 * share)
             wait([child], lambda one: one.over, late, tell)
@@ -133,13 +144,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run everything, store and print it, and return 1 if anything has failed."""
     parser = argparse.ArgumentParser(prog=report.COMMAND, description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="(gpu-results)")
-    parser.add_argument("--seconds", type=float, default=230.0, help="at most (230)")
+    parser.add_argument("--seconds", type=float, default=220.0, help="at most (220)")
     parser.add_argument("--small", action="store_true", help="a little of it, on the CPU")
     options = parser.parse_args(arguments)
     if not options.small and not torch.cuda.is_available():
-        parser.error(
-            "no CUDA device here; --rehearse, or --small, runs a little without one"
-        )
+        parser.error("no CUDA device here; --rehearse, or --small, runs a little without one")
     keep_image_folder()
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from kdcourse.course.bench.gpu.outcome import FAILED, LINES, Journal, Outcome
+from kdcourse.course.bench.gpu.outcome import FAILED, LEFT_OUT, LINES, Journal, Outcome
 from kdcourse.places import COURSE
 
 PAUSE = 0.1  # seconds between two looks at the processes
@@ -23,8 +23,13 @@ class Child:
         self.journal, self.log = Journal(folder / f"{name}.jsonl"), folder / f"{name}.log"
         environment = {
             **{"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONUNBUFFERED": "1"},
+            "TORCHINDUCTOR_COMPILE_THREADS": "4",  # there are other processes
             **os.environ,
             "KDCOURSE_JOURNAL": str(self.journal.path.absolute()),
+            # Nothing is compiled yet, so that the first step takes as long as it does for the first
+            # time.
+            "TORCHINDUCTOR_CACHE_DIR": str((folder / "inductor").absolute()),
+            "TRITON_CACHE_DIR": str((folder / "triton").absolute()),
         }
         self.start = time.perf_counter()
         with self.log.open("w") as log:
@@ -63,8 +68,10 @@ class Child:
         self.process.wait()
 
     def outcomes(self) -> list[Outcome]:
-        """Return what became of all that it had planned, and of itself if it has failed."""
+        """Return what became of all that it had planned, and of itself if it came to nothing."""
         found = self.journal.outcomes()
+        if self.killed and not found:
+            return [Outcome(self.name, "the process", LEFT_OUT)]
         told = any(one.status == FAILED for one in found)
         if self.process.returncode and not self.killed and not told:
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES:]
