@@ -8,6 +8,7 @@ what is absent.
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import os
 import sys
 from types import ModuleType
 from typing import Any
@@ -46,7 +47,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     ) -> importlib.machinery.ModuleSpec | None:
         inside = isinstance(sys.modules.get(name.rpartition(".")[0]), _Absent)
         own = name.partition(".")[0] == "kdcourse"
-        if own or not (inside or _importer().startswith(f"{COURSE}/")):
+        if own or not (inside or _is_ours(_importer())):
             return None
         return importlib.util.spec_from_loader(name, self, is_package=True)
 
@@ -55,6 +56,11 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """There is nothing to do."""
+
+
+def _is_ours(file: str) -> bool:
+    """Whether a file is the course's own, and not in an environment that lies in its folder."""
+    return file.startswith(f"{COURSE}{os.sep}") and "site-packages" not in file
 
 
 def _importer() -> str:

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcourse.course.bench.compare import Loss, in_turn, median_ratio, peak_memory
-from kdcourse.course.bench.gpu.outcome import Journal, own_journal
-from kdcourse.course.bench.gpu.steps import Turn
+from kdcourse.course.bench.gpu.outcome import Journal, Turn, own_journal
 from kdcourse.data import replay
 from kdcourse.logit import in_chunks, kd_loss
 from kdcourse.relational import rkd_angle_loss

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -12,7 +13,7 @@ from typing import Any
 from kdcourse.course.bench.gpu import absent
 
 PASSED, FAILED, SKIPPED, LEFT_OUT = "passed", "failed", "skipped", "left out"
-LINES = 40  # of a traceback that are kept
+LINES = 25  # of a traceback that are kept
 
 
 @dataclass
@@ -80,6 +81,20 @@ class Journal:
             detail = f"needs {missing}" if missing else told(error)
         self.outcome(Outcome(part, name, status, time.perf_counter() - start, detail))
         return status == PASSED
+
+
+class Turn:
+    """Waits, once, until the process may have the machine to itself."""
+
+    def __init__(self, journal: Journal):
+        self.journal, self.waited = journal, False
+
+    def wait(self, _: object = None) -> None:
+        """Tell that everything is set up, and wait."""
+        if not self.waited:
+            self.waited = True
+            self.journal.write(ready=True)
+            sys.stdin.readline()
 
 
 def told(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from torch import nn
 from kdcourse import data, models
 from kdcourse.augmentation import pad_crop_flip
 from kdcourse.course.bench.gpu.by_hand import ByHand, captured, rates
-from kdcourse.course.bench.gpu.outcome import Journal, own_journal
+from kdcourse.course.bench.gpu.outcome import Journal, Turn, own_journal
 from kdcourse.course.bench.overhead import PerImage
 from kdcourse.course.bench.training import by_tutorial
 from kdcourse.training import CrossEntropy, Knobs, LogitKD, fit
@@ -171,20 +171,6 @@ def _timed(epoch: Callable[[], object], count: int) -> list[float]:
         epoch()
         taken.append(time.perf_counter() - start)
     return taken[1:]
-
-
-class Turn:
-    """Waits, once, until the process may have the machine to itself."""
-
-    def __init__(self, journal: Journal):
-        self.journal, self.waited = journal, False
-
-    def wait(self, _: object = None) -> None:
-        """Tell that everything is set up, and wait."""
-        if not self.waited:
-            self.waited = True
-            self.journal.write(ready=True)
-            sys.stdin.readline()
 
 
 def measure(task: Task, journal: Journal) -> None:
