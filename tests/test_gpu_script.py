@@ -213,6 +213,14 @@ def test_without_a_gpu_it_says_how_to_rehearse(capsys):
     assert "--rehearse" in capsys.readouterr().err
 
 
+def test_a_run_without_time_names_what_it_left_out(tmp_path, capsys):
+    assert script.main(["--small", "--seconds", "0.1", "--out", str(tmp_path)]) == 1
+    shown = capsys.readouterr().out
+    assert "schemes-1 has run out of time" in shown
+    assert "LEFT OUT: losses, the process" in shown
+    assert (tmp_path / report.FILE).is_file()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="a script for a shell")
 def test_a_rehearsal_with_the_packages_of_a_bare_machine(tmp_path):
     done = subprocess.run(

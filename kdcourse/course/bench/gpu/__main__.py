@@ -141,7 +141,7 @@ def collect(children: Sequence[Child], out: Path) -> list[Outcome]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run everything, store and print it, and return 1 if anything has failed."""
+    """Run everything, store and print it, and return 1 if anything failed or was left out."""
     parser = argparse.ArgumentParser(prog=report.COMMAND, description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="(gpu-results)")
     parser.add_argument("--seconds", type=float, default=220.0, help="at most (220)")
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         size = REHEARSAL if options.small else WHOLE
         tried = collect(run(size, options.seconds, Path(folder)), options.out)
-    return int(any(one.status == FAILED for one in tried))
+    return int(any(one.status in (FAILED, LEFT_OUT) for one in tried))
 
 
 if __name__ == "__main__":
