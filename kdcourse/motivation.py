@@ -156,7 +156,7 @@ def moved(model: nn.Module, directions: Sequence[Direction], steps: Sequence[flo
     with torch.no_grad():
         for direction, step in zip(directions, steps, strict=True):
             for name, weight in other.named_parameters():
-                weight.add_(direction[name], alpha=step)
+                weight.add_(direction[name].to(weight.device), alpha=step)
     return other
 
 
@@ -206,7 +206,7 @@ def landscape(
         model: Any module that maps inputs to predictions.
         inputs: Inputs ``(N, …)``.
         target: Class indices ``(N,)``, or whatever the loss takes.
-        directions: Two directions; by default random filter-normalised ones.
+        directions: Two directions, on any device; by default random filter-normalised ones.
         extent: The grid extends from −extent to extent along both directions.
         points: Number of grid points P along each direction.
         loss: Maps predictions and target to a scalar.
@@ -228,7 +228,6 @@ def landscape(
         directions = [filter_normalized_direction(model, 2 * seed + n) for n in range(2)]
     if len(directions) != 2:
         raise ArgumentError("directions", f"there must be two directions, got {len(directions)}")
-    first, second = directions
     weights = {name: weight.detach() for name, weight in model.named_parameters()}
     if any(d.keys() != weights.keys() for d in directions):
         raise ArgumentError(
@@ -240,6 +239,10 @@ def landscape(
             raise ArgumentError(
                 "directions", f"directions must have the model's shapes, not so {name}"
             )
+    # What was noted during a training on a GPU is there still; the model has come home.
+    first, second = (
+        {name: d[name].to(w.device) for name, w in weights.items()} for d in directions
+    )
 
     def at(x: Tensor, y: Tensor) -> Tensor:
         moved = {name: w + x * first[name] + y * second[name] for name, w in weights.items()}

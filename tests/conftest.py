@@ -1,3 +1,5 @@
+import sys
+
 import hypothesis
 import pytest
 import torch
@@ -26,11 +28,26 @@ def data_stay_as_they_are():
     assert listing() == before
 
 
-@pytest.fixture(params=["cpu", "cuda"])
+# "stand_in" only where pytest was started with the plugin stand_in_device.
+@pytest.fixture(params=["cpu", "cuda", *(["stand_in"] if "stand_in_device" in sys.modules else [])])
 def device(request):
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device here")
     return torch.device(request.param)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "device: runs on every device there is")
+    config.addinivalue_line("markers", "gpu: needs CUDA, and is skipped without")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what takes the fixture ``device``, and skip what needs CUDA where there is none."""
+    for item in items:
+        if "device" in item.fixturenames:
+            item.add_marker("device")
+            if item.callspec.params.get("device") == "cuda":
+                item.add_marker("gpu")
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
 
 
 @pytest.fixture

@@ -148,6 +148,20 @@ def test_bad_input_is_named(options, name):
         landscape(net(), INPUTS, TARGET, **options)
 
 
+def test_a_training_on_a_gpu_is_drawn_where_the_net_is_at_home(device):
+    """What was noted while ``fit`` had the net on the GPU stays there; the net comes home."""
+    model, states = net(), []
+    for step in (0.3, 0.1, 0.0):
+        state = {name: (w + step).to(device) for name, w in weights(model).items()}
+        states.append({name: state[name] for name, _ in model.named_parameters()})
+    directions, way = main_directions(states)
+    extent = 1.2 * float(way.abs().max())
+    found = landscape(model, INPUTS, TARGET, directions=directions, extent=extent, **QUIET)
+    assert found.loss.device == INPUTS.device
+    away = moved(model, directions, (found.x[0].item(), found.y[2].item())).eval()
+    torch.testing.assert_close(found.loss[0, 2], F.cross_entropy(away(INPUTS), TARGET).detach())
+
+
 def test_a_trajectory_of_two_has_no_plane():
     with pytest.raises(ValueError, match="three"):
         motivation.main_directions([{"a": torch.zeros(2)}] * 2)

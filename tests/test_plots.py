@@ -365,13 +365,13 @@ def test_learned_views_draw_every_net():
 
 
 @pytest.fixture
-def bowl():
-    x = torch.linspace(-1, 1, 5)
+def bowl(device):
+    x = torch.linspace(-1, 1, 5, device=device)
     return Landscape(x, x, x[:, None].square() + 4 * x.square() + 0.1)
 
 
 def test_contours_draw_the_loss_and_the_way(bowl):
-    way = torch.tensor([[0.5, 0.25], [0.0, 0.0]])
+    way = torch.tensor([[0.5, 0.25], [0.0, 0.0]]).to(bowl.x.device)
     figure = plots.contours({"one": bowl, "two": bowl}, ways={"two": way}, most=4.0)
     one, two = figure.axes[:2]
     assert [axis.get_title() for axis in (one, two)] == ["one", "two"]
@@ -381,7 +381,7 @@ def test_contours_draw_the_loss_and_the_way(bowl):
     lines = np.concatenate([p.vertices for p in drawn.get_paths() if len(p.vertices)])
     assert abs(lines[:, 0]).max() > abs(lines[:, 1]).max()  # the first direction is the flat one
     assert len(one.get_lines()) == 1
-    np.testing.assert_allclose(two.get_lines()[1].get_xydata(), way.numpy())
+    np.testing.assert_allclose(two.get_lines()[1].get_xydata(), way.cpu().numpy())
     assert "nats" in figure.axes[2].get_ylabel()
 
 

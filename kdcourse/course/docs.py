@@ -16,15 +16,14 @@ from matplotlib.figure import Figure
 from kdcourse import files
 from kdcourse.course import claims, plots, schematics
 from kdcourse.course.bench import chunks, gradients, kernels, losses, overhead, startup, training
+from kdcourse.course.bench.gpu import report
 from kdcourse.course.claims import CLAIMS
 from kdcourse.course.claims.claim import HOLDS, NOT_SEEN, REPORTED, REVERSED, shown_in
 from kdcourse.course.notebooks import course_notebooks, number
 from kdcourse.places import COURSE, INSTALLED
 
-PAGES = [
-    COURSE / name
-    for name in ("README.md", "docs/claims.md", "docs/benchmarks.md", "docs/teaching.md")
-]
+WITH_RESULTS = "claims", "benchmarks", "gpu", "teaching"
+PAGES = [COURSE / name for name in ("README.md", *(f"docs/{page}.md" for page in WITH_RESULTS))]
 
 
 def render(text: str) -> str:
@@ -39,6 +38,10 @@ def render(text: str) -> str:
         "bench-gradients": lambda: gradients.table(gradients.load()),
         "bench-chunks": lambda: chunks.table(chunks.load()),
         "bench-kernels": lambda: kernels.table(kernels.load()),
+        "gpu": report.about,
+        "gpu-steps": report.steps_table,
+        "gpu-losses": report.losses_table,
+        "gpu-tried": report.tried_table,
     }
 
     def written(found: re.Match[str]) -> str:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch_pruning
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils import prune as pruning
@@ -146,6 +145,8 @@ def prune_width(model: nn.Module, inputs: Tensor, share: float) -> nn.Module:
 
     Source: Li et al. 2017 (arXiv 1608.08710); Fang et al. 2023 (arXiv 2301.12900).
     """
+    import torch_pruning  # which nothing else needs, and a bare machine may not have
+
     check_number("share", share, 0.0, 1.0, open_high=True)
     check_values("inputs", inputs)
     _layers(model)

@@ -105,7 +105,13 @@ class Store(Generic[Row]):
         files.write(own_folder(self.path.parent) / self.path.name, text + "\n")
 
     def load(self) -> list[Row]:
-        """Return what was measured.
+        """Return what was measured; raises as :meth:`content` does."""
+        content = self.content()
+        with intact(latest(self.path)):
+            return [self.row(**row) for row in content["rows"]]
+
+    def content(self) -> dict[str, Any]:
+        """Return all that is stored: rows, command, versions, and more.
 
         Raises:
             FileNotFoundError: Nothing was measured yet.
@@ -115,8 +121,7 @@ class Store(Generic[Row]):
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; measure: {self.command}")
         with intact(path):
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            return [self.row(**row) for row in stored["rows"]]
+            return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def comparison_table(comparisons: Iterable[Comparison]) -> str:

@@ -199,13 +199,26 @@ class OneByOne(FashionMNIST):
         self.data, self.targets = train.pixels[:, 0], train.target
 
 
-def by_tutorial(images: Dataset, teacher: nn.Module, batch_size: int = 128) -> Way:
-    """Return a way that trains plain8 further with every call, by a loop as in PyTorch's tutorial.
+def by_tutorial(
+    images: Dataset,
+    teacher: nn.Module,
+    batch_size: int = 128,
+    *,
+    student: nn.Module | None = None,
+    workers: int = 0,
+) -> Way:
+    """Return a way that trains one student further with every call, as in PyTorch's tutorial.
+
+    The student is plain8 by default; it learns where it is, and so does the teacher teach.
 
     Source: A. Chariton, *Knowledge Distillation Tutorial*, pytorch.org, ``train_knowledge_
     distillation``; with the optimiser, schedule, temperature and weights of :func:`by_fit`.
     """
-    student, loader = models.plain(8, seed=0), DataLoader(images, batch_size, shuffle=True)
+    student = models.plain(8, seed=0) if student is None else student
+    device = next(student.parameters()).device
+    loader = DataLoader(
+        images, batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+    )
     cross_entropy, temperature = nn.CrossEntropyLoss(), 4.0
 
     def epoch() -> float:
@@ -215,6 +228,7 @@ def by_tutorial(images: Dataset, teacher: nn.Module, batch_size: int = 128) -> W
         student.train()
         running_loss = 0.0
         for inputs, labels in loader:
+            inputs, labels = inputs.to(device), labels.to(device)
             optimizer.zero_grad()
             with torch.no_grad():
                 teacher_logits = teacher(inputs)

@@ -171,8 +171,8 @@ def surfaces(slices: Mapping[str, "Landscape"], *, most: float = 5.0) -> Figure:
     """Draw loss landscapes as surfaces, cut off at the height ``most``, a panel for each net."""
     figure, axes = panels(1, len(slices), width=2.8, height=2.8, subplot_kw={"projection": "3d"})
     for axis, (name, found) in zip(axes[0], slices.items(), strict=True):
-        x, y = np.meshgrid(found.x.numpy(), found.y.numpy(), indexing="ij")
-        height = found.loss.clamp(max=most).numpy()
+        x, y = np.meshgrid(found.x.cpu().numpy(), found.y.cpu().numpy(), indexing="ij")
+        height = found.loss.clamp(max=most).cpu().numpy()
         axis.plot_surface(x, y, height, cmap="cividis", rstride=1, cstride=1, vmin=0, vmax=most)
         axis.set(zlim=(0, most), xticks=[], yticks=[], title=name)
     figure.supxlabel(f"height: training loss in nats, cut off at {most:g}", fontsize=9)

@@ -1,0 +1,240 @@
+"""The script for a GPU, without one: its parts, and a rehearsal on a bare machine."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kdcourse.course.bench.gpu import __main__ as script
+from kdcourse.course.bench.gpu import by_hand, cells, report, steps, tested
+from kdcourse.course.bench.gpu.child import Child, wait
+from kdcourse.course.bench.gpu.losses import LossCost, naive_angle_loss
+from kdcourse.course.bench.gpu.outcome import Journal, Outcome
+from kdcourse.places import COURSE
+from kdcourse.relational import rkd_angle_loss
+
+STEP = steps.Step("plain8", "res16", 64, "fit", 2.0, 3, 10**6, 0.5, "FashionMNIST", "captured")
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return Journal(tmp_path / "journal.jsonl")
+
+
+def statuses(outcomes):
+    return {one.name: one.status for one in outcomes}
+
+
+# --- notebooks as scripts
+
+
+def notebook(path, **cells):
+    made = [{"cell_type": "code", "id": name, "source": [text]} for name, text in cells.items()]
+    made.insert(1, {"cell_type": "markdown", "id": "text", "source": ["# Text"]})
+    path.write_text(json.dumps({"cells": made}))
+    return path
+
+
+def test_a_notebook_goes_on_after_a_cell_that_fails(tmp_path, journal, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = notebook(
+        tmp_path / "1_toy.ipynb",
+        first="a = 1",
+        fails="b = 1 / 0",
+        needs="c = a + b",
+        needs_more="c + 1",
+        again="b = 2",
+        works="assert b + a == 3",
+    )
+    cells.run(path, journal)
+    found = journal.outcomes()
+    assert statuses(found) == {
+        **{"first": "passed", "fails": "failed", "needs": "skipped", "needs_more": "skipped"},
+        **{"again": "passed", "works": "passed"},
+    }
+    assert {one.part for one in found} == {"notebook 1_toy"}
+    assert found[1].detail.endswith("ZeroDivisionError: division by zero")
+    assert found[2].detail == "needs b of cell fails"
+
+
+def test_what_is_absent_can_be_imported_by_the_course_alone(tmp_path):
+    """In a process of its own, which then knows no widgets."""
+    own = "import absent_one.part\nfrom absent_one import Thing\nclass Own(Thing.__class__): ..."
+    program = f"""
+import sys
+from kdcourse.course.bench.gpu import absent
+absent.allow()
+def course(text):
+    exec(compile(text, {str(COURSE / "notebooks" / "x.ipynb")!r}, "exec"), globals())
+course({own!r})
+for use in (lambda: Thing(1), lambda: Thing.other, lambda: absent_one.part.deep()):
+    try:
+        use()
+    except ModuleNotFoundError as error:
+        print(absent.package(error), error)
+library = {str(COURSE / ".venv" / "site-packages" / "x.py")!r}
+for file in ("<string>", library):
+    try:
+        exec(compile("import absent_two", file, "exec"))
+    except ModuleNotFoundError as error:
+        print(absent.package(error), error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    one, two = ("{} No module named 'absent_" + n + "'" for n in ("one", "two"))
+    assert done.stdout.splitlines() == [one.format("absent_one")] * 3 + [two.format(None)] * 2
+
+
+# --- processes
+
+
+def test_a_child_that_dies_hangs_or_is_late_is_named(tmp_path, monkeypatch):
+    paths = str(tmp_path), os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    (tmp_path / "dies.py").write_text("raise SystemExit(3)")
+    (tmp_path / "hangs.py").write_text(
+        "import time\nfrom kdcourse.course.bench.gpu.outcome import own_journal\n"
+        "own_journal().plan('part', ['thing'])\ntime.sleep(100)"
+    )
+    (tmp_path / "turn.py").write_text(
+        "from kdcourse.course.bench.gpu.outcome import Turn, own_journal\n"
+        "Turn(own_journal()).wait()\nown_journal().attempt('part', 'thing', lambda: 1)"
+    )
+    names = "dies", "hangs", "turn"
+    dies, hangs, turn = children = [Child(name, [name], tmp_path) for name in names]
+    told = []
+    end = time.perf_counter() + 60
+    try:
+        wait([dies], lambda one: one.over, end, told.append)
+        wait([turn], lambda one: one.ready, end, told.append)
+        wait([hangs], lambda one: one.journal.outcomes(), end, told.append)
+        assert not turn.over
+        turn.go()
+        wait([turn], lambda one: one.over, end, told.append)
+        wait([hangs], lambda one: one.over, time.perf_counter(), told.append)
+    finally:
+        for child in children:
+            child.kill()
+    assert told == [dies, turn, hangs, turn]
+    assert [one.status for one in dies.outcomes()] == ["failed"]
+    assert "ended with status 3" in dies.outcomes()[0].detail
+    assert hangs.outcomes() == [Outcome("part", "thing", "left out")]
+    assert statuses(turn.outcomes()) == {"thing": "passed"}
+
+
+# --- what is measured
+
+
+def test_by_hand_is_the_step_of_fit():
+    """The same loss at first, on the same images; then both learn."""
+    task = steps.Task("plain8", "res16", 8, "cpu", steps=4, epochs=2)
+    hand = by_hand.ByHand(*task.nets(), task.images(), 8)
+    rates = by_hand.rates(task.steps, torch.device("cpu"))
+    assert rates.argmax() == 1  # it rises, then falls
+    losses = [hand.epoch(hand.step, rates) for _ in range(4)]
+    assert losses[-1] < losses[0]
+    seen = []
+    steps.by_fit(task, task.images(), lambda row: seen.append(row["loss"]))
+    assert losses[0] == pytest.approx(seen[0], rel=0.1)  # other crops, another order
+
+
+@pytest.mark.gpu
+def test_a_captured_step_learns_as_an_eager_one():
+    """From the fourth step on, as three warm up."""
+    task = steps.Task("plain8", "res16", 64, steps=5)
+    eager, replayed = (by_hand.ByHand(*task.nets(), task.images().to("cuda"), 64) for _ in range(2))
+    for _ in range(3):
+        eager.step()
+    step = by_hand.captured(replayed.step, replayed.generator)
+    rates = by_hand.rates(task.steps, torch.device("cuda"))
+    losses = eager.epoch(eager.step, rates), replayed.epoch(step, rates)
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)  # other crops, another order
+
+
+def test_pairs_of_three_channels_say_what_they_learned_from(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDCOURSE_DATA", str(tmp_path))  # where there is no CIFAR
+    images = steps.Task("resnet20", "resnet56", 4, "cpu", steps=2).images()
+    assert images.pixels.shape == (8, 3, 32, 32)
+    assert images.name == "random 3×32×32"
+
+
+def test_the_naive_angle_loss_is_ours():
+    student, teacher = torch.randn(2, 7, 5, dtype=torch.float64)
+    share = 7 * 6 * 5 / 7**3  # of all triples, those of three different samples
+    ours = rkd_angle_loss(student, teacher)
+    torch.testing.assert_close(naive_angle_loss(student, teacher), share * ours)
+
+
+# --- the report
+
+
+def test_what_is_not_measured_yet_is_said_to_be(monkeypatch, tmp_path):
+    monkeypatch.setattr(report, "STORE", replace(report.STORE, path=tmp_path / report.FILE))
+    assert report.about().startswith("To be measured (`benchmarks/gpu.sh`)")
+    rows = report.steps_table().splitlines()[2:]
+    assert len(rows) == len(steps.PAIRS) * len(steps.BATCH_SIZES) * len(steps.WAYS)
+    assert all("*to be measured*" in row for row in rows)
+    assert "*to be measured*" in report.losses_table()
+    assert "*to be measured*" in report.tried_table()
+
+
+def test_what_is_stored_is_shown_beside_what_is_missing(monkeypatch, tmp_path):
+    captured = replace(STEP, way=steps.CAPTURED, milliseconds=1.0)
+    cost = LossCost("angle", (32, 512), "naive", 1.5, 1.0, 10**6)
+    tried = [Outcome("test", "one", "passed"), Outcome("test", "two", "failed", 1.0, "why")]
+    report.save(tmp_path, [STEP, captured], [cost], tried)
+    monkeypatch.setattr(report, "STORE", replace(report.STORE, path=tmp_path / report.FILE))
+    assert "torch 2" in report.about()
+    (row,) = [line for line in report.steps_table().splitlines() if "| 64 | fit | 2.00" in line]
+    assert "| **2.00** | 32,000 | 1 | 0.5 | FashionMNIST; captured |" in row
+    assert "*to be measured*" in report.steps_table()
+    assert "| angle | 32 × 512 | naive | 1.50 | **1.00** | 1.0 |" in report.losses_table()
+    assert "| test | 1 | 1 | 0 | 0 |" in report.tried_table()
+
+
+# --- the whole
+
+
+def test_tests_that_use_a_device_are_found():
+    names = {path.name for path in tested.files()}
+    assert {"test_fit.py", "test_every_loss.py", "test_motivation.py"} <= names
+    assert "test_quiz.py" not in names
+
+
+def test_without_a_gpu_it_says_how_to_rehearse(capsys):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(SystemExit):
+        script.main([])
+    assert "--rehearse" in capsys.readouterr().err
+
+
+def test_a_run_without_time_names_what_it_left_out(tmp_path, capsys):
+    assert script.main(["--small", "--seconds", "0.1", "--out", str(tmp_path)]) == 1
+    shown = capsys.readouterr().out
+    assert "schemes-1 has run out of time" in shown
+    assert "LEFT OUT: losses, the process" in shown
+    assert (tmp_path / report.FILE).is_file()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a script for a shell")
+def test_a_rehearsal_with_the_packages_of_a_bare_machine(tmp_path):
+    done = subprocess.run(
+        [COURSE / "benchmarks" / "gpu.sh", "--rehearse", "--out", tmp_path, "--seconds", "400"],
+        env={**os.environ, "PYTHON": sys.executable, "TORCHDYNAMO_DISABLE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = json.loads((tmp_path / report.FILE).read_text())
+    assert found["machine"].keys() >= {"gpu", "cuda", "date"}
+    assert {row["way"] for row in found["rows"]} >= {steps.FIT, steps.CAPTURED, steps.TUTORIAL}
+    assert {row["form"] for row in found["losses"]} >= {"naive", "ours", "plain", "compiled"}
+    parts = {one["part"] for one in found["tried"]}
+    assert {"test", "scheme", "losses"} < parts
+    assert len([part for part in parts if part.startswith("notebook")]) == 8
+    assert {one["status"] for one in found["tried"]} == {"passed"}
