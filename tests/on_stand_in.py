@@ -67,6 +67,19 @@ def test_a_training_there_is_the_same_bit_by_bit(options):
     assert same(weights(here), weights(there))
 
 
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=[*OPTIONS])
+def test_captured_steps_there_are_as_plain_ones(options, replaying):
+    results = []
+    for wanted in (True, False):
+        student = net().double()
+        knobs = {"device": replaying.device, "capture": wanted, "epochs": 3}
+        train(student, teacher=net(4).double(), **knobs, **options)
+        results.append(weights(student))
+    assert replaying.graphs == 1
+    for name, value in results[0].items():
+        assert torch.allclose(value.double(), results[1][name].double(), rtol=1e-6), name
+
+
 @every_procedure
 def test_every_procedure_learns_there_as_here(procedure):
     assert repr(called(procedure, device=PLACE)) == repr(called(procedure))

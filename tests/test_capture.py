@@ -348,15 +348,8 @@ def test_a_loss_that_is_no_number_is_found_later_and_blamed_for_its_own_step(ste
     assert ("a step before, it was" in str(told.value)) == (step > 1)
 
 
-@pytest.fixture
-def cuda():
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device here")
-    yield torch.device("cuda")
-    torch.cuda.set_sync_debug_mode("default")
-
-
-def test_by_default_the_host_waits_for_nothing_within_an_epoch(cuda):
+@pytest.mark.gpu
+def test_by_default_the_host_waits_for_nothing_within_an_epoch():
     """From the tenth step to the hundredth, whatever waits for the GPU raises an error."""
 
     class Watching(torch.optim.lr_scheduler.ConstantLR):
@@ -369,14 +362,17 @@ def test_by_default_the_host_waits_for_nothing_within_an_epoch(cuda):
     def schedule(optimizer, steps):
         return Watching(optimizer, factor=1.0)
 
-    options = {"augment": CROPS, "device": cuda, "scheduler": schedule, "batch_size": 8}
-    history = train(net(), KD, teacher=net(4, seed=2), train=images(808), epochs=2, **options)
+    options = {"augment": CROPS, "device": "cuda", "scheduler": schedule, "batch_size": 8}
+    try:
+        history = train(net(), KD, teacher=net(4, seed=2), train=images(808), epochs=2, **options)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
     assert history.capture == "captured"
 
 
-def test_captured_and_compiled(cuda):
-    history = train(
-        net(), KD, teacher=net(4, seed=2), train=images(320), compile=True, device=cuda, epochs=6
-    )
+@pytest.mark.gpu
+def test_captured_and_compiled():
+    options = {"teacher": net(4, seed=2), "train": images(320), "epochs": 6}
+    history = train(net(), KD, compile=True, device="cuda", **options)
     assert history.capture == "captured"
     assert history["train_accuracy"][-1] > 0.5

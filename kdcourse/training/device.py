@@ -44,7 +44,7 @@ def autocast_dtype(device: torch.device, autocast: bool | torch.dtype) -> torch.
 def wait_for(device: torch.device) -> None:
     """Wait until a device has done all that it was told."""
     if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+        torch.zeros((), device=device).item()
 
 
 @contextmanager

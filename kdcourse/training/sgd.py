@@ -5,6 +5,7 @@ ever. Here a schedule goes on changing the numbers in the optimiser's groups, an
 those that have changed are sent into the memory that the kernels read.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,9 +47,10 @@ class DeviceSGD:
         self.known: list[list[float]] = []  # what is on the device already
         self.rates: list[list[Tensor]] = []  # for each group, those of SENT
         for group in optimizer.param_groups:
-            like = group["params"][0]
+            first = group["params"][0]
+            make = partial(torch.tensor, dtype=first.dtype, device=first.device)
             self.known.append([group[name] for name in SENT])
-            self.rates.append([like.new_tensor(group[name]) for name in SENT])
+            self.rates.append([make(group[name]) for name in SENT])
         optimizer._opt_called = True  # type: ignore[attr-defined]  # a schedule asks for that
 
     def send(self) -> None:

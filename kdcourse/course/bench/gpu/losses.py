@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdcourse.course.bench import chunks
 from kdcourse.course.bench.compare import Loss, in_turn, median_ratio, peak_memory
 from kdcourse.course.bench.gpu.outcome import Journal, Turn, own_journal
 from kdcourse.data import replay
-from kdcourse.logit import in_chunks, kd_loss
 from kdcourse.relational import rkd_angle_loss
 
 SAMPLES = (32, 64, 128, 256, 512, 1024)
-ROWS = 256  # that in_chunks computes at a time
 
 
 @dataclass
@@ -63,22 +62,14 @@ def naive_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def measure(task: Task, journal: Journal) -> None:
     """Compile what is compiled, wait for the turn, and measure every loss at every size."""
-    compiled = torch.compile(kd_loss)
-    kd: dict[str, Loss] = {
-        "plain": kd_loss,
-        "compiled": compiled,
-        f"in chunks of {ROWS}": partial(in_chunks, kd_loss, rows=ROWS),
-    }
     angle: dict[str, Loss] = {"naive": naive_angle_loss, "ours": rkd_angle_loss}
     work: dict[str, Callable[[], object]] = {
         f"angle, {n} samples": partial(_note, journal, task, "angle", (n, task.width), angle)
         for n in task.samples
     }
-    work[f"KD, {task.logits[1]:,} classes"] = partial(_note, journal, task, "KD", task.logits, kd)
+    work[f"KD, {task.logits[1]:,} classes"] = lambda: _note_chunks(journal, task)
     journal.plan("losses", ["compile", *work])
-    journal.attempt(
-        "losses", "compile", lambda: _once(compiled, *_inputs(task.logits, task.device))
-    )
+    journal.attempt("losses", "compile", lambda: _chunks(task, rounds=1))  # and keep what is made
     Turn(journal).wait()
     for name, one in work.items():
         journal.attempt("losses", name, one)
@@ -110,6 +101,23 @@ def _note(
         milliseconds = 1000 * sorted(seconds)[len(seconds) // 2] / repeats
         cost = LossCost(name, shape, form, milliseconds, median_ratio(seconds, taken[0]), peak)
         journal.write(loss=asdict(cost))
+
+
+def _chunks(task: Task, rounds: int) -> list[chunks.ChunkCost]:
+    samples, classes = task.logits
+    return chunks.measure(
+        samples=samples, classes=classes, rounds=rounds, device=task.device, store=None
+    )
+
+
+def _note_chunks(journal: Journal, task: Task) -> None:
+    costs = _chunks(task, task.rounds)
+    for cost in costs:
+        first = next(one for one in costs if cost.form.startswith(one.form))  # the plain one
+        milliseconds, ratio = 1000 * cost.seconds, first.seconds / cost.seconds
+        shape = cost.samples, cost.classes
+        known = LossCost("KD", shape, cost.form, milliseconds, ratio, cost.memory)
+        journal.write(loss=asdict(known))
 
 
 def _memory(once: Callable[[], object], device: str) -> int:

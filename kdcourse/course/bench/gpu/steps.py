@@ -24,7 +24,7 @@ from kdcourse.course.bench.gpu.by_hand import ByHand, captured, rates
 from kdcourse.course.bench.gpu.outcome import Journal, Turn, own_journal
 from kdcourse.course.bench.overhead import PerImage
 from kdcourse.course.bench.training import by_tutorial
-from kdcourse.training import CrossEntropy, Knobs, LogitKD, fit
+from kdcourse.training import CrossEntropy, LogitKD, fit
 
 PAIRS = {  # student and teacher; the number of channels
     ("plain8", "res16"): 1,
@@ -158,9 +158,7 @@ def by_fit(
         log=log,
         **options,
     )
-    found = vars(history)
-    first, remark = found.get("seconds_to_first_step"), str(found.get("capture", ""))
-    return Timing(first, history["seconds"][1:], remark)
+    return Timing(history.seconds_to_first_step, history["seconds"][1:], history.capture)
 
 
 def _timed(epoch: Callable[[], object], count: int) -> list[float]:
@@ -181,9 +179,8 @@ def measure(task: Task, journal: Journal) -> None:
         CAPTURED: partial(by_hand, task, train, capture=True),
         EAGER: partial(by_hand, task, train, capture=False),
         TUTORIAL: partial(by_tutorial_with_workers, task, train),
+        UNCAPTURED: partial(by_fit, task, train, capture=False),
     }
-    if hasattr(Knobs, "capture"):
-        ways[UNCAPTURED] = partial(by_fit, task, train, capture=False)
     if task.compiled:  # in the first epoch, before its turn
         ways = {COMPILED: partial(by_fit, task, train, turn.wait, compile=True)}
     part = f"step {task.student} from {task.teacher}, batch {task.batch_size}"
