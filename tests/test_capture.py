@@ -9,6 +9,7 @@ import every_term
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from toys import Projected, images, net, noisy, terms, train, weights
 
 from kdcourse import augmentation, teachers, tips
@@ -273,6 +274,32 @@ def test_what_python_changes_in_every_step_is_not_captured(how, reason, learned,
         learned(double(), objective, capture=True)
     assert reason in str(refused.value)
     assert refused.value.argument == "capture"
+
+
+@pytest.mark.parametrize(
+    ("add", "name"),
+    [
+        (lambda net: net.stem.register_forward_hook(lambda *_: None), "student.stem"),
+        (lambda net: net.register_forward_pre_hook(lambda *_: None), "student"),
+        (lambda net: net.stem.register_full_backward_hook(lambda *_: None), "student.stem"),
+        (lambda net: net.stem[0].weight.register_hook(lambda _: None), "student.stem.0.weight"),
+        (
+            lambda net: net.stem[0].weight.register_post_accumulate_grad_hook(lambda _: None),
+            "student.stem.0.weight",
+        ),
+        (lambda _: register_module_forward_hook(lambda *_: None), "every module"),
+    ],
+)
+def test_hooks_go_on_being_called(add, name, learned, replaying):
+    """Somebody looks into the student in every step; a replay would not show it to them."""
+    student = double()
+    hook = add(student)
+    try:
+        history, _ = learned(student, CrossEntropy())
+    finally:
+        hook.remove()
+    assert history.capture == f"not captured: a hook of {name} is called in every step"
+    assert replaying.graphs == 0
 
 
 def counting_augmentation():

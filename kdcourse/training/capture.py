@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from kdcourse import processes
 from kdcourse.errors import ArgumentError
-from kdcourse.training.held import held_by
+from kdcourse.training.held import held_by, hooked
 
 PLAIN = 3  # steps that are taken plainly first: kernels are chosen, and optimisers make their state
 WORTH = 50  # steps from which on capturing one takes less time than it saves
@@ -146,6 +146,9 @@ class Steps:
             self._refuse(f"the host waits for the GPU in every step: {waits[0]}")
 
     def _capture(self) -> None:
+        if name := hooked(self.watched):
+            self._refuse(f"a hook of {name} is called in every step")
+            return
         given = tree_unflatten(self.memory, self.kind)  # type: ignore[arg-type]
         try:
             self.graph = Graph(lambda: self.take(given), self.generators)

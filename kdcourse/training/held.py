@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules import module
 
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+WEIGHT_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 CONTAINERS = (Mapping, list, tuple, set, frozenset, deque)
 DEEPEST, LONGEST = 40, 1000  # how far objects are looked into
 
@@ -22,6 +25,20 @@ class _TheSame:
         return isinstance(other, _TheSame) and self.value is other.value
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def hooked(objects: Mapping[str, object]) -> str:
+    """Return the name of a module, or of a weight, that has a hook, or nothing."""
+    if any(getattr(module, f"_global{kind}") for kind in HOOKS):
+        return "every module"
+    for name, value in objects.items():
+        if not isinstance(value, nn.Module):
+            continue
+        for path, part in (*value.named_modules(), *value.named_parameters()):
+            kinds = HOOKS if isinstance(part, nn.Module) else WEIGHT_HOOKS
+            if any(getattr(part, kind, None) for kind in kinds):
+                return f"{name}.{path}".removesuffix(".")
+    return ""
 
 
 def held_by(objects: Mapping[str, object]) -> dict[str, object]:
