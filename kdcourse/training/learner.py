@@ -118,7 +118,7 @@ class Learner:
             take,
             self.device,
             generators=[source.generator] if source.generator.device.type == "cuda" else [],
-            watched=self.watched,
+            watched=lambda: self.watched,
             captured=self.captured,
             reason=reason or self.unreplayable,
             must=knobs.capture is True,
