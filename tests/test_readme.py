@@ -50,8 +50,8 @@ def test_the_wheel_has_the_name_that_is_said():
 
 
 def test_there_are_programs():
-    assert [len(programs(page)) for page in (README, GUIDE)] == [1, 4]
-    assert len(COMMANDS) == 7
+    assert [len(programs(page)) for page in (README, GUIDE)] == [1, 5]
+    assert len(COMMANDS) == 8
 
 
 def test_programs_run_one_after_the_other(tmp_path, monkeypatch):
