@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdcourse.batch import logits_of
 from kdcourse.checks import (
     check_choice,
     check_flag,
@@ -218,7 +219,8 @@ def input_gradient(
         check_same_device("inputs", inputs, "model", weight)
     with torch.enable_grad():
         inputs = inputs.detach().requires_grad_()
-        return prediction_gradient(model(inputs), inputs, target, create_graph=create_graph)
+        logits = logits_of(model(inputs))
+        return prediction_gradient(logits, inputs, target, create_graph=create_graph)
 
 
 def prediction_gradient(

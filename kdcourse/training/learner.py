@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kdcourse import processes
-from kdcourse.batch import Inputs
+from kdcourse.batch import Inputs, Output
 from kdcourse.errors import ArgumentError
 from kdcourse.metrics import Samples, count_right
 from kdcourse.objective import Objective
@@ -240,9 +240,9 @@ def _check_whole(path: str | Path, state: object, parts: Sequence[str]) -> None:
         )
 
 
-def shared_accuracy(model: nn.Module, samples: Samples) -> float:
+def shared_accuracy(model: nn.Module, samples: Samples, output: Output | None = None) -> float:
     """Accuracy on a validation set, of whose batches every process looks at a part."""
-    counts = count_right(model, samples, processes.part(), "validation")
+    counts = count_right(model, samples, processes.part(), "validation", output=output)
     place = next(model.parameters()).device
     right, seen = processes.total(torch.tensor(counts, device=place)).tolist()
     return right / seen
