@@ -38,13 +38,15 @@ def views_of(inputs: Inputs) -> SeparateViews:
 def read_batch(batch: object, name: str) -> Batch:
     """Return inputs and target of a batch, or say what it is instead.
 
-    In a dictionary, as ``transformers`` collates it, the target is among the inputs.
+    In a dictionary, as ``transformers`` collates it, the target is among the inputs; one that is
+    left alone then stands for itself.
     """
     if isinstance(batch, Mapping):
         found = [key for key in TARGETS if key in batch]
         if len(found) == 1:
             rest = {key: value for key, value in batch.items() if key != found[0]}
-            batch = rest, batch[found[0]]
+            inputs = next(iter(rest.values())) if len(rest) == 1 else rest
+            batch = inputs, batch[found[0]]
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         got = f"a {type(batch).__name__}"
         if isinstance(batch, Mapping):

@@ -368,6 +368,7 @@ def _answers(
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yield a model's outputs for every batch, in eval mode, and the targets."""
     check_module("model", model)
+    check_is("output", output, Callable | None)
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     first = True

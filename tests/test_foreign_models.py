@@ -11,7 +11,7 @@ import transformers
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from toys import weights
+from toys import same, weights
 
 from kdcourse import CrossEntropy, LogitKD, fit, metrics
 from kdcourse.errors import ArgumentError
@@ -190,3 +190,14 @@ def test_a_dictionary_that_is_no_call_is_handed_over_whole():
     target = torch.arange(SAMPLES) % CLASSES
     history = fit(Whole(), [(nodes, target)], **KNOBS)
     assert len(history) == 1
+
+
+def test_a_single_input_of_a_dictionary_stands_for_itself():
+    images, target = pair(pixels())
+    results = []
+    for batch in ({"image": images, "label": target}, (images, target)):
+        torch.manual_seed(0)
+        student = timm_vit(8)
+        fit(student, [batch], **KNOBS)
+        results.append(weights(student))
+    assert same(*results)
