@@ -99,9 +99,9 @@ def attention_transfer_loss(
 
     Args:
         student_features: ``(N, C, H, W)``, ``(N, C, T)`` or ``(N, C, D, H, W)``.
-        teacher_features: ``(N, C', H', W')``, or as many positions dimensions as the student's;
-            receives no gradient. Where sizes differ, the larger features are average-pooled to the
-            smaller size.
+        teacher_features: ``(N, C', H', W')``, with positions in as many dimensions as the
+            student's; receives no gradient. Where sizes differ, the larger features are
+            average-pooled to the smaller size.
         power: The power p > 0 of :func:`attention_map`.
         squared: Whether to take the authors' form in place of the lecture's.
         channel_dim: −1 where the channels come last, as in tokens ``(N, T, C)``; or a pair, the

@@ -9,6 +9,11 @@ Every function takes one embedding a sample, ``(N, D)``, computes in float32 at 
 scalar and sends no gradient to the teacher. Bad input raises ``ValueError`` or ``TypeError``
 naming the argument.
 
+*A sample of tokens is the whole sequence.* Layers with more than one number a position, ``(N, C, H,
+W)`` or a transformer's ``(N, T, C)``, are flattened to one embedding a sample, so that sequences
+are compared token by token and must have one length. (How the tokens of one sequence place each
+other is told by :func:`kdcourse.attention_relation.attention_relation_loss`.)
+
 *Many processes.* Under ``torchrun`` the samples of all processes are compared with each other.
 Every process then returns the loss of the whole batch, and gradients that are right once
 ``DistributedDataParallel`` has averaged them over the processes, as it does with any other loss.
@@ -100,7 +105,7 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
     .. math:: \frac{1}{N^2} \left\| \tilde G_S - \tilde G_T \right\|_F^2, \quad
               G = F F^\top, \quad \tilde G_{i\cdot} = G_{i\cdot} / \|G_{i\cdot}\|_2
 
-    with one flattened row of F a sample. Rotating or scaling an embedding changes nothing;
+    with one flattened row of F a sample: a sample of tokens ``(N, T, C)`` is the sequence. Rotating or scaling an embedding changes nothing;
     moving it does. A sample whose features are all zero has a row of zeros.
 
     Args:

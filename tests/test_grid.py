@@ -199,7 +199,7 @@ def test_a_sample_of_tokens_is_the_whole_sequence():
 @pytest.mark.parametrize(
     ("own", "theirs", "layout", "message"),
     [
-        (TOKENS[:, 1:], FEWER, {}, r"student_features must have T = g² tokens .* got 35; leave a"),
+        (TOKENS[:, 1:], FEWER, {}, r"student_features must have T = g² tokens, .* got 35; leave a"),
         (TOKENS, with_class_token(FEWER), {}, "teacher_features must have T = g² .* got 10; leave"),
         (TOKENS, FEWER, {"class_token": True}, "student_features .* got 35$"),
         (TOKENS, FEWER[:2], {}, "same samples, got 3 and 2"),
