@@ -309,8 +309,8 @@ FAULTS = {
     "a hint sends no gradient": (
         "hint",
         feature.Hint.forward,
-        "self.project(student_features, (height, width))",
-        "self.project(student_features, (height, width)).detach()",
+        "self.project(student, teacher.shape[2:])",
+        "self.project(student, teacher.shape[2:]).detach()",
     ),
     "saliency sends no gradient": (
         "saliency",
