@@ -45,6 +45,7 @@ from kdcourse.processes import all_samples
 from kdcourse.signatures import checked
 from kdcourse.teachers.momentum import MomentumTeacher, cosine_momentum
 from kdcourse.tips import CrossedViews
+from kdcourse.training.epochs import Epochs
 from kdcourse.training.fit import fit
 from kdcourse.training.knobs import Knobs, MakeOptimizer, takes_knobs
 from kdcourse.training.schedules import one_cycle
@@ -258,16 +259,15 @@ def self_distill(
     """
     if epochs is None and steps is None:
         epochs = EPOCHS
-    lasting = {"epochs": epochs, "steps": steps}
+    lasting: dict[str, Any] = {"epochs": epochs, "steps": steps}
     chosen = Knobs(batch_size=batch_size, **lasting, **knobs)
     check_number("momentum", momentum, 0.0, 1.0)
     check_number("learning_rate", learning_rate, 0.0)
     if chosen.views is not None:
         raise ArgumentError("views", "views must be left out here: augment makes them")
     student = with_head(model, seed=seed)
-    if epochs is not None:
-        steps = epochs * images.steps(batch_size, drop_last=chosen.drop_last)
-    teacher = MomentumTeacher(student, cosine_momentum(momentum, steps=steps))
+    source = Epochs(images, images.device, chosen)
+    teacher = MomentumTeacher(student, cosine_momentum(momentum, steps=source.steps))
     fit(
         student,
         images.unlabelled(),

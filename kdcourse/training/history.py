@@ -13,10 +13,11 @@ class History:
     """The record of a training run.
 
     Attributes:
-        rows: One dictionary per epoch (of a stream, per tenth of the training): ``epoch``, ``loss``, each term by its name (unweighted; like
-            the loss, a mean over the batches, weighted by their samples), ``train_accuracy`` (in
-            train mode, while the weights were changing), ``validation_accuracy`` where there is a
-            validation set, ``learning_rate``, ``seconds``.
+        rows: One dictionary per epoch (of a stream, per tenth of the training): ``epoch``,
+            ``loss``, each term by its name (unweighted; like the loss, a mean over the batches,
+            weighted by their samples), ``train_accuracy`` (in train mode, while the weights were
+            changing), ``validation_accuracy`` where there is a validation set, ``learning_rate``,
+            ``seconds``.
         keep: Which weights the student has in the end, the ``"last"`` or the ``"best"``.
         interrupted: Whether the run was stopped by hand before its last epoch.
         capture: Whether a step was captured as a CUDA graph, or why not.

@@ -32,7 +32,7 @@ NUMBERS = {
 }
 
 
-class StopTraining(Exception):  # noqa: N818, it is no error
+class StopTraining(Exception):
     """Raised by a ``log``: the training ends after this epoch, as if it were the last.
 
     A checkpoint can be resumed; the same call then goes on with the next epoch.
