@@ -106,6 +106,10 @@ class Peers(Learner):
             run.captured()
 
     @property
+    def rated(self) -> dict[str, list[nn.Module]]:
+        return self._each(run.rated for run in self.runs)
+
+    @property
     def watched(self) -> dict[str, object]:
         return self._each(run.watched for run in self.runs)
 
@@ -208,10 +212,10 @@ def mutual_learning(
             peer = next(other for other in students if other is not student)
             if not own.prepared:
                 first_lesson(own, student, Peer(peer, source.knobs.output), source)
-        steps = source.knobs.epochs * len(source)
+        lasting = {"steps": source.steps}
         return Peers(
             [
-                Run(student, own, steps=steps, **{**knobs, "learning_rate": rate})
+                Run(student, own, **{**knobs, **lasting, "learning_rate": rate})
                 for student, own, rate in zip(students, objectives, rates, strict=True)
             ],
             updates,

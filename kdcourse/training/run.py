@@ -96,12 +96,11 @@ class Run(Learner):
         processes.copy_from_main(
             one for model in learned for one in (*model.parameters(), *model.buffers())
         )
-        self.trained = [
-            p for p in [*student.parameters(), *objective.parameters()] if p.requires_grad
-        ]
+        named = [(name, p) for name, p in self.judged.named_parameters() if p.requires_grad]
+        self.trained = [weight for _, weight in named]
         self.steps = steps
         with blaming_argument("optimizer", "the optimizer"):
-            self.optimizer: Optimizer = self.knobs.make_optimizer(self.trained)
+            self.optimizer: Optimizer = self.knobs.make_optimizer(named)
             check_is("optimizer", self.optimizer, Optimizer)
             check_optimizer(self.optimizer, self.trained)
         with blaming_argument("scheduler", "the schedule of this optimizer"):
@@ -283,6 +282,11 @@ class Run(Learner):
         if self.teacher is not None and self.teacher.follows_student:
             measured["teacher_validation_accuracy"] = shared_accuracy(self.teacher, samples)
         return measured
+
+    @property
+    def rated(self) -> dict[str, list[nn.Module]]:
+        following = [self.teacher] if self.teacher is not None and follows(self.teacher) else []
+        return {"validation_accuracy": [self.student, self.objective, *following]}
 
     @property
     def watched(self) -> dict[str, object]:
