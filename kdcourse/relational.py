@@ -105,8 +105,9 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
     .. math:: \frac{1}{N^2} \left\| \tilde G_S - \tilde G_T \right\|_F^2, \quad
               G = F F^\top, \quad \tilde G_{i\cdot} = G_{i\cdot} / \|G_{i\cdot}\|_2
 
-    with one flattened row of F a sample: a sample of tokens ``(N, T, C)`` is the sequence. Rotating or scaling an embedding changes nothing;
-    moving it does. A sample whose features are all zero has a row of zeros.
+    with one flattened row of F a sample: of tokens ``(N, T, C)``, a whole sequence. Rotating or
+    scaling an embedding changes nothing; moving it does. A sample whose features are all zero has a
+    row of zeros.
 
     Args:
         student_features: ``(N, …)``, of any shape behind N.
