@@ -136,7 +136,7 @@ def fit_learner(
         learner.best = Best(learner.rated) if knobs.keep == "best" else None
         parts = count * knobs.accumulate
         check_source(source, learner.students, learner.objectives, teacher, parts)
-        check_validation(knobs.validation, learner.students)
+        check_validation(knobs.validation, learner.students, knobs.output)
         learned = [*learner.students, *learner.objectives]
         with synchronized(learned if knobs.sync_batch_norm and count > 1 else []):
             return _run_epochs(learner, source, knobs, begun)
@@ -284,7 +284,7 @@ def rehearse(
     if parts is None:
         parts = processes.count() * chosen.accumulate
     check_positive(parts=parts)
-    asked = None if teacher is None else as_teacher(teacher)
+    asked = None if teacher is None else as_teacher(teacher, chosen.output)
     models = [student] if asked is None else [student, asked]
     place = choose_device(chosen.device)
     check_nets(student, objective, asked, chosen, place)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
+from kdcourse.batch import Output
 from kdcourse.checks import check_callable, check_choice, check_number, check_positive
 from kdcourse.data import Augmentation, Views
 from kdcourse.errors import ArgumentError, ArgumentTypeError
@@ -70,6 +71,9 @@ class Knobs:
             is scaled down to it. None leaves gradients as they are.
         augment: A batched augmentation of an in-memory set; teacher and student see the same.
         views: In its place, what each of them sees (:mod:`kdcourse.tips`).
+        output: Finds the logits ``(N, K)`` in what the student, or a module as a teacher, returns:
+            ``lambda returned: returned[1]``. By default a tensor is taken as it is, and otherwise
+            what is named ``logits`` (transformers) or ``out`` (torchvision), or stands first.
         seed: Seed of order, augmentation and dropout.
         device: CUDA, MPS or CPU; the best there is by default.
         autocast: Whether to train in mixed precision, or its dtype.
@@ -114,6 +118,7 @@ class Knobs:
     clip: float | None = None
     augment: Augmentation | None = None
     views: Views | None = None
+    output: Output | None = None
     seed: int = 0
     device: torch.device | str | None = None
     autocast: bool | torch.dtype = False

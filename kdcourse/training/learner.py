@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kdcourse import processes
-from kdcourse.batch import Inputs
+from kdcourse.batch import Inputs, Output
 from kdcourse.errors import ArgumentError
 from kdcourse.metrics import Samples, count_right
 from kdcourse.objective import Objective
@@ -125,7 +125,7 @@ class Learner:
             take,
             self.device,
             generators=[source.generator] if source.generator.device.type == "cuda" else [],
-            watched=self.watched,
+            watched=lambda: self.watched,
             captured=self.captured,
             reason=reason or self.unreplayable,
             must=knobs.capture is True,
@@ -252,9 +252,9 @@ def _check_whole(path: str | Path, state: object) -> None:
         )
 
 
-def shared_accuracy(model: nn.Module, samples: Samples) -> float:
+def shared_accuracy(model: nn.Module, samples: Samples, output: Output | None = None) -> float:
     """Accuracy on a validation set, of whose batches every process looks at a part."""
-    counts = count_right(model, samples, processes.part(), "validation")
+    counts = count_right(model, samples, processes.part(), "validation", output=output)
     place = next(model.parameters()).device
     right, seen = processes.total(torch.tensor(counts, device=place)).tolist()
     return right / seen

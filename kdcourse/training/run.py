@@ -76,7 +76,7 @@ class Run(Learner):
         self.objective = objective.to(self.device).train()
         self.teacher: Teacher | None = None
         if teacher is not None:
-            self.teacher = as_teacher(teacher).to(self.device)
+            self.teacher = as_teacher(teacher, self.knobs.output).to(self.device)
         check_nets(student, objective, self.teacher, self.knobs, self.device)
         if source is not None and not objective.prepared:
             first_lesson(objective, student, self.teacher, source)
@@ -85,7 +85,7 @@ class Run(Learner):
                 model.to(memory_format=torch.channels_last)
         if self.knobs.compile and type(self.teacher) is FrozenTeacher:
             self.teacher = self.teacher.compiled()
-        self.judged = Judged(student, self.objective, self.knobs.compile)
+        self.judged = Judged(student, self.objective, self.knobs.compile, self.knobs.output)
         self.replayed = not why_not(self.knobs.capture, self.device, steps)
         self.watch = Watch(at_once=self.device.type == "cpu" and not self.replayed)
         self.counts = Counts(self.device)
@@ -276,7 +276,9 @@ class Run(Learner):
 
     def validate(self, samples: Samples) -> dict[str, float]:
         """Return the accuracy of the student, and of a teacher that follows it."""
-        measured = {"validation_accuracy": shared_accuracy(self.student, samples)}
+        measured = {
+            "validation_accuracy": shared_accuracy(self.student, samples, self.knobs.output)
+        }
         if self.teacher is not None and self.teacher.follows_student:
             measured["teacher_validation_accuracy"] = shared_accuracy(self.teacher, samples)
         return measured
