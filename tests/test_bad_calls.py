@@ -48,7 +48,10 @@ LEFT_OUT = {
     "kdcourse.estimate": "puts together what trainings and claims have measured",
     "kdcourse.training.parallel": INSIDE,
     **dict.fromkeys(
-        [f"kdcourse.training.{name}" for name in ("capture", "held", "sgd", "tally", "watch")],
+        [
+            f"kdcourse.training.{name}"
+            for name in ("best", "capture", "held", "sgd", "stream", "tally", "watch")
+        ],
         INSIDE,
     ),
     **dict.fromkeys(("own_randomness", "Answers", "intact"), INSIDE),

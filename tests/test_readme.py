@@ -51,7 +51,7 @@ def test_the_wheel_has_the_name_that_is_said():
 
 
 def test_there_are_programs():
-    assert [len(programs(page)) for page in (README, GUIDE)] == [2, 5]
+    assert [len(programs(page)) for page in (README, GUIDE)] == [2, 8]
     assert len(COMMANDS) == 8
 
 
@@ -67,6 +67,7 @@ def test_programs_run_one_after_the_other(tmp_path, monkeypatch):
         "my_student": net(seed=1),
         "my_teacher": net(seed=2),
         "my_loader": list(images(40).batches(20)),
+        "my_rows": [{"image": one, "label": 1} for one in images(40).inputs()],
         "large": net(4),
         "my_images": images(40),
         "assistant": net(3),
