@@ -4,15 +4,18 @@ The student is asked to predict what the teacher predicts, softened by a tempera
 
 .. math:: \min_f\; \ell_{CE} + \lambda \cdot \ell_{KD}
 
-Every function takes logits of shape ``(N, K)`` (N samples, K classes), computes in float32 at
-least, returns a scalar (mean over the N samples of a **sum** over the K classes) and sends no
-gradient to the teacher. Bad input raises ``ValueError`` or ``TypeError`` naming the argument; NaN
-gives NaN.
+A prediction is made at places: one for a sample ``(N, K)``, for a token ``(N, T, K)`` with
+``class_dim=-1``, for a pixel ``(N, K, H, W)``, with K logits each. Every loss computes in float32
+at least, returns a scalar (mean over the places of a **sum** over the K classes) and sends no
+gradient to the teacher. With ``mask`` or ``weight``, it is the mean over the places that count, or
+the weighted one, and what does not count may hold anything (:mod:`kdcourse.predictions`). Bad input
+raises ``ValueError`` or ``TypeError`` naming the argument; NaN gives NaN.
 """
 
 import math
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -27,10 +30,8 @@ from kdcourse.checks import (
     check_number,
     check_positive,
     check_probabilities,
-    check_same_device,
     check_same_samples,
     check_same_shape,
-    check_target,
     check_temperature,
     check_tensor,
 )
@@ -39,12 +40,21 @@ from kdcourse.linear_kd import linear_kd_loss as linear_kd_loss
 from kdcourse.many_classes import DIVERGENCES, HOT, HOTTEST, chunked, kd_step, step_of
 from kdcourse.objective import Lesson, Term
 from kdcourse.precision import at_least_float32, readable, widest
+from kdcourse.predictions import (
+    check_of_places,
+    check_predictions,
+    counted_only,
+    place_mean,
+    place_rows,
+    place_target,
+    place_weights,
+)
 from kdcourse.signatures import check_is
 
 MANY = 2**26  # logits from which on LogitKD takes them in chunks
 
 
-def softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
+def softmax(logits: Tensor, temperature: float = 1.0, *, class_dim: int = 1) -> Tensor:
     r"""Turn logits into probabilities, softened by a temperature.
 
     .. math:: p^{(i)} = \exp(z^{(i)}/\tau) \,/\, \textstyle\sum_j \exp(z^{(j)}/\tau)
@@ -52,15 +62,17 @@ def softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
     τ → ∞ gives the uniform distribution, τ → 0 puts everything on the largest logit.
 
     Args:
-        logits: ``(N, K)``, floating point.
+        logits: ``(N, K)``, or of any shape with K classes in ``class_dim``, floating point.
         temperature: τ > 0.
+        class_dim: The dimension of the classes, 1 or more, or negative.
 
     Returns:
-        ``(N, K)`` probabilities, float32 at least.
+        Probabilities of the logits' shape, float32 at least.
 
     Source: Hinton, Vinyals, Dean 2015 (arXiv 1503.02531), eq. 1.
     """
-    return _log_softmax("logits", logits, temperature).exp()
+    check_predictions("logits", logits, class_dim)
+    return _log_softmax(logits, temperature, dim=class_dim).exp()
 
 
 def kd_loss(
@@ -70,6 +82,9 @@ def kd_loss(
     *,
     divergence: str = "forward",
     scale: bool = True,
+    class_dim: int = 1,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     r"""Divergence between the softened predictions of teacher and student.
 
@@ -86,21 +101,32 @@ def kd_loss(
     logits. Without the factor τ², raising the temperature would switch the term off as 1/τ²;
     with it, λ keeps its meaning. ``scale=False`` gives the slide's form, without the factor.
 
-    *Which reduction?* Sum over classes, mean over samples. Averaging over the classes too (the
-    default of ``torch.nn.KLDivLoss``) would make the term K times too weak.
+    *Which reduction?* Sum over classes, mean over samples, tokens or pixels: over all places of
+    the batch that count. Averaging over the classes too (the default of ``torch.nn.KLDivLoss``)
+    would make the term K times too weak.
+
+    *Places that do not count.* With weights :math:`w_p` the mean over places is
+    :math:`\sum_p w_p \ell_p / \sum_p w_p`. A place with ``mask`` 0, or ``weight`` 0, may hold NaN
+    or infinity, as padding may hold anything: its logits are replaced by zeros before the
+    arithmetic, and its gradient is zero. If nothing counts, so is the loss.
 
     *Masked classes.* A class whose logits are −∞ in both does not count. Where only the student's
     is, and the teacher finds it possible, the loss is infinite.
 
     Args:
-        student_logits: ``(N, K)``.
-        teacher_logits: ``(N, K)``; receives no gradient.
+        student_logits: ``(N, K)``, or of any shape with K classes in ``class_dim``.
+        teacher_logits: Of the same shape; receives no gradient.
         temperature: τ, for both student and teacher, from 10⁻⁹ to 10⁶. From 32 on, predictions
             hardly differ, and are compared in float64, which takes longer.
         divergence: ``"forward"`` KL(T‖S), which covers all that the teacher finds likely;
             ``"reverse"`` KL(S‖T), which settles on what it finds most likely; or
             ``"jensen-shannon"``, the mean of both against the mixture :math:`(p_T + p_S)/2`.
         scale: Whether to multiply by τ².
+        class_dim: The dimension of the classes: 1 for ``(N, K)`` and ``(N, K, H, W)``, −1 for
+            ``(N, T, K)``.
+        mask: Which places count, bool or 0 and 1, of the logits' shape without ``class_dim``:
+            ``(N,)``, ``(N, T)``, ``(N, H, W)``.
+        weight: How much each counts, ≥ 0, of the same shape as a mask; receives no gradient.
 
     Returns:
         Scalar ≥ 0 in nats, zero when the two predictions agree. In float32, the value is exact up
@@ -110,7 +136,10 @@ def kd_loss(
     Gu et al. 2024 (arXiv 2306.08543) and Agarwal et al. 2024 (arXiv 2306.13649).
     """
     check_choice("divergence", divergence, DIVERGENCES)
-    log_p_student, log_p_teacher = _both_log_softmax(student_logits, teacher_logits, temperature)
+    student, teacher, weights = _at_places(
+        student_logits, teacher_logits, class_dim, mask=mask, weight=weight
+    )
+    log_p_student, log_p_teacher = _both_log_softmax(student, teacher, temperature)
     if divergence == "forward":
         loss = _kl(log_p_teacher, log_p_student)
     elif divergence == "reverse":
@@ -120,7 +149,7 @@ def kd_loss(
         both = (log_p.clamp_min(least) for log_p in (log_p_student, log_p_teacher))
         log_mixture = torch.logaddexp(*both) - math.log(2)
         loss = (_kl(log_p_teacher, log_mixture) + _kl(log_p_student, log_mixture)) / 2
-    return _scaled(loss, temperature, scale, student_logits)
+    return _scaled(place_mean(loss, weights), temperature, scale, student)
 
 
 def kd_cross_entropy(
@@ -129,6 +158,9 @@ def kd_cross_entropy(
     temperature: float = 4.0,
     *,
     scale: bool = True,
+    class_dim: int = 1,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     r"""The lecture's KD term: cross-entropy of the student under the teacher's probabilities.
 
@@ -139,9 +171,12 @@ def kd_cross_entropy(
 
     Source: the lecture, *Logit distillation*; Hinton et al. 2015 (arXiv 1503.02531), section 2.
     """
-    log_p_student, log_p_teacher = _both_log_softmax(student_logits, teacher_logits, temperature)
-    loss = -_mean(log_p_teacher.exp(), log_p_student)
-    return _scaled(loss, temperature, scale, student_logits)
+    student, teacher, weights = _at_places(
+        student_logits, teacher_logits, class_dim, mask=mask, weight=weight
+    )
+    log_p_student, log_p_teacher = _both_log_softmax(student, teacher, temperature)
+    loss = -_expected(log_p_teacher.exp(), log_p_student)
+    return _scaled(place_mean(loss, weights), temperature, scale, student)
 
 
 def kd_loss_from_probabilities(
@@ -150,6 +185,9 @@ def kd_loss_from_probabilities(
     temperature: float = 1.0,
     *,
     scale: bool = True,
+    class_dim: int = 1,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     r"""KD from a closed-weight teacher, which shows its probabilities and nothing else.
 
@@ -160,10 +198,12 @@ def kd_loss_from_probabilities(
     top-k only) stay zero.
 
     Args:
-        student_logits: ``(N, K)``.
-        teacher_probabilities: ``(N, K)``, rows ≥ 0 that sum to one; receives no gradient.
+        student_logits: ``(N, K)``, or of any shape with K classes in ``class_dim``.
+        teacher_probabilities: Of the same shape, ≥ 0, with sum one over the classes wherever a
+            place counts; receives no gradient.
         temperature: τ > 0, for both student and teacher.
         scale: Whether to multiply by τ².
+        class_dim, mask, weight: As in :func:`kd_loss`.
 
     Returns:
         Scalar ≥ 0 in nats.
@@ -173,17 +213,21 @@ def kd_loss_from_probabilities(
             tensors only; on a GPU the check would stall the device).
     """
     wide = _is_hot(temperature)
-    log_p_student = _log_softmax("student_logits", student_logits, temperature, wide)
-    check_matrix("teacher_probabilities", teacher_probabilities)
-    check_same_shape(
-        "student_logits", student_logits, "teacher_probabilities", teacher_probabilities
+    student, teacher, weights = _at_places(
+        student_logits,
+        teacher_probabilities,
+        class_dim,
+        "teacher_probabilities",
+        mask=mask,
+        weight=weight,
     )
-    check_probabilities("teacher_probabilities", teacher_probabilities)
+    teacher = counted_only(teacher, weights, 1 / teacher.shape[1])  # a row of zeros has no log
+    check_probabilities("teacher_probabilities", teacher)
     # log 0 = -inf softens to exactly 0, and does not count; the largest entry of a row is at least
     # 1/K, so a row is never all -inf.
-    log_p = at_least_float32(teacher_probabilities.detach()).log()
-    loss = _kl(_log_softmax("log_p", log_p, temperature, wide), log_p_student)
-    return _scaled(loss, temperature, scale, student_logits)
+    log_p_teacher = _log_softmax(at_least_float32(teacher).log(), temperature, wide)
+    loss = _kl(log_p_teacher, _log_softmax(student, temperature, wide))
+    return _scaled(place_mean(loss, weights), temperature, scale, student)
 
 
 def decoupled_kd_loss(
@@ -194,6 +238,10 @@ def decoupled_kd_loss(
     alpha: float = 1.0,
     beta: float = 8.0,
     temperature: float = 4.0,
+    class_dim: int = 1,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
 ) -> Tensor:
     r"""Decoupled KD (DKD): the target class against the rest, and the rest among themselves.
 
@@ -204,12 +252,15 @@ def decoupled_kd_loss(
     teacher mutes its dark knowledge. DKD lets β speak.
 
     Args:
-        student_logits: ``(N, K)``, K ≥ 2.
-        teacher_logits: ``(N, K)``; receives no gradient.
-        target: ``(N,)``, int64 class indices.
+        student_logits: ``(N, K)``, K ≥ 2, or of any shape with K classes in ``class_dim``.
+        teacher_logits: Of the same shape; receives no gradient.
+        target: int64 class indices, of the logits' shape without ``class_dim``: ``(N,)``,
+            ``(N, T)``, ``(N, H, W)``. Where a place does not count, any number will do.
         alpha: Weight of the target-class part, ≥ 0.
         beta: Weight of the non-target part, ≥ 0.
         temperature: τ > 0.
+        class_dim, mask, weight: As in :func:`kd_loss`.
+        ignore_index: The target of places that do not count, such as −100.
 
     Returns:
         Scalar ≥ 0 in nats.
@@ -219,13 +270,21 @@ def decoupled_kd_loss(
     """
     check_number("alpha", alpha, 0.0)
     check_number("beta", beta, 0.0)
-    student, teacher = _both_log_softmax(student_logits, teacher_logits, temperature)
-    check_target(target, *student.shape)
-    check_same_device("target", target, "student_logits", student_logits)
-    student_binary, student_rest = _target_and_rest(student, target)
-    teacher_binary, teacher_rest = _target_and_rest(teacher, target)
+    student, teacher, weights = _at_places(
+        student_logits,
+        teacher_logits,
+        class_dim,
+        mask=mask,
+        weight=weight,
+        target=target,
+        ignore_index=ignore_index,
+    )
+    target = place_target(target, student_logits, class_dim, weights)
+    log_p_student, log_p_teacher = _both_log_softmax(student, teacher, temperature)
+    student_binary, student_rest = _target_and_rest(log_p_student, target)
+    teacher_binary, teacher_rest = _target_and_rest(log_p_teacher, target)
     loss = alpha * _kl(teacher_binary, student_binary) + beta * _kl(teacher_rest, student_rest)
-    return _scaled(loss, temperature, True, student_logits)
+    return _scaled(place_mean(loss, weights), temperature, True, student)
 
 
 def _target_and_rest(log_p: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -247,30 +306,34 @@ def in_chunks(
     compile: bool = False,
     **options: Any,
 ) -> Tensor:
-    r"""Compute a loss a few samples at a time, and its gradient with it: for very many classes.
+    r"""Compute a loss a few places at a time, and its gradient with it: for very many classes.
 
     >>> in_chunks(kd_loss, student_logits, teacher_logits, temperature=2)
 
-    .. math:: \frac1N \sum_c N_c \, \ell(\text{chunk}_c)
+    .. math:: \frac1W \sum_c W_c \, \ell(\text{chunk}_c), \quad W = \textstyle\sum_c W_c
 
-    is the loss itself, since every loss here is a mean over samples. Called plainly, it keeps
-    several ``(N, K)`` tensors for the backward pass. Here the forward pass makes the student's
-    gradient while a chunk is at hand, of :func:`kd_loss` by formula, of any other loss by autograd.
-    Backward multiplies it, in place, by the gradient from above. Beside the inputs and that
-    gradient, which any form returns, only a few ``(rows, K)`` live at a time. Where no gradient is
-    asked for, none is made. Logits that come from hidden states need not be there either:
-    :func:`linear_kd_loss`.
+    is the loss itself, since every loss here is a mean over places. :math:`W_c` is the number of
+    those in a chunk, or with ``mask`` or ``weight`` the sum of their weights. Called plainly, it
+    keeps several ``(N, K)`` tensors for the backward pass. Here the forward pass makes the
+    student's gradient while a chunk is at hand, of :func:`kd_loss` by formula, of any other loss
+    by autograd. Backward multiplies it, in place, by the gradient from above. Beside the inputs and
+    that gradient, which any form returns, only a few ``(rows, K)`` live at a time. Where no
+    gradient is asked for, none is made. Logits that come from hidden states need not be there
+    either: :func:`linear_kd_loss`.
 
     Args:
         loss: One of this module's losses, or any mean over samples without randomness.
-        student_logits: ``(N, K)``; the only input that receives a gradient.
-        others: The loss's other arguments in order, each with N rows: the teacher's logits or
-            probabilities ``(N, K)``, the target ``(N,)``.
-        rows: Samples in a chunk; the last chunk may be smaller. By default, so many that a chunk's
+        student_logits: ``(N, K)``, or of any shape with K classes in ``class_dim``; the only input
+            that receives a gradient. Where the classes do not come last, it is copied.
+        others: The loss's other arguments in order, each with an entry a place: the teacher's
+            logits or probabilities, of the student's shape; the target, without ``class_dim``.
+        rows: Places in a chunk; the last chunk may be smaller. By default, so many that a chunk's
             logits take 4 MB in float32 on the CPU, and 64 MB on a GPU.
         compile: Whether ``torch.compile`` fuses what is done with a chunk, which takes some seconds
             at the first call.
-        options: Passed on to the loss.
+        options: Passed on to the loss, of which ``class_dim``, ``mask``, ``weight`` and
+            ``ignore_index`` mean what they do there. The last three are for losses that take the
+            weights of places: those of this module.
 
     Returns:
         The loss, a scalar; it can be differentiated once, backward runs once, and ``torch.func``
@@ -281,24 +344,66 @@ def in_chunks(
     """
     check_is("loss", loss, Callable)
     check_flag("compile", compile)
-    check_matrix("student_logits", student_logits)
-    for other in others:
-        check_tensor("others", other)
-        check_same_samples("student_logits", student_logits, "others", other)
     if isinstance(loss, partial) and not loss.args:
         options = {**loss.keywords, **options}
         loss = loss.func
+    class_dim = options.pop("class_dim", 1)
+    check_predictions("student_logits", student_logits, class_dim)
+    by_place = [_by_place(other, student_logits, class_dim) for other in others]
+    weights = _weights_in_chunks(loss, student_logits, others, class_dim, options)
     if loss is kd_loss and len(others) == 1:
-        check_matrix("teacher_logits", *others)
+        check_predictions("teacher_logits", *others, class_dim)
         check_same_shape("student_logits", student_logits, "teacher_logits", *others)
         step = kd_step(**options, compile=compile)
     else:
         step = step_of(partial(torch.compile(loss) if compile else loss, **options))
-    return chunked(step, rows, student_logits, *(other.detach() for other in others))
+    return chunked(
+        *(step, rows, weights, place_rows(student_logits, class_dim)),
+        *(other.detach() for other in by_place),
+    )
 
 
-def standardize(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    r"""Z-score each sample's logits: subtract their mean, divide by their deviation and by τ.
+def _by_place(other: Tensor, logits: Tensor, class_dim: int) -> Tensor:
+    """Return what is given along with logits, an entry a place, as P rows."""
+    check_tensor("others", other)
+    check_same_samples("student_logits", logits, "others", other)
+    if other.shape == logits.shape:
+        return place_rows(other, class_dim)
+    places = logits.numel() // logits.shape[class_dim]
+    if other.shape[:1] == (places,):
+        return other
+    check_of_places("others", other, logits, class_dim)
+    return other.flatten()
+
+
+def _weights_in_chunks(
+    loss: Callable[..., Tensor],
+    logits: Tensor,
+    others: tuple[Tensor, ...],
+    class_dim: int,
+    options: dict[str, Any],
+) -> Tensor | None:
+    """Take what says which places count out of the options, and return the weights of places."""
+    taken = {name: options.pop(name, None) for name in ("mask", "weight", "ignore_index")}
+    given = {name: value for name, value in taken.items() if value is not None}
+    if not given:
+        return None
+    known = signature(loss).parameters
+    if missing := {"mask", *given} - known.keys():  # without a mask, its weights are of classes
+        raise ArgumentError(
+            "loss", f"loss must take {min(missing)}, where {', '.join(given)} is given, of places"
+        )
+    return place_weights(logits, class_dim, target=others[-1] if others else None, **given)
+
+
+def standardize(
+    logits: Tensor,
+    temperature: float = 1.0,
+    *,
+    class_dim: int = 1,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""Z-score the logits of each place: subtract their mean, divide by their deviation and by τ.
 
     .. math:: (z - \bar z) \,/\, (\tau \cdot \sigma(z)), \quad
               \sigma(z)^2 = \tfrac1K \textstyle\sum_k (z^{(k)} - \bar z)^2
@@ -307,18 +412,24 @@ def standardize(logits: Tensor, temperature: float = 1.0) -> Tensor:
     ``kd_loss(standardize(s), standardize(t), temperature)``. Constant logits give zeros.
 
     Args:
-        logits: ``(N, K)``.
+        logits: ``(N, K)``, or of any shape with K classes in ``class_dim``.
         temperature: τ > 0.
+        class_dim: The dimension of the classes, as in :func:`kd_loss`.
+        mask: Which places count, as in :func:`kd_loss`. The others give zeros, whatever they hold.
 
     Returns:
-        ``(N, K)``, float32 at least; differentiable.
+        Of the logits' shape, float32 at least; differentiable.
 
     Source: Sun et al. 2024 (arXiv 2403.01427), eq. 10, with the deviation over K as in the paper.
     The authors' code takes it over K − 1, which is a temperature larger by the factor √(K/(K−1)),
     and adds 10⁻⁷ to it, so that constant logits give zeros.
     """
-    check_matrix("logits", logits)
+    check_predictions("logits", logits, class_dim)
     check_temperature(temperature)
+    if mask is not None or logits.dim() > 2:
+        weights = place_weights(logits, class_dim, mask=mask)
+        rows = standardize(counted_only(place_rows(logits, class_dim), weights), temperature)
+        return rows.unflatten(0, logits.movedim(class_dim, -1).shape[:-1]).movedim(-1, class_dim)
     if readable(logits) and bool(logits.isinf().any()):
         raise ArgumentError("logits", "logits must be finite to be standardised, got infinity")
     logits = at_least_float32(logits)
@@ -481,40 +592,54 @@ def _is_hot(temperature: float) -> bool:
     return temperature >= HOT
 
 
-def _log_softmax(name: str, logits: Tensor, temperature: float, wide: bool = False) -> Tensor:
-    check_matrix(name, logits)
+def _at_places(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    class_dim: int,
+    teacher_name: str = "teacher_logits",
+    **counting: Any,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return predictions as rows ``(P, K)``, zero where a place does not count, and weights."""
+    check_predictions("student_logits", student_logits, class_dim)
+    check_predictions(teacher_name, teacher_logits, class_dim)
+    check_same_shape("student_logits", student_logits, teacher_name, teacher_logits)
+    weights = place_weights(student_logits, class_dim, **counting)
+    student, teacher = (
+        counted_only(place_rows(logits, class_dim), weights)
+        for logits in (student_logits, teacher_logits.detach())
+    )
+    return student, teacher, weights
+
+
+def _log_softmax(logits: Tensor, temperature: float, wide: bool = False, dim: int = 1) -> Tensor:
     check_temperature(temperature)
     logits = logits.to(widest(logits)) if wide else at_least_float32(logits)
-    return F.log_softmax(logits / temperature, dim=1)
+    return F.log_softmax(logits / temperature, dim=dim)
 
 
 def _both_log_softmax(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float
+    student: Tensor, teacher: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     wide = _is_hot(temperature)
-    log_p_student = _log_softmax("student_logits", student_logits, temperature, wide)
-    with torch.no_grad():
-        log_p_teacher = _log_softmax("teacher_logits", teacher_logits, temperature, wide)
-    check_same_shape("student_logits", student_logits, "teacher_logits", teacher_logits)
-    return log_p_student, log_p_teacher
+    return _log_softmax(student, temperature, wide), _log_softmax(teacher, temperature, wide)
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p‖q) from log-probabilities, sum over classes, mean over samples."""
-    mean = _mean(log_p.exp(), log_p - log_q)
-    return mean + (-mean).clamp_min(0).detach()  # not below zero by rounding
+    """KL(p‖q) from log-probabilities ``(P, K)``, sum over classes, at each place."""
+    return _expected(log_p.exp(), log_p - log_q)
 
 
-def _mean(p: Tensor, values: Tensor) -> Tensor:
-    """Mean of values under p, and over samples: what has p = 0 does not count, even if infinite."""
+def _expected(p: Tensor, values: Tensor) -> Tensor:
+    """Sum of values under p at each place: what has p = 0 does not count, even if infinite."""
     if readable(p) and readable(values):
-        mean = (p * values).sum(dim=1).mean()
-        if not bool(mean.isnan()):  # nothing was infinite: one pass less
-            return mean
-    return (p * torch.where(p > 0, values, 0.0)).sum(dim=1).mean()
+        each = (p * values).sum(dim=1)
+        if not bool(each.detach().sum().isnan()):  # nothing was infinite: one pass less
+            return each
+    return (p * torch.where(p > 0, values, 0.0)).sum(dim=1)
 
 
 def _scaled(loss: Tensor, temperature: float, scale: bool, logits: Tensor) -> Tensor:
     """Multiply by τ² if asked to, in the precision that a loss of these logits has."""
     check_flag("scale", scale)
+    loss = loss + (-loss).clamp_min(0).detach()  # not below zero by rounding
     return (loss * temperature**2 if scale else loss).to(at_least_float32(logits).dtype)

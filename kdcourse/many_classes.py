@@ -9,7 +9,7 @@ logits that are never made as a whole.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from kdcourse.checks import (
     check_temperature,
 )
 from kdcourse.precision import at_least_float32, widest
+from kdcourse.predictions import to_divide_by
 
 HOT = 32.0  # a temperature from which on predictions hardly differ: compared in float64
 HOTTEST = 1e6  # beyond, they differ too little for float64, too
@@ -42,10 +43,11 @@ class Step(NamedTuple):
     """A loss that can be taken a chunk at a time.
 
     Attributes:
-        total: Given where to write the gradient (or None, for no gradient), the chunk's student
-            logits and the loss's other arguments, returns the sum over the chunk's samples.
-        value: The loss is the mean of the totals over all samples times this,
-        slope: and its gradient what is written, over the number of all samples, times this.
+        total: Given where to write the gradient (or None, for no gradient), the weights of the
+            chunk's places (or None, for 1 each), their student logits and the loss's other
+            arguments, returns the weighted sum over the chunk's places.
+        value: The loss is the sum of the totals, over the number of all places, times this,
+        slope: and its gradient what is written, over the number of all places, times this.
     """
 
     total: Callable[..., Tensor]
@@ -53,7 +55,7 @@ class Step(NamedTuple):
     slope: float = 1.0
 
     def loss(self, totals: list[Tensor], student: Tensor) -> Tensor:
-        """Return the loss of all chunks, in the precision that one of these samples has."""
+        """Return the loss of all chunks, in the precision that one of these places has."""
         mean = torch.stack(totals).sum() / len(student)
         return (mean * self.value).to(at_least_float32(student).dtype)
 
@@ -80,36 +82,58 @@ def kd_step(
 
 
 def step_of(loss: Callable[..., Tensor]) -> Step:
-    """Return any mean over samples as a step, its gradient made by autograd, chunk by chunk."""
+    """Return any mean over places as a step, its gradient made by autograd, chunk by chunk."""
 
-    def total(place: Tensor | None, student: Tensor, *others: Tensor) -> Tensor:
-        if place is None:
+    def summed(weights: Tensor | None, student: Tensor, *others: Tensor) -> Tensor:
+        if weights is None:
             return len(student) * loss(student, *others)
+        return weights.sum() * loss(student, *others, weight=weights)
+
+    def total(
+        place: Tensor | None, weights: Tensor | None, student: Tensor, *others: Tensor
+    ) -> Tensor:
+        if place is None:
+            return summed(weights, student, *others)
         with torch.enable_grad():
             leaf = at_least_float32(student).detach().requires_grad_()
-            value = len(student) * loss(leaf, *others)
+            value = summed(weights, leaf, *others)
             place.copy_(torch.autograd.grad(value, leaf)[0])
         return value.detach()
 
     return Step(total)
 
 
-def chunked(step: Step, rows: int | None, student_logits: Tensor, *others: Tensor) -> Tensor:
-    """Return a loss that is made a few samples at a time, and its gradient with it."""
+def chunked(
+    step: Step,
+    rows: int | None,
+    weights: Tensor | None,
+    student_logits: Tensor,
+    *others: Tensor,
+) -> Tensor:
+    """Return a loss that is made a few places at a time, and its gradient with it."""
     logits = CHUNK.get(student_logits.device.type, CHUNK["other"])
     rows = rows_at_once(rows, logits, student_logits.shape[1])
     wanted = student_logits.requires_grad and torch.is_grad_enabled()
-    return _Chunked.apply(step, rows, wanted, student_logits, *others)
+    weights = largest_one(weights)
+    mean = _Chunked.apply(step, rows, wanted, weights, student_logits, *others)
+    return over_weights(mean, weights)
 
 
 class _Chunked(torch.autograd.Function):
-    """A loss of logits: it keeps their gradient, and nothing else."""
+    """A loss of logits, over all places: it keeps their gradient, and nothing else."""
 
     @staticmethod
     def forward(
-        context: Any, step: Step, rows: int, wanted: bool, student: Tensor, *others: Tensor
+        context: Any,
+        step: Step,
+        rows: int,
+        wanted: bool,
+        weights: Tensor | None,
+        student: Tensor,
+        *others: Tensor,
     ) -> Tensor:
-        parts = zip(*(each.split(rows) for each in (student, *others)), strict=True)
+        split = [each.split(rows) for each in (student, *others)]
+        parts = zip(split_weights(weights, rows, len(student)), *split, strict=True)
         if not wanted:
             return step.loss([step.total(None, *chunk) for chunk in parts], student)
         gradient, larger = torch.empty_like(student), LARGER.get(student.dtype)
@@ -128,11 +152,16 @@ class _Chunked(torch.autograd.Function):
         (gradient,) = context.saved_tensors
         factor = (upstream * context.slope).reshape(1, 1)  # a scalar would be rounded to half
         gradient = scaled(gradient, factor, context.rows)
-        return None, None, None, gradient, *(None for _ in context.needs_input_grad[4:])
+        return *(None,) * 4, gradient, *(None for _ in context.needs_input_grad[5:])
 
 
 def _kd_total(
-    place: Tensor | None, student: Tensor, teacher: Tensor, temperature: float, divergence: str
+    place: Tensor | None,
+    weights: Tensor | None,
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float,
+    divergence: str,
 ) -> Tensor:
     """Sum of a divergence; its gradient for the logits over τ goes to ``place``.
 
@@ -147,33 +176,68 @@ def _kd_total(
     """
     dtype = widest(student) if temperature >= HOT else at_least_float32(student).dtype
     room = place if place is not None and place.dtype == dtype else None  # until it is needed
-    log_p, log_q = (_log_softmax(each, temperature, dtype, room) for each in (student, teacher))
+    log_p, log_q = (
+        _log_softmax(each, weights, temperature, dtype, room) for each in (student, teacher)
+    )
     q = torch.exp(log_q, out=room)
     broken = 0 * (log_p[:, 0].exp() + q[:, 0]).sum()
     if divergence == "forward":
-        total = log_q.sub_(log_p).mul_(q).nansum()
+        total = _sum(log_q.sub_(log_p).mul_(q), weights)
         if place is not None:
-            torch.sub(log_p.exp_(), q, out=place)
+            torch.sub(_weighed(log_p.exp_(), weights), _weighed(q, weights), out=place)
         return total.clamp_min(0) + broken
     log_r, total = log_q, torch.zeros_like(broken)
     if divergence == "jensen-shannon":
         log_r = torch.logaddexp(log_p, log_q).sub_(math.log(2))
-        total = log_q.sub_(log_r).mul_(q).nansum()
+        total = _sum(log_q.sub_(log_r).mul_(q), weights)
     p = torch.exp(log_p, out=room)
     each = log_p.sub_(log_r).mul_(p)
-    own = each.nansum(dim=1, keepdim=True)
+    own = _weighed(each.nansum(dim=1, keepdim=True), weights)
     if place is not None:
-        each.nan_to_num_(0.0, math.inf, -math.inf)
+        each = _weighed(each.nan_to_num_(0.0, math.inf, -math.inf), weights)
         torch.addcmul(each, p, own, value=-1, out=place)
     return (total + own.sum()).clamp_min(0) + broken
 
 
 def _log_softmax(
-    logits: Tensor, temperature: float, dtype: torch.dtype, room: Tensor | None
+    logits: Tensor,
+    weights: Tensor | None,
+    temperature: float,
+    dtype: torch.dtype,
+    room: Tensor | None,
 ) -> Tensor:
     if logits.dtype == dtype:
-        return F.log_softmax(torch.div(logits, temperature, out=room), dim=1)
-    return F.log_softmax(logits.to(dtype).div_(temperature), dim=1)
+        softened = torch.div(logits, temperature, out=room)
+    else:
+        softened = logits.to(dtype).div_(temperature)
+    if weights is not None:
+        softened.masked_fill_((weights == 0)[:, None], 0.0)  # whatever was there
+    return F.log_softmax(softened, dim=1)
+
+
+def _sum(rows: Tensor, weights: Tensor | None) -> Tensor:
+    return rows.nansum() if weights is None else (rows.nansum(dim=1) * weights).sum()
+
+
+def _weighed(rows: Tensor, weights: Tensor | None) -> Tensor:
+    return rows if weights is None else rows.mul_(weights[:, None])
+
+
+def largest_one(weights: Tensor | None) -> Tensor | None:
+    """Let the largest weight be 1, so that gradients in float16 have the room they had."""
+    if weights is None:
+        return None
+    return weights / weights.amax().clamp_min(torch.finfo(weights.dtype).tiny)
+
+
+def over_weights(mean: Tensor, weights: Tensor | None) -> Tensor:
+    """Turn what is weighed, but a mean over all places, into the mean over those that count."""
+    return mean if weights is None else mean * len(weights) / to_divide_by(weights)
+
+
+def split_weights(weights: Tensor | None, rows: int, places: int) -> Sequence[Tensor | None]:
+    """Return the weights of every chunk, or as many times None."""
+    return weights.split(rows) if weights is not None else [None] * math.ceil(places / rows)
 
 
 def enlarged(gradient: Tensor, larger: float) -> Tensor:

@@ -42,6 +42,7 @@ LEFT_OUT = {
     "kdcourse.training.rules": "these are checks, too",
     "check_pixels": "this is one, too",
     "kdcourse.many_classes": "behind in_chunks and linear_kd_loss",
+    "kdcourse.predictions": "the checks and means that losses on predictions share",
     "kdcourse.processes": "works between the processes that torchrun starts",
     "kdcourse.batch": "takes batches of anybody's shape apart, for training",
     "kdcourse.files": "behind whatever writes a file",
@@ -203,8 +204,13 @@ WRONG: dict[Any, tuple[Any, ...]] = {
     torch.device: (None, 1.5, [1]),
 }
 # or of the right one, out of range.
+<<<<<<< HEAD
 ANY_INTEGER = {"seed", "label", "epoch", "channel_dim"}
+=======
+ANY_INTEGER = {"seed", "label", "epoch", "ignore_index"}
+>>>>>>> places
 FROM_ZERO = {"padding", "decimals", "validation", *ANY_INTEGER}
+FROM_THE_END = {"class_dim"}  # -1 is the last
 ABOVE_ZERO = {"temperature", "power", "extent", "tolerance", "bend", "clip"}
 SHARES = {"probability", "accuracy", "correlation", "sparsity", "share", "leaks", "most"}
 SHARES |= {"momentum", "smoothing", "dropout"}
@@ -240,7 +246,7 @@ def out_of_range(case: str, name: str, kind: Any, values: Mapping[str, Any]) -> 
     """Values of a type, but of no use in a call that is good with other values."""
     what = name.rpartition("_")[2]
     if kind is int:
-        return [-1] * (name not in ANY_INTEGER) + [0] * (name not in FROM_ZERO)
+        return [-1] * (name not in ANY_INTEGER | FROM_THE_END) + [0] * (name not in FROM_ZERO)
     if kind is float:
         low = [-1.0] * (name not in ANY_NUMBER) + [0.0] * (what in ABOVE_ZERO)
         return low + [1.5] * (what in SHARES)
@@ -257,7 +263,12 @@ NOT_EMPTY = {"layers", "stages", "students", "directions", "trajectory"}
 ANY_TENSOR = {"inputs", "samples", "images", "landscape.target", "curvature.target"}
 ANY_TENSOR |= {"in_chunks.others"}
 ANY_LENGTH = {"logits", "features", "embeddings", "predictions", "queue", "pixels", "train", "test"}
+<<<<<<< HEAD
 ANY_LENGTH |= {"probabilities", "vectors"}
+=======
+ANY_LENGTH |= {"probabilities"}
+ANY_PLACES = {"softmax.logits", "standardize.logits"}
+>>>>>>> places
 MAY_BE_EMPTY = {"pixels", "queue"}
 
 
@@ -293,7 +304,7 @@ def tensors(case: str, name: str, values: Mapping[str, Any]) -> Iterator[Tensor]
     yield good[:, :0]
     yield good.to(torch.float8_e4m3fn)
     yield torch.quantize_per_tensor(good.detach(), 0.1, 0, torch.quint8)
-    if good.dim() == 2:
+    if good.dim() == 2 and f"{case}.{name}" not in ANY_PLACES:
         yield good[..., None]
     if what in {"logits", "probabilities", "predictions"}:
         yield good[:, :1]

@@ -285,8 +285,8 @@ FAULTS = {
     "KD sends no gradient to the student": (
         "existence",
         logit.kd_loss,
-        "_both_log_softmax(student_logits,",
-        "_both_log_softmax(student_logits.detach(),",
+        "_both_log_softmax(student,",
+        "_both_log_softmax(student.detach(),",
     ),
     "α and β of decoupled KD are swapped": (
         "newer-logit",
