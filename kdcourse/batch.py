@@ -1,5 +1,6 @@
-"""A batch as anybody's loader yields it: ``(inputs, target)``, with whatever a model takes."""
+"""A batch as anybody's loader yields it, and a model as anybody has written it."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -13,6 +14,9 @@ from kdcourse.errors import ArgumentError, ArgumentTypeError
 
 Inputs = Any  # a tensor, or tensors in tuples, lists and dictionaries, each with N samples
 Batch = tuple[Inputs, Tensor]
+Output = Callable[[Any], Tensor]  # finds the logits in what a model returns
+TARGETS = ("labels", "label", "targets", "target")  # names of the target in a dictionary
+LOGITS = ("logits", "out")  # names of the logits: transformers', and torchvision's for pixels
 
 
 class SeparateViews(NamedTuple):
@@ -32,7 +36,17 @@ def views_of(inputs: Inputs) -> SeparateViews:
 
 
 def read_batch(batch: object, name: str) -> Batch:
-    """Return inputs and target of a batch, or say what it is instead."""
+    """Return inputs and target of a batch, or say what it is instead.
+
+    In a dictionary, as ``transformers`` collates it, the target is among the inputs; one that is
+    left alone then stands for itself.
+    """
+    if isinstance(batch, Mapping):
+        found = [key for key in TARGETS if key in batch]
+        if len(found) == 1:
+            rest = {key: value for key, value in batch.items() if key != found[0]}
+            inputs = next(iter(rest.values())) if len(rest) == 1 else rest
+            batch = inputs, batch[found[0]]
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         got = f"a {type(batch).__name__}"
         if isinstance(batch, Mapping):
@@ -41,8 +55,8 @@ def read_batch(batch: object, name: str) -> Batch:
             got += f" of {len(batch)}"
         raise ArgumentTypeError(
             name,
-            f"{name} must yield batches (inputs, target), got {got}: let its collate_fn return "
-            "such a pair, whose inputs are what the model is called with",
+            f"{name} must yield batches (inputs, target), or dictionaries with labels, got {got}: "
+            "let its collate_fn return such a pair, whose inputs are what the model is called with",
         )
     inputs, target = batch
     if not isinstance(target, Tensor):
@@ -181,22 +195,51 @@ def cast_like(inputs: Inputs, model: nn.Module) -> Inputs:
     return map_tensors(lambda one: one.to(dtype) if one.is_floating_point() else one, inputs)
 
 
-def call(model: nn.Module, inputs: Inputs, who: str) -> Any:
-    """Return what a model makes of inputs, and refuse one that overwrites them.
+def call(model: nn.Module, inputs: Inputs, who: str, output: Output | None = None) -> Any:
+    """Return the logits that a model makes of inputs, and refuse a model that overwrites these.
 
     They are somebody's data, and others are still to be called with them.
+
+    Args:
+        model: Any module. It is called with the inputs as they are; a dictionary is unpacked, if
+            its keys are names of the module's own arguments.
+        inputs: Those of a batch.
+        who: What the model is called in errors.
+        output: Finds the logits in what the model returns; by default :func:`logits_of`.
     """
     tensors = [inputs] if isinstance(inputs, Tensor) else tree_leaves(inputs)
     counted = [one for one in tensors if isinstance(one, Tensor) and not one.is_inference()]
     versions = [one._version for one in counted]
-    outputs = model(cast_like(inputs, model))
+    given = cast_like(inputs, model)
+    returned = model(**given) if _takes(model, given) else model(given)
     if versions != [one._version for one in counted]:
         raise ArgumentError(
             who,
             f"the {who} ({type(model).__name__}) changes its inputs in place: let it work on a "
             "copy (x = x.clone(), or an activation that is not inplace)",
         )
-    return outputs
+    return logits_of(returned) if output is None else output(returned)
+
+
+def logits_of(returned: Any) -> Any:
+    """Find the logits in what a model returns: as they are, by their usual names, or at first."""
+    if isinstance(returned, Tensor):
+        return returned
+    for name in LOGITS:
+        if isinstance(returned, Mapping) and name in returned:
+            return returned[name]
+        if hasattr(returned, name):
+            return getattr(returned, name)
+    first = next(iter(returned), None) if isinstance(returned, tuple | list) else None
+    return returned if first is None else first
+
+
+def _takes(model: nn.Module, inputs: Inputs) -> bool:
+    """Whether inputs are a dictionary of a model's arguments."""
+    if type(inputs) is not dict or not all(isinstance(key, str) for key in inputs):
+        return False
+    plain = getattr(model, "_orig_mod", model)  # which torch.compile has wrapped
+    return inputs.keys() <= inspect.signature(plain.forward).parameters.keys()
 
 
 def shapes(inputs: Inputs) -> str:

@@ -256,8 +256,8 @@ def check_outputs(argument: str, who: str, outputs: object) -> None:
     if not isinstance(outputs, Tensor):
         raise ArgumentTypeError(
             argument,
-            f"{who} must return a tensor of logits (N, K), got {type(outputs).__name__}: wrap it "
-            "in a module that returns its logits",
+            f"{who} must return a tensor of logits (N, K), got {type(outputs).__name__}: say "
+            "where they are in it (output=lambda returned: ...)",
         )
 
 

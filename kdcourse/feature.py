@@ -4,9 +4,10 @@ The student is asked for the teacher's inner view of an image, not only for its 
 teacher looks (attention maps), what a hidden layer holds (hints), and which pixels its answer
 depends on (saliency).
 
-Every function takes features of shape ``(N, C, H, W)``, computes in float32 at least, returns a
-scalar and sends no gradient to the teacher. Bad input raises ``ValueError`` or ``TypeError``
-naming the argument.
+Features may be images ``(N, C, H, W)``, sequences, volumes or a transformer's tokens
+(:mod:`kdcourse.grid` says how they are told apart). Every function computes in float32 at least,
+returns a scalar and sends no gradient to the teacher. Bad input raises ``ValueError`` or
+``TypeError`` naming the argument.
 """
 
 from collections.abc import Sequence
@@ -17,28 +18,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdcourse.batch import logits_of
 from kdcourse.checks import (
     check_choice,
     check_flag,
     check_floating,
+    check_integer,
     check_matrix,
     check_module,
     check_number,
     check_positive,
     check_same_device,
-    check_same_samples,
     check_same_shape,
     check_target,
     check_tensor,
 )
 from kdcourse.errors import ArgumentError
+from kdcourse.grid import (
+    both_sides,
+    channels_first,
+    check_channel_dim,
+    interpolated,
+    on_one_grid,
+    pooled,
+)
 from kdcourse.models import seeded
 from kdcourse.objective import Layer, LayerTerm, Lesson, Term
 from kdcourse.precision import at_least_float32, readable, row_norms, unit_rows, widest
 from kdcourse.signatures import check_is, checked
 
 
-def attention_map(features: Tensor, power: float = 2) -> Tensor:
+def attention_map(
+    features: Tensor, power: float = 2, *, channel_dim: int = 1, class_token: bool = False
+) -> Tensor:
     r"""Pool the channels of a feature map: where does the layer look?
 
     .. math:: q_{hw} = \frac1C \sum_c |A_{chw}|^p, \qquad \text{map} = q / \|q\|_2
@@ -46,18 +58,24 @@ def attention_map(features: Tensor, power: float = 2) -> Tensor:
     A larger power attends more to the strongest channel.
 
     Args:
-        features: ``(N, C, H, W)``.
+        features: ``(N, C, H, W)``, or any other grid of positions: ``(N, C, T)``,
+            ``(N, C, D, H, W)``.
         power: The power p > 0.
+        channel_dim: −1 where the channels come last, as in tokens ``(N, T, C)``.
+        class_token: Whether the first token stands for the whole, and is left out.
 
     Returns:
-        ``(N, H * W)``, rows of unit norm, float32 at least; zeros where all features are zero.
+        ``(N, H * W)``, or one column a position, rows of unit norm, float32 at least; zeros where
+        all features are zero.
 
     Source: Zagoruyko, Komodakis 2017 (arXiv 1612.03928), section 3.1. Their code has p = 2 only;
     that of the benchmark by Tian et al. 2020 (arXiv 1910.10699) takes other powers without the
     absolute value: the same for even p, and behind a ReLU, but for odd p features of opposite sign
     cancel there, and maps have negative entries.
     """
-    _check_features("features", features)
+    check_channel_dim(channel_dim)
+    check_flag("class_token", class_token)
+    features = channels_first("features", features, channel_dim, class_token)
     check_number("power", power, 0.0, open_low=True)
     features = at_least_float32(features)
     return _attention(features, power).to(features.dtype)
@@ -69,6 +87,8 @@ def attention_transfer_loss(
     power: float = 2,
     *,
     squared: bool = False,
+    channel_dim: int | tuple[int, int] = 1,
+    class_token: bool | tuple[bool, bool] = False,
 ) -> Tensor:
     r"""Distance between the attention maps of student and teacher.
 
@@ -79,26 +99,31 @@ def attention_transfer_loss(
     must grow with the size of the map (the authors take 1000 in place of the paper's 0.1).
 
     Args:
-        student_features: ``(N, C, H, W)``.
-        teacher_features: ``(N, C', H', W')``; receives no gradient. Where sizes differ, the larger
-            features are average-pooled to the smaller size.
+        student_features: ``(N, C, H, W)``, ``(N, C, T)`` or ``(N, C, D, H, W)``.
+        teacher_features: ``(N, C', H', W')``, with positions in as many dimensions as the
+            student's; receives no gradient. Where sizes differ, the larger features are
+            average-pooled to the smaller size.
         power: The power p > 0 of :func:`attention_map`.
         squared: Whether to take the authors' form in place of the lecture's.
+        channel_dim: −1 where the channels come last, as in tokens ``(N, T, C)``; or a pair, the
+            student's and the teacher's. Tokens whose number differs from that of the other net's
+            positions lie on a square grid (:mod:`kdcourse.grid`).
+        class_token: Whether the first token stands for the whole, and is left out; or a pair.
 
     Returns:
         Scalar ≥ 0.
 
     Source: Zagoruyko, Komodakis 2017 (arXiv 1612.03928), eq. 2.
     """
-    _check_both(student_features, teacher_features)
+    sides = both_sides(channel_dim, class_token)
+    student, teacher = on_one_grid(student_features, teacher_features, sides)
     check_number("power", power, 0.0, open_low=True)
     check_flag("squared", squared)
-    student = at_least_float32(student_features)
-    teacher = at_least_float32(teacher_features.detach())
-    if student.shape[-2:] != teacher.shape[-2:]:
-        height, width = map(min, student.shape[-2:], teacher.shape[-2:])
-        student, teacher = (F.adaptive_avg_pool2d(x, (height, width)) for x in (student, teacher))
-    if student.shape[-2:] == (1, 1):
+    student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
+    if student.shape[2:] != teacher.shape[2:]:
+        size = [*map(min, student.shape[2:], teacher.shape[2:])]
+        student, teacher = pooled(student, size), pooled(teacher, size)
+    if student.shape[2:].numel() == 1:
         raise ArgumentError(
             "student_features",
             "student_features must have more than one position (N, C, H, W), got "
@@ -111,6 +136,10 @@ def attention_transfer_loss(
     return torch.linalg.vector_norm(difference, dim=1).mean().to(student.dtype)
 
 
+CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+NORMS: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
 class Hint(nn.Module):
     r"""A projection from the student's features to the teacher's, and their distance.
 
@@ -121,12 +150,22 @@ class Hint(nn.Module):
     take a kernel of H − H' + 1 pixels, without padding, which has the teacher's size as its output;
     any other difference of sizes is bridged by interpolation behind the convolution.
 
+    >>> Hint(192, 768, dimensions=1, channel_dim=-1)    # tokens to tokens, as many of them
+    >>> Hint(64, 384, channel_dim=(1, -1), class_token=(False, True))    # (N, C, H, W) to patches
+
     Args:
         student_channels: The number C of the student's channels.
         teacher_channels: The number C' of the teacher's channels.
-        kernel_size: Size of the convolution's kernel in pixels, or (height, width).
+        kernel_size: Size of the convolution's kernel in pixels, or one in every dimension,
+            (height, width).
         nonlinearity: What is applied to the projection, such as ``nn.ReLU()`` where the hint comes
             from behind one; nothing by default.
+        dimensions: In how many dimensions the positions lie: 2 in images, and in tokens that lie on
+            a square grid (:mod:`kdcourse.grid`); 1 in sequences, other tokens and vectors
+            ``(N, C)``, which have one position; 3 in volumes.
+        channel_dim: −1 where the channels come last, as in tokens ``(N, T, C)``; or a pair, the
+            student's and the teacher's.
+        class_token: Whether the first token stands for the whole, and is left out; or a pair.
 
     Source: Romero et al. 2015 (arXiv 1412.6550), eq. 3; there ½ times the sum over C', H', W'.
     """
@@ -136,50 +175,64 @@ class Hint(nn.Module):
         student_channels: int,
         teacher_channels: int,
         *,
-        kernel_size: int | tuple[int, int] = 1,
+        kernel_size: int | tuple[int, ...] = 1,
         nonlinearity: nn.Module | None = None,
+        dimensions: int = 2,
+        channel_dim: int | tuple[int, int] = 1,
+        class_token: bool | tuple[bool, bool] = False,
     ):
         super().__init__()
         check_positive(student_channels=student_channels, teacher_channels=teacher_channels)
-        check_is("kernel_size", kernel_size, int | tuple[int, int])
+        check_is("kernel_size", kernel_size, int | tuple[int, ...])
         check_is("nonlinearity", nonlinearity, nn.Module | None)
-        sizes = kernel_size if isinstance(kernel_size, tuple | list) else (kernel_size,)
+        check_integer("dimensions", dimensions, 1, 3)
+        if isinstance(kernel_size, tuple | list):
+            sizes = tuple(kernel_size)
+        else:
+            sizes = (kernel_size,) * dimensions
         for size in sizes:
             check_positive(kernel_size=size)
-        self.projection = nn.Conv2d(student_channels, teacher_channels, kernel_size)
+        if len(sizes) != dimensions:
+            raise ArgumentError(
+                "kernel_size", f"kernel_size must have {dimensions} dimensions, got {len(sizes)}"
+            )
+        self.sides = both_sides(channel_dim, class_token)
+        self.projection = CONVOLUTIONS[dimensions](student_channels, teacher_channels, sizes)
         self.nonlinearity = nonlinearity
 
-    def project(self, student_features: Tensor, size: tuple[int, int]) -> Tensor:
-        """Map the student's features ``(N, C, H, W)`` to ``(N, C', *size)``."""
+    def project(self, student_features: Tensor, size: Sequence[int]) -> Tensor:
+        """Map the student's features, channels first, ``(N, C, …)`` to ``(N, C', *size)``."""
         projected = self.projection(student_features.to(self.projection.weight.dtype))
         if self.nonlinearity is not None:
             projected = self.nonlinearity(projected)
-        projected = at_least_float32(projected)
-        if projected.shape[-2:] == size:
-            return projected
-        return F.interpolate(projected, size, mode="bilinear", align_corners=False, antialias=True)
+        return interpolated(at_least_float32(projected), size)
 
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
         """Return the mean squared error between projected student and teacher, a scalar."""
-        _check_both(student_features, teacher_features)
+        student, teacher = on_one_grid(student_features, teacher_features, self.sides, vectors=True)
+        kernel = self.projection.kernel_size
+        if student.dim() - 2 != len(kernel):
+            raise ArgumentError(
+                "student_features",
+                f"student_features must have positions in {len(kernel)} dimension(s), as this hint "
+                f"was made for (dimensions), got {tuple(student_features.shape)}",
+            )
         for name, features, channels in (
-            ("student_features", student_features, self.projection.in_channels),
-            ("teacher_features", teacher_features, self.projection.out_channels),
+            ("student_features", student, self.projection.in_channels),
+            ("teacher_features", teacher, self.projection.out_channels),
         ):
             if features.shape[1] != channels:
                 raise ArgumentError(
                     name, f"{name} must have {channels} channels, got {features.shape[1]}"
                 )
-        kernel = self.projection.kernel_size
-        if any(k > size for k, size in zip(kernel, student_features.shape[-2:], strict=True)):
+        if any(k > size for k, size in zip(kernel, student.shape[2:], strict=True)):
             raise ArgumentError(
                 "student_features",
                 f"student_features must be at least as large as the kernel {kernel}, "
-                f"got {tuple(student_features.shape[-2:])}",
+                f"got {tuple(student.shape[2:])}",
             )
-        teacher = at_least_float32(teacher_features.detach())
-        height, width = teacher.shape[-2:]
-        return F.mse_loss(self.project(student_features, (height, width)), teacher)
+        teacher = at_least_float32(teacher.detach())
+        return F.mse_loss(self.project(student, teacher.shape[2:]), teacher)
 
 
 def input_gradient(
@@ -218,7 +271,8 @@ def input_gradient(
         check_same_device("inputs", inputs, "model", weight)
     with torch.enable_grad():
         inputs = inputs.detach().requires_grad_()
-        return prediction_gradient(model(inputs), inputs, target, create_graph=create_graph)
+        logits = logits_of(model(inputs))
+        return prediction_gradient(logits, inputs, target, create_graph=create_graph)
 
 
 def prediction_gradient(
@@ -280,22 +334,41 @@ class AttentionTransfer(LayerTerm):
     """Attention maps, summed over layers: :func:`attention_transfer_loss`, which explains the rest.
 
     Args:
-        layers: Names of layers with features ``(N, C, H, W)``, or pairs of names.
+        layers: Names of layers with features ``(N, C, H, W)``, or any that
+            :func:`attention_transfer_loss` takes, or pairs of names.
         power: The power p > 0 of :func:`attention_map`, which says where other code differs for
             odd p.
         squared: Whether to take the authors' form in place of the lecture's.
+        channel_dim: −1 where the channels come last, as in tokens ``(N, T, C)``; or a pair, the
+            student's and the teacher's.
+        class_token: Whether the first token stands for the whole, and is left out; or a pair.
     """
 
-    def __init__(self, layers: Sequence[Layer], power: float = 2, *, squared: bool = False):
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        power: float = 2,
+        *,
+        squared: bool = False,
+        channel_dim: int | tuple[int, int] = 1,
+        class_token: bool | tuple[bool, bool] = False,
+    ):
         super().__init__(layers)
         check_number("power", power, 0.0, open_low=True)
         check_flag("squared", squared)
-        self.power = power
-        self.squared = squared
+        both_sides(channel_dim, class_token)  # checks them
+        self.power, self.squared = power, squared
+        self.channel_dim, self.class_token = channel_dim, class_token
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the sum of the distances between attention maps."""
-        loss = partial(attention_transfer_loss, power=self.power, squared=self.squared)
+        loss = partial(
+            attention_transfer_loss,
+            power=self.power,
+            squared=self.squared,
+            channel_dim=self.channel_dim,
+            class_token=self.class_token,
+        )
         return self.compared(lesson, loss)
 
 
@@ -307,6 +380,7 @@ class FeatureHint(LayerTerm):
 
     >>> FeatureHint("stage2")
     >>> FeatureHint(("stage2", "layer2"), Hint(16, 128))
+    >>> FeatureHint("encoder.layer.-1", channel_dim=-1)    # hidden states of a transformer
 
     Args:
         layer: Name of the student's guided layer and the teacher's hint layer, or a pair of names.
@@ -316,6 +390,8 @@ class FeatureHint(LayerTerm):
         nonlinearity: What follows that projection: ``"none"``, ``"relu"``, or ``"norm-relu"``
             (batch norm, then ReLU).
         seed: Seed of its weights; that of the training by default.
+        channel_dim: As of :class:`Hint`, for the one that the term makes.
+        class_token: As of :class:`Hint`, for the one that the term makes.
 
     Source: Romero et al. 2015 (arXiv 1412.6550), section 2.2.
     """
@@ -328,6 +404,8 @@ class FeatureHint(LayerTerm):
         kernel_size: int | None = None,
         nonlinearity: str = "none",
         seed: int | None = None,
+        channel_dim: int | tuple[int, int] = 1,
+        class_token: bool | tuple[bool, bool] = False,
     ):
         super().__init__([layer])
         check_choice("nonlinearity", nonlinearity, ("none", "relu", "norm-relu"))
@@ -335,19 +413,29 @@ class FeatureHint(LayerTerm):
             check_positive(kernel_size=kernel_size)
         self.hint = hint
         self._kernel_size, self._nonlinearity, self._seed = kernel_size, nonlinearity, seed
+        self._channel_dim, self._class_token = channel_dim, class_token
+        both_sides(channel_dim, class_token)  # checks them
         self.prepared = hint is not None
 
     def prepare(self, lesson: Lesson, *, seed: int = 0, steps_an_epoch: int | None = None) -> None:
         """Make a projection from the student's channels to the teacher's."""
         ((student, teacher),) = self.shown(lesson)
-        _check_both(student, teacher)
-        (height, width), (other_height, other_width) = student.shape[-2:], teacher.shape[-2:]
-        fitting = max(1, height - other_height + 1), max(1, width - other_width + 1)
-        channels = teacher.shape[1]
+        sides = both_sides(self._channel_dim, self._class_token)
+        student, teacher = on_one_grid(student, teacher, sides, vectors=True)
+        sizes = zip(student.shape[2:], teacher.shape[2:], strict=True)
+        fitting = tuple(max(1, own - theirs + 1) for own, theirs in sizes)
+        channels, dimensions = teacher.shape[1], len(fitting)
         with seeded(seed if self._seed is None else self._seed):
-            hint = Hint(student.shape[1], channels, kernel_size=self._kernel_size or fitting)
+            hint = Hint(
+                student.shape[1],
+                channels,
+                kernel_size=self._kernel_size or fitting,
+                dimensions=dimensions,
+                channel_dim=self._channel_dim,
+                class_token=self._class_token,
+            )
         if self._nonlinearity != "none":
-            norm = [nn.BatchNorm2d(channels)] if self._nonlinearity == "norm-relu" else []
+            norm = [NORMS[dimensions](channels)] if self._nonlinearity == "norm-relu" else []
             hint.nonlinearity = nn.Sequential(*norm, nn.ReLU())
         self.hint = hint.to(student.device, at_least_float32(student).dtype)
         self.prepared = True
@@ -381,7 +469,7 @@ class Saliency(Term):
 
 
 def _attention(features: Tensor, power: float) -> Tensor:
-    """Maps ``(N, H * W)`` of unit norm.
+    """Maps of features ``(N, C, …)``, one column a position, of unit norm.
 
     In float64 where a map may hardly vary: at a large offset all positions are nearly alike, and
     what tells them apart would be lost in rounding.
@@ -396,7 +484,7 @@ def _attention(features: Tensor, power: float) -> Tensor:
 
 
 def _channel_mean(features: Tensor, power: float, dtype: torch.dtype) -> Tensor:
-    """Mean of ``|A|^p`` over the channels, ``(N, H * W)``."""
+    """Mean of ``|A|^p`` over the channels, one column a position."""
     if power == 2:
         return _MeanSquare.apply(features, dtype).flatten(1)
     size = features.abs()  # where() before the power: for p < 1 its slope at zero is not finite
@@ -422,18 +510,3 @@ class _MeanSquare(torch.autograd.Function):
         (features,) = ctx.saved_tensors
         each = gradient * (2 / features.shape[1])
         return features * each.to(features.dtype)[:, None], None
-
-
-def _check_both(student: Tensor, teacher: Tensor) -> None:
-    _check_features("student_features", student)
-    _check_features("teacher_features", teacher)
-    check_same_samples("student_features", student, "teacher_features", teacher)
-
-
-def _check_features(name: str, features: Tensor) -> None:
-    check_floating(name, features)
-    if features.dim() != 4 or features.numel() == 0:
-        raise ArgumentError(
-            name,
-            f"{name} must have shape (N, C, H, W) and not be empty, got {tuple(features.shape)}",
-        )

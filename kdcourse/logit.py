@@ -582,8 +582,9 @@ class StandardizedKD(Term):
 
 def _are_very_many(logits: Tensor) -> bool:
     """Whether eager kernels take longer, and far more memory, for all of them than for chunks."""
-    transformed = torch._C._functorch.is_functorch_wrapped_tensor(logits)
-    return logits.numel() >= MANY and not torch.compiler.is_compiling() and not transformed
+    if logits.numel() < MANY or torch.compiler.is_compiling():
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(logits)
 
 
 def _is_hot(temperature: float) -> bool:

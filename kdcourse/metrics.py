@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from kdcourse.batch import Batch, Inputs, blaming_model, call, read_batch, share, to_device
+from kdcourse.batch import Batch, Inputs, Output, blaming_model, call, read_batch, share, to_device
 from kdcourse.checks import (
     check_integer,
     check_matrix,
@@ -29,7 +29,12 @@ from kdcourse.signatures import check_is, checked
 Samples = Images | tuple[Tensor, Tensor] | Dataset | Iterable[Batch]
 
 
-def predict(model: nn.Module, samples: Samples | Tensor, batch_size: int = 250) -> Tensor:
+def predict(
+    model: nn.Module,
+    samples: Samples | Tensor,
+    batch_size: int = 250,
+    output: Output | None = None,
+) -> Tensor:
     """Return a model's outputs for a whole set, batch by batch, in eval mode.
 
     Args:
@@ -37,21 +42,24 @@ def predict(model: nn.Module, samples: Samples | Tensor, batch_size: int = 250) 
         samples: Images, a pair ``(inputs, target)`` of tensors, a ``Dataset``, a ``DataLoader`` or
             any other batches ``(inputs, target)``; or inputs alone, ``(N, …)``.
         batch_size: Number of samples per forward pass; batches that are batches already stay so.
+        output: Finds the logits in what the model returns, as in
+            :class:`kdcourse.training.Knobs`.
 
     Returns:
         The outputs ``(N, K)``, on the device of the model.
     """
-    return _collected(model, samples, lambda outputs: outputs, batch_size)
+    return _collected(model, samples, lambda outputs: outputs, batch_size, output)
 
 
-def accuracy(model: nn.Module, samples: Samples) -> float:
+def accuracy(model: nn.Module, samples: Samples, output: Output | None = None) -> float:
     """Share of samples that a model classifies correctly, in [0, 1].
 
     Args:
         model: Any module; its mode is restored afterwards.
         samples: As for :func:`predict`, with class indices ``(N,)`` as the target.
+        output: As for :func:`predict`.
     """
-    right, seen = count_right(model, samples)
+    right, seen = count_right(model, samples, output=output)
     return right / seen
 
 
@@ -61,6 +69,7 @@ def count_right(
     part: tuple[int, int] = (0, 1),
     name: str = "samples",
     who: str = "model",
+    output: Output | None = None,
 ) -> tuple[int, int]:
     """Count the samples that a model classifies correctly, and all samples.
 
@@ -70,9 +79,11 @@ def count_right(
         part: ``(i, P)`` to look only at the i-th of P parts of every batch, i from 0.
         name: What the samples are called in errors.
         who: What the model is called in errors.
+        output: As for :func:`predict`.
     """
     right, seen = 0, 0
-    for outputs, target in _answers(model, samples, part=part, name=name, who=who):
+    answers = _answers(model, samples, part=part, name=name, who=who, output=output)
+    for outputs, target in answers:
         if target is None:
             raise ArgumentTypeError(name, f"{name} must have targets, got inputs alone")
         check_matrix(f"the outputs of the {who}", outputs)
@@ -334,10 +345,12 @@ def _collected(
     samples: Samples | Tensor,
     keep: Callable[[Tensor], Tensor],
     batch_size: int = 250,
+    output: Output | None = None,
 ) -> Tensor:
     """Run a model batch by batch and collect what ``keep`` makes of its outputs."""
     # Copies: some models answer in the same place every time.
-    kept = [keep(outputs).clone() for outputs, _ in _answers(model, samples, batch_size)]
+    answers = _answers(model, samples, batch_size, output=output)
+    kept = [keep(outputs).clone() for outputs, _ in answers]
     if not kept:
         raise ArgumentError("samples", "samples must hold at least one sample")
     return torch.cat(kept)
@@ -351,9 +364,11 @@ def _answers(
     part: tuple[int, int] = (0, 1),
     name: str = "samples",
     who: str = "model",
+    output: Output | None = None,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yield a model's outputs for every batch, in eval mode, and the targets."""
     check_module("model", model)
+    check_is("output", output, Callable | None)
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     first = True
@@ -364,7 +379,7 @@ def _answers(
             if target is not None and len(target) == 0:  # fewer samples than parts
                 continue
             with blaming_model(who, inputs, name, first):
-                outputs = call(model, to_device(inputs, device), who)
+                outputs = call(model, to_device(inputs, device), who, output)
             first = False
             check_outputs(who, who, outputs)
             yield outputs, target

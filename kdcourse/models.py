@@ -7,7 +7,7 @@ layer (:func:`capture`), in our models as in anyone else's.
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -362,11 +362,15 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
     >>> shown["layer1"].shape                                # (N, C, H, W)
 
     An output is recorded as the layer returned it, also where an in-place module
-    (``nn.ReLU(inplace=True)``) overwrites it afterwards: there it is copied.
+    (``nn.ReLU(inplace=True)``) overwrites it afterwards: there it is copied. Of a layer that
+    returns several things (a tuple, a list, a dictionary, such as hidden states and attentions),
+    the first tensor is recorded.
 
     Args:
         model: Any module.
-        layers: Names of layers, as in ``model.named_modules()``.
+        layers: Names of layers, as in ``model.named_modules()``. A negative number counts what the
+            module before it contains, from the end: ``encoder.layer.-1`` is a transformer's last
+            layer.
 
     Yields:
         A dictionary that holds, after each forward pass, the output of every named layer.
@@ -374,7 +378,7 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
     Raises:
         ValueError: The model has no such layer (the message names the closest ones it has), calls
             it more than once in a pass or not at all, or overwrites its output by code of its own.
-        TypeError: The output of a layer is not a tensor.
+        TypeError: The output of a layer is, and holds, no tensor.
     """
     check_module("model", model)
     if layers != ():  # each step asks, most of them for nothing
@@ -382,26 +386,49 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
     layers = list(dict.fromkeys(layers))  # each once
     recorder = _Recorder(type(model).__name__, layers)
     modules = dict(model.named_modules()) if layers else {}
-    for name in layers:
-        if name not in modules:
-            close = difflib.get_close_matches(name, modules, n=3) or list(modules)[1:9]
-            raise ArgumentError(
-                "layers",
-                f"{type(model).__name__} has no layer {name!r}; among its layers are: "
-                + ", ".join(close),
-            )
+    found = {name: _layer(model, name, modules) for name in layers}
     with ExitStack() as hooks:
         if layers:
             with blaming_argument("layers", f"watching layers of {type(model).__name__}"):
                 hooks.enter_context(model.register_forward_pre_hook(recorder.start))
                 for name in layers:
                     record = partial(recorder.record, name=name)
-                    hooks.enter_context(modules[name].register_forward_hook(record))
+                    hooks.enter_context(found[name].register_forward_hook(record))
                 for module in modules.values():
                     if getattr(module, "inplace", False):
                         hooks.enter_context(module.register_forward_pre_hook(recorder.keep))
                 hooks.enter_context(model.register_forward_hook(recorder.finish))
         yield recorder.shown
+
+
+def _layer(model: nn.Module, name: str, modules: Mapping[str, nn.Module]) -> nn.Module:
+    """Find a layer by its name, in which a negative number counts from the end."""
+    if name in modules:  # one that is shared has one name only
+        return modules[name]
+    layer: nn.Module | None = model
+    for part in name.split("."):
+        children = dict(layer.named_children()) if layer is not None else {}
+        layer = children.get(part)
+        if re.fullmatch(r"-[1-9]\d*", part, re.ASCII) and -int(part) <= len(children):
+            layer = [*children.values()][int(part)]
+    if layer is None:
+        close = difflib.get_close_matches(name, modules, n=3) or list(modules)[1:9]
+        raise ArgumentError(
+            "layers",
+            f"{type(model).__name__} has no layer {name!r}; among its layers are: "
+            + ", ".join(close),
+        )
+    return layer
+
+
+def _first_tensor(output: object) -> Tensor | None:
+    """Return the first tensor of what a layer returned, which may be, or be in, a tuple or dict."""
+    if isinstance(output, Tensor):
+        return output
+    if not isinstance(output, Mapping | tuple | list):
+        return None
+    several = output.values() if isinstance(output, Mapping) else output
+    return next((one for one in map(_first_tensor, several) if one is not None), None)
 
 
 class _Recorder:
@@ -419,13 +446,14 @@ class _Recorder:
         self.running = True
 
     def record(self, module: nn.Module, inputs: object, output: object, name: str) -> None:
-        if not isinstance(output, Tensor):
+        shown = _first_tensor(output)
+        if shown is None:
             raise ArgumentTypeError(
-                "layers", f"layer {name!r} returns a {type(output).__name__}, not a tensor"
+                "layers", f"layer {name!r} returns a {type(output).__name__}, which holds no tensor"
             )
-        if torch.compiler.is_compiling() or output.is_inference():
+        if torch.compiler.is_compiling() or shown.is_inference():
             # Compiled, a copy that is not needed costs nothing; in inference mode, nobody counts.
-            self.shown[name] = output.clone()
+            self.shown[name] = shown.clone()
             return
         if self.running and name in self.versions:
             raise ArgumentError(
@@ -433,7 +461,7 @@ class _Recorder:
                 f"{self.model} calls the layer {name!r} more than once: its outputs cannot be told "
                 "apart, name a layer that is called once",
             )
-        self.shown[name], self.versions[name] = output, output._version
+        self.shown[name], self.versions[name] = shown, shown._version
 
     def keep(self, module: nn.Module, inputs: tuple[object, ...]) -> None:
         """Copy what a module is about to overwrite."""

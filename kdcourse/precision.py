@@ -1,6 +1,7 @@
 """Numerically safe arithmetic: half precision, zeros, extreme magnitudes."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,30 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
     if product_dtype(tensor) == tensor.dtype:
         return nullcontext()
     return torch.autocast(tensor.device.type, enabled=False)
+
+
+def product(one: Tensor, other: Tensor) -> Tensor:
+    """Product of matrices in the precision they have, under autocast too."""
+    with full_precision(one):
+        return one @ other
+
+
+class Gram(torch.autograd.Function):
+    """F Fᵀ ``(…, N, N)``: one product of matrices backward, and never in half precision."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(features: Tensor) -> Tensor:
+        return product(features, features.mT)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return product(gradient + gradient.mT, *ctx.saved_tensors)
 
 
 SMALL = 1e-36  # stands in for zero in denominators; 1 / SMALL is still finite in float32

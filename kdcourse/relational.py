@@ -9,6 +9,11 @@ Every function takes one embedding a sample, ``(N, D)``, computes in float32 at 
 scalar and sends no gradient to the teacher. Bad input raises ``ValueError`` or ``TypeError``
 naming the argument.
 
+*A sample of tokens is the whole sequence.* Layers with more than one number a position, ``(N, C, H,
+W)`` or a transformer's ``(N, T, C)``, are flattened to one embedding a sample, so that sequences
+are compared token by token and must have one length. (How the tokens of one sequence place each
+other is told by :func:`kdcourse.attention_relation.attention_relation_loss`.)
+
 *Many processes.* Under ``torchrun`` the samples of all processes are compared with each other.
 Every process then returns the loss of the whole batch, and gradients that are right once
 ``DistributedDataParallel`` has averaged them over the processes, as it does with any other loss.
@@ -25,7 +30,7 @@ from torch.nn import functional as F
 from kdcourse.checks import check_floating, check_matrix, check_same_samples
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Layer, LayerTerm, Lesson
-from kdcourse.precision import at_least_float32, full_precision, readable, widest
+from kdcourse.precision import Gram, at_least_float32, full_precision, product, readable, widest
 from kdcourse.processes import all_pairs
 
 
@@ -100,8 +105,9 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
     .. math:: \frac{1}{N^2} \left\| \tilde G_S - \tilde G_T \right\|_F^2, \quad
               G = F F^\top, \quad \tilde G_{i\cdot} = G_{i\cdot} / \|G_{i\cdot}\|_2
 
-    with one flattened row of F a sample. Rotating or scaling an embedding changes nothing;
-    moving it does. A sample whose features are all zero has a row of zeros.
+    with one flattened row of F a sample: of tokens ``(N, T, C)``, a whole sequence. Rotating or
+    scaling an embedding changes nothing; moving it does. A sample whose features are all zero has a
+    row of zeros.
 
     Args:
         student_features: ``(N, …)``, of any shape behind N.
@@ -214,7 +220,7 @@ class _Distances(torch.autograd.Function):
         embeddings, distance = ctx.saved_tensors
         centred = embeddings - embeddings.mean(dim=0)  # the products below see no offset
         weight = (gradient + gradient.T) / _or_infinite(distance)
-        return weight.sum(dim=1, keepdim=True) * centred - _product(weight, centred)
+        return weight.sum(dim=1, keepdim=True) * centred - product(weight, centred)
 
 
 CHUNK = {"cpu": 2**16, "other": 2**25}  # cosines at a time: few enough for a processor's cache
@@ -252,7 +258,7 @@ class _AngleLoss(torch.autograd.Function):
             loss = loss + difference.sub_(slope, alpha=0.5).mul_(slope).sum()
             along = torch.mul(cosine, slope).sum(dim=2)
             near = inverse[vertices]  # (J, N): 1 / d_ij from vertex j
-            pull = _product(slope, near[:, :, None])[:, :, 0] - near * along
+            pull = product(slope, near[:, :, None])[:, :, 0] - near * along
             adjacent.append(2 * pull)  # i and k play the same part
             opposite = opposite + slope.mul_(near[:, :, None]).mul_(near[:, None, :]).sum(dim=0)
         triples = samples * (samples - 1) * (samples - 2)
@@ -310,12 +316,6 @@ def _cosines(square: Tensor, inverse: Tensor, vertices: slice) -> Tensor:
     return sides.mul_(near[:, :, None]).mul_(near[:, None, :])
 
 
-def _product(one: Tensor, other: Tensor) -> Tensor:
-    """Product of matrices in the precision they have, under autocast too."""
-    with full_precision(one):
-        return one @ other
-
-
 def _or_infinite(distance: Tensor) -> Tensor:
     """d to divide by, and infinity for d = 0: what is divided by it is zero."""
     return F.threshold(distance, torch.finfo(distance.dtype).tiny, torch.inf)
@@ -333,24 +333,6 @@ def _similarities(features: Tensor) -> Tensor:
     return gram / F.threshold(norm, torch.finfo(norm.dtype).tiny, 1.0)
 
 
-class _Gram(torch.autograd.Function):
-    """F Fᵀ ``(N, N)``: one product of matrices backward, and never in half precision."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(features: Tensor) -> Tensor:
-        return _product(features, features.mT)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _product(gradient + gradient.mT, *ctx.saved_tensors)
-
-
 def _inner_products(features: Tensor) -> Tensor:
     """F Fᵀ ``(N, N)``, in float64 where its entries may hardly differ.
 
@@ -359,15 +341,15 @@ def _inner_products(features: Tensor) -> Tensor:
     """
     wide = widest(features)
     if wide == torch.float64 and _few(features.numel() * len(features), features):
-        return _Gram.apply(features.to(wide))
+        return Gram.apply(features.to(wide))
     if readable(features):
-        gram = _Gram.apply(features)
+        gram = Gram.apply(features)
         if gram.amin() < 0.9 * gram.amax():  # no such offset
             return gram
     rest, common = _split(features)
     along = (rest * common).sum(dim=1, keepdim=True).to(wide)
     shared = along + along.T + common.to(wide).square().sum()
-    return _Gram.apply(rest).to(wide) + shared
+    return Gram.apply(rest).to(wide) + shared
 
 
 def _split(features: Tensor) -> tuple[Tensor, Tensor]:

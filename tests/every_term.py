@@ -12,6 +12,8 @@ from kdcourse.objective import Lesson, Outputs, Term
 SAMPLES, CLASSES = 4, 3
 # What a term has to be told: names of layers, or a term.
 GIVEN = {"layers": ["stage1", "stage2"], "layer": "stage2", "term": LogitKD(), "steps": 10}
+# What a term is told besides, where its defaults do not fit what is shown here.
+TOLD = {"AttentionRelation": {"layers": ["stage1"], "heads": 1, "channel_dim": 1}}
 FEATURES = {
     "stage1": ((2, 4, 4), (3, 4, 4)),
     "stage2": ((2, 3, 3), (4, 2, 2)),
@@ -23,9 +25,8 @@ def example(kind: type[Term]) -> Term:
     """Make a term with its defaults, and with what it has to be told."""
     parameters = inspect.signature(kind).parameters.values()
     needed = {p.name for p in parameters if p.default is p.empty}
-    return kind(
-        **{name: GIVEN[name] for name in needed | ({"steps"} if "term" in needed else set())}
-    )
+    given = {name: GIVEN[name] for name in needed | ({"steps"} if "term" in needed else set())}
+    return kind(**{**given, **TOLD.get(kind.__name__, {})})
 
 
 class Shown:

@@ -27,6 +27,7 @@ from toys import CLASSES, images, terms
 import kdcourse
 from kdcourse import heartbeat, processes, relational, tips
 from kdcourse.augmentation import pad_crop_flip
+from kdcourse.batch import share
 from kdcourse.data import Images
 from kdcourse.errors import ArgumentError
 from kdcourse.teachers import (
@@ -43,6 +44,7 @@ from kdcourse.training import (
     FeatureHint,
     LogitKD,
     RKDDistance,
+    StopTraining,
     Term,
     fit,
 )
@@ -124,6 +126,29 @@ def by_term(kind: type[Term]) -> list[nn.Module]:
     return trained(CrossEntropy() + example(kind), teacher=teaching)
 
 
+class Stream:
+    """Batches without a length, of which every process yields its share."""
+
+    shares_out = True
+
+    def __iter__(self):
+        for number in range(7):
+            inputs, target = next(partly_labelled().batches(BATCH, seed=number))
+            yield share(inputs, processes.part()), share(target, processes.part())
+
+
+def from_stream():
+    """Train by so many steps of a stream, keep the best weights, and end before that."""
+
+    def stop(row):
+        if row["epoch"] == 8:
+            raise StopTraining
+
+    options = {"epochs": None, "steps": 10, "log": stop if processes.is_main() else None}
+    validation = images(50, seed=9)
+    return trained(CrossEntropy(), train=Stream(), keep="best", validation=validation, **options)
+
+
 def online(**options):
     pair = [student(), teacher()]
     mutual_learning(
@@ -181,6 +206,7 @@ CASES: dict[str, Callable[[], list[nn.Module]]] = {
         LogitKD(4), teacher=teacher(), views=tips.FunctionMatching(pad_crop_flip(1))
     ),
     "cached": cached,
+    "stream": from_stream,
     "Adam": lambda: trained(
         LogitKD(4), teacher=teacher(), optimizer=torch.optim.Adam, learning_rate=0.001
     ),

@@ -355,7 +355,7 @@ def test_what_returns_no_tensor_is_told():
             self.net = small()
 
         def forward(self, inputs):
-            return {"logits": self.net(inputs)}
+            return {"scores": self.net(inputs)}
 
     with pytest.raises(ArgumentTypeError, match="the student must return a tensor of logits"):
         fit(Named(), few(), epochs=1, **QUICK)
@@ -721,8 +721,8 @@ def hand_written():
     ("batches", "message"),
     [
         (
-            DataLoader([{"image": x, "label": y} for x, y in zip(PIXELS8, LABELS, strict=True)]),
-            "'image', 'label'",
+            DataLoader([{"image": x, "class": y} for x, y in zip(PIXELS8, LABELS, strict=True)]),
+            "'image', 'class'",
         ),
         (DataLoader(TensorDataset(PIXELS8, LABELS, LABELS)), "got a list of 3"),
         (DataLoader(TensorDataset(PIXELS8)), "got a list of 1"),

@@ -38,6 +38,7 @@ LEFT_OUT = {
     **dict.fromkeys(("kdcourse.checks", "kdcourse.signatures"), "these are the checks"),
     "kdcourse.errors": "what they raise",
     "kdcourse.precision": "arithmetic behind the checks",
+    "kdcourse.grid": "these are checks, too, and arithmetic behind them",
     "kdcourse.training.rules": "these are checks, too",
     "check_pixels": "this is one, too",
     "kdcourse.many_classes": "behind in_chunks and linear_kd_loss",
@@ -48,7 +49,10 @@ LEFT_OUT = {
     "kdcourse.estimate": "puts together what trainings and claims have measured",
     "kdcourse.training.parallel": INSIDE,
     **dict.fromkeys(
-        [f"kdcourse.training.{name}" for name in ("capture", "held", "sgd", "tally", "watch")],
+        [
+            f"kdcourse.training.{name}"
+            for name in ("best", "capture", "held", "sgd", "stream", "tally", "watch")
+        ],
         INSIDE,
     ),
     **dict.fromkeys(("own_randomness", "Answers", "intact"), INSIDE),
@@ -150,6 +154,7 @@ class Good:
             "features": maps,
             "gradient": maps,
             "embeddings": rows,
+            "vectors": drawn(SAMPLES, 4, 6),
             "hidden": rows,
         }
         self.by_type = (
@@ -173,6 +178,7 @@ ALSO = {
     **{"epochs": 1, "batch_size": 4, "device": "cpu", "progress": False, "generations": 2},
     **{"hint_epochs": 1, "points": 3, "samples": SAMPLES, "validation": None},
     "WarmUp.epochs": None,
+    "attention_relation_loss.heads": 2,
     "WarmUp.steps": 3,
     "landscape.loss": nn.functional.cross_entropy,
     "from_torchvision.validation": 5,
@@ -198,7 +204,7 @@ WRONG: dict[Any, tuple[Any, ...]] = {
     torch.device: (None, 1.5, [1]),
 }
 # or of the right one, out of range.
-ANY_INTEGER = {"seed", "label", "epoch", "ignore_index"}
+ANY_INTEGER = {"seed", "label", "epoch", "channel_dim", "ignore_index"}
 FROM_ZERO = {"padding", "decimals", "validation", *ANY_INTEGER}
 FROM_THE_END = {"class_dim"}  # -1 is the last
 ABOVE_ZERO = {"temperature", "power", "extent", "tolerance", "bend", "clip"}
@@ -253,7 +259,7 @@ NOT_EMPTY = {"layers", "stages", "students", "directions", "trajectory"}
 ANY_TENSOR = {"inputs", "samples", "images", "landscape.target", "curvature.target"}
 ANY_TENSOR |= {"in_chunks.others"}
 ANY_LENGTH = {"logits", "features", "embeddings", "predictions", "queue", "pixels", "train", "test"}
-ANY_LENGTH |= {"probabilities"}
+ANY_LENGTH |= {"probabilities", "vectors"}
 ANY_PLACES = {"softmax.logits", "standardize.logits"}
 MAY_BE_EMPTY = {"pixels", "queue"}
 

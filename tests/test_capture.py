@@ -213,15 +213,20 @@ def test_what_changes_between_epochs_is_seen(learned, replaying):
     for wanted in (True, False):
         student, term = double(), LogitKD(4.0)
         objective = CrossEntropy() + 2.0 * term
+        made = []
 
-        def change(row, student=student, term=term, objective=objective):
+        def optimizer(weights, made=made):
+            made.append(torch.optim.SGD(weights, 0.1, momentum=0.9))
+            return made[0]
+
+        def change(row, student=student, term=term, objective=objective, made=made):
+            made[0].param_groups[0]["nesterov"] = row["epoch"] == 4
             term.temperature = 4.0 / (1 + row["epoch"])
             objective.weights[0] = 1.0 + row["epoch"]
             student.stem[0].weight.requires_grad_(row["epoch"] != 2)
 
-        _, learnt = learned(
-            student, objective, teacher=double(4, seed=2), log=change, capture=wanted, epochs=5
-        )
+        options = {"optimizer": optimizer, "log": change, "capture": wanted, "epochs": 5}
+        _, learnt = learned(student, objective, teacher=double(4, seed=2), **options)
         results.append(learnt)
     assert replaying.graphs == 4  # after the first epoch, anew in each
     assert_close(results[0], results[1])

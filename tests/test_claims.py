@@ -309,8 +309,8 @@ FAULTS = {
     "a hint sends no gradient": (
         "hint",
         feature.Hint.forward,
-        "self.project(student_features, (height, width))",
-        "self.project(student_features, (height, width)).detach()",
+        "self.project(student, teacher.shape[2:])",
+        "self.project(student, teacher.shape[2:]).detach()",
     ),
     "saliency sends no gradient": (
         "saliency",
@@ -326,13 +326,13 @@ FAULTS = {
     ),
     "distances are not in units of their mean": (
         "invariance",
-        relational.rkd_distance_loss,
+        relational._distance_loss,
         "_in_units_of_mean(distances(student))",
         "distances(student)",
     ),
     "angles have the wrong sign": (
         "invariance",
-        relational.rkd_angle_loss,
+        relational._angle_loss,
         "return _AngleLoss",
         "return -_AngleLoss",
     ),
@@ -556,7 +556,7 @@ def test_an_image_on_the_edge_may_fall_to_the_other_side():
 @pytest.mark.parametrize(("off", "status", "said"), [(2e-6, 0, "matches"), (0.2, 1, "DIFFERS")])
 def test_check_tells_which_claims_differ_from_the_code(monkeypatch, capsys, off, status, said):
     asked = {"gap": 0.0, "hint": off}
-    monkeypatch.setattr(lecture, "check", lambda ids, jobs: {id: asked[id] for id in ids})
+    monkeypatch.setattr(lecture, "check", lambda ids, jobs, device: {id: asked[id] for id in ids})
     assert main(["reproduce", "--check", "gap", "hint"]) == status
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[:2]] == [["gap", "matches"], ["hint", said]]

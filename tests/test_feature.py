@@ -22,6 +22,12 @@ def draw(*shape, seed=0, dtype=torch.float64):
 STUDENT, TEACHER = draw(*SHAPE, seed=1), draw(4, 2, 3, 4, seed=2)
 GRADIENT, TEACHERS_GRADIENT = draw(4, 2, 6, 6, seed=3), draw(4, 2, 6, 6, seed=4)
 
+
+def tokens(features):
+    """Lay an image out as tokens (N, T, C)."""
+    return features.flatten(2).mT if hasattr(features, "mT") else features
+
+
 LOSSES = {
     "attention": lambda s, t, **k: feature.attention_transfer_loss(s, t, **k),
     "attention, squared": lambda s, t, **k: feature.attention_transfer_loss(
@@ -29,6 +35,9 @@ LOSSES = {
     ),
     "attention, power 1": lambda s, t: feature.attention_transfer_loss(s, t, 1),
     "attention, power 3.5": lambda s, t: feature.attention_transfer_loss(s, t, 3.5),
+    "attention, tokens": lambda s, t: feature.attention_transfer_loss(
+        tokens(s), tokens(t), channel_dim=-1
+    ),
     "saliency": feature.saliency_loss,
 }
 ATTENTION = [name for name in LOSSES if name != "saliency"]
@@ -560,9 +569,9 @@ def test_agrees_with_torchdistill(mode, squared):
 
 
 @pytest.mark.parametrize("name", ["attention", "attention, squared"])
-@given(shape=st.lists(st.integers(0, 3), max_size=5).map(tuple), first=st.booleans())
+@given(shape=st.lists(st.integers(0, 3), max_size=6).map(tuple), first=st.booleans())
 def test_wrong_dimensions_and_empty_features_are_named(name, shape, first):
-    if len(shape) == 4 and min(shape) > 0:
+    if 3 <= len(shape) <= 5 and min(shape) > 0:
         shape = (0, *shape[1:])
     bad = torch.zeros(shape)
     side = "student_features" if first else "teacher_features"

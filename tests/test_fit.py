@@ -525,6 +525,40 @@ def test_own_optimizer_and_schedule():
     assert history["learning_rate"] == [0.01, 0.01, 0.005, 0.005]
 
 
+def without_decay(named_parameters):
+    """Let neither norms nor biases decay, and weights of a term learn more slowly."""
+    groups = {
+        name: {"params": [parameter], "weight_decay": 0.1 * (parameter.dim() > 1)}
+        for name, parameter in named_parameters
+    }
+    for name, group in groups.items():
+        if name.startswith("objective."):
+            group["lr"] = 0.001
+    without_decay.groups = groups
+    return torch.optim.SGD(groups.values(), 0.01)
+
+
+def test_an_optimizer_may_ask_for_named_parameters(teacher):
+    student, objective = net(), CrossEntropy() + Projected()
+    next(student.parameters()).requires_grad_(False)
+    train(student, objective, teacher=teacher, optimizer=without_decay)
+    expected = {
+        f"{who}.{name}": parameter
+        for who, model in (("student", student), ("objective", objective))
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    assert {name: g["params"][0] for name, g in without_decay.groups.items()} == expected
+    assert "objective.terms.1.projection.weight" in expected
+
+
+def test_an_optimizer_of_torch_may_be_given_the_names(teacher):
+    one, other = net(), net()
+    train(one, optimizer=lambda named_parameters: torch.optim.AdamW(named_parameters, 0.01))
+    train(other, optimizer=lambda parameters: torch.optim.AdamW(parameters, 0.01))
+    assert same(weights(one), weights(other))
+
+
 def test_one_step_is_sgd_with_nesterov_momentum(teacher):
     student, twin = net(), net()
     inputs, target = next(images().batches(32))

@@ -113,7 +113,7 @@ def test_the_queue_holds_the_latest_embeddings():
 def test_the_term_is_the_loss_with_its_temperatures_then_the_queue_moves(given):
     student, teacher = drawn((3, 5), (3, 6))
     term = SEED(5, 6, length=7, **given).double()
-    projected, before = term.projection(student), term.queue
+    projected, before = term.projection(student), term.queue.clone()
     temperatures = given or {"student_temperature": 0.2, "teacher_temperature": 0.01}
     expected = seed_loss(projected, teacher, before, **temperatures)
     own, theirs = (Outputs(features={"embedding": shown}) for shown in (student, teacher))

@@ -233,7 +233,7 @@ def test_a_rehearsal_with_the_packages_of_a_bare_machine(tmp_path):
     found = json.loads((tmp_path / report.FILE).read_text())
     assert found["machine"].keys() >= {"gpu", "cuda", "date"}
     assert {row["way"] for row in found["rows"]} >= {steps.FIT, steps.CAPTURED, steps.TUTORIAL}
-    assert {row["form"] for row in found["losses"]} >= {"naive", "ours", "plain", "compiled"}
+    assert {row["form"] for row in found["losses"]} >= {"naive", "ours", "at once", "in chunks"}
     parts = {one["part"] for one in found["tried"]}
     assert {"test", "scheme", "losses"} < parts
     assert len([part for part in parts if part.startswith("notebook")]) == 8

@@ -248,9 +248,36 @@ def test_a_misspelt_layer_gets_a_hint():
 
 
 def test_a_layer_without_a_tensor_is_a_type_error():
-    model = nn.Sequential(nn.LSTM(3, 4))
+    class Named(nn.Module):
+        def forward(self, inputs):
+            return {"name": "tokens", "lengths": (2, 5), "none": None}
+
     with (
-        pytest.raises(TypeError, match="layer '0' returns a tuple"),
-        models.capture(model, ["0"]),
+        pytest.raises(TypeError, match="layer '0' returns a dict, which holds no tensor"),
+        models.capture(model := nn.Sequential(Named()), ["0"]),
     ):
         model(torch.randn(2, 5, 3))
+
+
+def test_of_a_layer_that_returns_several_things_the_first_tensor_is_recorded():
+    class Several(nn.Module):
+        def forward(self, inputs):
+            return {"none": None, "hidden": (None, [inputs, inputs + 1]), "other": inputs + 2}
+
+    inputs = torch.randn(2, 5, 3)
+    with models.capture(model := nn.Sequential(Several()), ["0"]) as shown:
+        model(inputs)
+    assert shown["0"] is inputs
+
+
+def test_a_negative_number_counts_layers_from_the_end():
+    layers = nn.ModuleDict({"first": nn.Linear(3, 3), "second": nn.Linear(3, 3)})
+    net = nn.Sequential(nn.Sequential(*layers.values()), nn.Sequential(nn.ReLU(), nn.Tanh()))
+    with models.capture(net, ["-1.-2", "1.0", "0.-1", "-2.1", "-1"]) as shown:
+        logits = net(torch.randn(4, 3))
+    assert shown["-1"] is logits
+    assert shown["-1.-2"] is shown["1.0"]
+    assert shown["0.-1"] is shown["-2.1"]
+    for name in ("-3", "0.-3", "-0", "0.--1", "1.-1.-1", "nowhere.-1", "2", "0.first"):
+        with pytest.raises(ValueError, match=f"no layer '{name}'"), models.capture(net, [name]):
+            pass

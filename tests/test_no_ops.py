@@ -643,7 +643,7 @@ def test_a_teacher_in_inference_mode_teaches():
 
 
 def test_a_backbone_teaches_by_its_layers_whatever_it_returns():
-    backbone = Around(lambda model, inputs: {"logits": model(inputs)}, conv(seed=1))
+    backbone = Around(lambda model, inputs: {"scores": model(inputs)}, conv(seed=1))
     history = learn(conv(), AttentionTransfer([("0", "model.0")]), teacher=backbone)
     assert history["loss"][0] > 0
     with pytest.raises(ArgumentTypeError, match="must return a tensor of logits"):

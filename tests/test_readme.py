@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
+from test_foreign_models import bert, text
 from torch import nn
 from toys import images, net
 
@@ -50,8 +51,8 @@ def test_the_wheel_has_the_name_that_is_said():
 
 
 def test_there_are_programs():
-    assert [len(programs(page)) for page in (README, GUIDE)] == [1, 4]
-    assert len(COMMANDS) == 7
+    assert [len(programs(page)) for page in (README, GUIDE)] == [2, 8]
+    assert len(COMMANDS) == 8
 
 
 def test_programs_run_one_after_the_other(tmp_path, monkeypatch):
@@ -66,6 +67,7 @@ def test_programs_run_one_after_the_other(tmp_path, monkeypatch):
         "my_student": net(seed=1),
         "my_teacher": net(seed=2),
         "my_loader": list(images(40).batches(20)),
+        "my_rows": [{"image": one, "label": 1} for one in images(40).inputs()],
         "large": net(4),
         "my_images": images(40),
         "assistant": net(3),
@@ -77,6 +79,8 @@ def test_programs_run_one_after_the_other(tmp_path, monkeypatch):
         "my_labels": images(8).target,
         "my_dict_model": AsDictionary(net(5)),
         "make_net": lambda seed: net(seed=seed),
+        "my_texts": [text()],
+        "my_classifier": bert(16),
     }
     for page in (README, GUIDE):
         for program in programs(page):

@@ -104,12 +104,21 @@ def test_the_test_images_are_looked_at_once_and_last(tmp_path, monkeypatch, spli
 
 
 @pytest.mark.usefixtures("few")
+def test_so_many_steps_and_the_best_of_them(tmp_path, capsys):
+    given = "--steps 10 --keep best --batch-size 50 --images 200 --device cpu --learning-rate 0"
+    assert main(["train", *KD, *given.split(), "--out", str(tmp_path)]) == 0
+    assert [row["epoch"] for row in rows(tmp_path)] == [1, 2, 3]  # the last is cut short
+    assert (result(tmp_path)["epochs"], result(tmp_path)["kept"]) == (3, 1)
+    assert "10/10" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("few")
 def test_every_option_reaches_the_training(tmp_path, monkeypatch):
     seen = {}
 
     def fitted(student, train, objective, **options):
         seen.update(options, student=student, train=train)
-        return History([{"seconds": 0.0}])
+        return History([{"epoch": 1, "seconds": 0.0}])
 
     monkeypatch.setattr(command, "fit", fitted)
     arguments = "--augment Flip() --batch-size 25 --learning-rate 0.2 --weight-decay 0.01 --seed 3"
@@ -119,6 +128,8 @@ def test_every_option_reaches_the_training(tmp_path, monkeypatch):
     train(tmp_path, *arguments.split(), epochs=4)
     expected = {
         "epochs": 4,
+        "steps": None,
+        "keep": "last",
         "batch_size": 25,
         "seed": 3,
         "autocast": True,

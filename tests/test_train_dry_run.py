@@ -90,7 +90,10 @@ def test_kept_answers_make_later_epochs_faster(capsys):
         "64",
     ]
     assert "once the teacher's answers are kept" not in report(capsys, *given)
-    shown = report(capsys, *given, "--cache", "3", "--views", "FunctionMatching(Flip())")
+    shown = report(
+        capsys, *given, "--cache", "3", "--views", "FunctionMatching(Flip())", "--steps", "3000"
+    )
+    assert "for 3,000 steps, validation" in shown
     assert "once the teacher's answers are kept" in shown
 
 

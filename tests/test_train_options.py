@@ -45,7 +45,10 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
         ([*TAUGHT, "CrossEntropy() - LogitKD()"], "at character 1: understood are calls"),
         ([*TAUGHT, "LogitKD(temprature=2)"], "argument 'temprature'; did you mean temperature?"),
         ([*TAUGHT, "AttentionTransfer(['stage9'])"], "--loss: ConvNet has no layer 'stage9'"),
-        ([*TAUGHT, "FeatureHint('embedding')"], "--loss: student_features must have shape (N, C"),
+        (
+            [*TAUGHT, "FeatureHint('embedding', kernel_size=3)"],
+            "--loss: student_features must be at",
+        ),
         ([*TAUGHT, "FeatureHint('stage1', kernel_size=99)"], "--loss: student_features must be at"),
         ([*TAUGHT, "FeatureHint('stage1', nonlinearity='gelu')"], "nonlinearity must be one of"),
         (["--loss", "CrossEntropy() + LogitKD()"], "--teacher: the objective"),
@@ -121,6 +124,10 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
         ),
         ([*TAUGHT, LAYER, "--cache", "3"], "--loss: only logits were recorded, not the layers"),
         (["--epochs", "0"], "--epochs: the value must"),
+        (["--steps", "0"], "--steps: the value must"),
+        (["--steps", "9", "--epochs", "2"], "--steps: is instead of --epochs"),
+        (["--keep", "first"], "--keep: keep must be one of 'last', 'best'"),
+        (["--keep", "best", "--validation", "0"], "--keep: the best is found by images"),
         (["--batch-size", "0"], "--batch-size: the value must"),
         (["--accumulate", "0"], "--accumulate: the value must"),
         (["--accumulate", "99"], "--batch-size: the last batch of an epoch holds 88 sample(s)"),
@@ -175,6 +182,7 @@ def test_every_option_is_tried_above():
     (mark,) = test_a_mistake_names_its_option_and_leaves_nothing_behind.pytestmark
     tried = {word for arguments, _ in mark.args[1] for word in arguments}
     harmless = {"data-root", "download", "tensorboard", "out", "nesterov", "sync-batch-norm"}
+    harmless |= {"capture"}
     known = {dashed(spec.name) for spec in fields(Options)}
     assert known - {word[2:] for word in tried} == harmless
 

@@ -19,6 +19,7 @@ from kdcourse.training.knobs import takes_knobs
 from kdcourse.training.rules import check_student
 
 RATE = 0.02  # a fifth of the original one
+EPOCHS = 5
 
 
 @takes_knobs
@@ -27,7 +28,7 @@ def correct(
     teacher: nn.Module,
     train: Batches,
     *,
-    epochs: int = 5,
+    epochs: int | None = None,
     learning_rate: float | None = None,
     **knobs: Any,
 ) -> nn.Module:
@@ -36,7 +37,7 @@ def correct(
     Args:
         teacher: Any module; stays as it is.
         train: The distillation data, as for :func:`kdcourse.training.fit`.
-        epochs: The number of passes through the data.
+        epochs: The number of passes through the data; by default 5, unless there are ``steps``.
         learning_rate: The peak of the schedule; by default 0.02, a fifth of the original one as in
             the report, unless there is an ``optimizer``, which has its own.
         knobs: As for :func:`fit`.
@@ -44,6 +45,8 @@ def correct(
     check_student(teacher, "teacher")
     if learning_rate is None and knobs.get("optimizer") is None:
         learning_rate = RATE
+    if epochs is None and knobs.get("steps") is None:
+        epochs = EPOCHS
     corrected = copy.deepcopy(teacher)
     fit(corrected, train, epochs=epochs, learning_rate=learning_rate, **knobs)
     return corrected

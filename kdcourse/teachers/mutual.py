@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdcourse.batch import Inputs, SeparateViews, views_of
+from kdcourse.batch import Inputs, Output, SeparateViews, views_of
 from kdcourse.checks import check_choice
 from kdcourse.errors import ArgumentError
 from kdcourse.logit import CrossEntropy, LogitKD
@@ -41,9 +41,10 @@ UPDATES = ("alternating", "simultaneous")
 class Peer(FrozenTeacher):
     """A model that is listened to while it learns: in train mode, without a trace left in it."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, output: Output | None = None):
         Teacher.__init__(self)
         self.model = model
+        self.output = output
 
     def show(self, inputs: Inputs, layers: Sequence[str] = ()) -> Outputs:
         with kept_buffers(self.model):
@@ -105,6 +106,10 @@ class Peers(Learner):
             run.captured()
 
     @property
+    def rated(self) -> dict[str, list[nn.Module]]:
+        return self._each(run.rated for run in self.runs)
+
+    @property
     def watched(self) -> dict[str, object]:
         return self._each(run.watched for run in self.runs)
 
@@ -112,7 +117,8 @@ class Peers(Learner):
         """Return those to whom a student listens: nobody, if its objective needs no teacher."""
         if not run.objective.needs_teacher:
             return []
-        return [Peer(peer) for peer in self.students if peer is not run.student]
+        others = (peer for peer in self.students if peer is not run.student)
+        return [Peer(peer, run.knobs.output) for peer in others]
 
     def start(self) -> None:
         for run in self.runs:
@@ -127,7 +133,8 @@ class Peers(Learner):
 
     def validate(self, samples: Samples) -> dict[str, float]:
         return self._each(
-            {"validation_accuracy": shared_accuracy(s, samples)} for s in self.students
+            {"validation_accuracy": shared_accuracy(run.student, samples, run.knobs.output)}
+            for run in self.runs
         )
 
     @property
@@ -204,11 +211,11 @@ def mutual_learning(
         for student, own in zip(students, objectives, strict=True):
             peer = next(other for other in students if other is not student)
             if not own.prepared:
-                first_lesson(own, student, Peer(peer), source)
-        steps = source.knobs.epochs * len(source)
+                first_lesson(own, student, Peer(peer, source.knobs.output), source)
+        lasting = {"steps": source.steps}
         return Peers(
             [
-                Run(student, own, steps=steps, **{**knobs, "learning_rate": rate})
+                Run(student, own, **{**knobs, **lasting, "learning_rate": rate})
                 for student, own, rate in zip(students, objectives, rates, strict=True)
             ],
             updates,

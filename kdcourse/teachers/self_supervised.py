@@ -45,9 +45,12 @@ from kdcourse.processes import all_samples
 from kdcourse.signatures import checked
 from kdcourse.teachers.momentum import MomentumTeacher, cosine_momentum
 from kdcourse.tips import CrossedViews
+from kdcourse.training.epochs import Epochs
 from kdcourse.training.fit import fit
 from kdcourse.training.knobs import Knobs, MakeOptimizer, takes_knobs
 from kdcourse.training.schedules import one_cycle
+
+EPOCHS = 20
 
 
 @checked
@@ -227,7 +230,8 @@ def self_distill(
     augment: Augmentation,
     dist: Objective | None = None,
     momentum: float = 0.95,
-    epochs: int = 20,
+    epochs: int | None = None,
+    steps: int | None = None,
     batch_size: int = 64,
     learning_rate: float = 0.001,
     optimizer: MakeOptimizer | None = None,
@@ -242,7 +246,8 @@ def self_distill(
         augment: Makes the views.
         dist: The loss; by default one whose centre moves fast, as these runs are short.
         momentum: The momentum of the average at first; it rises to 1 along half a cosine.
-        epochs: The number of passes through the images.
+        epochs: The number of passes through the images; by default 20, unless there are ``steps``.
+        steps: In their place, the number of batches.
         batch_size: Images per batch, each with two views.
         learning_rate: The peak of AdamW's one-cycle schedule; another optimizer has its own.
         optimizer: AdamW by default.
@@ -252,21 +257,24 @@ def self_distill(
     Returns:
         The average: a copy of the model with a :class:`ProjectionHead` as its classifier.
     """
-    chosen = Knobs(epochs=epochs, batch_size=batch_size, **knobs)
+    if epochs is None and steps is None:
+        epochs = EPOCHS
+    lasting: dict[str, Any] = {"epochs": epochs, "steps": steps}
+    chosen = Knobs(batch_size=batch_size, **lasting, **knobs)
     check_number("momentum", momentum, 0.0, 1.0)
     check_number("learning_rate", learning_rate, 0.0)
     if chosen.views is not None:
         raise ArgumentError("views", "views must be left out here: augment makes them")
     student = with_head(model, seed=seed)
-    steps = epochs * images.steps(batch_size, drop_last=chosen.drop_last)
-    teacher = MomentumTeacher(student, cosine_momentum(momentum, steps=steps))
+    source = Epochs(images, images.device, chosen)
+    teacher = MomentumTeacher(student, cosine_momentum(momentum, steps=source.steps))
     fit(
         student,
         images.unlabelled(),
         SelfDistillation(centre_momentum=0.5) if dist is None else dist,
         teacher=teacher,
         views=CrossedViews(augment),
-        epochs=epochs,
+        **lasting,
         batch_size=batch_size,
         optimizer=optimizer or partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4),
         seed=seed,

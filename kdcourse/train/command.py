@@ -204,6 +204,7 @@ def _train(
     """Train, measure on the test set, and write down what came out."""
     options = plan.options
     plan.knobs |= {"device": device, "validation": splits.validation or None}  # None if empty
+    plan.knobs["keep"] = options.keep
     lessons = plan.lessons(splits.train.to(device), epochs=options.cache, path=folder / CACHE)
     with ExitStack() as stack:
         record: Record | None = None
@@ -249,6 +250,7 @@ def _finish(
     result = {
         "test_accuracy": round(100 * metrics.accuracy(student.to(device), splits.test), 4),
         "epochs": len(history),
+        "kept": history.kept["epoch"],
         "parameters": models.count_parameters(student),
         "seconds": round(sum(history["seconds"]), 1),
         "processes": processes.count(),

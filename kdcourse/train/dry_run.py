@@ -49,12 +49,13 @@ def report(plan: Plan) -> str:
         f"{steps:,} steps of {options.batch_size} images an epoch, on {plan.knobs['device']}",
         f"about {_duration(steps * first)} an epoch ({1000 * first:.1f} ms a step)",
     ]
-    different = options.epochs
-    if options.cache < options.epochs and options.cache:
-        different = options.cache
+    different = plan.steps
+    if 0 < options.cache * steps < plan.steps:
+        different = options.cache * steps
         lines.append(f"about {_duration(steps * later)} once the teacher's answers are kept")
-    whole = steps * (different * first + (options.epochs - different) * later)
-    lines.append(f"about {_duration(whole)} for {options.epochs} epochs, validation not counted")
+    whole = different * first + (plan.steps - different) * later
+    ends = f"{options.steps:,} steps" if options.steps else f"{options.epochs} epochs"
+    lines.append(f"about {_duration(whole)} for {ends}, validation not counted")
     if options.seeds:
         count = len(listed_seeds(options.seeds))
         jobs = side_by_side(options, plan.knobs["device"], count)
@@ -133,9 +134,9 @@ def _begin(
     """Return what learns, on the device, and the batches of an epoch."""
     device = knobs["device"]
     student = plan.student.to(device).train()
-    steps = 10**6  # more than are taken
-    run = Run(student, plan.objective, teacher, steps=steps, **knobs)
-    return run, Epochs(train, device, Knobs(**knobs))
+    endless = {**knobs, "epochs": None, "steps": 10**6}  # more than are taken
+    run = Run(student, plan.objective, teacher, **endless)
+    return run, Epochs(train, device, Knobs(**endless))
 
 
 def _random_images(plan: Plan) -> Images:

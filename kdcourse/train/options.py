@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from kdcourse import files
-from kdcourse.checks import check_number
+from kdcourse.checks import check_choice, check_number
 from kdcourse.errors import ExplainedError
-from kdcourse.training.knobs import DECAY, RATE, Knobs
+from kdcourse.training.knobs import DECAY, EPOCHS, RATE, Knobs
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -100,7 +100,10 @@ class Options:
     cache: int = _option(
         0, "replay so many epochs, for which the teacher is asked once", "EPOCHS", low=0
     )
-    epochs: int = _option(Knobs.epochs, "passes through the images", low=1)
+    epochs: int | None = _option(
+        None, f"passes through the images ({EPOCHS}, unless there are --steps)", low=1
+    )
+    steps: int | None = _option(None, "end after so many batches, instead of --epochs", low=1)
     batch_size: int = _option(Knobs.batch_size, "images a step, of all processes together", low=1)
     drop_last: bool = _option(Knobs.drop_last, "leave out an epoch's last, smaller batch")
     accumulate: int = _option(
@@ -138,6 +141,9 @@ class Options:
     channels_last: bool = _option(
         Knobs.channels_last, "keep images and weights channels last", free=True
     )
+    keep: str = _option(
+        Knobs.keep, "weights: those of the last epoch, or of the best by validation", "last|best"
+    )
     tensorboard: bool = _option(False, "write TensorBoard's files, too", free=True)
     out: str = _option(
         "", "folder to write to, on all machines; the same command resumes", "DIR", free=True
@@ -148,6 +154,14 @@ class Options:
         for spec in fields(self):
             with blaming(dashed(spec.name)):
                 _check(spec, getattr(self, spec.name))
+        if self.epochs is not None and self.steps is not None:
+            raise OptionError("--steps: is instead of --epochs; leave one of them out")
+        if self.epochs is None and self.steps is None:
+            object.__setattr__(self, "epochs", EPOCHS)
+        with blaming("keep"):
+            check_choice("keep", self.keep, ("last", "best"))
+        if self.keep == "best" and not self.validation:
+            raise OptionError("--keep: the best is found by images to validate on (--validation)")
         if self.nesterov and self.momentum == 0:
             raise OptionError("--nesterov: needs a momentum above 0; say --no-nesterov")
         if not self.student:

@@ -59,6 +59,11 @@ class Plan:
     knobs: dict[str, Any]  # the other options of fit
     steps_an_epoch: int
 
+    @property
+    def steps(self) -> int:
+        """The number of steps of the training."""
+        return _steps(self.options, self.steps_an_epoch)
+
     def lessons(self, images: Images, **kept: Any) -> dict[str, Any]:
         """Return what ``fit`` learns from, by whom, and how.
 
@@ -83,14 +88,16 @@ def prepare(options: Options, images: Images | None = None, *, need_weights: boo
     """
     images, guessed = blank(options) if images is None else (images, False)
     given: dict[str, Any] = {"channels": images.pixels.shape[1], "classes": len(images.classes)}
-    given |= {"seed": options.seed, "epochs": options.epochs}
+    given["seed"] = options.seed
+    if options.epochs is not None:
+        given["epochs"] = options.epochs
     with blaming("student"):
         student, _ = _net(options.student, given, "nets")
         with evaluation_mode(student), torch.no_grad():
             student(images[:2].inputs())
     with blaming("drop-last"):
         steps_an_epoch = images.steps(options.batch_size, drop_last=options.drop_last)
-    given |= {"student": student, "steps": options.epochs * steps_an_epoch}
+    given |= {"student": student, "steps": _steps(options, steps_an_epoch)}
     teacher = _teacher(options, given, need_weights=need_weights, read_weights=not guessed)
     with blaming("loss"):
         objective = Reader(options.loss, given, "terms").made
@@ -107,6 +114,11 @@ def prepare(options: Options, images: Images | None = None, *, need_weights: boo
                 lessons = plan.lessons(images[:2], epochs=1)
             rehearse(student, objective=objective, **lessons)
     return plan
+
+
+def _steps(options: Options, steps_an_epoch: int) -> int:
+    """Return the number of steps of a training."""
+    return options.steps or (options.epochs or 0) * steps_an_epoch  # one of them is there
 
 
 def _knobs(options: Options, given: dict[str, Any], images: Images) -> dict[str, Any]:
@@ -127,6 +139,7 @@ def _knobs(options: Options, given: dict[str, Any], images: Images) -> dict[str,
     device = _device(options)
     names = {spec.name for spec in fields(Knobs) if hasattr(options, spec.name)}
     names -= {"learning_rate", "weight_decay"}  # the optimizer's own
+    names -= {"keep"}  # the best can be found once there are images to validate on
     return {
         **{name: getattr(options, name) for name in names},
         "validation": None,  # images, once they are read

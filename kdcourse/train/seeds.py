@@ -133,8 +133,8 @@ def _train(options: Options, seed: int) -> tuple[int, str, bool]:
 
 
 @contextmanager
-def _shown(folders: Iterable[Path], epochs: int) -> Iterator[None]:
-    """Show one bar over the epochs of all, as they stand in the files."""
+def _shown(folders: Iterable[Path], epochs: int | None) -> Iterator[None]:
+    """Show one bar over the epochs of all, as they stand in the files; how many, if known."""
     paths, over = [folder / METRICS for folder in folders], threading.Event()
 
     def written() -> int:
@@ -145,7 +145,8 @@ def _shown(folders: Iterable[Path], epochs: int) -> Iterator[None]:
             bar.update(written() - bar.n)
         bar.update(written() - bar.n)
 
-    with tqdm(total=len(paths) * epochs, initial=written(), unit="epoch") as bar:
+    total = None if epochs is None else len(paths) * epochs
+    with tqdm(total=total, initial=written(), unit="epoch") as bar:
         thread = threading.Thread(target=look, daemon=True)
         thread.start()
         try:
@@ -158,9 +159,10 @@ def _shown(folders: Iterable[Path], epochs: int) -> Iterator[None]:
 def _measured(folder: Path) -> dict[str, Any]:
     """Return what a finished training has measured; accuracies in percent."""
     result = json.loads((folder / command.RESULT).read_text())
-    last = json.loads((folder / METRICS).read_text().splitlines()[-1])
-    if "validation_accuracy" in last:
-        result["validation_accuracy"] = round(100 * last["validation_accuracy"], 4)
+    rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    kept = rows[result.get("kept", len(rows)) - 1]  # older results do not tell
+    if "validation_accuracy" in kept:
+        result["validation_accuracy"] = round(100 * kept["validation_accuracy"], 4)
     return result
 
 

@@ -7,7 +7,7 @@ from kdcourse.relational import RKDAngle, RKDDistance, SimilarityPreserving
 from kdcourse.training.device import choose_device
 from kdcourse.training.fit import fit, rehearse
 from kdcourse.training.history import History
-from kdcourse.training.knobs import Knobs
+from kdcourse.training.knobs import Knobs, StopTraining
 from kdcourse.training.run import Run
 from kdcourse.training.schedules import constant
 from kdcourse.training.stages import fit_in_stages

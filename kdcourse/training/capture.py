@@ -55,8 +55,8 @@ class Steps:
             and dictionaries.
         device: Where it does so.
         generators: The generators that it draws from, beside the global one.
-        watched: Modules, augmentations, views that it calls, by name. Where an attribute changes
-            with every step, a replay would leave it as it is: then no step is captured.
+        watched: Returns modules, augmentations, views that it calls, by name. Where an attribute
+            changes with every step, a replay would leave it as it is: then no step is captured.
         captured: Called when a step has been captured.
         reason: Why no step can be captured, if that is known already.
         must: Whether to raise an error then.
@@ -74,13 +74,13 @@ class Steps:
         device: torch.device,
         *,
         generators: Sequence[torch.Generator] = (),
-        watched: Mapping[str, object] | None = None,
+        watched: Callable[[], Mapping[str, object]] = dict,
         captured: Callable[[], None] = lambda: None,
         reason: str = "",
         must: bool = False,
     ):
         self.take, self.device, self.generators = take, device, generators
-        self.watched, self.captured, self.must = watched or {}, captured, must
+        self.watched, self.captured, self.must = watched, captured, must
         self.graph: Graph | None = None
         self.memory: list[Any] = []  # what the captured step reads
         self.kind: object = None  # and how that is put together
@@ -98,7 +98,7 @@ class Steps:
     def begin_epoch(self) -> None:
         """Forget the captured step if somebody has changed, meanwhile, what it is made of."""
         if not self.reason:
-            state = held_by(self.watched)
+            state = held_by(self.watched())
             if state != self.state:
                 self.graph, self.state = None, state
 
@@ -132,10 +132,10 @@ class Steps:
         if self.plain != PLAIN:
             self.take(given)
             return
-        before, drawn = held_by(self.watched), _host_randomness(self.device)
+        before, drawn = held_by(self.watched()), _host_randomness(self.device)
         with _waits(self.device) as waits:
             self.take(given)
-        self.state = held_by(self.watched)
+        self.state = held_by(self.watched())
         changed = [n for n in {**before, **self.state} if before.get(n) != self.state.get(n)]
         if changed:
             name = re.sub(r"\b_(modules|buffers|parameters)\.", "", changed[0])
@@ -146,7 +146,7 @@ class Steps:
             self._refuse(f"the host waits for the GPU in every step: {waits[0]}")
 
     def _capture(self) -> None:
-        if name := hooked(self.watched):
+        if name := hooked(self.watched()):
             self._refuse(f"a hook of {name} is called in every step")
             return
         given = tree_unflatten(self.memory, self.kind)  # type: ignore[arg-type]

@@ -1,7 +1,9 @@
 """The batches of every epoch: from a set in memory, or from anything that yields batches."""
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -29,15 +31,18 @@ from kdcourse.data import Images, replay_seed
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.training.fingerprint import described, fingerprint
 from kdcourse.training.knobs import Knobs
+from kdcourse.training.stream import Stream
 
 Batches = Images | Iterable[Batch]
 SAMPLES = 4  # enough to see what the nets show
+ROWS = 10  # of the history, at most, where batches come from a stream
 
 
 class Epochs:
     """The batches of every epoch: from a set in memory, or from anything that yields batches.
 
-    Those of a set in memory are drawn on ``device``.
+    Those of a set in memory are drawn on ``device``. An epoch is a pass through the set; of a
+    stream, a tenth of the training.
     """
 
     def __init__(self, train: Batches, device: torch.device, knobs: Knobs):
@@ -57,6 +62,8 @@ class Epochs:
         if isinstance(train, Sequence | Mapping) and len(train):  # no loader: a look costs nothing
             read_batch(train[0] if isinstance(train, Sequence) else train, "train")
         self.train = train.to(device) if isinstance(train, Images) else train
+        self.stream = None if self._has_length() else Stream(self._begin)
+        self.begun: dict[str, Tensor] = {}  # the generators when the stream's pass was begun
         place = self.train.device if isinstance(self.train, Images) else "cpu"
         self.generator = torch.Generator(place)  # of order and augmentation of a set in memory
         self.drawn = False  # whether augmentation or views have been called
@@ -73,6 +80,23 @@ class Epochs:
                     + " (its inputs may be SeparateViews)" * (name == "views"),
                 )
 
+    def _has_length(self) -> bool:
+        """Whether a pass has an end that is known, as it must where no ``steps`` are given."""
+        kind = type(self.train).__name__
+        try:
+            len(self.train)  # type: ignore[arg-type]
+        except TypeError:
+            if not isinstance(self.train, Iterable):
+                raise ArgumentTypeError(
+                    "train", f"train must be Images or yield batches (a DataLoader), got {kind}"
+                ) from None
+            if self.knobs.steps is None:
+                raise ArgumentError(
+                    "steps", f"a {kind} has no length: say by steps=… when the training ends"
+                ) from None
+            return False
+        return True
+
     @property
     def last(self) -> int | None:
         """The number of samples in an epoch's last batch, where it can be told."""
@@ -87,7 +111,7 @@ class Epochs:
             samples, size, dropped = len(train.sampler), train.batch_size, train.drop_last  # type: ignore[arg-type]
         else:
             return None
-        return size if dropped else (samples - 1) % size + 1
+        return size if dropped or self.steps < len(self) else (samples - 1) % size + 1
 
     def check_parts(self, parts: int) -> None:
         """Refuse batches that cannot be split among processes, and each share into parts."""
@@ -118,13 +142,20 @@ class Epochs:
     def __len__(self) -> int:
         if isinstance(self.train, Images):
             return self.train.steps(self.knobs.batch_size, drop_last=self.knobs.drop_last)
-        try:
-            return len(self.train)  # type: ignore[arg-type]
-        except TypeError:
-            kind = type(self.train).__name__
-            raise ArgumentTypeError(
-                "train", f"train must be Images or have a length (a DataLoader), got {kind}"
-            ) from None
+        return math.ceil(self.steps / ROWS) if self.stream else len(self.train)  # type: ignore[arg-type]
+
+    @property
+    def steps(self) -> int:
+        """The number of steps of the whole training."""
+        if self.knobs.epochs is not None:
+            return self.knobs.epochs * len(self)
+        assert self.knobs.steps is not None  # as Knobs sees to
+        return self.knobs.steps
+
+    @property
+    def count(self) -> int:
+        """The number of epochs, of which the last may be cut short."""
+        return math.ceil(self.steps / len(self))
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of one epoch."""
@@ -132,15 +163,40 @@ class Epochs:
 
     def given(self, epoch: int) -> Iterable[Any]:
         """Return what :meth:`draw` makes each batch of an epoch from."""
+        if self.knobs.steps is None:  # the source knows best when an epoch ends
+            return self._pass(epoch)
+        left = self.knobs.steps - epoch * len(self)
+        return islice(self.stream or self._pass(epoch), min(left, len(self)))
+
+    def _pass(self, epoch: int) -> Iterable[Any]:
+        """Begin a pass through the set."""
         if isinstance(self.train, Images):
             self.generator.manual_seed(replay_seed(self.knobs.seed, epoch))
             size, drop_last = self.knobs.batch_size, self.knobs.drop_last
             return self.train.order(size, self.generator, drop_last=drop_last)
-        for source in (self.train, getattr(self.train, "sampler", None)):
+        for source in self._sources():
             draw = getattr(source, "set_epoch", None)
             if draw is not None:  # it draws its batches from the epoch's number
                 draw(epoch)
-        return self._read(self.train)
+        return self._read(iter(self.train))
+
+    def _begin(self, number: int, over: int) -> Iterable[Batch]:
+        """Begin a pass through a stream, and pass over so many batches.
+
+        Nothing is drawn for it from what dropout draws from: a resumed run begins a pass elsewhere.
+        """
+        self.begun = {name: one.get_state() for name, one in self._generators().items()}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(replay_seed(self.knobs.seed, number) + processes.rank())
+            batches = iter(self._pass(number))
+            for _ in islice(batches, over):
+                pass
+        return batches
+
+    def _sources(self) -> list[Any]:
+        """Return all that may take part in drawing the batches of a loader, but for workers."""
+        parts = (getattr(self.train, name, None) for name in ("sampler", "dataset"))
+        return [self.train, *(part for part in parts if part is not None)]
 
     def draw(self, given: Any) -> Batch:
         """Make a batch: draw the images of these indices, or move a loader's to the device.
@@ -159,19 +215,19 @@ class Epochs:
         inputs, target = given
         return to_device(inputs, self.device), target.to(self.device)
 
-    def _read(self, batches: Iterable[object]) -> Iterator[Batch]:
+    def _read(self, batches: Iterator[object]) -> Iterator[Batch]:
         """Yield all batches, and say if they are not as many as the schedule has steps."""
-        number, source = 0, iter(batches)
+        number = 0
         while True:
             with blaming_argument("train", "yielding a batch of train", first=number == 0):
-                batch = next(source, self)  # which is no batch
+                batch = next(batches, self)  # which is no batch
             if batch is self:
                 break
             number += 1
             yield read_batch(batch, "train")
         if number == 0:
             raise ArgumentError("train", "train yielded no batch")
-        if number != len(self):
+        if self.stream is None and number != len(self):
             warnings.warn(
                 f"train has a length of {len(self)} batches, but yields {number}: the learning "
                 "rate follows its length",
@@ -184,7 +240,7 @@ class Epochs:
             images = self.train[_few(self.train.target)]
             return images.inputs(), images.inputs(), images.target
         with torch.random.fork_rng(devices=[]):
-            inputs, target = next(self._read(self.train))
+            inputs, target = next(self._read(iter(self.train)))
         few = _few(target)
         own, theirs, target = (
             to_device(map_samples(lambda tensor: tensor[few], one, len(target)), self.device)
@@ -195,6 +251,8 @@ class Epochs:
     def state_dict(self) -> dict[str, Any]:
         """Return the state of what draws the batches, where it has one that goes on."""
         state: dict[str, Any] = {n: g.get_state() for n, g in self._generators().items()}
+        if self.stream is not None:
+            state |= {**self.begun, "stream": self.stream.state_dict()}
         if hasattr(self.train, "state_dict"):
             state["train"] = self.train.state_dict()
         return state
@@ -203,8 +261,17 @@ class Epochs:
         """Go on where the batches were."""
         for name, generator in self._generators().items():
             generator.set_state(state[name].cpu())
+        if self.stream is not None:
+            self.stream.load_state_dict(state["stream"])
         if hasattr(self.train, "state_dict"):
+            if self.stream is not None:
+                self.stream.taken = 0  # it finds its place by itself
             self.train.load_state_dict(state["train"])  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        """Let a stream go, and the workers that a loader has for it."""
+        if self.stream is not None:
+            self.stream.batches.close()
 
     def _generators(self) -> dict[str, torch.Generator]:
         """Return the generators of a loader's own, by where they are."""
@@ -218,9 +285,13 @@ class Epochs:
         if getattr(self.train, "persistent_workers", False):
             return "its workers go on through all epochs (persistent_workers=True)"
         known = isinstance(self.train, Images | DataLoader | Sequence | Mapping)
-        if not (known or any(hasattr(self.train, one) for one in ("set_epoch", "state_dict"))):
-            return f"a {type(self.train).__name__} has neither set_epoch nor state_dict"
-        return ""
+        told = hasattr(self.train, "state_dict") or any(
+            hasattr(one, "set_epoch") for one in self._sources()
+        )
+        if told or (known and self.stream is None):
+            return ""
+        kind = type(self._sources()[-1]).__name__
+        return f"a {kind} has neither set_epoch nor state_dict"
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -20,13 +21,14 @@ from kdcourse.logit import CrossEntropy
 from kdcourse.modes import kept_modes, training_mode
 from kdcourse.objective import Objective
 from kdcourse.randomness import own_randomness
+from kdcourse.training.best import Best
 from kdcourse.training.capture import own_stream
 from kdcourse.training.device import choose_device
 from kdcourse.training.epochs import Batches, Epochs
 from kdcourse.training.fingerprint import fingerprint
 from kdcourse.training.history import History
 from kdcourse.training.judged import first_lesson
-from kdcourse.training.knobs import Knobs, takes_knobs
+from kdcourse.training.knobs import Knobs, Log, StopTraining, takes_knobs
 from kdcourse.training.learner import Learner
 from kdcourse.training.parallel import synchronized
 from kdcourse.training.rules import (
@@ -72,7 +74,10 @@ def fit(
             train mode, but a part in eval mode whose weights are all frozen stays as it is, and so
             does a single layer in eval mode of a part in train mode.
         train: An in-memory set, or anything that yields ``(inputs, target)`` batches anew each
-            epoch and has a length (a ``DataLoader``); if it has a ``set_epoch``, that is called
+            epoch (a ``DataLoader``); if it, its sampler or its data set has a ``set_epoch``, that
+            is called before. A stream, which has no length, needs ``steps``: it is gone through
+            once, and begun anew only where it ends; the number of the pass is its epoch. After a
+            checkpoint, it goes on by its ``state_dict``, or else by passing over what was taken
             before. The inputs are what both models are called with: a tensor, or tensors in tuples
             and dictionaries, all with N samples. Where each model sees its own, they are
             :class:`kdcourse.batch.SeparateViews`. A target of −1 stands for no label.
@@ -98,8 +103,7 @@ def fit(
     models = [student] if teacher is None else [student, teacher]
 
     def make(source: Epochs) -> Run:
-        steps = chosen.epochs * len(source)
-        return Run(student, aim, teacher, steps=steps, source=source, **knobs)
+        return Run(student, aim, teacher, source=source, **{**knobs, "steps": source.steps})
 
     return fit_learner(make, models, train, chosen, teacher=teacher)
 
@@ -129,9 +133,10 @@ def fit_learner(
         source = Epochs(train, place, knobs)
         learner = make(source)
         learner.source = source
+        learner.best = Best(learner.rated) if knobs.keep == "best" else None
         parts = count * knobs.accumulate
         check_source(source, learner.students, learner.objectives, teacher, parts)
-        check_validation(knobs.validation, learner.students)
+        check_validation(knobs.validation, learner.students, knobs.output)
         learned = [*learner.students, *learner.objectives]
         with synchronized(learned if knobs.sync_batch_norm and count > 1 else []):
             return _run_epochs(learner, source, knobs, begun)
@@ -142,7 +147,8 @@ def _settings(learner: Learner, source: Epochs, knobs: Knobs) -> dict[str, Any]:
     validation = type(knobs.validation).__name__
     if knobs.validation is not None:
         validation += f" [{fingerprint(knobs.validation)}]"
-    return {"epochs": knobs.epochs, "validation": validation, **source.settings, **learner.settings}
+    ends = {"steps": knobs.steps, "epochs": source.count, "keep": knobs.keep}
+    return {**ends, "validation": validation, **source.settings, **learner.settings}
 
 
 @contextmanager
@@ -161,7 +167,7 @@ def _moved(models: Sequence[nn.Module], place: torch.device, channels_last: bool
 
 
 def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, begun: float) -> History:
-    history, checkpoint = History(), knobs.checkpoint
+    history, checkpoint = History(keep=knobs.keep), knobs.checkpoint
     settings: dict[str, Any] = {}
     advice = "without a checkpoint, training has to start anew"
     if checkpoint is not None or processes.count() > 1:
@@ -176,7 +182,7 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, begun: float) ->
             history.rows = learner.resume(checkpoint, settings)
         else:  # for whoever stops it in the first epoch
             learner.save(checkpoint, settings, history)
-        if source.unrepeatable and len(history) < knobs.epochs:
+        if source.unrepeatable and len(history) < source.count:
             warnings.warn(
                 f"a run that is stopped and resumed may see other batches than one that is not: "
                 f"{source.unrepeatable}",
@@ -196,8 +202,7 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, begun: float) ->
 
     steps = learner.steps_from(source)
     silent = not (knobs.progress and processes.is_main())
-    total = knobs.epochs * len(source)
-    bar = tqdm(total=total, initial=learner.taken, disable=silent, unit="step")
+    bar = tqdm(total=source.steps, initial=learner.taken, disable=silent, unit="step")
     try:
         with (
             own_randomness(learner.device) as seed_all,
@@ -205,7 +210,7 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, begun: float) ->
             processes.losses_told(advice),
             training_mode(learner.students) as enter_training_mode,
         ):
-            for epoch in range(len(history), knobs.epochs):
+            for epoch in range(len(history), source.count):
                 # Of dropout, which differs between processes, and of a DataLoader.
                 seed_all(replay_seed(knobs.seed, epoch) + processes.rank())
                 enter_training_mode()
@@ -214,26 +219,41 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, begun: float) ->
                     row |= learner.validate(knobs.validation)
                     bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if "validation" in k})
                 history.rows.append(row)
+                if learner.best is not None:
+                    learner.best.see(history.rows)
                 if checkpoint is not None:
                     learner.save(checkpoint, settings, history)
-                if knobs.log is not None and processes.is_main():
-                    knobs.log(row)
+                if processes.from_main(partial(_stopped_by, knobs.log, row)):
+                    break
     except KeyboardInterrupt:
         if knobs.on_interrupt == "raise" or processes.count() > 1:
             raise
         history.interrupted = True
         INTERRUPTED.update(learner.students)
         warnings.warn(
-            f"interrupted after {len(history)} of {knobs.epochs} epochs; the student keeps what it "
+            f"interrupted after {len(history)} of {source.count} epochs; the student keeps what it "
             "learned" + ("" if checkpoint is None else ", and the same call resumes"),
             stacklevel=5,
         )
     finally:
         bar.close()
+        source.close()
+    if learner.best is not None:
+        learner.best.restore()
     history.capture = steps.outcome
     if learner.began is not None:
         history.seconds_to_first_step = learner.began - begun
     return history
+
+
+def _stopped_by(log: Log | None, row: dict[str, float]) -> bool:
+    """Call the log with a row; return whether it ends the training."""
+    try:
+        if log is not None:
+            log(row)
+    except StopTraining:
+        return True
+    return False
 
 
 def rehearse(
@@ -264,7 +284,7 @@ def rehearse(
     if parts is None:
         parts = processes.count() * chosen.accumulate
     check_positive(parts=parts)
-    asked = None if teacher is None else as_teacher(teacher)
+    asked = None if teacher is None else as_teacher(teacher, chosen.output)
     models = [student] if asked is None else [student, asked]
     place = choose_device(chosen.device)
     check_nets(student, objective, asked, chosen, place)

@@ -13,10 +13,12 @@ class History:
     """The record of a training run.
 
     Attributes:
-        rows: One dictionary per epoch: ``epoch``, ``loss``, each term by its name (unweighted; like
-            the loss, a mean over the batches, weighted by their samples), ``train_accuracy`` (in
-            train mode, while the weights were changing), ``validation_accuracy`` where there is a
-            validation set, ``learning_rate``, ``seconds``.
+        rows: One dictionary per epoch (of a stream, per tenth of the training): ``epoch``,
+            ``loss``, each term by its name (unweighted; like the loss, a mean over the batches,
+            weighted by their samples), ``train_accuracy`` (in train mode, while the weights were
+            changing), ``validation_accuracy`` where there is a validation set, ``learning_rate``,
+            ``seconds``.
+        keep: Which weights the student has in the end, the ``"last"`` or the ``"best"``.
         interrupted: Whether the run was stopped by hand before its last epoch.
         capture: Whether a step was captured as a CUDA graph, or why not.
         seconds_to_first_step: From the call to the end of the first step, compiling included; None
@@ -24,6 +26,7 @@ class History:
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
+    keep: str = "last"
     interrupted: bool = False
     capture: str = ""
     seconds_to_first_step: float | None = None
@@ -43,6 +46,13 @@ class History:
         if not self.rows:
             raise IndexError("no epoch was finished")
         return self.rows[-1]
+
+    @property
+    def kept(self) -> dict[str, float]:
+        """The row of the epoch whose weights the student has in the end."""
+        if self.keep == "last":
+            return self.last
+        return max(self.rows, key=lambda row: row["validation_accuracy"])  # of several, the first
 
     def __repr__(self) -> str:
         if not self.rows:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kdcourse.batch import (
     Inputs,
+    Output,
     are_classes,
     blaming_argument,
     blaming_model,
@@ -29,8 +30,15 @@ from kdcourse.training.teacher import Teacher
 class Judged(nn.Module):
     """Student and objective as one module: all that learns, for ``DistributedDataParallel``."""
 
-    def __init__(self, student: nn.Module, objective: Objective, compile: bool):
+    def __init__(
+        self,
+        student: nn.Module,
+        objective: Objective,
+        compile: bool = False,
+        output: Output | None = None,
+    ):
         super().__init__()
+        self.output = output
         self.student, self.objective = student, objective
         self.asked: Any = torch.compile(student) if compile else student
         self.known = False  # whether what goes together has been found out, by a first batch
@@ -51,7 +59,7 @@ class Judged(nn.Module):
         layers = self.objective.student_layers
         told = blaming_model("student", inputs, first=not self.known)
         with capture(self.student, layers) as features, told:
-            logits = call(self.asked, inputs, "student")
+            logits = call(self.asked, inputs, "student", self.output)
         learned = Outputs(logits=logits, features=features)
         if not self.known:  # once: on a GPU, looking at values waits for them
             check_enough(self.objective, len(target))
@@ -111,7 +119,8 @@ def first_lesson(
     layers = objective.student_layers
     told = blaming_model("student", inputs)
     with told, evaluation_mode(student), capture(student, layers) as features, torch.no_grad():
-        own = Outputs(logits=call(student, inputs, "student"), features=features)
+        logits = call(student, inputs, "student", source.knobs.output)
+        own = Outputs(logits=logits, features=features)
     if objective.needs_input_gradient:
         check_one_tensor(inputs, objective)
         own.input_gradient = torch.zeros_like(inputs)

@@ -14,21 +14,30 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
+from kdcourse.batch import Output
 from kdcourse.checks import check_callable, check_choice, check_number, check_positive
 from kdcourse.data import Augmentation, Views
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.metrics import Samples
 from kdcourse.signatures import check_is
 
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
 MakeScheduler = Callable[[Optimizer, int], LRScheduler]
 Log = Callable[[dict[str, float]], None]
 RATE, DECAY = 0.1, 5e-4  # of the default optimiser
+EPOCHS = 15  # by default
 Function = TypeVar("Function", bound=Callable)
 NUMBERS = {
-    **dict.fromkeys(("epochs", "batch_size", "seed", "accumulate"), int),
+    **dict.fromkeys(("epochs", "steps", "batch_size", "seed", "accumulate"), int),
     **dict.fromkeys(("learning_rate", "weight_decay", "clip"), float),
 }
+
+
+class StopTraining(Exception):
+    """Raised by a ``log``: the training ends after this epoch, as if it were the last.
+
+    A checkpoint can be resumed; the same call then goes on with the next epoch.
+    """
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,12 @@ class Knobs:
     Attributes:
         validation: A set on which the accuracy is measured after each epoch: Images, a pair
             ``(inputs, target)`` of tensors, a ``Dataset`` or a ``DataLoader``.
-        epochs: The number of passes through the training set.
+        epochs: The number of passes through the training set; 15 by default.
+        steps: In its place, the number of batches after which the training ends, and the length of
+            its schedule. An epoch (of the history, the checkpoint, validation and ``log``) is still
+            a pass through the set, of which the last is cut short. Of a stream, which has no length
+            and needs ``steps``, an epoch is a tenth of the training, rounded up to whole steps;
+            where the stream ends, it is begun anew.
         batch_size: Images per batch (of an in-memory set), in all processes together.
         drop_last: Whether to leave out an epoch's last batch where it is smaller; each epoch leaves
             out other images.
@@ -46,14 +60,20 @@ class Knobs:
             an ``optimizer`` of your own.
         weight_decay: That of the default optimiser, SGD with Nesterov momentum 0.9; 5·10⁻⁴ by
             default.
-        optimizer: Makes another optimiser from the parameters. Unless there is a ``scheduler``
-            too, its rates follow the one-cycle schedule; its momentum stays as it is.
+        optimizer: Makes another optimiser from the parameters; from pairs of name and parameter
+            where its own first parameter is called ``named_parameters``. There, ``student.`` comes
+            before the names of the student's, ``objective.`` before those of weights that terms
+            have. Unless there is a ``scheduler`` too, its rates follow the one-cycle schedule; its
+            momentum stays as it is.
         scheduler: Makes another schedule from the optimiser and the number of steps
             (:mod:`kdcourse.training.schedules`); it is stepped after every batch.
         clip: The largest norm that the gradient of all parameters together may have; a larger one
             is scaled down to it. None leaves gradients as they are.
         augment: A batched augmentation of an in-memory set; teacher and student see the same.
         views: In its place, what each of them sees (:mod:`kdcourse.tips`).
+        output: Finds the logits ``(N, K)`` in what the student, or a module as a teacher, returns:
+            ``lambda returned: returned[1]``. By default a tensor is taken as it is, and otherwise
+            what is named ``logits`` (transformers) or ``out`` (torchvision), or stands first.
         seed: Seed of order, augmentation and dropout.
         device: CUDA, MPS or CPU; the best there is by default.
         autocast: Whether to train in mixed precision, or its dtype.
@@ -75,14 +95,20 @@ class Knobs:
             ends, when called again, with the weights of an uninterrupted one: bit for bit where
             the arithmetic can be repeated, as on a CPU, in as many processes. In another number of
             them, sums are rounded, and batches shared out, otherwise.
-        log: Called with the row of the history after every epoch, in the main process.
+        keep: ``"last"``: the weights are those of the last epoch in the end; or ``"best"``: those
+            of the epoch with the highest validation accuracy, of several the first
+            (:attr:`History.kept`). They are the student's, those that terms have, and those of a
+            teacher that follows; of students that learn together, each keeps its own best.
+        log: Called with the row of the history after every epoch, in the main process. It may
+            raise :class:`StopTraining`.
         on_interrupt: On Ctrl-C or a stopped kernel, ``"return"`` the history so far (the student
             keeps what it has learned) or ``"raise"``, as many processes always do.
         progress: Whether to show a progress bar.
     """
 
     validation: Samples | None = None
-    epochs: int = 15
+    epochs: int | None = None
+    steps: int | None = None
     batch_size: int = 128
     drop_last: bool = False
     learning_rate: float | None = None
@@ -92,6 +118,7 @@ class Knobs:
     clip: float | None = None
     augment: Augmentation | None = None
     views: Views | None = None
+    output: Output | None = None
     seed: int = 0
     device: torch.device | str | None = None
     autocast: bool | torch.dtype = False
@@ -101,6 +128,7 @@ class Knobs:
     sync_batch_norm: bool = False
     channels_last: bool = False
     checkpoint: str | Path | None = None
+    keep: str = "last"
     log: Log | None = None
     on_interrupt: str = "return"
     progress: bool = True
@@ -109,8 +137,18 @@ class Knobs:
         for field in fields(self):
             if field.name not in (*NUMBERS, "validation"):  # those are told apart elsewhere
                 check_is(field.name, getattr(self, field.name), field.type)
-        check_positive(batch_size=self.batch_size, epochs=self.epochs, accumulate=self.accumulate)
+        if self.epochs is not None and self.steps is not None:
+            raise ArgumentError(
+                "steps", "epochs and steps were both given: either says when the training ends"
+            )
+        if self.steps is None:
+            object.__setattr__(self, "epochs", EPOCHS if self.epochs is None else self.epochs)
+        lasting = {"epochs": self.epochs} if self.steps is None else {"steps": self.steps}
+        check_positive(batch_size=self.batch_size, accumulate=self.accumulate, **lasting)
         check_choice("on_interrupt", self.on_interrupt, ("return", "raise"))
+        check_choice("keep", self.keep, ("last", "best"))
+        if self.keep == "best" and self.validation is None:
+            raise ArgumentError("keep", "keep='best' needs a validation set, by which to choose")
         if self.capture not in ("auto", True, False):
             raise ArgumentError(
                 "capture", f"capture must be 'auto', True or False, got {self.capture!r}"
@@ -150,10 +188,13 @@ class Knobs:
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else kind(value))
 
-    def make_optimizer(self, parameters: list[nn.Parameter]) -> Optimizer:
+    def make_optimizer(self, named_parameters: list[tuple[str, nn.Parameter]]) -> Optimizer:
         """Make the optimiser of these parameters."""
+        parameters = [parameter for _, parameter in named_parameters]
         if self.optimizer is not None:
-            return self.optimizer(parameters)
+            return self.optimizer(
+                named_parameters if _asks_for_names(self.optimizer) else parameters
+            )
         rate = RATE if self.learning_rate is None else self.learning_rate
         decay = DECAY if self.weight_decay is None else self.weight_decay
         return torch.optim.SGD(parameters, rate, momentum=0.9, nesterov=True, weight_decay=decay)
@@ -174,6 +215,14 @@ class Knobs:
         return OneCycleLR(
             optimizer, rates, total_steps=steps, cycle_momentum=self.optimizer is None
         )
+
+
+def _asks_for_names(make: MakeOptimizer) -> bool:
+    """Whether an optimiser is made from pairs of name and parameter."""
+    try:
+        return next(iter(inspect.signature(make).parameters), "") == "named_parameters"
+    except ValueError:  # some of C do not tell
+        return False
 
 
 def _check_second_argument(schedule: type) -> None:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kdcourse import processes
-from kdcourse.batch import Inputs
+from kdcourse.batch import Inputs, Output
 from kdcourse.errors import ArgumentError
 from kdcourse.metrics import Samples, count_right
 from kdcourse.objective import Objective
 from kdcourse.training import checkpoint as checkpoints
+from kdcourse.training.best import Best
 from kdcourse.training.capture import Steps, why_not
 from kdcourse.training.device import wait_for
 from kdcourse.training.epochs import Epochs
@@ -46,6 +47,7 @@ class Learner:
     began: float | None = None  # when the first step was done
     unreplayable: str = ""  # why no step can be captured, if it is because of who learns
     source: Epochs | None = None  # of its batches, which may have a state, too
+    best: Best | None = None  # its best weights so far, where they are kept
 
     @cached_property
     def tally(self) -> Tally:
@@ -92,6 +94,11 @@ class Learner:
         raise NotImplementedError
 
     @property
+    def rated(self) -> dict[str, list[nn.Module]]:
+        """All that learns together, by the column of the history that rates it."""
+        raise NotImplementedError
+
+    @property
     def open_ended(self) -> bool:
         """Whether more epochs than were planned at first go on as the same run."""
         return False
@@ -108,7 +115,7 @@ class Learner:
     def steps_from(self, source: Epochs) -> Steps:
         """Return what takes the steps of this training, from what the batches are made of."""
         knobs = source.knobs
-        reason = why_not(knobs.capture, self.device, knobs.epochs * len(source))
+        reason = why_not(knobs.capture, self.device, source.steps)
 
         def take(given: Any) -> None:
             inputs, target = source.draw(given) if processes.count() == 1 else given
@@ -118,7 +125,7 @@ class Learner:
             take,
             self.device,
             generators=[source.generator] if source.generator.device.type == "cuda" else [],
-            watched=self.watched,
+            watched=lambda: self.watched,
             captured=self.captured,
             reason=reason or self.unreplayable,
             must=knobs.capture is True,
@@ -164,8 +171,8 @@ class Learner:
         }
 
     def _all_parts(self) -> dict[str, Any]:
-        source = {} if self.source is None else {"batches": self.source}
-        return {**self.parts(), **source}
+        more = {"batches": self.source, "best_weights": self.best}
+        return {**self.parts(), **{name: part for name, part in more.items() if part is not None}}
 
     def begin(self) -> None:
         """Take note, before a run with a checkpoint, of what the students begin with."""
@@ -190,7 +197,7 @@ class Learner:
         state = processes.from_main(
             lambda: checkpoints.load(path, self.device if processes.count() == 1 else "cpu")
         )
-        _check_whole(path, state, ["starts", *self._all_parts()])
+        _check_whole(path, state)
         for name, value in settings.items():
             stored = state["settings"].get(name, value)  # an older version may not know it
             more = name == "epochs" and isinstance(stored, int) and value > stored
@@ -205,6 +212,7 @@ class Learner:
                     + hint * more,
                     name,
                 )
+        _check_there(path, state, ["starts", *self._all_parts()])
         for name, part in self._all_parts().items():
             try:
                 part.load_state_dict(state[name])
@@ -224,14 +232,18 @@ class Learner:
         return state["rows"]
 
 
-def _check_whole(path: str | Path, state: object, parts: Sequence[str]) -> None:
-    """Require of what was read that it is all that a run has saved."""
-    names = ("settings", "rows", "taken", *parts)
+def _check_there(path: str | Path, state: object, names: Iterable[str]) -> None:
+    """Require of what was read that it holds all of these."""
     missing = [one for one in names if not (isinstance(state, dict) and one in state)]
     if missing:
         raise checkpoints.CorruptedCheckpointError(
             f"{path} is no checkpoint of such a training run: it has no {', '.join(missing)}"
         )
+
+
+def _check_whole(path: str | Path, state: object) -> None:
+    """Require of what was read that it tells of a training run from its first epoch."""
+    _check_there(path, state, ["settings", "rows", "taken"])
     rows = state["rows"]  # type: ignore[index]
     epochs = [row.get("epoch") if isinstance(row, dict) else None for row in rows]
     if epochs != list(range(1, len(rows) + 1)):
@@ -240,9 +252,9 @@ def _check_whole(path: str | Path, state: object, parts: Sequence[str]) -> None:
         )
 
 
-def shared_accuracy(model: nn.Module, samples: Samples) -> float:
+def shared_accuracy(model: nn.Module, samples: Samples, output: Output | None = None) -> float:
     """Accuracy on a validation set, of whose batches every process looks at a part."""
-    counts = count_right(model, samples, processes.part(), "validation")
+    counts = count_right(model, samples, processes.part(), "validation", output=output)
     place = next(model.parameters()).device
     right, seen = processes.total(torch.tensor(counts, device=place)).tolist()
     return right / seen

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from kdcourse import processes
-from kdcourse.batch import Inputs, blaming_model, call, map_samples, shapes
+from kdcourse.batch import Inputs, Output, blaming_model, call, map_samples, shapes
 from kdcourse.checks import (
     check_choice,
     check_labels,
@@ -160,7 +160,9 @@ def check_weights(name: str, model: nn.Module) -> None:
             raise ArgumentError(name, f"{what} of {name} holds NaN")
 
 
-def check_validation(samples: Samples | None, students: Iterable[nn.Module] = ()) -> None:
+def check_validation(
+    samples: Samples | None, students: Iterable[nn.Module] = (), output: Output | None = None
+) -> None:
     """Require a set on which accuracy can be measured; students try it on its first batch."""
     if samples is None:
         return
@@ -171,7 +173,7 @@ def check_validation(samples: Samples | None, students: Iterable[nn.Module] = ()
         if first is None or first[1] is None or len(first[1]) == 0:
             raise ArgumentError("validation", "validation must hold samples (inputs, target)")
         for student in students:
-            count_right(student, [first], name="validation", who="student")  # type: ignore[list-item]
+            count_right(student, [first], name="validation", who="student", output=output)  # type: ignore[list-item]
 
 
 def check_one_tensor(inputs: Inputs, objective: Objective) -> None:
@@ -270,6 +272,13 @@ def check_lesson(lesson: Lesson, objective: Objective) -> None:
     for who, logits in (("student", lesson.student.logits), ("teacher", theirs)):
         if logits is not None or who == "student":
             check_logits(who, f"the {who}", logits)
+            if logits.dim() < 2:  # type: ignore[union-attr]
+                shape = tuple(logits.shape)  # type: ignore[union-attr]
+                raise ArgumentError(
+                    who,
+                    f"the {who}'s logits must have shape (N, K), got {shape}: say where they are "
+                    "in what it returns (output=lambda returned: ...)",
+                )
     if any(term.needs_labels or term.mean_over == "labels" for term in terms):
         check_matrix("the student's logits", lesson.student_logits)
         target, shape = lesson.target.cpu(), lesson.student_logits.shape
@@ -341,7 +350,7 @@ def _check_smallest(source: Epochs, student: nn.Module, parts: int) -> None:
         torch.no_grad(),
     ):
         enter()
-        call(student, one, "student")
+        call(student, one, "student", source.knobs.output)
 
 
 def check_channels_last(

@@ -76,7 +76,7 @@ class Run(Learner):
         self.objective = objective.to(self.device).train()
         self.teacher: Teacher | None = None
         if teacher is not None:
-            self.teacher = as_teacher(teacher).to(self.device)
+            self.teacher = as_teacher(teacher, self.knobs.output).to(self.device)
         check_nets(student, objective, self.teacher, self.knobs, self.device)
         if source is not None and not objective.prepared:
             first_lesson(objective, student, self.teacher, source)
@@ -85,7 +85,7 @@ class Run(Learner):
                 model.to(memory_format=torch.channels_last)
         if self.knobs.compile and type(self.teacher) is FrozenTeacher:
             self.teacher = self.teacher.compiled()
-        self.judged = Judged(student, self.objective, self.knobs.compile)
+        self.judged = Judged(student, self.objective, self.knobs.compile, self.knobs.output)
         self.replayed = not why_not(self.knobs.capture, self.device, steps)
         self.watch = Watch(at_once=self.device.type == "cpu" and not self.replayed)
         self.counts = Counts(self.device)
@@ -96,12 +96,11 @@ class Run(Learner):
         processes.copy_from_main(
             one for model in learned for one in (*model.parameters(), *model.buffers())
         )
-        self.trained = [
-            p for p in [*student.parameters(), *objective.parameters()] if p.requires_grad
-        ]
+        named = [(name, p) for name, p in self.judged.named_parameters() if p.requires_grad]
+        self.trained = [weight for _, weight in named]
         self.steps = steps
         with blaming_argument("optimizer", "the optimizer"):
-            self.optimizer: Optimizer = self.knobs.make_optimizer(self.trained)
+            self.optimizer: Optimizer = self.knobs.make_optimizer(named)
             check_is("optimizer", self.optimizer, Optimizer)
             check_optimizer(self.optimizer, self.trained)
         with blaming_argument("scheduler", "the schedule of this optimizer"):
@@ -277,10 +276,17 @@ class Run(Learner):
 
     def validate(self, samples: Samples) -> dict[str, float]:
         """Return the accuracy of the student, and of a teacher that follows it."""
-        measured = {"validation_accuracy": shared_accuracy(self.student, samples)}
+        measured = {
+            "validation_accuracy": shared_accuracy(self.student, samples, self.knobs.output)
+        }
         if self.teacher is not None and self.teacher.follows_student:
             measured["teacher_validation_accuracy"] = shared_accuracy(self.teacher, samples)
         return measured
+
+    @property
+    def rated(self) -> dict[str, list[nn.Module]]:
+        following = [self.teacher] if self.teacher is not None and follows(self.teacher) else []
+        return {"validation_accuracy": [self.student, self.objective, *following]}
 
     @property
     def watched(self) -> dict[str, object]:

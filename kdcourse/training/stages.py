@@ -53,9 +53,10 @@ def fit_in_stages(
         teacher: Asked in the first stage, and in the second if ``objective`` does.
         hint_epochs: The number of epochs of the first stage.
         epochs: The number of epochs of the second stage.
-        validation: A set on which accuracy is measured in the second stage.
+        validation: A set on which accuracy is measured in the second stage, and by which that
+            one keeps the best weights.
         checkpoint: The file of the second stage; the first has one beside it (``.hint``).
-        knobs: The options of both stages, as for :func:`fit`.
+        knobs: The options of both stages, as for :func:`fit`, but for ``steps``.
 
     Returns:
         The histories of the two stages. If the first is interrupted, the second is not begun.
@@ -63,7 +64,12 @@ def fit_in_stages(
     Source: Romero et al. 2015 (arXiv 1412.6550), section 2.3.
     """
     check_positive(hint_epochs=hint_epochs)
+    if knobs.pop("steps", None) is not None:
+        raise ArgumentError(
+            "steps", "steps cannot be told of two stages: give hint_epochs and epochs"
+        )
     later: dict[str, Any] = {"epochs": epochs, "validation": validation, "checkpoint": checkpoint}
+    later["keep"] = knobs.pop("keep", "last")
     chosen = Knobs(**later, **knobs)  # all that cannot work is told before the first stage
     check_student(student)
     check_validation(validation, [student])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from kdcourse.batch import Inputs, blaming_argument, call, cast_like
+from kdcourse.batch import Inputs, Output, blaming_argument, call, cast_like
 from kdcourse.errors import ArgumentError
 from kdcourse.feature import input_gradient
 from kdcourse.models import capture
@@ -89,18 +89,24 @@ class FrozenTeacher(Teacher):
     """A trained model as a teacher.
 
     The model itself is held, not a copy; it is put into eval mode and asked without gradients.
+
+    Args:
+        model: Any module.
+        output: Finds the logits in what it returns, as in :class:`kdcourse.training.Knobs`.
     """
 
+    output: Output | None = None
     _compiled: tuple[Any, ...] = ()  # a tuple: it is no further part
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, output: Output | None = None):
         super().__init__()
         self.model = model
+        self.output = output
         self.eval()
 
     def compiled(self) -> "FrozenTeacher":
         """Return the same teacher, asked through ``torch.compile``."""
-        teacher = FrozenTeacher(self.model)
+        teacher = FrozenTeacher(self.model, self.output)
         teacher._compiled = (torch.compile(self.model),)
         return teacher
 
@@ -112,7 +118,7 @@ class FrozenTeacher(Teacher):
     def show(self, inputs: Inputs, layers: Sequence[str] = ()) -> Outputs:
         self._stay_in_eval_mode()
         with capture(self.model, layers) as features:
-            logits = call((self._compiled or (self.model,))[0], inputs, "teacher")
+            logits = call((self._compiled or (self.model,))[0], inputs, "teacher", self.output)
         return Outputs(logits=logits, features=features)
 
     def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
@@ -167,12 +173,17 @@ class FoldedTeacher(FrozenTeacher):
 
 
 @checked
-def as_teacher(teacher: nn.Module) -> Teacher:
-    """Return a teacher as it is, and freeze any other module into one."""
+def as_teacher(teacher: nn.Module, output: Output | None = None) -> Teacher:
+    """Return a teacher as it is, and freeze any other module into one.
+
+    Args:
+        teacher: A teacher, or any module.
+        output: Finds the logits in what the module returns.
+    """
     if isinstance(teacher, Teacher):
         return teacher
     with blaming_argument("teacher", "putting the teacher into eval mode"):
-        return FrozenTeacher(teacher)
+        return FrozenTeacher(teacher, output)
 
 
 @checked

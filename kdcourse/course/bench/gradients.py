@@ -12,7 +12,7 @@ from unittest import mock
 
 import torch
 
-from kdcourse import feature, relational
+from kdcourse import feature, precision, relational
 from kdcourse.course.bench.compare import Loss, Store, compare_many, peak_memory
 from kdcourse.course.claims.results import RESULTS
 from kdcourse.course.claims.table import markdown
@@ -22,7 +22,7 @@ from kdcourse.training.device import one_thread
 EMBEDDINGS, FEATURES = [(32, 512), (128, 512), (256, 512)], [(32, 64, 8, 8), (32, 64, 56, 56)]
 LOSSES: dict[str, tuple[Loss, Any, Sequence[tuple[int, ...]]]] = {
     "distance": (relational.rkd_distance_loss, relational._Distances, EMBEDDINGS),
-    "similarity": (relational.similarity_preserving_loss, relational._Gram, EMBEDDINGS),
+    "similarity": (relational.similarity_preserving_loss, precision.Gram, EMBEDDINGS),
     "attention": (feature.attention_transfer_loss, feature._MeanSquare, FEATURES),
 }
 
