@@ -204,11 +204,7 @@ WRONG: dict[Any, tuple[Any, ...]] = {
     torch.device: (None, 1.5, [1]),
 }
 # or of the right one, out of range.
-<<<<<<< HEAD
-ANY_INTEGER = {"seed", "label", "epoch", "channel_dim"}
-=======
-ANY_INTEGER = {"seed", "label", "epoch", "ignore_index"}
->>>>>>> places
+ANY_INTEGER = {"seed", "label", "epoch", "channel_dim", "ignore_index"}
 FROM_ZERO = {"padding", "decimals", "validation", *ANY_INTEGER}
 FROM_THE_END = {"class_dim"}  # -1 is the last
 ABOVE_ZERO = {"temperature", "power", "extent", "tolerance", "bend", "clip"}
@@ -263,12 +259,8 @@ NOT_EMPTY = {"layers", "stages", "students", "directions", "trajectory"}
 ANY_TENSOR = {"inputs", "samples", "images", "landscape.target", "curvature.target"}
 ANY_TENSOR |= {"in_chunks.others"}
 ANY_LENGTH = {"logits", "features", "embeddings", "predictions", "queue", "pixels", "train", "test"}
-<<<<<<< HEAD
 ANY_LENGTH |= {"probabilities", "vectors"}
-=======
-ANY_LENGTH |= {"probabilities"}
 ANY_PLACES = {"softmax.logits", "standardize.logits"}
->>>>>>> places
 MAY_BE_EMPTY = {"pixels", "queue"}
 
 

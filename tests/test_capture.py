@@ -325,16 +325,19 @@ def test_an_augmentation_that_counts_is_not_captured(learned):
 
 def test_a_teacher_that_follows_in_its_own_way_does_so_after_every_step(learned):
     class Own(teachers.MomentumTeacher):
-        updates = 0
-
         def update(self, student, step):
-            Own.updates += 1
+            steps.append(step)
             super().update(student, step)
 
-    student = double()
-    history, _ = learned(student, teacher=Own(student, 0.9))
-    assert history.capture == "captured"
-    assert Own.updates == EPOCHS * (WHOLE + 1)
+    averages = []
+    for wanted in (True, False):
+        steps, student = [], double()
+        teacher = Own(student, teachers.mean_teacher_momentum(0.99))
+        history, _ = learned(student, teacher=teacher, capture=wanted)
+        assert history.capture == ("captured" if wanted else "not captured: capture=False")
+        assert steps == list(range(1, EPOCHS * (WHOLE + 1) + 1))
+        averages.append(weights(teacher))
+    assert_close(*averages)
 
 
 def test_batches_of_many_sizes_are_not_captured(learned):

@@ -91,6 +91,6 @@ def test_importing_a_loss_loads_nothing_but_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     names = ["errors", "precision", "signatures", "checks"]
-    names += ["many_classes", "linear_kd", "objective", "logit"]
+    names += ["predictions", "many_classes", "linear_kd", "objective", "logit"]
     loaded = ["kdcourse", *(f"kdcourse.{name}" for name in names)]
     assert run.stdout.strip() == str(loaded)

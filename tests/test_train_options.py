@@ -45,7 +45,10 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
         ([*TAUGHT, "CrossEntropy() - LogitKD()"], "at character 1: understood are calls"),
         ([*TAUGHT, "LogitKD(temprature=2)"], "argument 'temprature'; did you mean temperature?"),
         ([*TAUGHT, "AttentionTransfer(['stage9'])"], "--loss: ConvNet has no layer 'stage9'"),
-        ([*TAUGHT, "FeatureHint('embedding')"], "--loss: student_features must have shape (N, C"),
+        (
+            [*TAUGHT, "FeatureHint('embedding', kernel_size=3)"],
+            "--loss: student_features must be at",
+        ),
         ([*TAUGHT, "FeatureHint('stage1', kernel_size=99)"], "--loss: student_features must be at"),
         ([*TAUGHT, "FeatureHint('stage1', nonlinearity='gelu')"], "nonlinearity must be one of"),
         (["--loss", "CrossEntropy() + LogitKD()"], "--teacher: the objective"),

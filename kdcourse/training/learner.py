@@ -143,8 +143,8 @@ class Learner:
         for one in given:
             self.ready()
             steps(one)
-            self.taken += 1
             self.advance()
+            self.taken += 1
             if self.began is None:
                 wait_for(self.device)
                 self.began = time.perf_counter()
