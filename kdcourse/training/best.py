@@ -1,11 +1,13 @@
 """The best weights of a training, by validation."""
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
+
+from kdcourse.batch import map_tensors
 
 
 class Best:
@@ -24,7 +26,9 @@ class Best:
         for column, models in self.rated.items():
             *before, now = (row[column] for row in rows)
             if now > max(before, default=-math.inf):
-                self.weights[column] = [copy.deepcopy(model.state_dict()) for model in models]
+                self.weights[column] = [
+                    map_tensors(torch.clone, model.state_dict()) for model in models
+                ]
 
     def restore(self) -> None:
         """Go back to what was kept."""
