@@ -51,7 +51,7 @@ LEFT_OUT = {
     **dict.fromkeys(
         [
             f"kdcourse.training.{name}"
-            for name in ("best", "capture", "held", "sgd", "stream", "tally", "watch")
+            for name in ("best", "capture", "held", "labels", "sgd", "stream", "tally", "watch")
         ],
         INSIDE,
     ),

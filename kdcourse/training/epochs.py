@@ -8,13 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    DistributedSampler,
-    IterableDataset,
-    TensorDataset,
-)
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
 from kdcourse import processes
 from kdcourse.batch import (
@@ -31,6 +25,7 @@ from kdcourse.data import Images, replay_seed
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.training.fingerprint import described, fingerprint
 from kdcourse.training.knobs import Knobs
+from kdcourse.training.labels import labels_of
 from kdcourse.training.stream import Stream
 
 Batches = Images | Iterable[Batch]
@@ -47,7 +42,7 @@ class Epochs:
 
     def __init__(self, train: Batches, device: torch.device, knobs: Knobs):
         self.knobs, self.device = knobs, device
-        self.labels = _labels(train, knobs)
+        self.labels = labels_of(train, knobs.views)
         if isinstance(train, Dataset) and not isinstance(train, IterableDataset):
             kind = type(train).__name__
             raise ArgumentTypeError(
@@ -62,8 +57,9 @@ class Epochs:
         if isinstance(train, Sequence | Mapping) and len(train):  # no loader: a look costs nothing
             read_batch(train[0] if isinstance(train, Sequence) else train, "train")
         self.train = train.to(device) if isinstance(train, Images) else train
-        self.stream = None if self._has_length() else Stream(self._begin)
-        self.begun: dict[str, Tensor] = {}  # the generators when the stream's pass was begun
+        self.stream = None
+        if not self._has_length():
+            self.stream = Stream(self._pass, self._generators(), knobs.seed)
         place = self.train.device if isinstance(self.train, Images) else "cpu"
         self.generator = torch.Generator(place)  # of order and augmentation of a set in memory
         self.drawn = False  # whether augmentation or views have been called
@@ -180,19 +176,6 @@ class Epochs:
                 draw(epoch)
         return self._read(iter(self.train))
 
-    def _begin(self, number: int, over: int) -> Iterable[Batch]:
-        """Begin a pass through a stream, and pass over so many batches.
-
-        Nothing is drawn for it from what dropout draws from: a resumed run begins a pass elsewhere.
-        """
-        self.begun = {name: one.get_state() for name, one in self._generators().items()}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(replay_seed(self.knobs.seed, number) + processes.rank())
-            batches = iter(self._pass(number))
-            for _ in islice(batches, over):
-                pass
-        return batches
-
     def _sources(self) -> list[Any]:
         """Return all that may take part in drawing the batches of a loader, but for workers."""
         parts = (getattr(self.train, name, None) for name in ("sampler", "dataset"))
@@ -252,7 +235,7 @@ class Epochs:
         """Return the state of what draws the batches, where it has one that goes on."""
         state: dict[str, Any] = {n: g.get_state() for n, g in self._generators().items()}
         if self.stream is not None:
-            state |= {**self.begun, "stream": self.stream.state_dict()}
+            state |= {**self.stream.begun, "stream": self.stream.state_dict()}
         if hasattr(self.train, "state_dict"):
             state["train"] = self.train.state_dict()
         return state
@@ -312,29 +295,6 @@ def _few(target: Tensor) -> Tensor:
     if are_classes(target):
         first[-1] = target.argmax()
     return first
-
-
-def _labels(train: Batches, knobs: Knobs) -> str:
-    """Whether ``"all"`` samples have a label, ``"some"``, or ``"none"``, as far as can be told."""
-    if not getattr(train, "labelled", True) or not getattr(knobs.views, "labelled", True):
-        return "none"
-    targets = [one for one in _targets(train) if isinstance(one, Tensor) and not one.is_meta]
-    if not targets or not all(map(are_classes, targets)):
-        return "all"
-    known = torch.cat([(target >= 0).cpu() for target in targets])
-    return "all" if bool(known.all()) else "some" if bool(known.any()) else "none"
-
-
-def _targets(train: Batches) -> list[object]:
-    """Return the targets of a set whose samples are all in memory."""
-    if isinstance(train, Images):
-        return [train.target]
-    if isinstance(train, DataLoader) and isinstance(train.dataset, TensorDataset):
-        return [train.dataset.tensors[-1]]
-    if type(train) is list:  # one of another kind may act when it is gone through
-        pairs = (batch for batch in train if isinstance(batch, tuple | list) and len(batch) == 2)
-        return [target for _, target in pairs]
-    return []
 
 
 def _shares_out(train: Iterable[Batch]) -> bool:

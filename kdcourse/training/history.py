@@ -50,7 +50,7 @@ class History:
     @property
     def kept(self) -> dict[str, float]:
         """The row of the epoch whose weights the student has in the end."""
-        if self.keep == "last":
+        if self.keep == "last" or not self.rows:
             return self.last
         return max(self.rows, key=lambda row: row["validation_accuracy"])  # of several, the first
 
