@@ -344,6 +344,10 @@ class AttentionTransfer(LayerTerm):
         class_token: Whether the first token stands for the whole, and is left out; or a pair.
     """
 
+    # In the repr only where they are set.
+    channel_dim: int | tuple[int, int] = 1
+    class_token: bool | tuple[bool, bool] = False
+
     def __init__(
         self,
         layers: Sequence[Layer],
@@ -358,7 +362,10 @@ class AttentionTransfer(LayerTerm):
         check_flag("squared", squared)
         both_sides(channel_dim, class_token)  # checks them
         self.power, self.squared = power, squared
-        self.channel_dim, self.class_token = channel_dim, class_token
+        if channel_dim != 1:
+            self.channel_dim = channel_dim
+        if class_token is not False:
+            self.class_token = class_token
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the sum of the distances between attention maps."""
