@@ -3,6 +3,7 @@
 import copy
 import math
 import random
+import warnings
 from dataclasses import replace
 
 import every_term
@@ -381,6 +382,36 @@ def test_a_loss_that_is_no_number_is_found_later_and_blamed_for_its_own_step(ste
     with pytest.raises(FloatingPointError, match="inputs of train hold NaN") as told:
         learned(double(), CrossEntropy(), train=loader, epochs=1)
     assert ("a step before, it was" in str(told.value)) == (step > 1)
+
+
+class Reading(Term):
+    """A term that reads a value on the host."""
+
+    needs_teacher = False
+
+    def loss(self, lesson):
+        return lesson.student_logits.square().mean() * (1 + 0 * lesson.student_logits.max().item())
+
+
+@pytest.mark.gpu
+def test_a_step_that_waits_is_not_captured_and_says_where():
+    history = train(net(), CrossEntropy() + Reading(), train=images(320), device="cuda", epochs=6)
+    assert "the host waits for the GPU in every step: " in history.capture
+    assert "test_capture.py" in history.capture
+
+
+def test_only_waits_are_taken_from_the_warnings_of_a_step(monkeypatch):
+    modes = ["default"]
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    other, where = "something else", "called a synchronizing CUDA operation"
+    with pytest.warns(UserWarning, match=other), capture._waits(torch.device("cuda")) as waits:
+        assert modes[-1] == "warn"
+        for message in (where, other, where):
+            warnings.warn(message, stacklevel=1)
+    assert modes[-1] == "default"
+    assert len(waits) == 2
+    assert waits[0].startswith(__file__)
 
 
 @pytest.mark.gpu

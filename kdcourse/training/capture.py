@@ -218,17 +218,17 @@ def _waits(device: torch.device) -> Iterator[list[str]]:
         yield found
         return
     mode = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
             yield found
-    finally:
-        torch.cuda.set_sync_debug_mode(mode)
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
     for one in caught:
         if "synchronizing CUDA operation" in str(one.message):
             found.append(f"{one.filename}, line {one.lineno}")
-        else:
+        elif "Synchronization debug mode" not in str(one.message):  # that it misses some
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
