@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -243,12 +244,12 @@ def vote_teacher(lab: Lab) -> Measured:
 
 
 def patch_net(
-    lab: Lab,
     seed: int,
     samples: DataLoader,
     epochs: int,
     objective: Objective | None = None,
     teacher: nn.Module | None = None,
+    device: torch.device | str | None = None,
 ) -> teachers.PatchNet:
     """Train a net on two-view samples by plain SGD."""
     net = teachers.PatchNet(seed=seed)
@@ -261,7 +262,7 @@ def patch_net(
         optimizer=lambda parameters: torch.optim.SGD(parameters, 0.2),
         scheduler=constant,
         seed=seed,
-        device=lab.device,
+        device=device,
         **OPTIONS,
     )
     return net
@@ -294,13 +295,14 @@ def multi_view(lab: Lab) -> Measured:
     inputs, target = data.draw(lab["samples"])
     samples, epochs, members = batches(inputs, target), lab["epochs"], lab["members"]
     first = 100 * lab.seed
-    alone: list[nn.Module] = [patch_net(lab, first + m, samples, epochs) for m in range(members)]
+    make = partial(patch_net, device=lab.device)
+    alone: list[nn.Module] = [make(first + m, samples, epochs) for m in range(members)]
     together = teachers.Ensemble(alone, combine="logits")
     kd = CrossEntropy() + LogitKD(TEMPERATURE)
     arms: dict[str, list[nn.Module]] = {
         "alone": alone,
-        "self": [patch_net(lab, first + members, samples, epochs, kd, alone[0])],
-        "from ensemble": [patch_net(lab, first + members, samples, epochs, kd, together)],
+        "self": [make(first + members, samples, epochs, kd, alone[0])],
+        "from ensemble": [make(first + members, samples, epochs, kd, together)],
         "ensemble": [together],
     }
     for name, nets in arms.items():
