@@ -23,7 +23,7 @@ from kdcourse.checks import (
 from kdcourse.errors import ArgumentError
 from kdcourse.grid import both_sides, channels_first
 from kdcourse.objective import Layer, LayerTerm, Lesson
-from kdcourse.precision import Gram, at_least_float32
+from kdcourse.precision import at_least_float32, gram_matrix
 
 
 def attention_relation_loss(
@@ -172,7 +172,7 @@ def _counted(mask: Tensor, tokens: Tensor) -> Tensor:
 def _log_relations(tokens: Tensor, heads: int, counted: Tensor | None) -> Tensor:
     """Log-probabilities ``(N, A, T, T)`` with which tokens attend to those that count."""
     vectors = tokens.unflatten(2, (heads, -1)).transpose(1, 2)  # (N, A, T, d)
-    scores = Gram.apply(vectors) / math.sqrt(vectors.shape[3])
+    scores = gram_matrix(vectors) / math.sqrt(vectors.shape[3])
     if counted is not None:  # not by −∞: a sample of padding alone would be NaN
         scores = scores.masked_fill(~counted[:, None, None, :], torch.finfo(scores.dtype).min)
     return F.log_softmax(scores, dim=3)

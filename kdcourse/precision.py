@@ -50,8 +50,13 @@ def product(one: Tensor, other: Tensor) -> Tensor:
         return one @ other
 
 
-class Gram(torch.autograd.Function):
-    """F Fᵀ ``(…, N, N)``: one product of matrices backward, and never in half precision."""
+def gram_matrix(features: Tensor) -> Tensor:
+    """Return the inner products of rows ``(…, N, D)`` with each other, ``(…, N, N)``."""
+    return _Gram.apply(features)
+
+
+class _Gram(torch.autograd.Function):
+    """F Fᵀ: one product of matrices backward, and never in half precision."""
 
     generate_vmap_rule = True
 

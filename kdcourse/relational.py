@@ -30,7 +30,14 @@ from torch.nn import functional as F
 from kdcourse.checks import check_floating, check_matrix, check_same_samples
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Layer, LayerTerm, Lesson
-from kdcourse.precision import Gram, at_least_float32, full_precision, product, readable, widest
+from kdcourse.precision import (
+    at_least_float32,
+    full_precision,
+    gram_matrix,
+    product,
+    readable,
+    widest,
+)
 from kdcourse.processes import all_pairs
 
 
@@ -341,15 +348,15 @@ def _inner_products(features: Tensor) -> Tensor:
     """
     wide = widest(features)
     if wide == torch.float64 and _few(features.numel() * len(features), features):
-        return Gram.apply(features.to(wide))
+        return gram_matrix(features.to(wide))
     if readable(features):
-        gram = Gram.apply(features)
+        gram = gram_matrix(features)
         if gram.amin() < 0.9 * gram.amax():  # no such offset
             return gram
     rest, common = _split(features)
     along = (rest * common).sum(dim=1, keepdim=True).to(wide)
     shared = along + along.T + common.to(wide).square().sum()
-    return Gram.apply(rest).to(wide) + shared
+    return gram_matrix(rest).to(wide) + shared
 
 
 def _split(features: Tensor) -> tuple[Tensor, Tensor]:

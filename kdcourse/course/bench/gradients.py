@@ -22,7 +22,7 @@ from kdcourse.training.device import one_thread
 EMBEDDINGS, FEATURES = [(32, 512), (128, 512), (256, 512)], [(32, 64, 8, 8), (32, 64, 56, 56)]
 LOSSES: dict[str, tuple[Loss, Any, Sequence[tuple[int, ...]]]] = {
     "distance": (relational.rkd_distance_loss, relational._Distances, EMBEDDINGS),
-    "similarity": (relational.similarity_preserving_loss, precision.Gram, EMBEDDINGS),
+    "similarity": (relational.similarity_preserving_loss, precision._Gram, EMBEDDINGS),
     "attention": (feature.attention_transfer_loss, feature._MeanSquare, FEATURES),
 }
 
