@@ -118,9 +118,7 @@ def _timed(run: Run, source: Epochs) -> float:
     steps = run.steps_from(source)
     seconds, start = [], time.perf_counter()
     for given in source.given(0):
-        run.ready()
-        steps(given)
-        run.advance()
+        run.take(steps, given)
         wait_for(run.device)
         now = time.perf_counter()
         seconds.append(now - start)

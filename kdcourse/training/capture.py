@@ -82,8 +82,9 @@ class Steps:
         self.take, self.device, self.generators = take, device, generators
         self.watched, self.captured, self.must = watched, captured, must
         self.graph: Graph | None = None
-        self.memory: list[Any] = []  # what the captured step reads
-        self.kind: object = None  # and how that is put together
+        self.given: Any = None  # what the captured step reads,
+        self.memory: list[Any] = []  # its parts,
+        self.kind: object = None  # and how they are put together
         self.plain = self.others = 0  # steps taken plainly so far, and those with another batch
         self.state: dict[str, object] = {}
         self.reason = ""
@@ -110,6 +111,7 @@ class Steps:
         leaves, kind = tree_flatten(given)
         if self.kind is None:
             self.memory, self.kind = [self._memory_for(one) for one in leaves], kind
+            self.given = tree_unflatten(self.memory, kind)
         if kind != self.kind or not all(map(_fits, self.memory, leaves)):  # a smaller batch, say
             self.others += self.graph is None
             self._refuse("batches are not of one size" * (self.others > OTHERS))
@@ -128,13 +130,12 @@ class Steps:
 
     def _take_plainly(self) -> None:
         """Take a step, and at last look whether there is something in it that is not replayed."""
-        given = tree_unflatten(self.memory, self.kind)  # type: ignore[arg-type]
         if self.plain != PLAIN:
-            self.take(given)
+            self.take(self.given)
             return
         before, drawn = held_by(self.watched()), _host_randomness(self.device)
         with _waits(self.device) as waits:
-            self.take(given)
+            self.take(self.given)
         self.state = held_by(self.watched())
         changed = [n for n in {**before, **self.state} if before.get(n) != self.state.get(n)]
         if changed:
@@ -149,9 +150,8 @@ class Steps:
         if name := hooked(self.watched()):
             self._refuse(f"a hook of {name} is called in every step")
             return
-        given = tree_unflatten(self.memory, self.kind)  # type: ignore[arg-type]
         try:
-            self.graph = Graph(lambda: self.take(given), self.generators)
+            self.graph = Graph(lambda: self.take(self.given), self.generators)
         except RuntimeError as error:
             self._refuse(f"capturing a step failed, {_first_line(error)}")
         else:

@@ -131,6 +131,13 @@ class Learner:
             must=knobs.capture is True,
         )
 
+    def take(self, steps: Steps, given: Any) -> None:
+        """Take the next step, plainly or by a replay."""
+        self.ready()
+        steps(given)
+        self.advance()
+        self.taken += 1
+
     def epoch(self, source: Epochs, number: int, steps: Steps, bar: tqdm) -> dict[str, float]:
         """Learn from every batch of an epoch and return the means over it."""
         self.start()
@@ -141,10 +148,7 @@ class Learner:
         if processes.count() > 1:  # what a batch counts in all of them is known before its step
             given = self.counts.known(map(source.draw, given))
         for one in given:
-            self.ready()
-            steps(one)
-            self.advance()
-            self.taken += 1
+            self.take(steps, one)
             if self.began is None:
                 wait_for(self.device)
                 self.began = time.perf_counter()

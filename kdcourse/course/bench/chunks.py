@@ -4,8 +4,7 @@ On a GPU: ``chunks.table(chunks.measure(device="cuda"))``.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from kdcourse.course.bench.compare import Store
+from kdcourse.course.bench.compare import Store, peak_memory
 from kdcourse.course.claims.results import RESULTS
 from kdcourse.course.claims.table import markdown
 from kdcourse.data import replay
@@ -156,26 +155,19 @@ def _costs(forms: dict[str, Form], inputs: list[Tensor], rounds: int) -> list[Ch
     for name, form in forms.items():
         for z in own:
             z.grad = None
-        with _peak(device) as peak:
-            once(form)
+        peak = _peak(partial(once, form), device)
         off = abs(losses[name] - first) / first
         kind = str(inputs[0].dtype).removeprefix("torch.")
-        costs.append(ChunkCost(name, samples, classes, kind, peak[0], best[name], off))
+        costs.append(ChunkCost(name, samples, classes, kind, peak, best[name], off))
     return costs
 
 
-@contextmanager
-def _peak(device: torch.device) -> Iterator[list[int]]:
-    """Yield a list that holds, in the end, the peak of the memory allocated meanwhile, in bytes."""
-    peak = [0]
+def _peak(function: Callable[[], object], device: torch.device) -> int:
+    """Return the peak of the memory that a function allocates, in bytes, compiled code included."""
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield peak
-        peak[0] = torch.cuda.max_memory_allocated(device) - before
-        return
+        return peak_memory(function, device)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        yield peak
-    events = profiled.profiler.kineto_results.events()  # of compiled code, too
+        function()
+    events = profiled.profiler.kineto_results.events()
     taken = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-    peak[0] = max(accumulate(bytes for _, bytes in taken))
+    return max(accumulate(bytes for _, bytes in taken))

@@ -141,8 +141,13 @@ def processor() -> str:
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def peak_memory(function: Callable[[], object]) -> int:
+def peak_memory(function: Callable[[], object], device: torch.device | str = "cpu") -> int:
     """Return the bytes of the tensors that a function makes and that live at once, at most."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        function()
+        return torch.cuda.max_memory_allocated(device) - before
     with _LiveMemory() as memory:
         function()
     return memory.peak

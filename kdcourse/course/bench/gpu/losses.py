@@ -122,14 +122,10 @@ def _note_chunks(journal: Journal, task: Task) -> None:
 
 def _memory(once: Callable[[], object], device: str) -> int:
     """Return the most memory that is taken at once, in bytes, besides what was there before."""
-    if device != "cuda":
-        return peak_memory(once)
-    once()
-    gc.collect()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    once()
-    return torch.cuda.max_memory_allocated() - before
+    if device == "cuda":
+        once()  # which makes what stays
+        gc.collect()
+    return peak_memory(once, device)
 
 
 if __name__ == "__main__":
