@@ -1,15 +1,34 @@
 """A process that is stopped, or whose launcher has ended, is found out by the others."""
 
+import itertools
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from torch import distributed
 
 EVERY, PATIENCE = 2.0, 40.0  # seconds between beats, and without one
+
+
+@contextmanager
+def meanwhile(look: Callable[[], None], every: float) -> Iterator[None]:
+    """Call a function every so many seconds, in a thread of its own, as long as this lasts."""
+    over = threading.Event()
+
+    def again() -> None:
+        while not over.wait(every):
+            look()
+
+    thread = threading.Thread(target=again, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager
@@ -23,34 +42,24 @@ def watched() -> Iterator[None]:
     """
     store = distributed.distributed_c10d._get_default_store()
     own, count = distributed.get_rank(), distributed.get_world_size()
-    launcher, over = os.getppid(), threading.Event()
+    launcher, beats = os.getppid(), itertools.count(1)
     last = {rank: (b"", time.monotonic()) for rank in range(count) if rank != own}
 
     def look() -> None:
         """Beat, and listen to the others."""
-        beats = 0
-        while not over.wait(EVERY):
-            if os.getppid() != launcher:
-                _end("its launcher has ended")
-            try:
-                beats += 1
-                store.set(_key(own), str(beats))
-                for rank, (beat, since) in last.items():
-                    now = store.get(_key(rank)) if store.check([_key(rank)]) else beat
-                    if now != beat:
-                        last[rank] = now, time.monotonic()
-                    elif time.monotonic() - since > PATIENCE:
-                        _end(f"process {rank} has not answered for {PATIENCE:.0f} seconds")
-            except (RuntimeError, OSError):  # the store ends with the launcher
-                continue
+        if os.getppid() != launcher:
+            _end("its launcher has ended")
+        with suppress(RuntimeError, OSError):  # the store ends with the launcher
+            store.set(_key(own), str(next(beats)))
+            for rank, (beat, since) in last.items():
+                now = store.get(_key(rank)) if store.check([_key(rank)]) else beat
+                if now != beat:
+                    last[rank] = now, time.monotonic()
+                elif time.monotonic() - since > PATIENCE:
+                    _end(f"process {rank} has not answered for {PATIENCE:.0f} seconds")
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
+    with meanwhile(look, EVERY):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _key(rank: int) -> str:

@@ -4,7 +4,6 @@ import json
 import math
 import statistics
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -17,6 +16,7 @@ from tqdm.auto import tqdm
 
 from kdcourse import files, processes
 from kdcourse.estimate import estimate
+from kdcourse.heartbeat import meanwhile
 from kdcourse.train import command
 from kdcourse.train.options import OptionError, Options, listed_seeds
 from kdcourse.train.record import METRICS
@@ -135,25 +135,21 @@ def _train(options: Options, seed: int) -> tuple[int, str, bool]:
 @contextmanager
 def _shown(folders: Iterable[Path], epochs: int | None) -> Iterator[None]:
     """Show one bar over the epochs of all, as they stand in the files; how many, if known."""
-    paths, over = [folder / METRICS for folder in folders], threading.Event()
+    paths = [folder / METRICS for folder in folders]
 
     def written() -> int:
         return sum(len(path.read_text().splitlines()) for path in paths if path.is_file())
 
     def look() -> None:
-        while not over.wait(EVERY):
-            bar.update(written() - bar.n)
         bar.update(written() - bar.n)
 
     total = None if epochs is None else len(paths) * epochs
     with tqdm(total=total, initial=written(), unit="epoch") as bar:
-        thread = threading.Thread(target=look, daemon=True)
-        thread.start()
         try:
-            yield
+            with meanwhile(look, EVERY):
+                yield
         finally:
-            over.set()
-            thread.join()
+            look()
 
 
 def _measured(folder: Path) -> dict[str, Any]:
