@@ -46,6 +46,7 @@ LEFT_OUT = {
     "kdcourse.processes": "works between the processes that torchrun starts",
     "kdcourse.batch": "takes batches of anybody's shape apart, for training",
     "kdcourse.files": "behind whatever writes a file",
+    "kdcourse.heartbeat": "threads behind the command line, started there with constants",
     "kdcourse.estimate": "puts together what trainings and claims have measured",
     "kdcourse.training.parallel": INSIDE,
     **dict.fromkeys(
