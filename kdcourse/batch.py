@@ -35,11 +35,36 @@ def views_of(inputs: Inputs) -> SeparateViews:
     return inputs if isinstance(inputs, SeparateViews) else SeparateViews(inputs, inputs)
 
 
+class Weighted(NamedTuple):
+    """Inputs that came with a weight for each place: batches ``(inputs, target, weight)``."""
+
+    inputs: Inputs
+    weight: Tensor
+
+
+def weight_of(inputs: Inputs) -> tuple[Inputs, Tensor | None]:
+    """Return what a model is called with, and the weights that came with it."""
+    return inputs if isinstance(inputs, Weighted) else (inputs, None)
+
+
+def _weighted(inputs: Inputs, weight: object, samples: int, name: str) -> Inputs:
+    """Let weights travel with what the student sees: it is the student's loss that they weight."""
+    if not isinstance(weight, Tensor):
+        kind = type(weight).__name__
+        raise ArgumentTypeError(name, f"the weights of {name} must be a tensor, got a {kind}")
+    if weight.dim() == 0 or len(weight) != samples:
+        got = len(weight) if weight.dim() else "a single number"
+        raise ArgumentError(name, f"a batch of {name} has {samples} targets, and weights of {got}")
+    own, theirs = views_of(inputs)
+    own = Weighted(own, weight)
+    return SeparateViews(own, theirs) if isinstance(inputs, SeparateViews) else own
+
+
 def read_batch(batch: object, name: str) -> Batch:
     """Return inputs and target of a batch, or say what it is instead.
 
     In a dictionary, as ``transformers`` collates it, the target is among the inputs; one that is
-    left alone then stands for itself.
+    left alone then stands for itself. A third entry is the weights of the places.
     """
     if isinstance(batch, Mapping):
         found = [key for key in TARGETS if key in batch]
@@ -47,7 +72,7 @@ def read_batch(batch: object, name: str) -> Batch:
             rest = {key: value for key, value in batch.items() if key != found[0]}
             inputs = next(iter(rest.values())) if len(rest) == 1 else rest
             batch = inputs, batch[found[0]]
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
+    if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
         got = f"a {type(batch).__name__}"
         if isinstance(batch, Mapping):
             got += f" with {', '.join(map(repr, batch))}"
@@ -55,10 +80,11 @@ def read_batch(batch: object, name: str) -> Batch:
             got += f" of {len(batch)}"
         raise ArgumentTypeError(
             name,
-            f"{name} must yield batches (inputs, target), or dictionaries with labels, got {got}: "
-            "let its collate_fn return such a pair, whose inputs are what the model is called with",
+            f"{name} must yield batches (inputs, target), (inputs, target, weight) or dictionaries "
+            f"with labels, got {got}: let its collate_fn return such, whose inputs are what the "
+            "model is called with",
         )
-    inputs, target = batch
+    inputs, target, *weights = batch
     if not isinstance(target, Tensor):
         kind = type(target).__name__
         raise ArgumentTypeError(name, f"the targets of {name} must be a tensor, got {kind}")
@@ -79,16 +105,18 @@ def read_batch(batch: object, name: str) -> Batch:
         raise ArgumentError(
             name, f"a batch of {name} has {len(inputs)} inputs and {len(target)} targets"
         )
+    for weight in weights:
+        inputs = _weighted(inputs, weight, len(target), name)
     return inputs, target
 
 
 def are_classes(target: Tensor) -> bool:
-    """Whether targets are classes ``(N,)``, and not the probabilities of each ``(N, K)``."""
-    return target.dim() == 1 and not target.is_floating_point()
+    """Whether targets are classes, one a place, and not probabilities of each, or quantities."""
+    return not target.is_floating_point()
 
 
 def count_labels(target: Tensor) -> Tensor:
-    """Count the samples that have a label: a class of at least 0, or probabilities."""
+    """Count what has a label: places with a class of at least 0, or samples with probabilities."""
     if are_classes(target):
         return (target >= 0).sum()
     return torch.full((), len(target), device=target.device)
@@ -207,6 +235,7 @@ def call(model: nn.Module, inputs: Inputs, who: str, output: Output | None = Non
         who: What the model is called in errors.
         output: Finds the logits in what the model returns; by default :func:`logits_of`.
     """
+    inputs, _ = weight_of(inputs)
     tensors = [inputs] if isinstance(inputs, Tensor) else tree_leaves(inputs)
     counted = [one for one in tensors if isinstance(one, Tensor) and not one.is_inference()]
     versions = [one._version for one in counted]

@@ -25,8 +25,6 @@ from torch.nn import functional as F
 from kdcourse.checks import (
     check_choice,
     check_flag,
-    check_labels,
-    check_matrix,
     check_number,
     check_positive,
     check_probabilities,
@@ -35,12 +33,14 @@ from kdcourse.checks import (
     check_temperature,
     check_tensor,
 )
+from kdcourse.cross_entropy import CrossEntropy as CrossEntropy
 from kdcourse.errors import ArgumentError
 from kdcourse.linear_kd import linear_kd_loss as linear_kd_loss
 from kdcourse.many_classes import DIVERGENCES, HOT, HOTTEST, chunked, kd_step, step_of
-from kdcourse.objective import Lesson, Term
+from kdcourse.objective import Lesson
 from kdcourse.precision import at_least_float32, readable, widest
 from kdcourse.predictions import (
+    PredictionTerm,
     check_of_places,
     check_predictions,
     counted_only,
@@ -445,38 +445,7 @@ def standardize(
     return torch.where(constant, 0.0, centred / (deviation * temperature))
 
 
-class CrossEntropy(Term):
-    """``L(f)``: cross-entropy with the labels, optionally smoothed.
-
-    Samples without a label (target −1) do not count; a batch without any label costs nothing. A
-    target ``(N, K)`` of probabilities, made outside by mixing samples, say, will do as well.
-
-    Args:
-        label_smoothing: The share of every label that is spread over all classes, in [0, 1).
-    """
-
-    needs_teacher = False
-    mean_over = "labels"
-
-    def __init__(self, label_smoothing: float = 0.0):
-        super().__init__()
-        check_number("label_smoothing", label_smoothing, 0.0, 1.0, open_high=True)
-        self.label_smoothing = label_smoothing
-
-    def loss(self, lesson: Lesson) -> Tensor:
-        """Return the mean cross-entropy over the labelled samples of the batch."""
-        check_matrix("the student's logits", lesson.student_logits)
-        check_labels("train", lesson.target, *lesson.student_logits.shape)
-        loss = F.cross_entropy(
-            lesson.student_logits,
-            lesson.target,
-            ignore_index=-1,
-            label_smoothing=self.label_smoothing,
-        )
-        return torch.where((lesson.target >= 0).any(), loss, torch.zeros_like(loss))
-
-
-class LogitKD(Term):
+class LogitKD(PredictionTerm):
     """``dist(f, f_large)`` on softened predictions: :func:`kd_loss`, which explains the arguments.
 
     From a closed teacher, which shows probabilities only, the loss is taken from those
@@ -487,6 +456,8 @@ class LogitKD(Term):
             very many classes (:func:`in_chunks`). By default, all at once below 2²⁶ logits (268 MB
             in float32), and from there on as many as :func:`in_chunks` chooses; under
             ``torch.compile``, which saves both by itself, and ``torch.func``, all at once.
+        class_dim, ignore_index, mask: As for every :class:`PredictionTerm
+            <kdcourse.predictions.PredictionTerm>`.
     """
 
     rows: int | None = None  # in the repr only where it is set
@@ -498,8 +469,11 @@ class LogitKD(Term):
         divergence: str = "forward",
         scale: bool = True,
         rows: int | None = None,
+        class_dim: int = 1,
+        ignore_index: int | None = None,
+        mask: str | None = None,
     ):
-        super().__init__()
+        super().__init__(class_dim=class_dim, ignore_index=ignore_index, mask=mask)
         check_temperature(temperature, high=HOTTEST)
         check_choice("divergence", divergence, DIVERGENCES)
         check_flag("scale", scale)
@@ -526,23 +500,46 @@ class LogitKD(Term):
                 raise ArgumentError("teacher", f"a teacher without logits cannot teach by {self!r}")
         if self.rows is not None or _are_very_many(lesson.student_logits):
             loss = partial(in_chunks, loss, rows=self.rows)
-        return loss(lesson.student_logits, taught, temperature=self.temperature, scale=self.scale)
+        return loss(
+            lesson.student_logits,
+            taught,
+            temperature=self.temperature,
+            scale=self.scale,
+            class_dim=self.class_dim,
+            weight=self.counting(lesson),
+        )
 
 
-class DecoupledKD(Term):
-    """Decoupled KD: :func:`decoupled_kd_loss`, which explains the arguments."""
+class DecoupledKD(PredictionTerm):
+    """Decoupled KD: :func:`decoupled_kd_loss`, which explains the arguments.
 
-    needs_labels = True
+    Without ``ignore_index`` or ``mask``, every place must have a label.
+    """
+
     needs_logits = True
 
-    def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0):
-        super().__init__()
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        beta: float = 8.0,
+        temperature: float = 4.0,
+        *,
+        class_dim: int = 1,
+        ignore_index: int | None = None,
+        mask: str | None = None,
+    ):
+        super().__init__(class_dim=class_dim, ignore_index=ignore_index, mask=mask)
         check_number("alpha", alpha, 0.0)
         check_number("beta", beta, 0.0)
         check_temperature(temperature, high=HOTTEST)
         self.alpha = alpha
         self.beta = beta
         self.temperature = temperature
+
+    @property
+    def needs_labels(self) -> bool:  # type: ignore[override]
+        """Whether every sample must have a label: where nothing says that some do not count."""
+        return self.ignore_index is None and self.mask is None
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the weighted sum of target and non-target divergence."""
@@ -553,14 +550,18 @@ class DecoupledKD(Term):
             alpha=self.alpha,
             beta=self.beta,
             temperature=self.temperature,
+            class_dim=self.class_dim,
+            weight=self.counting(lesson),
         )
 
 
-class StandardizedKD(Term):
+class StandardizedKD(PredictionTerm):
     """KD on z-scored logits: :func:`kd_loss` of :func:`standardize`.
 
     Args:
         temperature: τ > 0, which the z-scores are divided by.
+        class_dim, ignore_index, mask: As for every :class:`PredictionTerm
+            <kdcourse.predictions.PredictionTerm>`.
 
     Source: Sun et al. 2024 (arXiv 2403.01427). Up to the 10⁻⁷ in the deviation, the authors' code
     at τ gives (K − 1)/K times this loss at τ·√(K/(K−1)). At the same τ this one is larger, by
@@ -569,15 +570,27 @@ class StandardizedKD(Term):
 
     needs_logits = True
 
-    def __init__(self, temperature: float = 2.0):
-        super().__init__()
+    def __init__(
+        self,
+        temperature: float = 2.0,
+        *,
+        class_dim: int = 1,
+        ignore_index: int | None = None,
+        mask: str | None = None,
+    ):
+        super().__init__(class_dim=class_dim, ignore_index=ignore_index, mask=mask)
         check_temperature(temperature, high=HOTTEST)
         self.temperature = temperature
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the divergence between the standardised predictions."""
-        student = standardize(lesson.student_logits)
-        return kd_loss(student, standardize(lesson.teacher_logits), self.temperature)
+        weights = self.counting(lesson)
+        counted = None if weights is None else weights > 0
+        student, teacher = (
+            standardize(logits, class_dim=self.class_dim, mask=counted)
+            for logits in (lesson.student_logits, lesson.teacher_logits)
+        )
+        return kd_loss(student, teacher, self.temperature, class_dim=self.class_dim, weight=weights)
 
 
 def _are_very_many(logits: Tensor) -> bool:

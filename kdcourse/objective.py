@@ -16,11 +16,12 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
+from kdcourse.batch import Inputs, count_labels
 from kdcourse.checks import check_number, check_positive
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.signatures import checked, describe
 
-MEANS = ("samples", "labels", "batch")  # what a loss may be a mean over
+MEANS = ("samples", "labels", "places", "batch")  # what a loss may be a mean over
 Layer = str | tuple[str, str]  # its name in both nets, or the student's and the teacher's
 
 
@@ -29,8 +30,9 @@ class Outputs:
     """What a model showed on one batch.
 
     Attributes:
-        logits: ``(N, K)``; None where the model keeps them to itself.
-        probabilities: ``(N, K)`` at temperature 1, from teachers that show nothing else.
+        logits: ``(N, K)``, or of another shape with K classes in one dimension; None where the
+            model keeps them to itself.
+        probabilities: Of the same shape, at temperature 1, from teachers that show nothing else.
         features: The outputs of the layers that were asked for, by name.
         input_gradient: The gradient of the target's log-probability with respect to the inputs,
             where it was asked for.
@@ -48,15 +50,20 @@ class Lesson:
 
     Attributes:
         student: What the student showed; its logits are always there.
-        target: ``(N,)`` class indices; −1 where there is no label.
+        target: Class indices, of the logits' shape without their classes: ``(N,)``, ``(N, T)``,
+            ``(N, H, W)``; −1 where there is no label. Or what else the terms learn from.
         teacher: What the teacher showed; None in training without a teacher.
         again: Whether the same batch was judged before, beside another teacher.
+        inputs: What the student was called with.
+        weight: How much each place counts, ≥ 0, where the batch came with weights.
     """
 
     student: Outputs
     target: Tensor
     teacher: Outputs | None = None
     again: bool = False
+    inputs: Inputs = None
+    weight: Tensor | None = None
 
     @property
     def taught(self) -> Outputs:
@@ -81,6 +88,19 @@ class Lesson:
                 "teacher", "this term needs the teacher's logits, and the teacher shows none"
             )
         return self.taught.logits
+
+    def entry(self, name: str) -> Tensor:
+        """Return what the inputs, a dictionary, hold under a name, such as a mask."""
+        if not isinstance(self.inputs, Mapping) or name not in self.inputs:
+            held = (
+                f"a dictionary with {', '.join(map(repr, self.inputs))}"
+                if isinstance(self.inputs, Mapping)
+                else describe(self.inputs)
+            )
+            raise ArgumentError(
+                "mask", f"mask must name an entry of the inputs, got {name!r}, and they are {held}"
+            )
+        return self.inputs[name]
 
 
 @checked
@@ -157,8 +177,8 @@ class Objective(nn.Module):
 
         Args:
             lesson: A batch, or a part of one.
-            shares: Factors by which the values of parts add up to that of the whole, one for each
-                :attr:`Term.mean_over`.
+            shares: Factors by which the values of parts add up to that of the whole, by the names
+                of the terms.
         """
         values = self.values(lesson, shares)
         return self.weighted(values), {name: value.detach() for name, value in values.items()}
@@ -176,7 +196,7 @@ class Objective(nn.Module):
                     f"the loss of {type(term).__name__} must be a scalar tensor, got "
                     f"{describe(value)}",
                 )
-            values[name] = value if shares is None else value * shares[term.mean_over]
+            values[name] = value if shares is None else value * shares[name]
         return values
 
     def weighted(self, values: Mapping[str, Tensor]) -> Tensor:
@@ -224,8 +244,10 @@ class Term(Objective):
             the inputs.
         needs_labels: Whether every sample must have a label.
         least: The fewest samples that the term can compare.
-        mean_over: What the loss is a mean over: ``"samples"``, ``"labels"`` (the samples that have
-            one), or ``"batch"`` if it compares samples and sees those of all processes.
+        mean_over: What the loss is a mean over: ``"samples"``, ``"labels"`` (the samples, or
+            places, that have one), ``"places"`` that count (:class:`PredictionTerm
+            <kdcourse.predictions.PredictionTerm>`), or ``"batch"`` if it compares samples and sees
+            those of all processes.
         student_layers: Names of the student's layers to capture.
         teacher_layers: Names of the teacher's layers to capture.
         prepared: Whether the term knows what it needs to know of the two nets.
@@ -255,6 +277,22 @@ class Term(Objective):
 
     def parts(self) -> list[tuple[float, "Term"]]:
         return [(1.0, self)]
+
+    @property
+    def at_places(self) -> "Term | None":
+        """The term on predictions that this is, or is around, which knows their places."""
+        return None
+
+    def count(self, lesson: Lesson) -> Tensor:
+        """Return what the loss of a batch, or of a part of one, is a mean over, as a number.
+
+        By it, the values of parts add up to that of the whole. It is asked for before either net
+        is: of the lesson, ``inputs``, ``target`` and ``weight`` are there.
+        """
+        target = lesson.target
+        if self.mean_over == "labels":
+            return count_labels(target)
+        return torch.full((), len(target), device=target.device)
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the scalar to minimise."""
@@ -331,6 +369,13 @@ class WarmUp(Term):
             setattr(self, need, getattr(term, need))
         self.prepared = term.prepared and steps is not None
         self.taken: Tensor = nn.Buffer(torch.zeros((), dtype=torch.int64))
+
+    @property
+    def at_places(self) -> Term | None:
+        return self.term.at_places
+
+    def count(self, lesson: Lesson) -> Tensor:
+        return self.term.count(lesson)
 
     def prepare(self, lesson: Lesson, *, seed: int = 0, steps_an_epoch: int | None = None) -> None:
         """Prepare the term, and turn epochs into steps."""

@@ -724,7 +724,7 @@ def hand_written():
             DataLoader([{"image": x, "class": y} for x, y in zip(PIXELS8, LABELS, strict=True)]),
             "'image', 'class'",
         ),
-        (DataLoader(TensorDataset(PIXELS8, LABELS, LABELS)), "got a list of 3"),
+        (DataLoader(TensorDataset(PIXELS8, LABELS, LABELS, LABELS)), "got a list of 4"),
         (DataLoader(TensorDataset(PIXELS8)), "got a list of 1"),
         (DataLoader(TensorDataset(PIXELS8, LABELS), batch_size=None), "yields single samples"),
         (TensorDataset(PIXELS8, LABELS), "put it into a DataLoader"),

@@ -9,6 +9,7 @@ from every_term import Shown, prepared
 from toys import images, net, terms
 
 from kdcourse.models import capture
+from kdcourse.objective import MEANS
 from kdcourse.training import (
     CrossEntropy,
     Lesson,
@@ -28,7 +29,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name
 def test_it_can_be_made_and_says_what_it_is(kind):
     term = every_term.example(kind)
     assert repr(term).startswith(f"{kind.__name__}(")
-    assert term.mean_over in ("samples", "labels", "batch")
+    assert term.mean_over in MEANS
     assert kind.__doc__
     assert kind.loss.__doc__
 

@@ -73,7 +73,7 @@ class Peers(Learner):
         self.students = [run.student for run in self.runs]
         self.objectives = [run.objective for run in self.runs]
         self.device = self.runs[0].device
-        self.counts = Counts(self.device)
+        self.counts = Counts(self.device, self.objectives)
         for run in self.runs:
             run.counts = self.counts
         self.updates = updates

@@ -1,6 +1,7 @@
 """What both nets show of one batch, and how the objective judges it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,17 +10,17 @@ from torch import Tensor, nn
 from kdcourse.batch import (
     Inputs,
     Output,
-    are_classes,
     blaming_argument,
     blaming_model,
     call,
     cast_like,
-    count_labels,
+    weight_of,
 )
 from kdcourse.feature import prediction_gradient
 from kdcourse.models import capture
 from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Lesson, Objective, Outputs
+from kdcourse.predictions import judge_of
 from kdcourse.signatures import check_is
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.rules import check_enough, check_lesson, check_one_tensor, check_reached
@@ -28,7 +29,7 @@ from kdcourse.training.teacher import Teacher
 
 
 class Judged(nn.Module):
-    """Student and objective as one module: all that learns, for ``DistributedDataParallel``."""
+    """Student and objective as one module: all that learns."""
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class Judged(nn.Module):
         shares: dict[str, Tensor] | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss (its mean over several teachers) and all measurements, detached."""
+        inputs, weight = weight_of(inputs)
         inputs = cast_like(inputs, self.student)
         if self.objective.needs_input_gradient:
             check_one_tensor(inputs, self.objective)
@@ -61,10 +63,11 @@ class Judged(nn.Module):
         with capture(self.student, layers) as features, told:
             logits = call(self.asked, inputs, "student", self.output)
         learned = Outputs(logits=logits, features=features)
+        lesson = Lesson(learned, target, inputs=inputs, weight=weight)
         if not self.known:  # once: on a GPU, looking at values waits for them
             check_enough(self.objective, len(target))
             for one in shown or (None,):
-                check_lesson(Lesson(learned, target, one), self.objective)
+                check_lesson(replace(lesson, teacher=one), self.objective)
         self.logits = logits.detach()
         if self.objective.needs_input_gradient:
             with blaming_argument("objective", "differentiating by the inputs", not self.known):
@@ -72,7 +75,7 @@ class Judged(nn.Module):
             learned.input_gradient = gradient
         with blaming_argument("objective", "the objective", first=not self.known):
             judged = [
-                self.objective.values(Lesson(learned, target, one, again=number > 0), shares)
+                self.objective.values(replace(lesson, teacher=one, again=number > 0), shares)
                 for number, one in enumerate(shown or (None,))
             ]
         terms = judged[0]
@@ -83,15 +86,17 @@ class Judged(nn.Module):
         self.known = True
         loss = self.objective.weighted(terms)
         values = {"loss": loss.detach(), **{name: value.detach() for name, value in terms.items()}}
-        if are_classes(target):
-            right = (logits.detach().argmax(dim=1) == target).sum()
-            accuracy = right / count_labels(target).clamp(min=1)
-            values[ACCURACY] = accuracy if shares is None else accuracy * shares["labels"]
+        rated = judge_of(self.objective).right(self.logits, lesson)
+        if rated is not None:
+            right, of = rated
+            accuracy = right / of.clamp(min=1)
+            values[ACCURACY] = accuracy if shares is None else accuracy * shares[ACCURACY]
         return loss, values
 
 
 def show(teacher: Teacher, inputs: Inputs, target: Tensor, objective: Objective) -> Outputs:
     """Return what a teacher shows of a batch, as far as an objective looks at it."""
+    inputs, _ = weight_of(inputs)
     with torch.no_grad():
         shown = teacher.show(inputs, objective.teacher_layers)
     check_is("what the teacher's show returns", shown, Outputs)
@@ -121,14 +126,16 @@ def first_lesson(
     with told, evaluation_mode(student), capture(student, layers) as features, torch.no_grad():
         logits = call(student, inputs, "student", source.knobs.output)
         own = Outputs(logits=logits, features=features)
+    seen, weight = weight_of(inputs)
     if objective.needs_input_gradient:
-        check_one_tensor(inputs, objective)
-        own.input_gradient = torch.zeros_like(inputs)
+        check_one_tensor(seen, objective)
+        own.input_gradient = torch.zeros_like(seen)
     theirs = None
     if teacher is not None:
         with blaming_model("teacher", taught):
             theirs = show(teacher, taught, target.clamp(min=0), objective)
-    lesson, steps = Lesson(own, target, theirs), len(source) * source.knobs.accumulate
+    lesson = Lesson(own, target, theirs, inputs=seen, weight=weight)
+    steps = len(source) * source.knobs.accumulate
     if not objective.prepared:
         objective.prepare(lesson, seed=source.knobs.seed, steps_an_epoch=steps)
     return lesson

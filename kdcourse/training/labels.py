@@ -15,7 +15,7 @@ def labels_of(train: object, views: Views | None) -> str:
     targets = [one for one in _targets(train) if isinstance(one, Tensor) and not one.is_meta]
     if not targets or not all(map(are_classes, targets)):
         return "all"
-    known = torch.cat([(target >= 0).cpu() for target in targets])
+    known = torch.cat([(target >= 0).flatten().cpu() for target in targets])
     return "all" if bool(known.all()) else "some" if bool(known.any()) else "none"
 
 
@@ -26,6 +26,6 @@ def _targets(train: object) -> list[object]:
     if isinstance(train, DataLoader) and isinstance(train.dataset, TensorDataset):
         return [train.dataset.tensors[-1]]
     if type(train) is list:  # one of another kind may act when it is gone through
-        pairs = (batch for batch in train if isinstance(batch, tuple | list) and len(batch) == 2)
-        return [target for _, target in pairs]
+        batches = (batch for batch in train if isinstance(batch, tuple | list))
+        return [batch[1] for batch in batches if len(batch) in (2, 3)]
     return []

@@ -119,7 +119,7 @@ class Learner:
 
         def take(given: Any) -> None:
             inputs, target = source.draw(given) if processes.count() == 1 else given
-            self.tally.add(self.learn(inputs, target), target, self.counts.of(target))
+            self.tally.add(self.learn(inputs, target), target, self.counts.measured(inputs, target))
 
         return Steps(
             take,

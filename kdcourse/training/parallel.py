@@ -14,32 +14,81 @@ import torch
 from torch import Tensor, distributed, nn
 
 from kdcourse import processes
-from kdcourse.batch import Batch, count_labels
+from kdcourse.batch import Batch, Inputs, views_of, weight_of
+from kdcourse.objective import Lesson, Objective, Outputs
 from kdcourse.precision import widest
+from kdcourse.predictions import judge_of
+from kdcourse.training.tally import ACCURACY
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Counts:
-    """How many samples and labels a batch holds in all processes, ``(2,)``.
+    """How much a batch counts in all processes: what the losses of objectives are means over.
 
-    By them a process weights its share of a batch, so it has to know them before it learns. They
-    come with the gradients of the batch before; for this, batches are drawn one ahead.
+    These are a vector: the number of samples, that of predictions that can be right or wrong, and
+    what each term counts. By them a process weights its share of a batch, so it has to know them
+    before it learns. They come with the gradients of the batch before; for this, batches are drawn
+    one ahead.
+
+    Args:
+        device: Where they are.
+        objectives: Those that learn from the batches.
 
     Attributes:
         ahead: Those of this process's share of the next batch; zeros behind the last one.
         coming: Those of the next batch, once a message has brought them.
     """
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, objectives: Sequence[Objective]):
         self.device = device
-        self.ahead = torch.zeros(2, device=device)
+        self.judge = judge_of(objectives[0])
+        parts = (part for objective in objectives for part in objective.parts())
+        self.terms = [term for _, term in parts if term.mean_over != "batch"]
+        self.ahead = torch.zeros(2 + len(self.terms), device=device)
         self.coming: Tensor | None = None
         self._whole: Tensor | None = None  # of the batch that was yielded
 
-    def of(self, target: Tensor) -> Tensor:
-        """Return those of the present batch, given this process's share of its target."""
-        return processes.total(counted(target)) if self._whole is None else self._whole
+    def of(self, inputs: Inputs, target: Tensor) -> Tensor:
+        """Return those of the present batch, given this process's share of it."""
+        return processes.total(self.counted(inputs, target)) if self._whole is None else self._whole
+
+    def measured(self, inputs: Inputs, target: Tensor) -> Tensor:
+        """Return the first two of them: how much counts what was measured on the present batch."""
+        if self._whole is not None:
+            return self._whole[:2]
+        return processes.total(self._first_two(_unseen(inputs, target)))
+
+    def counted(self, inputs: Inputs, target: Tensor) -> Tensor:
+        """Return those of a share of a batch, or of a part of one."""
+        lesson = _unseen(inputs, target)
+        first = self._first_two(lesson)
+        return torch.cat([first, *(term.count(lesson).to(first).view(1) for term in self.terms)])
+
+    def _first_two(self, lesson: Lesson) -> Tensor:
+        judged, target = self.judge.judged(lesson), lesson.target
+        if judged is None:
+            number = torch.zeros((), dtype=torch.int64, device=target.device)
+        else:
+            number = judged.sum()
+        return torch.stack([torch.full_like(number, len(target)), number]).to(widest(target))
+
+    def shares(
+        self, objective: Objective, part: Tensor, whole: Tensor, accumulate: int
+    ) -> dict[str, Tensor]:
+        """Return how much a part counts, by the names of the terms, and for the accuracy.
+
+        By these factors, the values of parts add up to one of a process, and the mean of these over
+        the processes is the value of the whole batch.
+        """
+        share = processes.count() * part / whole.masked_fill(whole == 0, 1)
+        of_terms = dict(zip(self.terms, share[2:], strict=True))
+        of_batch = torch.full_like(share[0], 1 / accumulate)  # it has seen all processes' samples
+        named = zip(objective.names, objective.parts(), strict=True)
+        return {
+            ACCURACY: share[1],
+            **{name: of_terms.get(term, of_batch) for name, (_, term) in named},
+        }
 
     def known(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yield batches, already on the device, whose counts are known by then."""
@@ -47,20 +96,20 @@ class Counts:
         self._whole = self.coming = None
         batch = next(source, None)
         while batch is not None:
-            self._whole = self.of(batch[1]) if self.coming is None else self.coming
+            self._whole = self.of(*batch) if self.coming is None else self.coming
             following = next(source, None)
             self.ahead = (
-                torch.zeros_like(self._whole) if following is None else counted(following[1])
+                torch.zeros_like(self._whole) if following is None else self.counted(*following)
             )
             self.coming = None
             yield batch
             self._whole, batch = None, following
 
 
-def counted(target: Tensor) -> Tensor:
-    """Return the numbers of samples and of labels, ``(2,)``."""
-    labels = count_labels(target)
-    return torch.stack([torch.full_like(labels, len(target)), labels]).to(widest(target))
+def _unseen(inputs: Inputs, target: Tensor) -> Lesson:
+    """Return a batch as a term sees it to count, before the nets have seen it."""
+    own, weight = weight_of(views_of(inputs).student)
+    return Lesson(Outputs(), target, inputs=own, weight=weight)
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ Every error is a :class:`kdcourse.errors.ArgumentError` that names the argument 
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 
 import torch
@@ -15,7 +16,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from kdcourse import processes
-from kdcourse.batch import Inputs, Output, blaming_model, call, map_samples, shapes
+from kdcourse.batch import (
+    Inputs,
+    Output,
+    blaming_model,
+    call,
+    map_samples,
+    map_tensors,
+    shapes,
+)
 from kdcourse.checks import (
     check_choice,
     check_labels,
@@ -29,7 +38,8 @@ from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.metrics import Samples, count_right, in_batches
 from kdcourse.models import capture
 from kdcourse.modes import kept_buffers, training_mode
-from kdcourse.objective import MEANS, Lesson, Objective
+from kdcourse.objective import MEANS, Lesson, Objective, Outputs
+from kdcourse.predictions import PredictionTerm
 from kdcourse.signatures import describe
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.history import COLUMNS
@@ -279,13 +289,26 @@ def check_lesson(lesson: Lesson, objective: Objective) -> None:
                     f"the {who}'s logits must have shape (N, K), got {shape}: say where they are "
                     "in what it returns (output=lambda returned: ...)",
                 )
-    if any(term.needs_labels or term.mean_over == "labels" for term in terms):
-        check_matrix("the student's logits", lesson.student_logits)
-        target, shape = lesson.target.cpu(), lesson.student_logits.shape
-        if any(term.needs_labels for term in terms):
-            check_target(target, shape[0], shape[1], "the labels of train")
+    on_labels = [term for term in terms if term.needs_labels or term.mean_over == "labels"]
+    if not on_labels:
+        return
+    here = replace(  # where values can be read
+        lesson,
+        student=Outputs(logits=lesson.student_logits.detach().cpu()),
+        target=lesson.target.cpu(),
+        inputs=map_tensors(Tensor.cpu, lesson.inputs),
+        weight=None if lesson.weight is None else lesson.weight.cpu(),
+    )
+    for term in on_labels:
+        if isinstance(term.at_places, PredictionTerm):
+            term.at_places.check_labels(here)
+            continue
+        check_matrix("the student's logits", here.student_logits)
+        samples, classes = here.student_logits.shape
+        if term.needs_labels:
+            check_target(here.target, samples, classes, "the labels of train")
         else:
-            check_labels("train", target, *shape)
+            check_labels("train", here.target, samples, classes)
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -30,7 +30,7 @@ from kdcourse.training.fingerprint import described, fingerprint
 from kdcourse.training.judged import Judged, first_lesson, show
 from kdcourse.training.knobs import Knobs
 from kdcourse.training.learner import Learner, shared_accuracy
-from kdcourse.training.parallel import Counts, average, counted
+from kdcourse.training.parallel import Counts, average
 from kdcourse.training.rules import (
     check_all_trained,
     check_nets,
@@ -88,7 +88,7 @@ class Run(Learner):
         self.judged = Judged(student, self.objective, self.knobs.compile, self.knobs.output)
         self.replayed = not why_not(self.knobs.capture, self.device, steps)
         self.watch = Watch(at_once=self.device.type == "cpu" and not self.replayed)
-        self.counts = Counts(self.device)
+        self.counts = Counts(self.device, [self.objective])
         learned: list[nn.Module] = [self.judged]
         if self.teacher is not None and self.teacher.follows_student:
             learned.append(self.teacher)  # a copy of a student that was made here
@@ -181,9 +181,9 @@ class Run(Learner):
         own, theirs = views_of(inputs)
         if shown is None:
             shown = self.ask([] if self.teacher is None else [self.teacher], theirs, target)
-        whole = None  # numbers of samples and labels, where this is not all of the batch
+        whole = None  # how much all of the batch counts, where this is not all of it
         if processes.count() > 1 or self.accumulate > 1:
-            whole = self.counts.of(target)
+            whole = self.counts.of(own, target)
         self.optimizer.zero_grad(set_to_none=True)
         first = not self.judged.known
         values: dict[str, Tensor] = {}
@@ -192,7 +192,7 @@ class Run(Learner):
         for seen, labels, taught in parts:
             with self._precision():
                 loss, measured = self.judged(
-                    self._formatted(seen), labels, taught, self._shares(labels, whole)
+                    self._formatted(seen), labels, taught, self._shares(seen, labels, whole)
                 )
             if first:
                 check_all_trained(self.student, self.trained)
@@ -235,16 +235,14 @@ class Run(Learner):
                 shown = [show(teacher, seen, labels, self.objective) for teacher in teachers]
             yield shown
 
-    def _shares(self, target: Tensor, whole: Tensor | None) -> dict[str, Tensor] | None:
+    def _shares(
+        self, inputs: Inputs, target: Tensor, whole: Tensor | None
+    ) -> dict[str, Tensor] | None:
         """Return how much a part counts, so that the mean over the processes is right."""
         if whole is None:
             return None
-        share = processes.count() * counted(target) / whole.clamp(min=1)
-        return {
-            "samples": share[0],
-            "labels": share[1],
-            "batch": torch.full_like(share[0], 1 / self.accumulate),
-        }
+        part = self.counts.counted(inputs, target)
+        return self.counts.shares(self.objective, part, whole, self.accumulate)
 
     def _formatted(self, inputs: Inputs) -> Inputs:
         return map_tensors(self._in_memory_format, inputs)

@@ -14,7 +14,7 @@ class Tally:
     """Adds up what every step measures, weighted by the samples that it is a mean over.
 
     Attributes:
-        counts: The samples so far, those with a label, and those of which it is a class.
+        counts: The samples so far, the labels, and those of them that are classes.
         sums: For each set of names that steps have measured together, the sums of their values.
     """
 
@@ -33,12 +33,13 @@ class Tally:
         Args:
             values: Means over a batch, or what a process's share adds to them.
             target: Those of the batch, or of the share.
-            counted: The numbers of samples and labels of the whole batch, ``(2,)``.
+            counted: The numbers of samples of the whole batch, and of predictions in it that can be
+                right or wrong, ``(2,)``.
         """
-        samples, labels = counted
-        judged = labels if are_classes(target) else torch.zeros_like(labels)
+        samples, judged = counted
+        labels = judged if are_classes(target) else samples
         self.counts += torch.stack([samples, labels, judged])
-        weights = [labels if name.endswith(ACCURACY) else samples for name in values]
+        weights = [judged if name.endswith(ACCURACY) else samples for name in values]
         weighted = torch.stack(list(values.values())) * torch.stack(weights)
         names = tuple(values)
         if names not in self.sums:
