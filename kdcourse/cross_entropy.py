@@ -23,8 +23,8 @@ from kdcourse.checks import (
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Lesson
 from kdcourse.precision import at_least_float32, readable
+from kdcourse.prediction_term import PredictionTerm
 from kdcourse.predictions import (
-    PredictionTerm,
     check_predictions,
     counted_only,
     place_mean,
@@ -113,7 +113,7 @@ class CrossEntropy(PredictionTerm):
         label_smoothing: The share of every label that is spread over all classes, in [0, 1).
         class_weight: How much each of the K classes counts, ≥ 0; all alike by default.
         class_dim, ignore_index, mask: As for every :class:`PredictionTerm
-            <kdcourse.predictions.PredictionTerm>`; what has no label is −1 by default.
+            <kdcourse.prediction_term.PredictionTerm>`; what has no label is −1 by default.
     """
 
     needs_teacher = False

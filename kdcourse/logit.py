@@ -39,8 +39,8 @@ from kdcourse.linear_kd import linear_kd_loss as linear_kd_loss
 from kdcourse.many_classes import DIVERGENCES, HOT, HOTTEST, chunked, kd_step, step_of
 from kdcourse.objective import Lesson
 from kdcourse.precision import at_least_float32, readable, widest
+from kdcourse.prediction_term import PredictionTerm
 from kdcourse.predictions import (
-    PredictionTerm,
     check_of_places,
     check_predictions,
     counted_only,
@@ -457,7 +457,7 @@ class LogitKD(PredictionTerm):
             in float32), and from there on as many as :func:`in_chunks` chooses; under
             ``torch.compile``, which saves both by itself, and ``torch.func``, all at once.
         class_dim, ignore_index, mask: As for every :class:`PredictionTerm
-            <kdcourse.predictions.PredictionTerm>`.
+            <kdcourse.prediction_term.PredictionTerm>`.
     """
 
     rows: int | None = None  # in the repr only where it is set
@@ -561,7 +561,7 @@ class StandardizedKD(PredictionTerm):
     Args:
         temperature: τ > 0, which the z-scores are divided by.
         class_dim, ignore_index, mask: As for every :class:`PredictionTerm
-            <kdcourse.predictions.PredictionTerm>`.
+            <kdcourse.prediction_term.PredictionTerm>`.
 
     Source: Sun et al. 2024 (arXiv 2403.01427). Up to the 10⁻⁷ in the deviation, the authors' code
     at τ gives (K − 1)/K times this loss at τ·√(K/(K−1)). At the same τ this one is larger, by

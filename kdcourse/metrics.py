@@ -82,12 +82,12 @@ def count_right(
         output: As for :func:`predict`.
     """
     right, seen = 0, 0
-    answers = _answers(model, samples, part=part, name=name, who=who, output=output)
-    for outputs, target in answers:
+    batches = answered(model, samples, part=part, name=name, who=who, output=output)
+    for outputs, _, target in batches:
         if target is None:
             raise ArgumentTypeError(name, f"{name} must have targets, got inputs alone")
         check_matrix(f"the outputs of the {who}", outputs)
-        _check_numbers(who, f"the outputs of the {who}", outputs)
+        check_numbers(who, f"the outputs of the {who}", outputs)
         check_target(target, len(outputs), outputs.shape[1], f"the target of {name}")
         right += int((outputs.argmax(dim=1) == target.to(outputs.device)).sum())
         seen += len(target)
@@ -158,10 +158,10 @@ def _check_predictions(name: str, predictions: Tensor) -> None:
     """Require predictions ``(N, K)`` that can be read."""
     check_matrix(name, predictions)
     check_values(name, predictions)
-    _check_numbers(name, name, predictions)
+    check_numbers(name, name, predictions)
 
 
-def _check_numbers(argument: str, what: str, predictions: Tensor) -> None:
+def check_numbers(argument: str, what: str, predictions: Tensor) -> None:
     """Refuse NaN, which would count as the first class."""
     if bool(predictions.isnan().any()):
         raise ArgumentError(argument, f"{what} must be numbers, got NaN")
@@ -349,15 +349,15 @@ def _collected(
 ) -> Tensor:
     """Run a model batch by batch and collect what ``keep`` makes of its outputs."""
     # Copies: some models answer in the same place every time.
-    answers = _answers(model, samples, batch_size, output=output)
-    kept = [keep(outputs).clone() for outputs, _ in answers]
+    batches = answered(model, samples, batch_size, output=output)
+    kept = [keep(outputs).clone() for outputs, _, _ in batches]
     if not kept:
         raise ArgumentError("samples", "samples must hold at least one sample")
     return torch.cat(kept)
 
 
 @torch.no_grad()
-def _answers(
+def answered(
     model: nn.Module,
     samples: Samples | Tensor,
     batch_size: int = 250,
@@ -365,8 +365,18 @@ def _answers(
     name: str = "samples",
     who: str = "model",
     output: Output | None = None,
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yield a model's outputs for every batch, in eval mode, and the targets."""
+) -> Iterator[tuple[Tensor, Inputs, Tensor | None]]:
+    """Yield, for every batch, what a model returns in eval mode, the inputs and the target.
+
+    Args:
+        model: Any module; its mode is restored afterwards.
+        samples: As for :func:`predict`.
+        batch_size: Number of samples per forward pass; batches that are batches already stay so.
+        part: ``(i, P)`` to look only at the i-th of P parts of every batch, i from 0.
+        name: What the samples are called in errors.
+        who: What the model is called in errors.
+        output: As for :func:`predict`.
+    """
     check_module("model", model)
     check_is("output", output, Callable | None)
     parameter = next(model.parameters(), None)
@@ -382,4 +392,4 @@ def _answers(
                 outputs = call(model, to_device(inputs, device), who, output)
             first = False
             check_outputs(who, who, outputs)
-            yield outputs, target
+            yield outputs, inputs, target

@@ -245,9 +245,9 @@ class Term(Objective):
         needs_labels: Whether every sample must have a label.
         least: The fewest samples that the term can compare.
         mean_over: What the loss is a mean over: ``"samples"``, ``"labels"`` (the samples, or
-            places, that have one), ``"places"`` that count (:class:`PredictionTerm
-            <kdcourse.predictions.PredictionTerm>`), or ``"batch"`` if it compares samples and sees
-            those of all processes.
+            places, that have one), ``"places"`` that count
+            (:class:`kdcourse.prediction_term.PredictionTerm`), or ``"batch"`` if it compares
+            samples and sees those of all processes.
         student_layers: Names of the student's layers to capture.
         teacher_layers: Names of the teacher's layers to capture.
         prepared: Whether the term knows what it needs to know of the two nets.

@@ -29,8 +29,9 @@ from kdcourse.training.fit import fit_learner
 from kdcourse.training.history import History
 from kdcourse.training.judged import first_lesson
 from kdcourse.training.knobs import Knobs, takes_knobs
-from kdcourse.training.learner import Learner, shared_accuracy
+from kdcourse.training.learner import Learner
 from kdcourse.training.parallel import Counts
+from kdcourse.training.rating import Rating
 from kdcourse.training.rules import check_apart, check_student
 from kdcourse.training.run import Run, Shown
 from kdcourse.training.teacher import FrozenTeacher, Teacher
@@ -132,10 +133,11 @@ class Peers(Learner):
         return self._each(run.rates() for run in self.runs)
 
     def validate(self, samples: Samples) -> dict[str, float]:
-        return self._each(
-            {"validation_accuracy": shared_accuracy(run.student, samples, run.knobs.output)}
-            for run in self.runs
-        )
+        return self._each(run.validate(samples) for run in self.runs)
+
+    @property
+    def ratings(self) -> list[Rating]:
+        return [run.rating for run in self.runs]
 
     @property
     def settings(self) -> dict[str, Any]:

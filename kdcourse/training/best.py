@@ -15,16 +15,17 @@ class Best:
 
     Args:
         rated: What is kept together, by the column of the history that rates it.
+        lowest: Whether less is better there.
     """
 
-    def __init__(self, rated: Mapping[str, Sequence[nn.Module]]):
-        self.rated = rated
+    def __init__(self, rated: Mapping[str, Sequence[nn.Module]], lowest: bool = False):
+        self.rated, self.sign = rated, -1 if lowest else 1
         self.weights: dict[str, list[dict[str, Any]]] = {}
 
     def see(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Keep the present weights if the last of the rows is better than all before."""
         for column, models in self.rated.items():
-            *before, now = (row[column] for row in rows)
+            *before, now = (self.sign * row[column] for row in rows)
             if now > max(before, default=-math.inf):
                 self.weights[column] = [
                     map_tensors(torch.clone, model.state_dict()) for model in models

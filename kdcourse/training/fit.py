@@ -133,10 +133,11 @@ def fit_learner(
         source = Epochs(train, place, knobs)
         learner = make(source)
         learner.source = source
-        learner.best = Best(learner.rated) if knobs.keep == "best" else None
+        rating = learner.ratings[0]
+        learner.best = Best(learner.rated, rating.lowest) if knobs.keep == "best" else None
         parts = count * knobs.accumulate
         check_source(source, learner.students, learner.objectives, teacher, parts)
-        check_validation(knobs.validation, learner.students, knobs.output)
+        check_validation(knobs.validation, learner.students, learner.ratings)
         learned = [*learner.students, *learner.objectives]
         with synchronized(learned if knobs.sync_batch_norm and count > 1 else []):
             return _run_epochs(learner, source, knobs, begun)
@@ -167,7 +168,8 @@ def _moved(models: Sequence[nn.Module], place: torch.device, channels_last: bool
 
 
 def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, begun: float) -> History:
-    history, checkpoint = History(keep=knobs.keep), knobs.checkpoint
+    rating, checkpoint = learner.ratings[0], knobs.checkpoint
+    history = History(keep=knobs.keep, best_by=rating.best_by, lowest=rating.lowest)
     settings: dict[str, Any] = {}
     advice = "without a checkpoint, training has to start anew"
     if checkpoint is not None or processes.count() > 1:

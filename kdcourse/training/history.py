@@ -16,9 +16,11 @@ class History:
         rows: One dictionary per epoch (of a stream, per tenth of the training): ``epoch``,
             ``loss``, each term by its name (unweighted; like the loss, a mean over the batches,
             weighted by their samples), ``train_accuracy`` (in train mode, while the weights were
-            changing), ``validation_accuracy`` where there is a validation set, ``learning_rate``,
-            ``seconds``.
+            changing), where there is a validation set ``validation_accuracy`` (or another measure:
+            ``validation_r2``), ``learning_rate``, ``seconds``.
         keep: Which weights the student has in the end, the ``"last"`` or the ``"best"``.
+        best_by: The column that tells which epoch was best.
+        lowest: Whether less of it is better.
         interrupted: Whether the run was stopped by hand before its last epoch.
         capture: Whether a step was captured as a CUDA graph, or why not.
         seconds_to_first_step: From the call to the end of the first step, compiling included; None
@@ -28,6 +30,8 @@ class History:
     rows: list[dict[str, float]] = field(default_factory=list)
     keep: str = "last"
     interrupted: bool = False
+    best_by: str = "validation_accuracy"
+    lowest: bool = False
     capture: str = ""
     seconds_to_first_step: float | None = None
 
@@ -52,7 +56,8 @@ class History:
         """The row of the epoch whose weights the student has in the end."""
         if self.keep == "last" or not self.rows:
             return self.last
-        return max(self.rows, key=lambda row: row["validation_accuracy"])  # of several, the first
+        best = min if self.lowest else max
+        return best(self.rows, key=lambda row: row[self.best_by])  # of several, the first
 
     def __repr__(self) -> str:
         if not self.rows:

@@ -20,7 +20,7 @@ from kdcourse.feature import prediction_gradient
 from kdcourse.models import capture
 from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Lesson, Objective, Outputs
-from kdcourse.predictions import judge_of
+from kdcourse.prediction_term import judge_of
 from kdcourse.signatures import check_is
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.rules import check_enough, check_lesson, check_one_tensor, check_reached

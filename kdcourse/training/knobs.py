@@ -3,7 +3,7 @@
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from numbers import Integral
 from pathlib import Path
@@ -19,7 +19,8 @@ from kdcourse.checks import check_callable, check_choice, check_number, check_po
 from kdcourse.data import Augmentation, Views
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.metrics import Samples
-from kdcourse.signatures import check_is
+from kdcourse.signatures import check_is, describe
+from kdcourse.training.rating import Metric
 
 MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
 MakeScheduler = Callable[[Optimizer, int], LRScheduler]
@@ -45,8 +46,12 @@ class Knobs:
     """The options of a training, and their defaults.
 
     Attributes:
-        validation: A set on which the accuracy is measured after each epoch: Images, a pair
-            ``(inputs, target)`` of tensors, a ``Dataset`` or a ``DataLoader``.
+        validation: A set on which the accuracy (of quantities, R²) is measured after each epoch:
+            Images, a pair ``(inputs, target)`` of tensors, a ``Dataset`` or a ``DataLoader``.
+        metrics: What else is measured on the validation set, by name: objects of ``torchmetrics``,
+            or others with ``update(predictions, target)``, ``compute`` and ``reset``. The history
+            has a column ``validation_NAME`` for each. Predictions are logits, with the classes in
+            dimension 1; which targets do not count, a metric is told by its own ``ignore_index``.
         epochs: The number of passes through the training set; 15 by default.
         steps: In its place, the number of batches after which the training ends, and the length of
             its schedule. An epoch (of the history, the checkpoint, validation and ``log``) is still
@@ -96,9 +101,10 @@ class Knobs:
             the arithmetic can be repeated, as on a CPU, in as many processes. In another number of
             them, sums are rounded, and batches shared out, otherwise.
         keep: ``"last"``: the weights are those of the last epoch in the end; or ``"best"``: those
-            of the epoch with the highest validation accuracy, of several the first
-            (:attr:`History.kept`). They are the student's, those that terms have, and those of a
-            teacher that follows; of students that learn together, each keeps its own best.
+            of the epoch that was best on the validation set, by the first of the ``metrics`` or
+            else by the accuracy, of several the first (:attr:`History.kept`). They are the
+            student's, those that terms have, and those of a teacher that follows; of students that
+            learn together, each keeps its own best.
         log: Called with the row of the history after every epoch, in the main process. It may
             raise :class:`StopTraining`.
         on_interrupt: On Ctrl-C or a stopped kernel, ``"return"`` the history so far (the student
@@ -107,6 +113,7 @@ class Knobs:
     """
 
     validation: Samples | None = None
+    metrics: Mapping[str, Metric] | None = None
     epochs: int | None = None
     steps: int | None = None
     batch_size: int = 128
@@ -149,6 +156,15 @@ class Knobs:
         check_choice("keep", self.keep, ("last", "best"))
         if self.keep == "best" and self.validation is None:
             raise ArgumentError("keep", "keep='best' needs a validation set, by which to choose")
+        for name, metric in (self.metrics or {}).items():
+            if isinstance(metric, type) or not isinstance(metric, Metric):
+                raise ArgumentTypeError(
+                    "metrics",
+                    f"the metric {name} must have update, compute and reset, as those of "
+                    f"torchmetrics have, got {describe(metric)}",
+                )
+        if self.metrics and self.validation is None:
+            raise ArgumentError("metrics", "metrics need a validation set, on which to measure")
         if self.capture not in ("auto", True, False):
             raise ArgumentError(
                 "capture", f"capture must be 'auto', True or False, got {self.capture!r}"

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kdcourse import processes
-from kdcourse.batch import Inputs, Output
+from kdcourse.batch import Inputs
 from kdcourse.errors import ArgumentError
-from kdcourse.metrics import Samples, count_right
+from kdcourse.metrics import Samples
 from kdcourse.objective import Objective
 from kdcourse.training import checkpoint as checkpoints
 from kdcourse.training.best import Best
@@ -25,6 +25,7 @@ from kdcourse.training.epochs import Epochs
 from kdcourse.training.fingerprint import fingerprint
 from kdcourse.training.history import History
 from kdcourse.training.parallel import Counts
+from kdcourse.training.rating import Rating
 from kdcourse.training.tally import ACCURACY, Tally
 
 # What students began with, where a checkpoint was asked for: by now they have learned.
@@ -35,8 +36,8 @@ class Learner:
     """Learns from batches, epoch by epoch, and can be saved and taken up again.
 
     A subclass sets ``students``, ``objectives``, ``device`` and ``counts``, and defines
-    :meth:`learn`, :attr:`watched`, :meth:`rates`, :meth:`validate`, :attr:`settings` and
-    :meth:`parts`.
+    :meth:`learn`, :attr:`watched`, :meth:`rates`, :attr:`ratings`, :meth:`validate`,
+    :attr:`settings` and :meth:`parts`.
     """
 
     students: Sequence[nn.Module]
@@ -89,8 +90,13 @@ class Learner:
         """Return the present learning rates."""
         raise NotImplementedError
 
+    @property
+    def ratings(self) -> list[Rating]:
+        """What is measured of each student on a validation set."""
+        raise NotImplementedError
+
     def validate(self, samples: Samples) -> dict[str, float]:
-        """Return the accuracies on a validation set."""
+        """Return what is measured on a validation set."""
         raise NotImplementedError
 
     @property
@@ -254,11 +260,3 @@ def _check_whole(path: str | Path, state: object) -> None:
         raise checkpoints.CorruptedCheckpointError(
             f"{path} has a history of the epochs {epochs}; delete it to start anew"
         )
-
-
-def shared_accuracy(model: nn.Module, samples: Samples, output: Output | None = None) -> float:
-    """Accuracy on a validation set, of whose batches every process looks at a part."""
-    counts = count_right(model, samples, processes.part(), "validation", output=output)
-    place = next(model.parameters()).device
-    right, seen = processes.total(torch.tensor(counts, device=place)).tolist()
-    return right / seen

@@ -17,7 +17,7 @@ from kdcourse import processes
 from kdcourse.batch import Batch, Inputs, views_of, weight_of
 from kdcourse.objective import Lesson, Objective, Outputs
 from kdcourse.precision import widest
-from kdcourse.predictions import judge_of
+from kdcourse.prediction_term import judge_of
 from kdcourse.training.tally import ACCURACY
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

@@ -18,7 +18,6 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from kdcourse import processes
 from kdcourse.batch import (
     Inputs,
-    Output,
     blaming_model,
     call,
     map_samples,
@@ -35,15 +34,16 @@ from kdcourse.checks import (
 )
 from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError
-from kdcourse.metrics import Samples, count_right, in_batches
+from kdcourse.metrics import Samples, in_batches
 from kdcourse.models import capture
 from kdcourse.modes import kept_buffers, training_mode
 from kdcourse.objective import MEANS, Lesson, Objective, Outputs
-from kdcourse.predictions import PredictionTerm
+from kdcourse.prediction_term import PredictionTerm
 from kdcourse.signatures import describe
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.history import COLUMNS
 from kdcourse.training.knobs import Knobs
+from kdcourse.training.rating import Rating
 from kdcourse.training.teacher import Teacher, follows
 
 
@@ -171,9 +171,9 @@ def check_weights(name: str, model: nn.Module) -> None:
 
 
 def check_validation(
-    samples: Samples | None, students: Iterable[nn.Module] = (), output: Output | None = None
+    samples: Samples | None, students: Iterable[nn.Module] = (), ratings: Iterable[Rating] = ()
 ) -> None:
-    """Require a set on which accuracy can be measured; students try it on its first batch."""
+    """Require a set on which students can be rated; each tries it on the first batch."""
     if samples is None:
         return
     if isinstance(samples, Images) and bool((samples.target < 0).any()):
@@ -182,8 +182,8 @@ def check_validation(
         first = next(in_batches(samples, name="validation"), None)
         if first is None or first[1] is None or len(first[1]) == 0:
             raise ArgumentError("validation", "validation must hold samples (inputs, target)")
-        for student in students:
-            count_right(student, [first], name="validation", who="student", output=output)  # type: ignore[list-item]
+        for student, rating in zip(students, ratings, strict=True):
+            rating.try_out(student, first)
 
 
 def check_one_tensor(inputs: Inputs, objective: Objective) -> None:

@@ -29,8 +29,9 @@ from kdcourse.training.epochs import Epochs
 from kdcourse.training.fingerprint import described, fingerprint
 from kdcourse.training.judged import Judged, first_lesson, show
 from kdcourse.training.knobs import Knobs
-from kdcourse.training.learner import Learner, shared_accuracy
+from kdcourse.training.learner import Learner
 from kdcourse.training.parallel import Counts, average
+from kdcourse.training.rating import Rating
 from kdcourse.training.rules import (
     check_all_trained,
     check_nets,
@@ -89,6 +90,7 @@ class Run(Learner):
         self.replayed = not why_not(self.knobs.capture, self.device, steps)
         self.watch = Watch(at_once=self.device.type == "cpu" and not self.replayed)
         self.counts = Counts(self.device, [self.objective])
+        self.rating = Rating(self.counts.judge, self.knobs.metrics, self.knobs.output)
         learned: list[nn.Module] = [self.judged]
         if self.teacher is not None and self.teacher.follows_student:
             learned.append(self.teacher)  # a copy of a student that was made here
@@ -273,18 +275,22 @@ class Run(Learner):
         return {"learning_rate": self.optimizer.param_groups[0]["lr"]}
 
     def validate(self, samples: Samples) -> dict[str, float]:
-        """Return the accuracy of the student, and of a teacher that follows it."""
-        measured = {
-            "validation_accuracy": shared_accuracy(self.student, samples, self.knobs.output)
-        }
+        """Return what is measured of the student, and of a teacher that follows it."""
+        measured = self.rating.of(self.student, samples, processes.part())
         if self.teacher is not None and self.teacher.follows_student:
-            measured["teacher_validation_accuracy"] = shared_accuracy(self.teacher, samples)
+            theirs = Rating(self.rating.judge, None, None)
+            rated = theirs.of(self.teacher, samples, processes.part())
+            measured |= {f"teacher_{name}": value for name, value in rated.items()}
         return measured
+
+    @property
+    def ratings(self) -> list[Rating]:
+        return [self.rating]
 
     @property
     def rated(self) -> dict[str, list[nn.Module]]:
         following = [self.teacher] if self.teacher is not None and follows(self.teacher) else []
-        return {"validation_accuracy": [self.student, self.objective, *following]}
+        return {self.rating.best_by: [self.student, self.objective, *following]}
 
     @property
     def watched(self) -> dict[str, object]:

@@ -1,0 +1,229 @@
+"""Terms on predictions: at which places these are made, which count, and when one is right."""
+
+import torch
+from torch import Tensor
+
+from kdcourse.batch import are_classes
+from kdcourse.checks import (
+    check_floating,
+    check_integer,
+    check_probabilities,
+    check_same_device,
+    check_tensor,
+)
+from kdcourse.errors import ArgumentError
+from kdcourse.objective import Lesson, Objective, Term
+from kdcourse.precision import readable, widest
+from kdcourse.predictions import check_predictions, counted_only, place_rows
+from kdcourse.signatures import check_is, describe
+
+
+class PredictionTerm(Term):
+    """A term on predictions, a mean over the places that count.
+
+    What counts is said by the weights of a batch, if it has some, and by two arguments:
+
+    Args:
+        class_dim: The dimension of the classes: 1 for ``(N, K)`` and ``(N, K, H, W)``, −1 for
+            ``(N, T, K)``.
+        ignore_index: The target of places that do not count, such as −100 or 255.
+        mask: The name of an entry of the inputs, such as ``"attention_mask"``, of the places'
+            shape: where it is 0 or False, a place does not count.
+    """
+
+    mean_over = "places"
+    measure = "accuracy"  # of predictions, by which a student is rated on a validation set
+    class_dim: int = 1  # in the repr only where it is set, as the others
+    ignore_index: float | None = None
+    mask: str | None = None
+
+    def __init__(
+        self,
+        *,
+        class_dim: int = 1,
+        ignore_index: int | None = None,
+        mask: str | None = None,
+    ):
+        super().__init__()
+        check_integer("class_dim", class_dim, -(2**63))
+        if class_dim == 0:
+            raise ArgumentError("class_dim", "class_dim must not be 0, the samples")
+        check_is("mask", mask, str | None)
+        if ignore_index is not None:
+            check_integer("ignore_index", ignore_index, -(2**63), 2**63 - 1)
+        for name in ("class_dim", "ignore_index", "mask"):
+            if locals()[name] != getattr(type(self), name):
+                setattr(self, name, locals()[name])
+
+    @property
+    def at_places(self) -> Term | None:
+        return self
+
+    def counting(self, lesson: Lesson) -> Tensor | None:
+        """Return how much each place counts, of the places' shape; None if all count alike."""
+        weights, left_out = self._weights_of_batch(lesson), []
+        if self.mask is not None:
+            left_out.append(lesson.entry(self.mask) == 0)
+        if self.ignore_index is not None and not self.is_soft(lesson.target):
+            left_out.append(lesson.target == self.ignore_index)
+        for places in left_out:
+            if weights is None:
+                weights = torch.ones_like(places, dtype=torch.float32)
+            if weights.shape == places.shape:  # or else the loss says so
+                weights = weights.masked_fill(places, 0)
+        return weights
+
+    def _weights_of_batch(self, lesson: Lesson) -> Tensor | None:
+        """Return the weights that came with a batch; those of samples are those of their places."""
+        weight, places = lesson.weight, lesson.target.shape
+        if weight is None or self.is_soft(lesson.target) or weight.shape != places[: weight.dim()]:
+            return weight
+        return weight.view(*weight.shape, *[1] * (len(places) - weight.dim())).expand(places)
+
+    def count(self, lesson: Lesson) -> Tensor:
+        """Return the sum of the weights of places, or their number."""
+        weights, target = self.counting(lesson), lesson.target
+        if weights is not None:
+            return weights.sum()
+        classes = target.shape[self.class_dim] if self.is_soft(target) else 1
+        return torch.full((), target.numel() // classes, device=target.device)
+
+    def is_soft(self, target: Tensor) -> bool:
+        """Whether a target has an entry for every class of a place, and not one for the place."""
+        return target.is_floating_point() and target.dim() > 1
+
+    def right(self, logits: Tensor, lesson: Lesson) -> tuple[Tensor, Tensor] | None:
+        """Return the number of places that are classified correctly, and that of those judged.
+
+        These have a label and count. None if the targets are no classes.
+        """
+        judged = self.judged(lesson)
+        predicted = logits.argmax(dim=self.class_dim)
+        if judged is None or predicted.shape != judged.shape:
+            return None
+        return ((predicted == lesson.target) & judged).sum(), judged.sum()
+
+    def judged(self, lesson: Lesson) -> Tensor | None:
+        """Return where a prediction can be right or wrong, of the targets' shape."""
+        if not are_classes(lesson.target):
+            return None
+        judged = lesson.target >= 0
+        told = lesson.weight is not None or self.mask is not None
+        if told or (self.ignore_index is not None and self.ignore_index >= 0):
+            weights = self.counting(lesson)
+            if weights is not None and weights.shape == judged.shape:
+                judged = judged & (weights > 0)
+        return judged
+
+    def sums(self, lesson: Lesson) -> Tensor:
+        """Return sums over the places of a batch, from which :meth:`rate` makes the measure."""
+        rated = self.right(lesson.student_logits, lesson)
+        if rated is None:
+            shapes = describe(lesson.target), describe(lesson.student_logits)
+            raise ArgumentError(
+                "validation",
+                "the labels of validation must be classes, one a place, for an accuracy, got "
+                f"{shapes[0]}, where predictions are {shapes[1]}",
+            )
+        return torch.stack(rated).to(widest(lesson.student_logits))
+
+    def rate(self, sums: Tensor) -> float:
+        """Return the share of predictions that are right, in [0, 1]."""
+        right, judged = sums.tolist()
+        if judged == 0:
+            raise ArgumentError("validation", "validation holds no label that counts")
+        return right / judged
+
+    def check_labels(self, lesson: Lesson, source: str = "train") -> None:
+        """Require class indices, one a place, in ``[0, K)`` where there is a label that counts.
+
+        Of places without one, the target is −1 or ``ignore_index``, unless every sample must have
+        one; the places that a mask or a weight leaves out may have any. Probabilities, of the
+        logits' shape, will do as well where the term learns from them.
+        """
+        logits, target = lesson.student_logits, lesson.target
+        name = f"the labels of {source}"
+        check_predictions("the student's logits", logits, self.class_dim)
+        soft = self.mean_over == "labels" and target.is_floating_point()
+        if soft and target.shape == logits.shape:
+            rows = place_rows(target, self.class_dim)
+            check_probabilities(name, counted_only(rows, self._rows(lesson), 1 / rows.shape[1]))
+            return
+        classes = logits.shape[self.class_dim]
+        places = list(logits.shape)
+        del places[self.class_dim]
+        if target.dtype != torch.int64 or list(target.shape) != places:
+            or_soft = f", or probabilities {tuple(logits.shape)}" * (self.mean_over == "labels")
+            raise ArgumentError(
+                source,
+                f"{name} must be torch.int64 of shape {tuple(places)}{or_soft}, got "
+                f"{target.dtype} of shape {tuple(target.shape)}",
+            )
+        if not readable(target) or target.numel() == 0 or _lie_in(target, classes):
+            return
+        counted = counted_only(target.flatten(), self._rows(lesson))
+        if not _lie_in(counted, classes):
+            none = f" or be {self.ignore_index} where there is none,"
+            raise ArgumentError(
+                source,
+                f"{name} must lie in [0, {classes}),{none * (self.ignore_index is not None)} got "
+                f"values from {int(counted.min())} to {int(counted.max())}",
+            )
+
+    def _rows(self, lesson: Lesson) -> Tensor | None:
+        weights = self.counting(lesson)
+        return None if weights is None else weights.flatten()
+
+
+def _lie_in(target: Tensor, classes: int) -> bool:
+    lowest, highest = torch.stack(target.aminmax()).tolist()
+    return 0 <= lowest <= highest < classes
+
+
+class EntryTerm(PredictionTerm):
+    """A term on predictions of which every entry is a place: a label of many, or a quantity.
+
+    Args:
+        ignore_index: The target of entries that do not count, such as −1 for a label that is not
+            known.
+        mask: As for every :class:`PredictionTerm`, of the predictions' shape.
+    """
+
+    def __init__(self, *, ignore_index: int | None = None, mask: str | None = None):
+        super().__init__(ignore_index=ignore_index, mask=mask)
+
+    def is_soft(self, target: Tensor) -> bool:
+        return False
+
+    def right(self, logits: Tensor, lesson: Lesson) -> tuple[Tensor, Tensor] | None:
+        return None
+
+    def judged(self, lesson: Lesson) -> Tensor | None:
+        return None
+
+    def check_labels(self, lesson: Lesson, source: str = "train") -> None:
+        """Require a target of the predictions' shape."""
+        check_entries("the labels of " + source, lesson.target, lesson.student_logits)
+
+
+def check_entries(name: str, target: Tensor, predictions: Tensor) -> None:
+    """Require a number for every entry of predictions: broadcasting would compare all with all."""
+    check_tensor(name, target)
+    check_floating("the predictions", predictions)
+    check_same_device(name, target, "the predictions", predictions)
+    if target.shape != predictions.shape or predictions.dim() == 0:
+        raise ArgumentError(
+            name,
+            f"{name} must have the shape of the predictions, {tuple(predictions.shape)}, got "
+            f"{tuple(target.shape)}",
+        )
+    if predictions.numel() == 0:
+        raise ArgumentError(name, f"{name} must hold at least one entry, got {tuple(target.shape)}")
+
+
+def judge_of(objective: Objective) -> PredictionTerm:
+    """Return the term that knows when a prediction is right: one on labels before any other."""
+    terms = [term.at_places for _, term in objective.parts() if term.at_places is not None]
+    on_labels = [term for term in terms if term.mean_over == "labels"]
+    judge = next(iter([*on_labels, *terms]), None)
+    return judge if isinstance(judge, PredictionTerm) else PredictionTerm()
