@@ -17,7 +17,7 @@ from kdcourse.__main__ import main
 from kdcourse.course.docs import PAGES, digest, figures, render
 from kdcourse.places import COURSE
 
-README, GUIDE = (COURSE / name for name in ("README.md", "docs/guide.md"))
+README, GUIDE, LOOPS = (COURSE / name for name in ("README.md", "docs/guide.md", "docs/loops.md"))
 COMMANDS = [
     command
     for page in (README, GUIDE)
@@ -117,7 +117,9 @@ def test_tables_are_those_that_are_stored(page):
     assert render(text) == text
 
 
-@pytest.mark.parametrize("page", [*PAGES, GUIDE, COURSE / "CONTRIBUTING.md"], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [*PAGES, GUIDE, LOOPS, COURSE / "CONTRIBUTING.md"], ids=lambda p: p.name
+)
 def test_links_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#]+)\)", text)

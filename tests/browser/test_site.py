@@ -24,6 +24,7 @@ PAGES = [
     "index",
     "notebooks",
     "guide",
+    "loops",
     "teaching",
     "claims",
     "benchmarks",
