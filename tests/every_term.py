@@ -5,9 +5,11 @@ import inspect
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kdcourse.logit import LogitKD
 from kdcourse.objective import Lesson, Outputs, Term
+from kdcourse.prediction_term import EntryTerm
 
 SAMPLES, CLASSES = 4, 3
 # What a term has to be told: names of layers, or a term.
@@ -56,9 +58,17 @@ class Shown:
         return Lesson(own, self.target, self.teacher)
 
 
+def target_for(kind: type[Term], classes: Tensor, count: int = CLASSES) -> Tensor:
+    """Return labels that a term can learn from: classes, or an entry for each of them."""
+    if issubclass(kind, EntryTerm) and kind.mean_over == "labels":
+        return F.one_hot(classes, count).float()
+    return classes
+
+
 def prepared(kind: type[Term], shown: Shown) -> Term:
     """Make a term whose weights fit what is shown."""
     term = example(kind)
+    shown.target = target_for(kind, shown.target)
     term.prepare(shown.lesson(), steps_an_epoch=3)
     return term.to(shown.student[0].device, shown.student[0].dtype)
 

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 import resuming
 import torch
-from every_term import example
+from every_term import example, target_for
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from toys import CLASSES, images, terms
 
@@ -41,9 +42,11 @@ from kdcourse.teachers import (
 )
 from kdcourse.training import (
     CrossEntropy,
+    DecoupledKD,
     FeatureHint,
     LogitKD,
     RKDDistance,
+    StandardizedKD,
     StopTraining,
     Term,
     fit,
@@ -53,6 +56,7 @@ from kdcourse.training.parallel import Counts, average
 kdcourse.__path__.extend(filter(None, [os.environ.get("KDCOURSE_ROOM")]))  # for a method to try
 # Ten steps in two epochs. The last batch of each holds 4 samples: 2, 1, 1 in three processes.
 SAMPLES, BATCH, EPOCHS = 132, 32, 2
+PADDING = -100  # the target of what is no token
 
 
 class Net(nn.Module):
@@ -70,6 +74,32 @@ class Net(nn.Module):
     def forward(self, inputs):
         features = self.stage2(self.stage1(inputs.double()))
         return self.classifier(self.embedding(features))
+
+
+class Tokens(nn.Module):
+    """Predicts something of every token, from it and from those before."""
+
+    def __init__(self, width: int, seed: int):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embedding = nn.Embedding(20, width, dtype=torch.float64)
+        self.classifier = nn.Linear(width, CLASSES, dtype=torch.float64)
+
+    def forward(self, input_ids, attention_mask=None):
+        return self.classifier(self.embedding(input_ids).cumsum(dim=1).tanh())
+
+
+class Pixels(nn.Module):
+    """Predicts something of every pixel."""
+
+    def __init__(self, width: int, seed: int):
+        super().__init__()
+        torch.manual_seed(seed)
+        layers = nn.Conv2d(1, width, 3, padding=1), nn.Tanh(), nn.Conv2d(width, CLASSES, 1)
+        self.layers = nn.Sequential(*layers).double()
+
+    def forward(self, inputs):
+        return self.layers(inputs.double())
 
 
 class Idle(Net):
@@ -98,6 +128,9 @@ def teacher():
     return Net(3, seed=2)
 
 
+small_tokens, small_pixels = partial(Tokens, 3, seed=1), partial(Pixels, 2, seed=1)
+
+
 def partly_labelled() -> Images:
     """So that the labels are not shared out equally."""
     data = images(SAMPLES)
@@ -122,8 +155,34 @@ def trained(objective=None, *, teacher=None, train=None, own=None, **options) ->
 
 def by_term(kind: type[Term]) -> list[nn.Module]:
     """Train by labels and any term, with its defaults."""
-    teaching = teacher() if kind.needs_teacher else None
-    return trained(CrossEntropy() + example(kind), teacher=teaching)
+    teaching, data = teacher() if kind.needs_teacher else None, images(SAMPLES)
+    train = data
+    if (target := target_for(kind, data.target, CLASSES)) is not data.target:
+        rows = zip(data.inputs().split(BATCH), target.split(BATCH), strict=True)
+        train = Shares([(*row, torch.linspace(0, 1, len(row[0]))) for row in rows])
+    return trained(CrossEntropy() + example(kind), teacher=teaching, train=train)
+
+
+class Shares:
+    """Batches of which every process yields its share, without what nobody counts at its end."""
+
+    shares_out = True
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        for batch in self.batches:
+            inputs, target, *weight = (share(one, processes.part(), len(batch[1])) for one in batch)
+            length = target.shape[-1]
+            if target.dim() == 2 and not target.is_floating_point():  # padded tokens
+                read = inputs["attention_mask"] if isinstance(inputs, dict) else target != PADDING
+                length = int(read.any(dim=0).nonzero().max()) + 1
+                inputs, target = tree_map(lambda one, end=length: one[:, :end], (inputs, target))
+            yield (inputs, target, *weight)
 
 
 class Stream:
@@ -135,6 +194,48 @@ class Stream:
         for number in range(7):
             inputs, target = next(partly_labelled().batches(BATCH, seed=number))
             yield share(inputs, processes.part()), share(target, processes.part())
+
+
+def texts(masked: bool = False) -> Shares:
+    """Texts of many lengths, a third of whose tokens have no label, perhaps with a mask."""
+    draw, found = torch.Generator().manual_seed(4), []
+    for _ in range(5):
+        ids, target = (torch.randint(high, (12, 9), generator=draw) for high in (20, CLASSES))
+        lengths = torch.randint(1, 10, (12, 1), generator=draw)
+        mask = torch.arange(9) < lengths
+        unlabelled = torch.rand(12, 9, generator=draw) < 0.3
+        unlabelled[:, 0] = False
+        target[~mask | unlabelled] = PADDING
+        found.append(({"input_ids": ids, "attention_mask": mask} if masked else ids, target))
+    return Shares(found)
+
+
+def tokens(**options) -> list[nn.Module]:
+    at = {"class_dim": -1, "ignore_index": PADDING}
+    objective = CrossEntropy(**at) + LogitKD(2, **at) + DecoupledKD(**at) + StandardizedKD(**at)
+    nets = {"own": small_tokens(), "teacher": Tokens(5, seed=2)}
+    return trained(objective, train=texts(), **nets, **options)
+
+
+def masked(**options) -> list[nn.Module]:
+    objective = LogitKD(2, class_dim=-1, mask="attention_mask")
+    objective = objective + 0.5 * CrossEntropy(class_dim=-1, ignore_index=PADDING)
+    nets = {"own": small_tokens(), "teacher": Tokens(5, seed=2)}
+    return trained(objective, train=texts(masked=True), **nets, **options)
+
+
+def pixels(**options) -> list[nn.Module]:
+    """Pixels of unequal weight, of which a quarter is ignored, and more of some samples."""
+    draw, batches = torch.Generator().manual_seed(5), []
+    for inputs, _ in images(60).batches(12):
+        target = torch.randint(CLASSES, (12, 12, 12), generator=draw)
+        ignored = torch.rand(12, 12, 12, generator=draw) < torch.rand(12, 1, 1, generator=draw) / 2
+        weight = torch.rand(12, 12, 12, generator=draw)
+        batches.append((inputs, target.masked_fill(ignored, 255), weight))
+    objective = CrossEntropy(ignore_index=255, class_weight=[1.0, 2.0, 0.5, 0.0])
+    objective = objective + LogitKD(2, ignore_index=255)
+    nets = {"own": small_pixels(), "teacher": Pixels(4, seed=2)}
+    return trained(objective, train=Shares(batches), **nets, **options)
 
 
 def from_stream():
@@ -184,6 +285,9 @@ def cached(path: Path | None = None):
     return trained(LogitKD(4), teacher=lessons.teacher, train=lessons)
 
 
+PLACES = {"tokens": tokens, "tokens with a mask": masked, "pixels": pixels}
+# Where the student is not the one of all others.
+BEGUN = {"tokens": small_tokens, "tokens with a mask": small_tokens, "pixels": small_pixels}
 CASES: dict[str, Callable[[], list[nn.Module]]] = {
     **{kind.__name__: partial(by_term, kind) for kind in terms()},
     "labels smoothed": lambda: trained(CrossEntropy(label_smoothing=0.1)),
@@ -207,6 +311,7 @@ CASES: dict[str, Callable[[], list[nn.Module]]] = {
     ),
     "cached": cached,
     "stream": from_stream,
+    **PLACES,
     "Adam": lambda: trained(
         LogitKD(4), teacher=teacher(), optimizer=torch.optim.Adam, learning_rate=0.001
     ),
@@ -315,6 +420,9 @@ def messages_a_step(train: Callable[[Images], object]) -> float:
 def every_case(folder: Path) -> None:
     results = {name: states(case()) for name, case in CASES.items()}
     results["accumulated"] = states(accumulated())
+    results |= {
+        f"{name}, accumulated": states(train(accumulate=2)) for name, train in PLACES.items()
+    }
     for name, result in results.items():
         mine = [value for state in result for value in state.values()]
         for value in mine:
@@ -418,7 +526,7 @@ def averages() -> None:
     weights[3].grad = None
     if own != 1:
         weights[4].grad = None
-    norm, counts = nn.BatchNorm2d(2), Counts(torch.device("cpu"))
+    norm, counts = nn.BatchNorm2d(2), Counts(torch.device("cpu"), [CrossEntropy()])
     norm.running_mean += own
     counts.ahead = torch.tensor([own + 1, 2.0])
     average(weights, counts, norm)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
-from toys import Projected, images, net, noisy, terms, train, weights
+from toys import CLASSES, Projected, images, net, noisy, terms, train, weights
 
 from kdcourse import augmentation, teachers, tips
 from kdcourse.errors import ArgumentError
@@ -71,8 +71,11 @@ def assert_close(one, other, tolerance=1e-9):
 
 @pytest.mark.parametrize("kind", terms(), ids=lambda kind: kind.__name__)
 def test_every_term(kind, assert_same):
-    term = every_term.example(kind)
+    term, data = every_term.example(kind), images(SIZE)
     needs = {"teacher": double(4, seed=2)} if term.needs_teacher else {}
+    if (target := every_term.target_for(kind, data.target, CLASSES)) is not data.target:
+        rows = zip(data.inputs().split(BATCH), target.split(BATCH), strict=True)
+        needs["train"] = list(rows)
     assert_same(objective=CrossEntropy() + 0.5 * term, **needs)
 
 

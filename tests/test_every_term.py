@@ -6,7 +6,7 @@ import every_term
 import pytest
 import torch
 from every_term import Shown, prepared
-from toys import images, net, terms
+from toys import CLASSES, images, net, terms
 
 from kdcourse.models import capture
 from kdcourse.objective import MEANS
@@ -64,6 +64,7 @@ def test_half_precision_is_computed_in_float32(kind, dtype):
     whole.teacher.features = {n: f.float() for n, f in half.teacher.features.items()}
     whole.teacher.input_gradient = half.teacher.input_gradient.float()
     term = prepared(kind, whole)
+    half.target = whole.target
     student = [tensor.requires_grad_() for tensor in half.student]
     value = every_term.loss(term, half.lesson(*student))
     assert value.dtype == torch.float32 or kind is CrossEntropy  # which is torch's own
@@ -118,13 +119,14 @@ def test_on_the_meta_device(kind):
 def test_a_step_follows_the_gradient_of_what_both_nets_show(kind):
     """The student in train mode, the teacher in eval mode, both of the batch with its labels."""
     student, teacher, data = net().train(), net(4, seed=2).eval(), images(24)
+    target = every_term.target_for(kind, data.target, CLASSES)
     term = every_term.example(kind)
     asked = teacher if term.needs_teacher else None
-    rehearse(student, data, term, teacher=asked, seed=3)
+    rehearse(student, [(data.inputs(), target)], term, teacher=asked, seed=3)
     twin, judge = copy.deepcopy(student), copy.deepcopy(term)
     sgd = {"optimizer": lambda weights: torch.optim.SGD(weights, 0.1), "scheduler": constant}
     run = Run(student, 2.0 * term + CrossEntropy(), asked, steps=1, **sgd)
-    values = run.step(data.inputs(), data.target)
+    values = run.step(data.inputs(), target)
 
     shown = []
     for model in (twin, teacher):
@@ -136,7 +138,7 @@ def test_a_step_follows_the_gradient_of_what_both_nets_show(kind):
         shown.append(Outputs(logits=logits, features=features, input_gradient=gradient))
         if model is twin:
             labels = -log_p.mean()
-    value = judge.loss(Lesson(shown[0], data.target, shown[1]))
+    value = judge.loss(Lesson(shown[0], target, shown[1]))
     assert values[term.name].item() == pytest.approx(value.item(), rel=1e-5)
     loss = 2 * value + labels
     assert values["loss"].item() == pytest.approx(loss.item(), rel=1e-5)

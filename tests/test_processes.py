@@ -20,6 +20,7 @@ import torch
 from many_processes import (
     CASES,
     MESSAGES,
+    PLACES,
     accumulated,
     checkpointed,
     norms,
@@ -72,7 +73,7 @@ def results(request, tmp_path_factory):
 
 @pytest.mark.parametrize("name", CASES)
 def test_ten_steps_give_the_weights_of_one_process(results, name):
-    initial = many_processes.student().state_dict()
+    initial = many_processes.BEGUN.get(name, many_processes.student)().state_dict()
     alone = states(CASES[name]())
     assert_close(results["weights"][name], alone)
     assert any(not torch.equal(alone[0][weight], initial[weight]) for weight in initial)
@@ -101,6 +102,13 @@ def test_a_batch_in_parts_gives_the_weights_of_one_in_one_piece(results):
     expected = states(whole())
     assert_close(results["weights"]["accumulated"], expected)
     assert_close(states(accumulated()), expected)
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_parts_in_which_other_numbers_of_places_count_add_up(results, name):
+    alone = states(PLACES[name]())
+    assert_close(results["weights"][f"{name}, accumulated"], alone)
+    assert_close(states(PLACES[name](accumulate=3)), alone)
 
 
 def test_the_history_is_what_the_nets_show_of_all_samples(results):
