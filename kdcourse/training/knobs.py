@@ -113,7 +113,7 @@ class Knobs:
     """
 
     validation: Samples | None = None
-    metrics: Mapping[str, Metric] | None = None
+    metrics: Mapping[str, Any] | None = None
     epochs: int | None = None
     steps: int | None = None
     batch_size: int = 128
