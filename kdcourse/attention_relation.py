@@ -24,6 +24,7 @@ from kdcourse.errors import ArgumentError
 from kdcourse.grid import both_sides, channels_first
 from kdcourse.objective import Layer, LayerTerm, Lesson
 from kdcourse.precision import at_least_float32, gram_matrix
+from kdcourse.signatures import check_is
 
 
 def attention_relation_loss(
@@ -87,7 +88,7 @@ class AttentionRelation(LayerTerm):
     >>> AttentionRelation([self_attention + name for name in ("query", "key", "value")])
     >>> AttentionRelation(["h.-1.attn.c_attn"], joined=True)    # GPT-2's; timm's: "attn.qkv"
 
-    All positions count: a batch has no padding, or its padding counts as well.
+    Without ``mask``, all positions count, padding as well.
 
     Args:
         layers: Names of layers with vectors ``(N, T, D)``, or pairs of names.
@@ -95,7 +96,11 @@ class AttentionRelation(LayerTerm):
         joined: Whether a layer puts out queries, keys and values side by side, ``(N, T, 3·D)``,
             whose three losses are then added.
         channel_dim: 1 where the channels come behind N; or a pair, the student's and the teacher's.
+        mask: The name of an entry of the inputs, such as ``"attention_mask"``, ``(N, T)``: where it
+            is 0 or False, a position does not count.
     """
+
+    mask: str | None = None  # in the repr only where it is set
 
     def __init__(
         self,
@@ -104,20 +109,41 @@ class AttentionRelation(LayerTerm):
         *,
         joined: bool = False,
         channel_dim: int | tuple[int, int] = -1,
+        mask: str | None = None,
     ):
         super().__init__(layers)
         check_positive(heads=heads)
         check_flag("joined", joined)
         both_sides(channel_dim)  # checks them
+        check_is("mask", mask, str | None)
         self.heads, self.joined, self.channel_dim = heads, joined, channel_dim
+        if mask is not None:
+            self.mask = mask
+
+    @property
+    def mean_over(self) -> str:  # type: ignore[override]
+        """What the loss is a mean over: the positions that a mask counts, or all of each sample."""
+        return "samples" if self.mask is None else "places"
+
+    def count(self, lesson: Lesson) -> Tensor:
+        """Return the number of positions that count, or of samples where all do."""
+        if self.mask is None:
+            return super().count(lesson)
+        return lesson.entry(self.mask).sum()
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the sum of the divergences between relations."""
-        return self.compared(lesson, self.of_layer)
+        counted = None if self.mask is None else lesson.entry(self.mask)
+        return self.compared(lesson, partial(self.of_layer, counted=counted))
 
-    def of_layer(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def of_layer(self, student: Tensor, teacher: Tensor, counted: Tensor | None = None) -> Tensor:
         """Return the loss of one layer."""
-        loss = partial(attention_relation_loss, heads=self.heads, channel_dim=self.channel_dim)
+        loss = partial(
+            attention_relation_loss,
+            heads=self.heads,
+            mask=counted,
+            channel_dim=self.channel_dim,
+        )
         if not self.joined:
             return loss(student, teacher)
         (one, _), (other, _) = both_sides(self.channel_dim)

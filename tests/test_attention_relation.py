@@ -1,6 +1,7 @@
 """Relations between tokens, by queries, keys or values."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -159,6 +160,17 @@ def test_queries_keys_and_values_may_come_joined(channel_dim):
     shown = lesson(own.mT if first == 1 else own, theirs.mT if second == 1 else theirs)
     term = AttentionRelation(["q"], 2, joined=True, channel_dim=channel_dim)
     torch.testing.assert_close(term.loss(shown), expected)
+
+
+def test_the_term_finds_its_mask_in_the_inputs():
+    shown = replace(lesson(STUDENT, TEACHER), inputs={"attention_mask": MASK.long()})
+    term = AttentionRelation(["q"], heads=2, mask="attention_mask")
+    expected = attention_relation_loss(STUDENT, TEACHER, 2, MASK)
+    torch.testing.assert_close(term.loss(shown), expected)
+    assert term.count(shown) == MASK.sum()
+    assert repr(term).endswith("mask='attention_mask')")
+    with pytest.raises(ArgumentError, match="mask must name an entry of the inputs"):
+        term.loss(lesson(STUDENT, TEACHER))
 
 
 # Bad input.
