@@ -6,6 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 from test_foreign_models import bert, text
@@ -51,7 +52,7 @@ def test_the_wheel_has_the_name_that_is_said():
 
 
 def test_there_are_programs():
-    assert [len(programs(page)) for page in (README, GUIDE)] == [2, 8]
+    assert [len(programs(page)) for page in (README, GUIDE)] == [2, 10]
     assert len(COMMANDS) == 8
 
 
@@ -81,6 +82,14 @@ def test_programs_run_one_after_the_other(tmp_path, monkeypatch):
         "make_net": lambda seed: net(seed=seed),
         "my_texts": [text()],
         "my_classifier": bert(16),
+        "language_model": nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9)),
+        "large_language_model": nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 9)),
+        "my_pages": [
+            (pages := torch.arange(24).view(4, 6) % 9, pages.masked_fill(pages > 6, -100))
+        ],
+        "segmenter": nn.Conv2d(1, 5, 3, padding=1),
+        "large_segmenter": nn.Conv2d(1, 5, 5, padding=2),
+        "my_scenes": [(torch.randn(4, 1, 6, 6), torch.tensor([0, 4, 255]).repeat(4, 6, 2))],
     }
     for page in (README, GUIDE):
         for program in programs(page):
