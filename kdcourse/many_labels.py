@@ -45,7 +45,7 @@ def binary_cross_entropy_loss(
     Returns:
         Scalar ≥ 0 in nats; zero if nothing counts.
     """
-    check_entries("target", target, logits)
+    check_entries("target", target, "logits", logits)
     weights = entry_weights(
         logits, mask=mask, weight=weight, target=target, ignore_index=ignore_index
     )

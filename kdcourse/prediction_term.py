@@ -5,6 +5,7 @@ from torch import Tensor
 
 from kdcourse.batch import are_classes
 from kdcourse.checks import (
+    FLOATS,
     check_floating,
     check_integer,
     check_probabilities,
@@ -14,7 +15,7 @@ from kdcourse.checks import (
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Lesson, Objective, Term
 from kdcourse.precision import readable, widest
-from kdcourse.predictions import check_predictions, counted_only, place_rows
+from kdcourse.predictions import INTEGERS, check_predictions, counted_only, place_rows
 from kdcourse.signatures import check_is, describe
 
 
@@ -203,22 +204,36 @@ class EntryTerm(PredictionTerm):
 
     def check_labels(self, lesson: Lesson, source: str = "train") -> None:
         """Require a target of the predictions' shape."""
-        check_entries("the labels of " + source, lesson.target, lesson.student_logits)
+        target, predictions = lesson.target, lesson.student_logits
+        if are_classes(target) and target.shape == predictions.shape[:-1]:
+            raise ArgumentError(
+                "objective",
+                f"{self!r} needs a label for every entry of the predictions, "
+                f"{tuple(predictions.shape)}, and the labels of {source} are classes, "
+                f"{tuple(target.shape)}: learn from those by CrossEntropy()",
+            )
+        check_entries(f"the labels of {source}", target, "the student's predictions", predictions)
 
 
-def check_entries(name: str, target: Tensor, predictions: Tensor) -> None:
+def check_entries(name: str, target: Tensor, what: str, predictions: Tensor) -> None:
     """Require a number for every entry of predictions: broadcasting would compare all with all."""
+    check_floating(what, predictions)
     check_tensor(name, target)
-    check_floating("the predictions", predictions)
-    check_same_device(name, target, "the predictions", predictions)
+    check_same_device(name, target, what, predictions)
     if target.shape != predictions.shape or predictions.dim() == 0:
         raise ArgumentError(
             name,
-            f"{name} must have the shape of the predictions, {tuple(predictions.shape)}, got "
+            f"{name} must have the shape (N, …) of {what}, {tuple(predictions.shape)}, got "
             f"{tuple(target.shape)}",
         )
     if predictions.numel() == 0:
-        raise ArgumentError(name, f"{name} must hold at least one entry, got {tuple(target.shape)}")
+        raise ArgumentError(what, f"{what} must hold at least one entry, got {tuple(target.shape)}")
+    if target.dtype not in (*INTEGERS, *FLOATS):
+        raise ArgumentError(
+            name,
+            f"{name} must be bool, integer or floating point of at least 16 bits, got "
+            f"{target.dtype}",
+        )
 
 
 def judge_of(objective: Objective) -> PredictionTerm:

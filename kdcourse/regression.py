@@ -35,7 +35,7 @@ def squared_error_loss(
     Returns:
         Scalar ≥ 0, in the square of the predictions' unit; zero if nothing counts.
     """
-    check_entries("target", target, predictions)
+    check_entries("target", target, "predictions", predictions)
     weights = entry_weights(predictions, mask=mask, weight=weight)
     rows = at_least_float32(counted_only(predictions.flatten(), weights))
     wanted = counted_only(target.detach().flatten(), weights).to(rows.dtype)

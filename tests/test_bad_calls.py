@@ -43,6 +43,8 @@ LEFT_OUT = {
     "check_pixels": "this is one, too",
     "kdcourse.many_classes": "behind in_chunks and linear_kd_loss",
     "kdcourse.predictions": "the checks and means that losses on predictions share",
+    **dict.fromkeys(("check_entries", "check_numbers"), "these are checks, too"),
+    **dict.fromkeys(("judge_of", "answered"), "behind training and metrics"),
     "kdcourse.processes": "works between the processes that torchrun starts",
     "kdcourse.batch": "takes batches of anybody's shape apart, for training",
     "kdcourse.files": "behind whatever writes a file",
@@ -52,7 +54,17 @@ LEFT_OUT = {
     **dict.fromkeys(
         [
             f"kdcourse.training.{name}"
-            for name in ("best", "capture", "held", "labels", "sgd", "stream", "tally", "watch")
+            for name in (
+                "best",
+                "capture",
+                "held",
+                "labels",
+                "rating",
+                "sgd",
+                "stream",
+                "tally",
+                "watch",
+            )
         ],
         INSIDE,
     ),
@@ -145,6 +157,8 @@ class Good:
             "rows": (2,),
             "label": (1,),
             "learned_views.model": (PatchNet(),),
+            "binary_cross_entropy_loss.target": (logits.sigmoid(),),
+            "squared_error_loss.target": (logits,),
             "prediction_gradient.inputs": (asked,),
             "prediction_gradient.logits": (net(asked),),
         }
@@ -258,7 +272,7 @@ def out_of_range(case: str, name: str, kind: Any, values: Mapping[str, Any]) -> 
 NOT_EMPTY = {"layers", "stages", "students", "directions", "trajectory"}
 # Tensors that may be of any shape and dtype, or in which some of it is free.
 ANY_TENSOR = {"inputs", "samples", "images", "landscape.target", "curvature.target"}
-ANY_TENSOR |= {"in_chunks.others"}
+ANY_TENSOR |= {"in_chunks.others", "binary_cross_entropy_loss.target", "squared_error_loss.target"}
 ANY_LENGTH = {"logits", "features", "embeddings", "predictions", "queue", "pixels", "train", "test"}
 ANY_LENGTH |= {"probabilities", "vectors"}
 ANY_PLACES = {"softmax.logits", "standardize.logits"}

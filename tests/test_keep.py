@@ -5,8 +5,9 @@ from toys import Projected, images, net, noisy, same, train, weights
 
 from kdcourse import teachers
 from kdcourse.errors import ArgumentError
-from kdcourse.teachers import MomentumTeacher, mutual
-from kdcourse.training import CrossEntropy, FeatureHint, LogitKD, StopTraining, fit_in_stages, run
+from kdcourse.teachers import MomentumTeacher
+from kdcourse.training import CrossEntropy, FeatureHint, LogitKD, StopTraining, fit_in_stages
+from kdcourse.training.rating import Rating
 
 BEST = {"validation": images(24, seed=1), "keep": "best"}
 
@@ -17,8 +18,7 @@ def rated(monkeypatch):
 
     def rated(*accuracies):
         turns = iter(accuracies)
-        for module in (run, mutual):
-            monkeypatch.setattr(module, "shared_accuracy", lambda *_: next(turns))
+        monkeypatch.setattr(Rating, "of", lambda *_: {"validation_accuracy": next(turns)})
 
     return rated
 

@@ -108,7 +108,7 @@ def test_a_batch_may_say_by_weights_what_counts():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (torch.zeros(4), r"target must have the shape of the predictions, \(4, 3\), got \(4,\)"),
+        (torch.zeros(4), r"target must have the shape .* of logits, \(4, 3\), got \(4,\)"),
         (torch.full((4, 3), 2.0), r"target must lie in \[0, 1\], got from 2.0 to 2.0"),
         (torch.full((4, 3), -1.0), r"target must lie in \[0, 1\], got from -1.0"),
     ],

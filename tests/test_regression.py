@@ -39,7 +39,7 @@ def test_what_does_not_count_may_hold_anything():
 
 
 def test_predictions_and_labels_are_never_broadcast():
-    with pytest.raises(ArgumentError, match=r"shape of the predictions, \(4, 1\), got \(4,\)"):
+    with pytest.raises(ArgumentError, match=r"shape \(N, …\) of predictions, \(4, 1\), got \(4,\)"):
         squared_error_loss(drawn(4, 1), drawn(4))
 
 

@@ -91,6 +91,13 @@ def test_importing_a_loss_loads_nothing_but_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     names = ["errors", "precision", "signatures", "checks", "files", "batch", "objective"]
-    names += ["predictions", "cross_entropy", "many_classes", "linear_kd", "logit"]
+    names += [
+        "predictions",
+        "prediction_term",
+        "cross_entropy",
+        "many_classes",
+        "linear_kd",
+        "logit",
+    ]
     loaded = ["kdcourse", *(f"kdcourse.{name}" for name in names)]
     assert run.stdout.strip() == str(loaded)

@@ -10,8 +10,8 @@ from kdcourse import processes
 from kdcourse.batch import Output, to_device, views_of, weight_of
 from kdcourse.errors import ArgumentError
 from kdcourse.metrics import Samples, answered, check_numbers
-from kdcourse.objective import Lesson, Outputs
-from kdcourse.prediction_term import PredictionTerm
+from kdcourse.objective import Lesson, Objective, Outputs
+from kdcourse.prediction_term import judge_of
 
 
 @runtime_checkable
@@ -32,15 +32,19 @@ class Rating:
     """What is measured of a student on a validation set.
 
     Args:
-        judge: The term of the objective that knows when a prediction is right.
+        objective: What the student learns by; one of its terms knows when a prediction is right.
         metrics: Others, by name.
         output: Finds the logits in what a student returns.
     """
 
     def __init__(
-        self, judge: PredictionTerm, metrics: Mapping[str, Metric] | None, output: Output | None
+        self,
+        objective: Objective,
+        metrics: Mapping[str, Metric] | None = None,
+        output: Output | None = None,
     ):
-        self.judge, self.metrics, self.output = judge, dict(metrics or {}), output
+        self.judge = judge_of(objective)
+        self.metrics, self.output = dict(metrics or {}), output
 
     @property
     def best_by(self) -> str:

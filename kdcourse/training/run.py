@@ -90,7 +90,7 @@ class Run(Learner):
         self.replayed = not why_not(self.knobs.capture, self.device, steps)
         self.watch = Watch(at_once=self.device.type == "cpu" and not self.replayed)
         self.counts = Counts(self.device, [self.objective])
-        self.rating = Rating(self.counts.judge, self.knobs.metrics, self.knobs.output)
+        self.rating = Rating(objective, self.knobs.metrics, self.knobs.output)
         learned: list[nn.Module] = [self.judged]
         if self.teacher is not None and self.teacher.follows_student:
             learned.append(self.teacher)  # a copy of a student that was made here
@@ -278,8 +278,7 @@ class Run(Learner):
         """Return what is measured of the student, and of a teacher that follows it."""
         measured = self.rating.of(self.student, samples, processes.part())
         if self.teacher is not None and self.teacher.follows_student:
-            theirs = Rating(self.rating.judge, None, None)
-            rated = theirs.of(self.teacher, samples, processes.part())
+            rated = Rating(self.objective).of(self.teacher, samples, processes.part())
             measured |= {f"teacher_{name}": value for name, value in rated.items()}
         return measured
 

@@ -21,6 +21,7 @@ from kdcourse.training.epochs import Batches, Epochs
 from kdcourse.training.fit import fit, rehearse
 from kdcourse.training.history import History
 from kdcourse.training.knobs import Knobs, takes_knobs
+from kdcourse.training.rating import Rating
 from kdcourse.training.rules import check_student, check_validation
 
 
@@ -69,14 +70,14 @@ def fit_in_stages(
             "steps", "steps cannot be told of two stages: give hint_epochs and epochs"
         )
     later: dict[str, Any] = {"epochs": epochs, "validation": validation, "checkpoint": checkpoint}
-    later["keep"] = knobs.pop("keep", "last")
+    later |= {"keep": knobs.pop("keep", "last"), "metrics": knobs.pop("metrics", None)}
     chosen = Knobs(**later, **knobs)  # all that cannot work is told before the first stage
     check_student(student)
-    check_validation(validation, [student])
+    objective = CrossEntropy() if objective is None else objective
+    check_validation(validation, [student], [Rating(objective, chosen.metrics, chosen.output)])
     if not hint.student_layers:
         raise ArgumentError("hint", f"hint must look at layers of the student, got {hint!r}")
     place = next(student.parameters()).device
-    objective = CrossEntropy() if objective is None else objective
     asks = objective.needs_teacher
     later["teacher"] = teacher if asks else None
     rehearse(student, train, copy.deepcopy(objective), **later, **knobs)
