@@ -192,6 +192,51 @@ def test_a_dictionary_that_is_no_call_is_handed_over_whole():
     assert len(history) == 1
 
 
+class GraphNet(nn.Module):
+    """Classifies graphs, or their nodes, in the form that torch-geometric gives a batch of them."""
+
+    def __init__(self, width, of_nodes):
+        super().__init__()
+        self.inner, self.head, self.of_nodes = (
+            nn.Linear(2, width),
+            nn.Linear(width, CLASSES),
+            of_nodes,
+        )
+
+    def forward(self, x, edge_index, batch):
+        source, drain = edge_index
+        hidden = self.inner(x)
+        hidden = torch.relu(hidden + torch.zeros_like(hidden).index_add(0, drain, hidden[source]))
+        if self.of_nodes:
+            return self.head(hidden)
+        return self.head(
+            hidden.new_zeros(int(batch.max()) + 1, hidden.shape[1]).index_add(0, batch, hidden)
+        )
+
+
+@pytest.mark.parametrize("of_nodes", [False, True], ids=["graphs", "nodes"])
+def test_graphs(of_nodes):
+    """All tensors of a batch of graphs have lengths of their own; of nodes, some have no label."""
+    draw = torch.Generator().manual_seed(0)
+    batch = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])
+    y = batch % CLASSES if of_nodes else torch.arange(3)
+    data = {
+        "x": torch.randn(9, 2, generator=draw) + batch[:, None],
+        "edge_index": torch.tensor([[0, 1, 3, 5, 6, 7], [1, 2, 4, 6, 7, 8]]),
+        "batch": batch,
+        "y": y.masked_fill(torch.arange(len(y)) == 4, -1),
+    }
+    torch.manual_seed(0)
+    teacher, student = GraphNet(16, of_nodes), GraphNet(4, of_nodes)
+    options = {**KNOBS, "epochs": 40, "learning_rate": 0.02, "validation": [data]}
+    fit(teacher, [data], **options)
+    history = fit(student, [data], CrossEntropy() + LogitKD(2), teacher=teacher, **options)
+    assert history["loss"][-1] < 0.7 * history["loss"][0]
+    shown = {name: value for name, value in data.items() if name != "y"}
+    right = (student.eval()(**shown).argmax(dim=1) == y)[data["y"] >= 0].double().mean().item()
+    assert history.last["validation_accuracy"] == pytest.approx(right)
+
+
 def test_a_single_input_of_a_dictionary_stands_for_itself():
     images, target = pair(pixels())
     results = []
