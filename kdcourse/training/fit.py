@@ -69,7 +69,8 @@ def fit(
     ``sync_batch_norm=True``. Only the main process writes the checkpoint.
 
     Args:
-        student: Any module that maps inputs to logits ``(N, K)``; trained in place. It learns on
+        student: Any module that maps inputs to predictions: logits ``(N, K)``, or of tokens, pixels
+            and other places as the terms are told; trained in place. It learns on
             ``device`` and then goes back to where it was, and so does the teacher. It learns in
             train mode, but a part in eval mode whose weights are all frozen stays as it is, and so
             does a single layer in eval mode of a part in train mode.
@@ -80,7 +81,8 @@ def fit(
             checkpoint, it goes on by its ``state_dict``, or else by passing over what was taken
             before. The inputs are what both models are called with: a tensor, or tensors in tuples
             and dictionaries, all with N samples. Where each model sees its own, they are
-            :class:`kdcourse.batch.SeparateViews`. A target of −1 stands for no label.
+            :class:`kdcourse.batch.SeparateViews`. A target of −1 stands for no label. Batches
+            ``(inputs, target, weight)`` say how much each place, or each sample, counts.
         objective: A sum of terms; labels alone without one.
         teacher: A module or :class:`Teacher`, asked in eval mode and without gradients. One that
             follows the student (:class:`kdcourse.teachers.MomentumTeacher`) does so at every step.
