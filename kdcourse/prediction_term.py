@@ -35,7 +35,7 @@ class PredictionTerm(Term):
     mean_over = "places"
     measure = "accuracy"  # of predictions, by which a student is rated on a validation set
     class_dim: int = 1  # in the repr only where it is set, as the others
-    ignore_index: float | None = None
+    ignore_index: int | None = None
     mask: str | None = None
 
     def __init__(
@@ -52,9 +52,10 @@ class PredictionTerm(Term):
         check_is("mask", mask, str | None)
         if ignore_index is not None:
             check_integer("ignore_index", ignore_index, -(2**63), 2**63 - 1)
-        for name in ("class_dim", "ignore_index", "mask"):
-            if locals()[name] != getattr(type(self), name):
-                setattr(self, name, locals()[name])
+        given = {"class_dim": class_dim, "ignore_index": ignore_index, "mask": mask}
+        for name, value in given.items():
+            if value != getattr(type(self), name):
+                setattr(self, name, value)
 
     @property
     def at_places(self) -> Term | None:
@@ -76,8 +77,10 @@ class PredictionTerm(Term):
 
     def _weights_of_batch(self, lesson: Lesson) -> Tensor | None:
         """Return the weights that came with a batch; those of samples are those of their places."""
-        weight, places = lesson.weight, lesson.target.shape
-        if weight is None or self.is_soft(lesson.target) or weight.shape != places[: weight.dim()]:
+        weight, places = lesson.weight, list(lesson.target.shape)
+        if self.is_soft(lesson.target):
+            del places[self.class_dim]
+        if weight is None or list(weight.shape) != places[: weight.dim()]:
             return weight
         return weight.view(*weight.shape, *[1] * (len(places) - weight.dim())).expand(places)
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 from sklearn.metrics import r2_score
 from test_predictions import drawn
+from torch import nn
 from torch.nn import functional as F
 
+from kdcourse import fit
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Lesson, Outputs
 from kdcourse.regression import MeanSquared, RegressionKD, squared_error_loss
@@ -76,3 +78,14 @@ def test_labels_without_variance_are_named():
     lesson = Lesson(Outputs(logits=drawn(4)), torch.ones(4, dtype=torch.float64))
     with pytest.raises(ArgumentError, match="validation must hold different labels"):
         MeanSquared().rate(MeanSquared().sums(lesson))
+
+
+def test_quantities_may_be_whole_numbers():
+    torch.manual_seed(0)
+    inputs, ages = torch.rand(16, 1), torch.arange(16)[:, None]
+    history = fit(
+        *(nn.Linear(1, 1), [(inputs, ages)], MeanSquared()),
+        **{"validation": [(inputs, ages)], "epochs": 2, "device": "cpu", "progress": False},
+    )
+    assert "train_accuracy" not in history.last
+    assert history.last["validation_r2"] < 1

@@ -1,6 +1,7 @@
 """Tokens, pixels, many labels and quantities, each distilled by one call of fit."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -88,9 +89,13 @@ def test_weights_of_samples_are_those_of_their_places():
     whole = Lesson(
         *(lesson.student, target, lesson.teacher), weight=weight[:, None].expand(target.shape)
     )
+    soft = replace(lesson, target=teacher.softmax(dim=-1))
     for term in (LogitKD(class_dim=-1), CrossEntropy(class_dim=-1)):
         assert term.loss(lesson) == term.loss(whole)
-        assert term.count(lesson) == 6
+        assert term.count(lesson) == term.count(soft) == 6
+    each = CrossEntropy(class_dim=-1).loss(soft)
+    weights = whole.weight
+    assert each == CrossEntropy(class_dim=-1).loss(replace(soft, weight=weights))
 
 
 def test_the_term_on_labels_judges():

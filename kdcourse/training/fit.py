@@ -82,7 +82,8 @@ def fit(
             before. The inputs are what both models are called with: a tensor, or tensors in tuples
             and dictionaries, all with N samples. Where each model sees its own, they are
             :class:`kdcourse.batch.SeparateViews`. A target of −1 stands for no label. Batches
-            ``(inputs, target, weight)`` say how much each place, or each sample, counts.
+            ``(inputs, target, weight)`` say how much each place, or each sample, counts in losses
+            on predictions.
         objective: A sum of terms; labels alone without one.
         teacher: A module or :class:`Teacher`, asked in eval mode and without gradients. One that
             follows the student (:class:`kdcourse.teachers.MomentumTeacher`) does so at every step.

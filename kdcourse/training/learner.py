@@ -125,7 +125,7 @@ class Learner:
 
         def take(given: Any) -> None:
             inputs, target = source.draw(given) if processes.count() == 1 else given
-            self.tally.add(self.learn(inputs, target), target, self.counts.measured(inputs, target))
+            self.tally.add(self.learn(inputs, target), self.counts.measured(inputs, target))
 
         return Steps(
             take,

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from kdcourse import processes
-from kdcourse.batch import are_classes
 from kdcourse.precision import widest
 
 ACCURACY = "train_accuracy"  # counts samples with a label only
@@ -14,7 +13,7 @@ class Tally:
     """Adds up what every step measures, weighted by the samples that it is a mean over.
 
     Attributes:
-        counts: The samples so far, the labels, and those of them that are classes.
+        counts: The samples so far, the labels, and the predictions that can be right or wrong.
         sums: For each set of names that steps have measured together, the sums of their values.
     """
 
@@ -27,17 +26,17 @@ class Tally:
         for one in (self.counts, *self.sums.values()):
             one.zero_()
 
-    def add(self, values: dict[str, Tensor], target: Tensor, counted: Tensor) -> None:
+    def add(self, values: dict[str, Tensor], counted: Tensor) -> None:
         """Add what a step has measured.
 
         Args:
             values: Means over a batch, or what a process's share adds to them.
-            target: Those of the batch, or of the share.
             counted: The numbers of samples of the whole batch, and of predictions in it that can be
                 right or wrong, ``(2,)``.
         """
         samples, judged = counted
-        labels = judged if are_classes(target) else samples
+        rated = any(name.endswith(ACCURACY) for name in values)
+        labels = judged if rated else samples  # of quantities, and probabilities, all have one
         self.counts += torch.stack([samples, labels, judged])
         weights = [judged if name.endswith(ACCURACY) else samples for name in values]
         weighted = torch.stack(list(values.values())) * torch.stack(weights)
