@@ -363,14 +363,15 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
 
     An output is recorded as the layer returned it, also where an in-place module
     (``nn.ReLU(inplace=True)``) overwrites it afterwards: there it is copied. Of a layer that
-    returns several things (a tuple, a list, a dictionary, such as hidden states and attentions),
-    the first tensor is recorded.
+    returns several things (a tuple, a list, a dictionary), the first tensor is recorded, or the
+    one that is told: ``encoder.layer.-1.attention.self[1]`` are the attention matrices of a BERT
+    (which returns them where ``attn_implementation="eager"``).
 
     Args:
         model: Any module.
         layers: Names of layers, as in ``model.named_modules()``. A negative number counts what the
             module before it contains, from the end: ``encoder.layer.-1`` is a transformer's last
-            layer.
+            layer. ``[1]`` at the end is the second of several things that a layer returns.
 
     Yields:
         A dictionary that holds, after each forward pass, the output of every named layer.
@@ -403,10 +404,11 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
 
 def _layer(model: nn.Module, name: str, modules: Mapping[str, nn.Module]) -> nn.Module:
     """Find a layer by its name, in which a negative number counts from the end."""
-    if name in modules:  # one that is shared has one name only
-        return modules[name]
+    path = _ENTRY.sub("", name)
+    if path in modules:  # one that is shared has one name only
+        return modules[path]
     layer: nn.Module | None = model
-    for part in name.split("."):
+    for part in path.split("."):
         children = dict(layer.named_children()) if layer is not None else {}
         layer = children.get(part)
         if re.fullmatch(r"-[1-9]\d*", part, re.ASCII) and -int(part) <= len(children):
@@ -419,6 +421,20 @@ def _layer(model: nn.Module, name: str, modules: Mapping[str, nn.Module]) -> nn.
             + ", ".join(close),
         )
     return layer
+
+
+_ENTRY = re.compile(r"\[(\d+)\]$", re.ASCII)
+
+
+def _entry(output: object, name: str) -> object:
+    """Return what a layer returned, or that entry of it which its name tells, if there is one."""
+    told = _ENTRY.search(name)
+    if told is None:
+        return output
+    several = [*output.values()] if isinstance(output, Mapping) else output
+    number = int(told[1])
+    whole = isinstance(several, tuple | list) and number < len(several)
+    return several[number] if whole else None  # type: ignore[index]
 
 
 def _first_tensor(output: object) -> Tensor | None:
@@ -446,7 +462,7 @@ class _Recorder:
         self.running = True
 
     def record(self, module: nn.Module, inputs: object, output: object, name: str) -> None:
-        shown = _first_tensor(output)
+        shown = _first_tensor(_entry(output, name))
         if shown is None:
             raise ArgumentTypeError(
                 "layers", f"layer {name!r} returns a {type(output).__name__}, which holds no tensor"

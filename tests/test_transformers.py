@@ -10,6 +10,7 @@ import transformers
 
 from kdcourse import models
 from kdcourse.attention_relation import AttentionRelation, attention_relation_loss
+from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.feature import AttentionTransfer, FeatureHint
 from kdcourse.objective import Lesson, Outputs
 from kdcourse.relational import RKDDistance, SimilarityPreserving
@@ -140,6 +141,33 @@ def test_of_several_outputs_the_first_is_taken(kind, layer):
         net(inputs(kind))
     assert not isinstance(returned[0], torch.Tensor)
     assert shown[layer] is returned[0][0]
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_attention_matrices_are_features(kind):
+    with models.seeded(0):
+        nets = [MAKE[kind](width, 2) for width in (8, 12)]
+    for net in nets:
+        net.eval().set_attn_implementation("eager")
+    name = {"bert": "encoder.layer.-1.attention.self[1]", "gpt2": "h.-1.attn[1]"}[kind]
+    shown = lesson(nets, (name, name), WORDS)
+    attended = shown.teacher.features[name]
+    assert attended.shape == (3, 2, 6, 6)
+    torch.testing.assert_close(attended.sum(dim=-1), torch.ones(3, 2, 6))
+    assert torch.equal(attended, nets[1](WORDS, output_attentions=True).attentions[-1])
+    value = FeatureHint(name).loss(shown)
+    assert any(
+        g is not None for g in torch.autograd.grad(value, nets[0].parameters(), allow_unused=True)
+    )
+
+
+def test_what_a_layer_does_not_return_is_named():
+    with pytest.raises(
+        ArgumentTypeError, match=r"'encoder.layer.0\[5\]' returns a \w+, which holds no"
+    ):
+        lesson([made("bert", 8, 2)] * 2, ["encoder.layer.0[5]"] * 2, WORDS)
+    with pytest.raises(ArgumentError, match=r"has no layer 'encoder.lager\[1\]'; among"):
+        lesson([made("bert", 8, 2)] * 2, ["encoder.lager[1]"] * 2, WORDS)
 
 
 @pytest.mark.parametrize("part", ["query", "key", "value"])
