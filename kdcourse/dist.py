@@ -8,8 +8,6 @@ does not see where they lie, nor on what scale:
 * a class's probabilities at all places, a column: which places look like it? (*intra-class*)
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,7 +15,7 @@ from torch.nn import functional as F
 from kdcourse import processes
 from kdcourse.checks import check_number, check_temperature
 from kdcourse.logit import _at_places
-from kdcourse.many_classes import HOTTEST
+from kdcourse.many_classes import HOT, HOTTEST
 from kdcourse.objective import Lesson
 from kdcourse.precision import at_least_float32, product, widest
 from kdcourse.prediction_term import PredictionTerm
@@ -82,20 +80,21 @@ def dist_loss(
     student, teacher, weights = _at_places(
         student_logits, teacher_logits, class_dim, mask=mask, weight=weight
     )
-    # In float64: the squares of small probabilities leave the range of float32.
-    wide = widest(student)
-    pair = [F.softmax(logits.to(wide) / temperature, dim=1) for logits in (student, teacher)]
-    counted = pair[0].new_ones(len(student)) if weights is None else weights.to(wide)
+    # Hot predictions hardly differ.
+    dtype = widest(student) if temperature >= HOT else at_least_float32(student).dtype
+    pair = [F.softmax(logits.to(dtype) / temperature, dim=1) for logits in (student, teacher)]
+    counted = pair[0].new_ones(len(student)) if weights is None else weights.to(dtype)
     sums = [counted.sum(), *(product(counted, p) for p in pair)]
-    total, *sums = _over_processes(sums, slope=0)  # moments have no slope along the means
-    whole = total.masked_fill(total == 0, torch.inf)  # of nothing, every share is zero
-    share, means = counted / whole, [one / whole for one in sums]
+    total, *sums = _over_processes(sums, slope=0)  # no correlation has a slope along the means
+    share = counted / total.masked_fill(total == 0, torch.inf)  # of nothing, it is zero
+    means = [one / total.masked_fill(total == 0, 1.0) for one in sums]
 
-    across = [p.mean(dim=1, keepdim=True) for p in pair]
-    rho = _correlation([one.mean(dim=1) for one in _products(pair, across)], across)
-    parts = [product(share, one) for one in (1 - rho, *_products(pair, means))]
+    even = torch.full_like(total, 1 / student.shape[1])  # the mean and the share of each class
+    rho = _correlation(*_moments([_deviations(p, even, even) for p in pair], dim=1))
+    columns = [_deviations(*one, share[:, None]) for one in zip(pair, means, strict=True)]
+    parts = [product(share, 1 - rho), *_moments(columns, dim=0)]
     inter, *moments = _over_processes(parts, slope=processes.count())
-    intra = (1 - _correlation(moments, means)).mean() * (total > 0)
+    intra = (1 - _correlation(*moments)).mean() * (total > 0)
     loss = beta * inter + gamma * intra
     loss = loss + (-loss).clamp_min(0).detach()  # not below zero by rounding
     return loss.to(at_least_float32(student_logits).dtype)
@@ -143,19 +142,27 @@ class DIST(PredictionTerm):
         )
 
 
-def _products(pair: Sequence[Tensor], means: Sequence[Tensor]) -> list[Tensor]:
-    """What covariance and both variances are means of."""
-    u, v = (p - mean for p, mean in zip(pair, means, strict=True))
-    return [u * v, u * u, v * v]
+def _deviations(p: Tensor, mean: Tensor, share: Tensor) -> Tensor:
+    """Return deviations from a mean in its units, so that their squares keep within the range.
+
+    They are multiplied by the roots of shares: sums of squares are then variances.
+    """
+    return share.sqrt() * (p - mean) / mean.masked_fill(mean == 0, 1.0)
 
 
-def _correlation(moments: Sequence[Tensor], means: Sequence[Tensor]) -> Tensor:
+def _moments(pair: list[Tensor], dim: int) -> list[Tensor]:
+    """Return the covariance of two rows of deviations, and both variances."""
+    squares = [torch.linalg.vector_norm(one, dim=dim).square() for one in pair]
+    return [(pair[0] * pair[1]).sum(dim=dim), *squares]
+
+
+def _correlation(covariance: Tensor, *variances: Tensor) -> Tensor:
     """Divide a covariance by both deviations; 0 where one of them is but rounding."""
-    rho, *variances = moments
-    for variance, mean in zip(variances, means, strict=True):
-        rounding = 64 * torch.finfo(mean.dtype).eps * mean.detach().view_as(variance)
-        rho = rho / variance.masked_fill(variance <= rounding.square(), torch.inf).sqrt()
-    return rho
+    rounding = (64 * torch.finfo(covariance.dtype).eps) ** 2
+    for variance in variances:
+        deviation = variance.masked_fill(variance <= rounding, torch.inf).sqrt()
+        covariance = covariance / deviation
+    return covariance
 
 
 def _over_processes(sums: list[Tensor], *, slope: int) -> list[Tensor]:

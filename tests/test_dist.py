@@ -24,7 +24,9 @@ LOSSES = {
     "plain": dist_loss,
     "rows": lambda s, t: dist_loss(s, t, 2.0, gamma=0.0),
     "columns": lambda s, t: dist_loss(s, t, 4.0, beta=0.0),
-    "weighted": lambda s, t: dist_loss(s, t, weight=WEIGHT.to(s.device), beta=0.5, gamma=2.0),
+    "weighted": lambda s, t: dist_loss(
+        s, t, weight=torch.arange(7, device=s.device) % 3, beta=0.5, gamma=2.0
+    ),
 }
 
 
@@ -148,7 +150,7 @@ def test_order_does_not_matter_neither_of_places_nor_of_classes():
 
 def test_classes_with_hardly_any_probability_count_as_the_others():
     """Their squares are no numbers of float32."""
-    shift = -40.0 * torch.arange(-1, K - 1).clamp(min=0)  # two share nearly all
+    shift = -20.0 * torch.arange(-1, K - 1).clamp(min=0)  # two share nearly all
     s, t = (z + shift for z in (STUDENT, TEACHER))
     found = value_and_gradient(dist_loss, s.float(), t.float(), gamma=2.0)
     expected = value_and_gradient(dist_loss, s, t, gamma=2.0)
