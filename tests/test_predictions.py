@@ -6,7 +6,9 @@ from functools import partial
 from itertools import product
 
 import pytest
+import test_hard_distillation
 import test_logit as by_hand
+import test_transformed_teacher
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,9 @@ from torch.nn import functional as F
 from kdcourse import logit
 from kdcourse.data import replay
 from kdcourse.errors import ArgumentError, ArgumentTypeError
+from kdcourse.hard_distillation import hard_distillation_loss
 from kdcourse.predictions import counted_only, place_mean, place_rows, place_weights
+from kdcourse.transformed_teacher import ttm_loss
 
 K = 5
 TAU = 2.0
@@ -87,6 +91,18 @@ EVERY = {
         by_hand.naive_decoupled,
     ),
     "linear": (linear, by_hand.naive_forward),
+    "hard": (
+        lambda s, t, y, **k: hard_distillation_loss(s, t, **k),
+        test_hard_distillation.naive,
+    ),
+    "transformed": (
+        lambda s, t, y, **k: ttm_loss(s, t, TAU, **k),
+        test_transformed_teacher.naive,
+    ),
+    "transformed, weighted": (
+        lambda s, t, y, **k: ttm_loss(s, t, TAU, weighted=True, **k),
+        test_transformed_teacher.naive_weighted,
+    ),
 }
 every_loss = pytest.mark.parametrize("name", EVERY)
 

@@ -5,8 +5,10 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+import test_hard_distillation
 import test_logit as by_hand
 import test_predictions
+import test_transformed_teacher
 import torch
 import torchmetrics
 import torchvision
@@ -19,11 +21,13 @@ from toys import same, weights
 from kdcourse import data, fit
 from kdcourse.batch import call, read_batch
 from kdcourse.errors import ArgumentError, ArgumentTypeError
+from kdcourse.hard_distillation import HardDistillation
 from kdcourse.many_labels import BinaryCrossEntropy, BinaryKD
 from kdcourse.objective import Lesson, Outputs, WarmUp
 from kdcourse.prediction_term import judge_of
 from kdcourse.regression import MeanSquared, RegressionKD
 from kdcourse.training import CrossEntropy, DecoupledKD, LogitKD, StandardizedKD
+from kdcourse.transformed_teacher import TTM, WTTM
 
 QUIET = {"progress": False, "device": "cpu"}
 KNOBS = {"epochs": 1, **QUIET}
@@ -33,6 +37,9 @@ TERMS = {
     "in chunks": (partial(LogitKD, 2.0, rows=4), by_hand.naive_forward),
     "decoupled": (partial(DecoupledKD, temperature=2.0), by_hand.naive_decoupled),
     "standardized": (partial(StandardizedKD, 2.0), "standardized"),
+    "hard": (HardDistillation, test_hard_distillation.naive),
+    "transformed": (partial(TTM, 2.0), test_transformed_teacher.naive),
+    "transformed, weighted": (partial(WTTM, 2.0), test_transformed_teacher.naive_weighted),
 }
 
 
