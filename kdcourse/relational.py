@@ -19,7 +19,6 @@ Every process then returns the loss of the whole batch, and gradients that are r
 ``DistributedDataParallel`` has averaged them over the processes, as it does with any other loss.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,9 +26,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from kdcourse.checks import check_floating, check_matrix, check_same_samples
+from kdcourse.checks import check_floating, check_matrix
 from kdcourse.errors import ArgumentError
-from kdcourse.objective import Layer, LayerTerm, Lesson
+from kdcourse.objective import LayerTerm, Lesson
 from kdcourse.precision import (
     at_least_float32,
     full_precision,
@@ -38,7 +37,7 @@ from kdcourse.precision import (
     readable,
     widest,
 )
-from kdcourse.processes import all_pairs
+from kdcourse.relation_term import RelationTerm, both_embeddings
 
 
 def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
@@ -63,7 +62,7 @@ def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) ->
     no two samples are closer than 10⁻⁶: those that coincide count in μ as here, but where all
     samples of a net coincide, each distance is its mean there and 0 here.
     """
-    return _distance_loss(*_both(student_embeddings, teacher_embeddings, least=2))
+    return _distance_loss(*both_embeddings(student_embeddings, teacher_embeddings, least=2))
 
 
 def _distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -97,7 +96,7 @@ def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
     one net only: its cos∠iji is 1 if i and j lie apart and 0 if they coincide, so that iji and
     jij each add a Huber loss of ½.
     """
-    return _angle_loss(*_both(student_embeddings, teacher_embeddings, least=3))
+    return _angle_loss(*both_embeddings(student_embeddings, teacher_embeddings, least=3))
 
 
 def _angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -134,42 +133,29 @@ def similarity_preserving_loss(student_features: Tensor, teacher_features: Tenso
         if features.dim() < 2:
             raise ArgumentError(name, f"{name} must have shape (N, …), got {tuple(features.shape)}")
         pair.append(features.flatten(1))
-    student, teacher = _both(*pair, least=1, what="features")
+    student, teacher = both_embeddings(*pair, least=1, what="features")
     difference = _similarities(student) - _similarities(teacher)
     return difference.square().mean().to(student.dtype)
 
 
-class _RelationTerm(LayerTerm):
-    """A term on relations between the samples of a batch."""
-
-    mean_over = "batch"
-    relation: Callable[[Tensor, Tensor], Tensor]  # of the samples of all processes
-
-    def __init__(self, layers: Sequence[Layer] = ("embedding",)):
-        super().__init__(layers)
-
-    def loss(self, lesson: Lesson) -> Tensor:
-        """Return the loss of the relations, summed over layers."""
-        return self.compared(lesson, self.of_layer)
-
-    def of_layer(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the loss of one layer: 0 for an epoch's last batch that holds no relation."""
-        student, teacher = _both(student.flatten(1), teacher.flatten(1))
-        return 0.0 * student.sum() if len(student) < self.least else self.relation(student, teacher)
-
-
-class RKDDistance(_RelationTerm):
+class RKDDistance(RelationTerm):
     """Distances between samples, of layers flattened to ``(N, D)``: :func:`rkd_distance_loss`."""
 
-    relation = staticmethod(_distance_loss)
     least = 2
 
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the loss of the distances, summed over layers."""
+        return self.related(lesson, _distance_loss)
 
-class RKDAngle(_RelationTerm):
+
+class RKDAngle(RelationTerm):
     """Angles of triples of samples, of layers flattened to ``(N, D)``: :func:`rkd_angle_loss`."""
 
-    relation = staticmethod(_angle_loss)
     least = 3
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the loss of the angles, summed over layers."""
+        return self.related(lesson, _angle_loss)
 
 
 class SimilarityPreserving(LayerTerm):
@@ -368,17 +354,3 @@ def _split(features: Tensor) -> tuple[Tensor, Tensor]:
     lowest, highest = features.detach().aminmax(dim=0)
     common = lowest.clamp_min(0) + highest.clamp_max(0)
     return features - common, common
-
-
-def _both(
-    student: Tensor, teacher: Tensor, *, least: int = 0, what: str = "embeddings"
-) -> tuple[Tensor, Tensor]:
-    """Check both, gather the samples of all processes, and cut the teacher off."""
-    own, theirs = f"student_{what}", f"teacher_{what}"
-    check_matrix(own, student, "D")
-    check_matrix(theirs, teacher, "D")
-    check_same_samples(own, student, theirs, teacher)
-    student, teacher = all_pairs(student, teacher)
-    if len(student) < least:
-        raise ArgumentError(own, f"{own} must hold at least {least} samples, got {len(student)}")
-    return at_least_float32(student), at_least_float32(teacher.detach())

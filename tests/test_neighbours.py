@@ -1,0 +1,103 @@
+"""Who is likely to be whose neighbour."""
+
+import math
+
+import pytest
+import torch
+
+from kdcourse.errors import ArgumentError
+from kdcourse.neighbours import Neighbours, neighbour_loss
+from kdcourse.objective import Lesson, Outputs
+
+N = 6
+LOSSES = {"neighbours": neighbour_loss}
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+STUDENT, TEACHER = draw(N, 4, seed=1), draw(N, 3, seed=2)
+
+
+def example(name):
+    """Student and teacher of a loss, for the tests of every loss."""
+    return STUDENT, TEACHER
+
+
+def cosine(u, v):
+    inner, *squares = (
+        math.fsum(a * b for a, b in zip(one, other, strict=True))
+        for one, other in ((u, v), (u, u), (v, v))
+    )
+    return inner / math.sqrt(squares[0] * squares[1]) if all(squares) else 0.0
+
+
+def naive_picks(z):
+    picks = []
+    for i in range(len(z)):
+        alike = {j: (1 + cosine(z[i], z[j])) / 2 for j in range(len(z)) if j != i}
+        picks.append({j: k / math.fsum(alike.values()) for j, k in alike.items()})
+    return picks
+
+
+def naive(s, t):
+    total = 0.0
+    for q, p in zip(naive_picks(s.tolist()), naive_picks(t.tolist()), strict=True):
+        total += math.fsum(p[j] * math.log(p[j] / q[j]) for j in p)
+    return total / len(s)
+
+
+@pytest.mark.parametrize("samples", [2, 3, N])
+def test_equals_the_definition(samples):
+    value = neighbour_loss(STUDENT[:samples], TEACHER[:samples])
+    assert value.item() == pytest.approx(naive(STUDENT[:samples], TEACHER[:samples]), abs=1e-12)
+
+
+def test_it_is_zero_at_the_teacher_and_for_what_only_scales_and_rotates():
+    rotation = torch.linalg.qr(draw(3, 3)).Q
+    assert neighbour_loss(TEACHER, TEACHER).item() == pytest.approx(0, abs=1e-12)
+    turned = 3 * TEACHER @ rotation
+    torch.testing.assert_close(neighbour_loss(STUDENT, turned), neighbour_loss(STUDENT, TEACHER))
+    assert neighbour_loss(TEACHER + 1, TEACHER) > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_samples_that_are_zero_or_opposite_are_no_fault(dtype):
+    s = STUDENT.to(dtype).clone()
+    s[0], s[2] = 0.0, -2 * s[1]
+    s.requires_grad_()
+    value = neighbour_loss(s, TEACHER.to(dtype))
+    (gradient,) = torch.autograd.grad(value, s)
+    assert value.isfinite()
+    assert gradient.isfinite().all()
+    pair = neighbour_loss(s[1:3], TEACHER[:2].to(dtype))  # each can only pick the other
+    assert pair.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_against_the_authors_convention():
+    """Over all N² pairs, a sample with itself included, and their mean."""
+    s, t = (z / z.norm(dim=1, keepdim=True) for z in (STUDENT, TEACHER))
+    p, q = (((1 + z @ z.T) / 2) for z in (t, s))
+    p, q = (k / k.sum(dim=1, keepdim=True) for k in (p, q))
+    theirs = (p * (p / q).log()).mean()
+    for k in (p, q):
+        k.fill_diagonal_(0)
+    p, q = (k / k.sum(dim=1, keepdim=True) for k in (p, q))
+    ours = torch.where(p > 0, p * (p / q).log(), 0.0).sum() / N
+    torch.testing.assert_close(neighbour_loss(STUDENT, TEACHER), ours)
+    assert abs(theirs * N - ours) > 1e-4  # they are no multiples of each other
+
+
+def test_the_term_compares_a_layer_and_a_last_batch_of_one_sample_costs_nothing():
+    shown = [Outputs(features={"embedding": z}) for z in (STUDENT, TEACHER)]
+    target = torch.zeros(N, dtype=torch.int64)
+    value = Neighbours().loss(Lesson(shown[0], target, shown[1]))
+    assert value == neighbour_loss(STUDENT, TEACHER)
+    few = [Outputs(features={"embedding": z[:1]}) for z in (STUDENT, TEACHER)]
+    assert Neighbours().loss(Lesson(few[0], target[:1], few[1])) == 0
+
+
+def test_one_sample_is_no_relation():
+    with pytest.raises(ArgumentError, match="student_embeddings must hold at least 2 samples"):
+        neighbour_loss(STUDENT[:1], TEACHER[:1])
