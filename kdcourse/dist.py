@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from kdcourse import processes
 from kdcourse.checks import check_number, check_temperature
-from kdcourse.logit import _at_places
 from kdcourse.many_classes import HOT, HOTTEST
 from kdcourse.objective import Lesson
 from kdcourse.precision import at_least_float32, product, widest
 from kdcourse.prediction_term import PredictionTerm
+from kdcourse.predictions import both_at_places
 
 
 def dist_loss(
@@ -77,7 +77,7 @@ def dist_loss(
     check_number("beta", beta, 0.0)
     check_number("gamma", gamma, 0.0)
     check_temperature(temperature, high=HOTTEST)
-    student, teacher, weights = _at_places(
+    student, teacher, weights = both_at_places(
         student_logits, teacher_logits, class_dim, mask=mask, weight=weight
     )
     # Hot predictions hardly differ.

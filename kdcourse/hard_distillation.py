@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcourse.errors import ArgumentError
-from kdcourse.logit import _at_places
 from kdcourse.objective import Lesson
 from kdcourse.precision import at_least_float32
 from kdcourse.prediction_term import PredictionTerm
-from kdcourse.predictions import place_mean
+from kdcourse.predictions import both_at_places, place_mean
 from kdcourse.signatures import check_is
 
 
@@ -48,7 +47,7 @@ def hard_distillation_loss(
     Source: Touvron et al. 2021 (arXiv 2012.12877), eq. 3, whose objective is half this and half the
     cross-entropy with the labels. There the labels are smoothed by 0.1, the teacher's are not.
     """
-    student, teacher, weights = _at_places(
+    student, teacher, weights = both_at_places(
         student_logits, teacher_logits, class_dim, mask=mask, weight=weight
     )
     largest, label = teacher.max(dim=1)

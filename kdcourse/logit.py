@@ -41,9 +41,12 @@ from kdcourse.objective import Lesson
 from kdcourse.precision import at_least_float32, readable, widest
 from kdcourse.prediction_term import PredictionTerm
 from kdcourse.predictions import (
+    both_at_places,
     check_of_places,
     check_predictions,
     counted_only,
+    expected_of_rows,
+    kl_of_rows,
     place_mean,
     place_rows,
     place_target,
@@ -136,19 +139,19 @@ def kd_loss(
     Gu et al. 2024 (arXiv 2306.08543) and Agarwal et al. 2024 (arXiv 2306.13649).
     """
     check_choice("divergence", divergence, DIVERGENCES)
-    student, teacher, weights = _at_places(
+    student, teacher, weights = both_at_places(
         student_logits, teacher_logits, class_dim, mask=mask, weight=weight
     )
     log_p_student, log_p_teacher = _both_log_softmax(student, teacher, temperature)
     if divergence == "forward":
-        loss = _kl(log_p_teacher, log_p_student)
+        loss = kl_of_rows(log_p_teacher, log_p_student)
     elif divergence == "reverse":
-        loss = _kl(log_p_student, log_p_teacher)
+        loss = kl_of_rows(log_p_student, log_p_teacher)
     else:
         least = torch.finfo(log_p_student.dtype).min / 2  # log 0 twice would have no gradient
         both = (log_p.clamp_min(least) for log_p in (log_p_student, log_p_teacher))
         log_mixture = torch.logaddexp(*both) - math.log(2)
-        loss = (_kl(log_p_teacher, log_mixture) + _kl(log_p_student, log_mixture)) / 2
+        loss = (kl_of_rows(log_p_teacher, log_mixture) + kl_of_rows(log_p_student, log_mixture)) / 2
     return _scaled(place_mean(loss, weights), temperature, scale, student)
 
 
@@ -171,11 +174,11 @@ def kd_cross_entropy(
 
     Source: the lecture, *Logit distillation*; Hinton et al. 2015 (arXiv 1503.02531), section 2.
     """
-    student, teacher, weights = _at_places(
+    student, teacher, weights = both_at_places(
         student_logits, teacher_logits, class_dim, mask=mask, weight=weight
     )
     log_p_student, log_p_teacher = _both_log_softmax(student, teacher, temperature)
-    loss = -_expected(log_p_teacher.exp(), log_p_student)
+    loss = -expected_of_rows(log_p_teacher.exp(), log_p_student)
     return _scaled(place_mean(loss, weights), temperature, scale, student)
 
 
@@ -213,7 +216,7 @@ def kd_loss_from_probabilities(
             tensors only; on a GPU the check would stall the device).
     """
     wide = _is_hot(temperature)
-    student, teacher, weights = _at_places(
+    student, teacher, weights = both_at_places(
         student_logits,
         teacher_probabilities,
         class_dim,
@@ -226,7 +229,7 @@ def kd_loss_from_probabilities(
     # log 0 = -inf softens to exactly 0, and does not count; the largest entry of a row is at least
     # 1/K, so a row is never all -inf.
     log_p_teacher = _log_softmax(at_least_float32(teacher).log(), temperature, wide)
-    loss = _kl(log_p_teacher, _log_softmax(student, temperature, wide))
+    loss = kl_of_rows(log_p_teacher, _log_softmax(student, temperature, wide))
     return _scaled(place_mean(loss, weights), temperature, scale, student)
 
 
@@ -270,7 +273,7 @@ def decoupled_kd_loss(
     """
     check_number("alpha", alpha, 0.0)
     check_number("beta", beta, 0.0)
-    student, teacher, weights = _at_places(
+    student, teacher, weights = both_at_places(
         student_logits,
         teacher_logits,
         class_dim,
@@ -283,7 +286,9 @@ def decoupled_kd_loss(
     log_p_student, log_p_teacher = _both_log_softmax(student, teacher, temperature)
     student_binary, student_rest = _target_and_rest(log_p_student, target)
     teacher_binary, teacher_rest = _target_and_rest(log_p_teacher, target)
-    loss = alpha * _kl(teacher_binary, student_binary) + beta * _kl(teacher_rest, student_rest)
+    loss = alpha * kl_of_rows(teacher_binary, student_binary) + beta * kl_of_rows(
+        teacher_rest, student_rest
+    )
     return _scaled(place_mean(loss, weights), temperature, True, student)
 
 
@@ -605,25 +610,6 @@ def _is_hot(temperature: float) -> bool:
     return temperature >= HOT
 
 
-def _at_places(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    class_dim: int,
-    teacher_name: str = "teacher_logits",
-    **counting: Any,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return predictions as rows ``(P, K)``, zero where a place does not count, and weights."""
-    check_predictions("student_logits", student_logits, class_dim)
-    check_predictions(teacher_name, teacher_logits, class_dim)
-    check_same_shape("student_logits", student_logits, teacher_name, teacher_logits)
-    weights = place_weights(student_logits, class_dim, **counting)
-    student, teacher = (
-        counted_only(place_rows(logits, class_dim), weights)
-        for logits in (student_logits, teacher_logits.detach())
-    )
-    return student, teacher, weights
-
-
 def _log_softmax(logits: Tensor, temperature: float, wide: bool = False, dim: int = 1) -> Tensor:
     check_temperature(temperature)
     logits = logits.to(widest(logits)) if wide else at_least_float32(logits)
@@ -635,20 +621,6 @@ def _both_log_softmax(
 ) -> tuple[Tensor, Tensor]:
     wide = _is_hot(temperature)
     return _log_softmax(student, temperature, wide), _log_softmax(teacher, temperature, wide)
-
-
-def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p‖q) from log-probabilities ``(P, K)``, sum over classes, at each place."""
-    return _expected(log_p.exp(), log_p - log_q)
-
-
-def _expected(p: Tensor, values: Tensor) -> Tensor:
-    """Sum of values under p at each place: what has p = 0 does not count, even if infinite."""
-    if readable(p) and readable(values):
-        each = (p * values).sum(dim=1)
-        if not bool(each.detach().sum().isnan()):  # nothing was infinite: one pass less
-            return each
-    return (p * torch.where(p > 0, values, 0.0)).sum(dim=1)
 
 
 def _scaled(loss: Tensor, temperature: float, scale: bool, logits: Tensor) -> Tensor:

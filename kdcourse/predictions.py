@@ -24,6 +24,7 @@ from kdcourse.checks import (
     check_floating,
     check_integer,
     check_same_device,
+    check_same_shape,
     check_target,
     check_tensor,
 )
@@ -175,3 +176,36 @@ def _check_counting(name: str, tensor: Tensor, logits: Tensor, class_dim: int) -
         raise ArgumentError(
             name, f"{name} must be bool, integer or floating point, got {tensor.dtype}"
         )
+
+
+def both_at_places(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    class_dim: int,
+    teacher_name: str = "teacher_logits",
+    **counting: Any,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return predictions as rows ``(P, K)``, zero where a place does not count, and weights."""
+    check_predictions("student_logits", student_logits, class_dim)
+    check_predictions(teacher_name, teacher_logits, class_dim)
+    check_same_shape("student_logits", student_logits, teacher_name, teacher_logits)
+    weights = place_weights(student_logits, class_dim, **counting)
+    student, teacher = (
+        counted_only(place_rows(logits, class_dim), weights)
+        for logits in (student_logits, teacher_logits.detach())
+    )
+    return student, teacher, weights
+
+
+def kl_of_rows(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p‖q) from log-probabilities ``(P, K)``, sum over classes, at each place."""
+    return expected_of_rows(log_p.exp(), log_p - log_q)
+
+
+def expected_of_rows(p: Tensor, values: Tensor) -> Tensor:
+    """Sum of values under p at each place: what has p = 0 does not count, even if infinite."""
+    if readable(p) and readable(values):
+        each = (p * values).sum(dim=1)
+        if not bool(each.detach().sum().isnan()):  # nothing was infinite: one pass less
+            return each
+    return (p * torch.where(p > 0, values, 0.0)).sum(dim=1)

@@ -8,12 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcourse.checks import check_flag, check_temperature
-from kdcourse.logit import _at_places, _kl
 from kdcourse.many_classes import HOTTEST
 from kdcourse.objective import Lesson
 from kdcourse.precision import at_least_float32
 from kdcourse.prediction_term import PredictionTerm
-from kdcourse.predictions import place_mean
+from kdcourse.predictions import both_at_places, kl_of_rows, place_mean
 
 
 def ttm_loss(
@@ -61,12 +60,12 @@ def ttm_loss(
     """
     check_temperature(temperature, high=HOTTEST)
     check_flag("weighted", weighted)
-    student, teacher, weights = _at_places(
+    student, teacher, weights = both_at_places(
         student_logits, teacher_logits, class_dim, mask=mask, weight=weight
     )
     teacher = at_least_float32(teacher)
     log_p_student = F.log_softmax(at_least_float32(student), dim=1)
-    each = _kl(F.log_softmax(teacher / temperature, dim=1), log_p_student)
+    each = kl_of_rows(F.log_softmax(teacher / temperature, dim=1), log_p_student)
     if weighted:
         each = each * (F.log_softmax(teacher, dim=1) / temperature).exp().sum(dim=1)
     loss = place_mean(each, weights)

@@ -492,7 +492,7 @@ def test_other_words_leave_the_fingerprint_as_it_is(monkeypatch, edit):
         Lab.predict,
         Lab.fit,
         logit.kd_loss,
-        logit._kl,
+        predictions.kl_of_rows,
         run.Run.advance,
     )
     before = Fingerprint.of(CLAIMS["existence"])
