@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import kdcourse.course.claims as lecture
-from kdcourse import feature, further, logit, modes, relational, teachers, tips
+from kdcourse import feature, further, logit, modes, predictions, relational, teachers, tips
 from kdcourse.__main__ import main
 from kdcourse.course.claims import (
     CLAIMS,
