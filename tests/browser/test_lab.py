@@ -29,11 +29,20 @@ PRESSED = """screen => {
 }"""
 
 
+WHOLE = os.environ.get("KDCOURSE_BROWSER_WHOLE")
+TRAINING = """
+from kdcourse import data, models
+from kdcourse.training import fit
+net, steps = models.by_name("plain1", seed=0), []
+net.register_forward_pre_hook(lambda net, _: steps.append(net) if net.training else None)
+fit(net, data.fashion_mnist().train[:4000], epochs=15, progress=False)
+"""
+
+
 @pytest.fixture(scope="module")
 def lab(open_page, tmp_path_factory):
     """A JupyterLab whose kernels make long work short."""
-    whole = os.environ.get("KDCOURSE_BROWSER_WHOLE")
-    startup = None if whole else Path(__file__).with_name("shorten.py")
+    startup = None if WHOLE else Path(__file__).with_name("shorten.py")
     with Lab(tmp_path_factory.mktemp("lab"), startup) as lab:
         yield lab
 
@@ -81,6 +90,11 @@ def pictured(cell):
 def widget_cells(cells):
     """The cells that call one of the course's widgets."""
     return [n for n, cell in enumerate(cells) if re.search(r"^widgets\.", cell["source"], re.M)]
+
+
+@pytest.mark.skipif(bool(WHOLE), reason="all of it runs in the browser")
+def test_a_training_is_short_in_these_kernels(desk):
+    assert Notebook(desk).evaluate(TRAINING, "len(steps)") < 40  # of 480
 
 
 def test_the_start_page_checks_the_course_and_leads_to_the_notebooks(desk, pictures):
