@@ -91,7 +91,8 @@ def test_missing_file_comes_with_the_command_that_makes_it(folder, suffix):
 
 def test_teacher_is_reproduced_by_its_command(tmp_path, splits):
     # Bit by bit on the same kind of processor only; elsewhere rounding grows during training. But
-    # the new net stays closer to the shipped one than a net of another seed is.
+    # the new net stays closer to the shipped one than a net of another seed is: of seed 1, it says
+    # the same of 88.0 % of the test images.
     _, *command = card("res16")["command"].split()
     subprocess.run(
         [sys.executable, *command, "--folder", tmp_path],
@@ -108,10 +109,8 @@ def test_teacher_is_reproduced_by_its_command(tmp_path, splits):
     }
     assert again["test_accuracy"] == pytest.approx(card("res16")["test_accuracy"], abs=1.0)
     shipped, made = (pretrained("res16", folder) for folder in (TEACHERS, tmp_path))
-    known = splits.train[: RECIPES["res16"].images]
-    other = dataclasses.replace(RECIPES["res16"], seed=1).train(known, progress=False)
-    said, again, others = (metrics.predict(net, splits.test) for net in (shipped, made, other))
-    assert metrics.agreement(said, again) > metrics.agreement(said, others)
+    said, again = (metrics.predict(net, splits.test) for net in (shipped, made))
+    assert metrics.agreement(said, again) > 0.8801
 
 
 def test_cards_and_weights_hold_nothing_else():

@@ -50,7 +50,7 @@ def test_the_list(capsys):
 @pytest.fixture(scope="module")
 def few():
     splits = data.fashion_mnist()
-    return data.Splits(splits.train[:32], splits.validation[:0], splits.test[:8])
+    return data.Splits(splits.train[:8], splits.validation[:0], splits.test[:8])
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def weights(tmp_path_factory):
 def test_two_steps_on_real_images(name, method, few, weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "from_torchvision", lambda *_, **__: few)
     recipe = recipes.load(name, method)
-    arguments = ["--data", "fashion-mnist", "--batch-size", "16", "--epochs", "1"]
+    arguments = ["--data", "fashion-mnist", "--batch-size", "4", "--epochs", "1"]
     if recipe.settings["teacher"] != "none":
         arguments += ["--teacher-weights", weights(recipe.settings["teacher"])]
     given = [name, "--method", method, *arguments, "--device", "cpu", "--out", str(tmp_path)]

@@ -10,7 +10,6 @@ def _shorten(*_):
     import dataclasses
     from functools import wraps
     from importlib import import_module
-    from itertools import islice
 
     def replace(module, name, change):
         module = import_module(module)
@@ -31,25 +30,29 @@ def _shorten(*_):
     def in_few_steps(whole, *arguments, **options):
         return whole(*arguments, **{**options, "steps": 20})
 
+    def of_few_batches(whole, *arguments, **options):  # pictured until the thirtieth
+        return whole(*arguments, **{**options, "steps": 8})
+
     def in_few_epochs(whole, make, models, train, knobs, **options):
-        fewer = dataclasses.replace(knobs, epochs=min(knobs.epochs, 20))
+        batches = train.steps(knobs.batch_size) if isinstance(train, images) else len(train)
+        fewer = dataclasses.replace(knobs, epochs=min(knobs.epochs, 32 // batches))
         return whole(make, models, train, fewer, **options)
 
     replace("kdcourse.data", "fashion_mnist", part)
     replace("kdcourse.motivation", "landscape", in_few_points)
     replace("kdcourse.motivation", "curvature", on_few)
     replace("kdcourse.course.claims.motivation", "fitted", in_few_steps)
+    replace("kdcourse.further", "GeneratedImages", of_few_batches)
     replace("kdcourse.training.fit", "fit_learner", in_few_epochs)
-    epochs = import_module("kdcourse.training.epochs").Epochs
+    # By these, fit and loops written by hand draw their batches: they remain comparable.
     images = import_module("kdcourse.data").Images
-    length, batches = epochs.__len__, epochs.batches
+    steps, order = images.steps, images.order
 
-    def few(self):  # a generator's batches are pictured until the thirtieth
-        whole = length(self)  # what is short remains: a loop written by hand is compared with it
-        return whole if whole <= 4 else 2 if isinstance(self.train, images) else 6
+    def few(whole):
+        return whole if whole <= 4 else 2
 
-    epochs.__len__ = few
-    epochs.batches = lambda self, epoch: islice(batches(self, epoch), few(self))
+    images.steps = lambda self, *a, **o: few(steps(self, *a, **o))
+    images.order = lambda self, *a, **o: (all := order(self, *a, **o))[: few(len(all))]
 
 
 get_ipython().events.register("pre_run_cell", _shorten)  # noqa: F821

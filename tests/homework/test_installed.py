@@ -248,22 +248,29 @@ def test_the_start_page_runs(installed):
 MASTERS = f"--masters {release.MASTERS}"
 
 
-@pytest.mark.parametrize(
-    ("command", "told"),
-    [
-        ("bench", r"torchdistill.*pip install 'kdcourse\[test\]'"),
-        ("site", r"sphinx.*pip install 'kdcourse\[docs\]'"),
-        ("docs", "clone"),
-        ("homework release out", "instructors/ in a clone"),
-        ("homework grade 1_logit .", "instructors/ in a clone"),
-        (f"homework release out {MASTERS}", r"otter.*pip install 'kdcourse\[homework\]'"),
-        (f"homework grade 1_logit . {MASTERS}", r"otter.*pip install 'kdcourse\[homework\]'"),
-    ],
-)
-def test_what_is_missing_is_told_in_one_line(command, told, installed):
-    status, printed = installed.run(*command.split(), env=IMAGES)
-    assert status == 1
-    assert re.fullmatch(f"kdcourse: .*{told}.*\n", printed), printed
+MISSING = {
+    "bench": r"torchdistill.*pip install 'kdcourse\[test\]'",
+    "site": r"sphinx.*pip install 'kdcourse\[docs\]'",
+    "docs": "clone",
+    "homework release out": "instructors/ in a clone",
+    "homework grade 1_logit .": "instructors/ in a clone",
+    f"homework release out {MASTERS}": r"otter.*pip install 'kdcourse\[homework\]'",
+    f"homework grade 1_logit . {MASTERS}": r"otter.*pip install 'kdcourse\[homework\]'",
+}
+
+
+def test_what_is_missing_is_told_in_one_line(installed):
+    """By one process for all commands, each of which would import torch."""
+    program = (
+        "from kdcourse.__main__ import main\n"
+        f"for command in {[*MISSING]!r}: print('status', main(command.split()))"
+    )
+    printed, _ = installed.start("-c", program, env=IMAGES).communicate()
+    told = re.findall(r"(.*)\nstatus (.*)\n", printed)
+    assert len(printed.splitlines()) == 2 * len(MISSING), printed
+    for (line, status), expected in zip(told, MISSING.values(), strict=True):
+        assert status == "1"
+        assert re.fullmatch(f"kdcourse: .*{expected}.*", line), line
     assert not (installed.folder / "out").exists()
 
 

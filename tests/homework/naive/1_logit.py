@@ -24,17 +24,3 @@ def slide_cross_entropy(student_logits, teacher_logits, temperature):
     student = F.softmax(student_logits / temperature, dim=1)
     teacher = F.softmax(teacher_logits / temperature, dim=1)
     return -(teacher * torch.log(student)).sum() / len(student_logits)
-
-
-def train_student(student, inputs, target, teacher_logits):
-    optimizer = torch.optim.Adam(student.parameters(), lr=0.01)
-    for _ in range(10):
-        for batch in torch.randperm(len(inputs)).split(50):
-            logits = student(inputs[batch])
-            student_log = F.log_softmax(logits / 4, dim=1)
-            told = F.softmax(teacher_logits[batch] / 4, dim=1)
-            loss = F.kl_div(student_log, told, reduction="batchmean") * 16
-            loss = loss + F.cross_entropy(logits, target[batch], ignore_index=-1)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
