@@ -1195,7 +1195,7 @@ MISTAKES = {
     "fit(plain(2, channels=3), train, **quick)": "the student fails on the inputs of train",
     "fit(Mine(), train, **quick)": "return shown.view",
     "fit(student, DataLoader(TensorDataset(*pair)), augment=Noise(), progress=False)": "augment",
-    "fit(student, [{'x': pair[0], 'y': pair[1]}], progress=False)": "got a dict with 'x', 'y'",
+    "fit(student, [{'x': pair[0], 'z': pair[1]}], progress=False)": "got a dict with 'x', 'z'",
     "fit(student, [(train.pixels, train.target)], progress=False)": "torch.uint8",
     "fit(student, train, LogitKD(), teacher=teacher.state_dict(), **quick)": "load it into",
     "fit(plain(2).requires_grad_(False), train, **quick)": "must have a weight that can be trained",
