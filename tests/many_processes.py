@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from toys import CLASSES, images, terms
 
 import kdcourse
-from kdcourse import heartbeat, processes, relational, tips
+from kdcourse import heartbeat, processes, relation_term, relational, tips
 from kdcourse.augmentation import pad_crop_flip
 from kdcourse.batch import share
 from kdcourse.data import Images
@@ -581,9 +581,9 @@ def relations() -> None:
         value = loss(parallel(inputs[mine]), taught[mine])
         value.backward()
 
-        gather, relational.all_pairs = relational.all_pairs, lambda *pair: pair
+        gather, relation_term.all_pairs = relation_term.all_pairs, lambda *pair: pair
         expected = loss(models[1](inputs), taught)
-        relational.all_pairs = gather
+        relation_term.all_pairs = gather
         expected.backward()
 
         torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)

@@ -45,6 +45,7 @@ LEFT_OUT = {
     "kdcourse.predictions": "the checks and means that losses on predictions share",
     **dict.fromkeys(("check_entries", "check_numbers"), "these are checks, too"),
     **dict.fromkeys(("judge_of", "answered"), "behind training and metrics"),
+    "both_embeddings": "the checks that losses on relations share",
     "kdcourse.processes": "works between the processes that torchrun starts",
     "kdcourse.batch": "takes batches of anybody's shape apart, for training",
     "kdcourse.files": "behind whatever writes a file",

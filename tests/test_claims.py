@@ -278,8 +278,8 @@ FAULTS = {
     "KL has the wrong sign": (
         "same-gradient",
         logit.kd_loss,
-        "loss = _kl(log_p_teacher, log_p_student)",
-        "loss = -_kl(log_p_teacher, log_p_student)",
+        "loss = kl_of_rows(log_p_teacher, log_p_student)",
+        "loss = -kl_of_rows(log_p_teacher, log_p_student)",
     ),
     "τ² is missing": ("same-gradient", logit._scaled, "temperature**2", "1"),
     "KD sends no gradient to the student": (
@@ -291,8 +291,8 @@ FAULTS = {
     "α and β of decoupled KD are swapped": (
         "newer-logit",
         logit.decoupled_kd_loss,
-        "alpha * _kl(teacher_binary, student_binary) + beta *",
-        "beta * _kl(teacher_binary, student_binary) + alpha *",
+        "loss = alpha * binary + beta * rest",
+        "loss = beta * binary + alpha * rest",
     ),
     "logits are not centred": (
         "newer-logit",
