@@ -286,9 +286,11 @@ def decoupled_kd_loss(
     log_p_student, log_p_teacher = _both_log_softmax(student, teacher, temperature)
     student_binary, student_rest = _target_and_rest(log_p_student, target)
     teacher_binary, teacher_rest = _target_and_rest(log_p_teacher, target)
-    loss = alpha * kl_of_rows(teacher_binary, student_binary) + beta * kl_of_rows(
-        teacher_rest, student_rest
+    binary, rest = (
+        kl_of_rows(teacher_binary, student_binary),
+        kl_of_rows(teacher_rest, student_rest),
     )
+    loss = alpha * binary + beta * rest
     return _scaled(place_mean(loss, weights), temperature, True, student)
 
 
