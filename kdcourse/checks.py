@@ -238,11 +238,13 @@ def check_probabilities(name: str, probabilities: Tensor) -> None:
         )
 
 
-def are_probabilities(outputs: Tensor) -> bool:
-    """Whether outputs ``(N, K)`` are probabilities and not logits: each row ≥ 0, with sum one."""
-    if outputs.dim() != 2 or outputs.shape[1] < 2 or len(outputs) == 0 or outputs.is_meta:
+def are_probabilities(outputs: Tensor, class_dim: int = 1) -> bool:
+    """Whether outputs are probabilities and not logits: ≥ 0, with sum one over the classes."""
+    if outputs.is_meta or outputs.numel() == 0 or not -outputs.dim() < class_dim < outputs.dim():
         return False
-    off = (outputs.detach().double().sum(dim=1) - 1).abs().max()
+    if outputs.shape[class_dim] < 2:
+        return False
+    off = (outputs.detach().double().sum(dim=class_dim) - 1).abs().max()
     return bool((outputs >= 0).all()) and float(off) <= rounding(outputs)
 
 
@@ -261,10 +263,10 @@ def check_outputs(argument: str, who: str, outputs: object) -> None:
         )
 
 
-def check_logits(argument: str, who: str, outputs: object) -> None:
+def check_logits(argument: str, who: str, outputs: object, class_dim: int = 1) -> None:
     """Require a tensor of logits, and not of probabilities; the values are read."""
     check_outputs(argument, who, outputs)
-    if are_probabilities(outputs):  # type: ignore[arg-type]
+    if are_probabilities(outputs, class_dim):  # type: ignore[arg-type]
         raise ArgumentError(
             argument,
             f"{who} returns probabilities, and logits are needed: leave its softmax out"

@@ -80,11 +80,15 @@ def test_labels_without_variance_are_named():
         MeanSquared().rate(MeanSquared().sums(lesson))
 
 
-def test_quantities_may_be_whole_numbers():
+@pytest.mark.parametrize("flat", [False, True], ids=["a column", "a vector"])
+def test_quantities_may_be_whole_numbers(flat):
     torch.manual_seed(0)
     inputs, ages = torch.rand(16, 1), torch.arange(16)[:, None]
+    net = nn.Linear(1, 1)
+    if flat:
+        net, ages = nn.Sequential(net, nn.Flatten(0)), ages[:, 0]
     history = fit(
-        *(nn.Linear(1, 1), [(inputs, ages)], MeanSquared()),
+        *(net, [(inputs, ages)], MeanSquared()),
         **{"validation": [(inputs, ages)], "epochs": 2, "device": "cpu", "progress": False},
     )
     assert "train_accuracy" not in history.last

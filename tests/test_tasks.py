@@ -26,6 +26,7 @@ from kdcourse.many_labels import BinaryCrossEntropy, BinaryKD
 from kdcourse.objective import Lesson, Outputs, WarmUp
 from kdcourse.prediction_term import judge_of
 from kdcourse.regression import MeanSquared, RegressionKD
+from kdcourse.teachers import ClosedTeacher, Ensemble
 from kdcourse.training import CrossEntropy, DecoupledKD, LogitKD, StandardizedKD
 from kdcourse.transformed_teacher import TTM, WTTM
 
@@ -87,6 +88,62 @@ def test_a_closed_teacher_shows_probabilities_of_tokens():
     seen = [Outputs(logits=teacher), Outputs(probabilities=teacher.softmax(dim=-1))]
     one, other = (term.loss(Lesson(Outputs(logits=student), labels, shown)) for shown in seen)
     assert one.item() == pytest.approx(other.item())
+
+
+def softmaxed(model):
+    return nn.Sequential(model, nn.Softmax(dim=-1))
+
+
+class Fixed(nn.Module):
+    """Returns the same predictions whatever it sees."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, inputs):
+        return self.logits
+
+
+@pytest.mark.parametrize(("shape", "class_dim"), [((3, 4, K), -1), ((2, K, 2, 3), 1)])
+def test_teachers_that_share_out_probabilities_do_so_among_the_classes(shape, class_dim):
+    members = [Fixed(drawn(*shape, seed=seed)) for seed in range(3)]
+    p = torch.stack([member.logits.softmax(dim=class_dim) for member in members])
+    for combine, expected in (
+        ("logits", torch.stack([member.logits for member in members]).mean(dim=0)),
+        ("probabilities", p.mean(dim=0)),
+        ("vote", torch.stack([one == one.amax(class_dim, True) for one in p]).double().mean(dim=0)),
+    ):
+        teacher = Ensemble(members, combine=combine, class_dim=class_dim)
+        torch.testing.assert_close(teacher(torch.zeros(1)), expected)
+    shown = ClosedTeacher(members[0], top_k=2, class_dim=class_dim)(torch.zeros(1))
+    torch.testing.assert_close(
+        shown.sum(dim=class_dim), torch.ones(shown.sum(class_dim).shape).double()
+    )
+    assert ((shown > 0).sum(dim=class_dim) == 2).all()
+    kept = p[0].topk(2, dim=class_dim)
+    expected = kept.values / kept.values.sum(dim=class_dim, keepdim=True)
+    torch.testing.assert_close(shown.gather(class_dim, kept.indices), expected)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "objective", "message"),
+    [
+        (Ensemble, LogitKD(class_dim=-1), "the Ensemble has class_dim=1, and LogitKD.* -1"),
+        (ClosedTeacher, LogitKD(class_dim=-1), "the ClosedTeacher has class_dim=1"),
+        (Ensemble, BinaryKD(), r"among classes, and BinaryKD\(.*\) has none"),
+        (softmaxed, LogitKD(class_dim=-1), "the teacher returns probabilities"),
+        (None, CrossEntropy(class_dim=-1), "the student returns probabilities"),
+    ],
+)
+def test_a_teacher_of_other_classes_is_refused(teacher, objective, message):
+    ids = torch.zeros(2, 3).long()
+    net, other = (nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, K)) for _ in range(2))
+    if teacher is None:
+        net.append(nn.Softmax(dim=-1))
+    asked = {} if teacher is None else {"teacher": teacher(other)}
+    with pytest.raises(ArgumentError, match=message):
+        fit(net, [(ids, ids)], objective, **asked, **KNOBS)
 
 
 def test_weights_of_samples_are_those_of_their_places():

@@ -11,6 +11,7 @@ from kdcourse.errors import ArgumentError
 from kdcourse.logit import softmax
 from kdcourse.objective import Outputs
 from kdcourse.precision import at_least_float32
+from kdcourse.predictions import check_predictions
 from kdcourse.signatures import checked
 from kdcourse.training.teacher import Teacher
 
@@ -28,6 +29,8 @@ class ClosedTeacher(Teacher):
         decimals: The number of decimals to which probabilities are rounded; exact by default.
         probabilities: Whether the model returns probabilities already, and not logits; by default,
             its first outputs tell.
+        class_dim: The dimension of the classes: 1 for ``(N, K)`` and ``(N, K, H, W)``, −1 for
+            ``(N, T, K)``.
     """
 
     shows_logits = False
@@ -40,8 +43,11 @@ class ClosedTeacher(Teacher):
         decimals: int | None = None,
         *,
         probabilities: bool | None = None,
+        class_dim: int = 1,
     ):
         super().__init__()
+        check_integer("class_dim", class_dim, -(2**63))
+        self.class_dim: int = class_dim
         for name, value, least in (("top_k", top_k, 1), ("decimals", decimals, 0)):
             if value is not None:
                 check_integer(name, value, least)
@@ -54,7 +60,7 @@ class ClosedTeacher(Teacher):
 
     @torch.no_grad()
     def show(self, inputs: Inputs, layers: Sequence[str] = ()) -> Outputs:
-        """Show probabilities ``(N, K)``; asking for layers is an error."""
+        """Show probabilities, of the model's shape; asking for layers is an error."""
         self.check_shown(layers)
         self.model.eval()
         outputs = call(self.model, inputs, "teacher")
@@ -62,20 +68,24 @@ class ClosedTeacher(Teacher):
         if not self._known:
             self.probabilities = self._found_out(outputs)
             self._known = True
-        probabilities = at_least_float32(outputs) if self.probabilities else softmax(outputs)
+        dim = self.class_dim
+        check_predictions("the model's outputs", outputs, dim)
+        probabilities = at_least_float32(outputs)
+        if not self.probabilities:
+            probabilities = softmax(outputs, class_dim=dim)
         if self.top_k is not None:
-            if self.top_k > probabilities.shape[1]:
-                classes = probabilities.shape[1]
+            if self.top_k > probabilities.shape[dim]:
+                classes = probabilities.shape[dim]
                 raise ArgumentError(
                     "top_k", f"top_k = {self.top_k} of a model with {classes} classes"
                 )
-            largest, index = probabilities.topk(self.top_k, dim=1)
-            probabilities = torch.zeros_like(probabilities).scatter_(1, index, largest)
+            largest, index = probabilities.topk(self.top_k, dim=dim)
+            probabilities = torch.zeros_like(probabilities).scatter_(dim, index, largest)
         if self.decimals is not None:
             probabilities = probabilities.round(decimals=self.decimals)
-        total = probabilities.sum(dim=1, keepdim=True)
+        total = probabilities.sum(dim=dim, keepdim=True)
         # Coarse rounding can leave nothing of a row: then nothing is known.
-        uniform = torch.full_like(probabilities, 1 / probabilities.shape[1])
+        uniform = torch.full_like(probabilities, 1 / probabilities.shape[dim])
         return Outputs(probabilities=torch.where(total == 0, uniform, probabilities / total))
 
     def _found_out(self, outputs: Tensor) -> bool:
@@ -89,8 +99,8 @@ class ClosedTeacher(Teacher):
             return self.probabilities
         rows = outputs.detach().float()
         within = bool(((rows >= 0) & (rows <= 1)).all())
-        within = within and 0.5 <= float(rows.sum(dim=1).mean()) <= 1.5
-        if within and not are_probabilities(outputs):
+        within = within and 0.5 <= float(rows.sum(dim=self.class_dim).mean()) <= 1.5
+        if within and not are_probabilities(outputs, self.class_dim):
             raise ArgumentError(
                 "probabilities",
                 "the model's outputs may be logits or rounded probabilities: set probabilities to "

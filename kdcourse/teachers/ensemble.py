@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from kdcourse.batch import Inputs
-from kdcourse.checks import check_choice, check_logits, check_module
+from kdcourse.checks import check_choice, check_integer, check_logits, check_module
 from kdcourse.errors import ArgumentError
+from kdcourse.logit import softmax
 from kdcourse.objective import Outputs
 from kdcourse.precision import at_least_float32
+from kdcourse.predictions import check_predictions
 from kdcourse.signatures import check_is, checked
 from kdcourse.training.teacher import Teacher, as_teacher
 
@@ -25,13 +27,16 @@ class Ensemble(Teacher):
     - ``"vote"``: the share of members that name a class. A tie goes to the class that comes first:
       this is what ``argmax`` of the shares makes of it.
 
-    Calling it returns the mean logits, or else the probabilities, ``(N, K)``. A vote distils as its
+    Calling it returns the mean logits, or else the probabilities, of the shape of a member's. A
+    vote distils as its
     shares (:func:`kdcourse.logit.kd_loss_from_probabilities`).
 
     Args:
         members: Modules or teachers, as a list or one after the other; held, not copied. A member
             that shows probabilities only (a closed teacher) can be averaged by those and can vote.
         combine: How their answers become one.
+        class_dim: The dimension of the classes: 1 for ``(N, K)`` and ``(N, K, H, W)``, −1 for
+            ``(N, T, K)``. The mean logits have no need of it.
     """
 
     about = "an ensemble shows predictions"
@@ -41,6 +46,7 @@ class Ensemble(Teacher):
         self,
         *members: Any,
         combine: str = "probabilities",
+        class_dim: int = 1,
     ):
         super().__init__()
         if members and isinstance(members[-1], str):  # Ensemble(members, "vote")
@@ -56,7 +62,9 @@ class Ensemble(Teacher):
         for member in members:
             check_module("members", member)
         self.members: Any = nn.ModuleList(as_teacher(member) for member in members)
+        check_integer("class_dim", class_dim, -(2**63))
         self.combine = combine
+        self.class_dim = None if combine == "logits" else class_dim
         self._known = False  # whether its members show logits
         self.eval()
 
@@ -73,7 +81,8 @@ class Ensemble(Teacher):
         shown = [member.show(inputs) for member in self.members]
         for outputs in shown if not (self._known or self.combine == "vote") else ():
             if outputs.logits is not None:
-                check_logits("members", "a member of the ensemble", outputs.logits)
+                told = 1 if self.class_dim is None else self.class_dim
+                check_logits("members", "a member of the ensemble", outputs.logits, told)
         self._known = True
         open_members = all(outputs.logits is not None for outputs in shown)
         if self.combine == "logits":
@@ -84,28 +93,37 @@ class Ensemble(Teacher):
             return Outputs(logits=_stacked([outputs.logits for outputs in shown]).mean(dim=0))
         if self.combine == "probabilities" and open_members:
             logits = _stacked([outputs.logits for outputs in shown])
-            mean = logits.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(logits))
+            log_p = logits.log_softmax(dim=self._dim(logits))
+            mean = log_p.logsumexp(dim=0) - math.log(len(logits))
             return Outputs(logits=mean, probabilities=mean.exp())
-        answers = _stacked([_probabilities(outputs) for outputs in shown])
+        answers = _stacked([self._probabilities(outputs) for outputs in shown])
         if self.combine == "vote":
-            named = answers.argmax(dim=2)
-            answers = nn.functional.one_hot(named, answers.shape[2]).to(answers.dtype)
+            dim = self._dim(answers)
+            named = answers.argmax(dim=dim)
+            answers = nn.functional.one_hot(named, answers.shape[dim]).to(answers.dtype)
+            answers = answers.movedim(-1, dim)
         return Outputs(probabilities=answers.mean(dim=0))
+
+    def _dim(self, stacked: Tensor) -> int:
+        """Return the dimension of the classes where the members' answers are stacked."""
+        assert self.class_dim is not None
+        check_predictions("a member's answer", stacked[0], self.class_dim)
+        return self.class_dim % (stacked.dim() - 1) + 1
+
+    def _probabilities(self, shown: Outputs) -> Tensor:
+        if shown.probabilities is not None:
+            return at_least_float32(shown.probabilities)
+        assert shown.logits is not None
+        assert self.class_dim is not None
+        return softmax(shown.logits, class_dim=self.class_dim)
 
     def __repr__(self) -> str:
         kinds = [type(getattr(member, "model", member)).__name__ for member in self.members]
         return f"Ensemble({len(kinds)} members: {', '.join(kinds)}, combine={self.combine!r})"
 
 
-def _probabilities(shown: Outputs) -> Tensor:
-    if shown.probabilities is not None:
-        return at_least_float32(shown.probabilities)
-    assert shown.logits is not None
-    return at_least_float32(shown.logits).softmax(dim=1)
-
-
 def _stacked(answers: Sequence[Tensor | None]) -> Tensor:
-    """Stack the members' answers, ``(M, N, K)``."""
+    """Stack the members' answers, ``(M, N, K)`` or of more dimensions."""
     given = [at_least_float32(answer) for answer in answers if answer is not None]
     shapes = {tuple(answer.shape) for answer in given}
     if len(shapes) != 1:

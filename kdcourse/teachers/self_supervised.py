@@ -96,6 +96,7 @@ class SelfDistillation(Term):
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the mean cross-entropy, and move the centre."""
         shown = lesson.student_logits, lesson.teacher_logits
+        check_matrix("student_logits", shown[0])
         check_same_shape("student_logits", shown[0], "teacher_logits", shown[1])
         if not self.prepared:
             self.prepare(lesson)

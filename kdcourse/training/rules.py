@@ -37,8 +37,8 @@ from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.metrics import Samples, in_batches
 from kdcourse.models import capture
 from kdcourse.modes import kept_buffers, training_mode
-from kdcourse.objective import MEANS, Lesson, Objective, Outputs
-from kdcourse.prediction_term import PredictionTerm
+from kdcourse.objective import MEANS, Lesson, Objective, Outputs, Term
+from kdcourse.prediction_term import EntryTerm, PredictionTerm, judge_of
 from kdcourse.signatures import describe
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.history import COLUMNS
@@ -246,6 +246,26 @@ def check_nets(
             raise ArgumentError(
                 "objective", f"{term!r} needs logits, and the teacher shows probabilities only"
             )
+        check_classes(term, teacher)
+
+
+def check_classes(term: Term, teacher: Teacher | None) -> None:
+    """Require a teacher that shares out probabilities among the classes that a term compares."""
+    places, dim = term.at_places, None if teacher is None else teacher.class_dim
+    if dim is None or not term.needs_teacher or not isinstance(places, PredictionTerm):
+        return
+    kind = type(teacher).__name__
+    if isinstance(places, EntryTerm):
+        raise ArgumentError(
+            "teacher",
+            f"the {kind} shares out probabilities among classes, and {term!r} has none: show it "
+            "logits (an Ensemble by combine='logits')",
+        )
+    if dim != places.class_dim:
+        raise ArgumentError(
+            "teacher",
+            f"the {kind} has class_dim={dim}, and {term!r} {places.class_dim}: give both the same",
+        )
 
 
 def check_batch_norm(knobs: Knobs, device: torch.device, count: int) -> None:
@@ -275,14 +295,14 @@ def check_apart(model: nn.Module, other: nn.Module, argument: str, who: str) -> 
 
 def check_lesson(lesson: Lesson, objective: Objective) -> None:
     """Require of the first batch that both nets show logits, and of labels that are looked at."""
-    terms = [term for _, term in objective.parts()]
+    terms, judge = [term for _, term in objective.parts()], judge_of(objective)
     theirs = None if lesson.teacher is None else lesson.teacher.logits
     if all(term.teacher_layers for term in terms if term.needs_teacher):
         theirs = None  # nobody looks at them
     for who, logits in (("student", lesson.student.logits), ("teacher", theirs)):
         if logits is not None or who == "student":
-            check_logits(who, f"the {who}", logits)
-            if logits.dim() < 2:  # type: ignore[union-attr]
+            check_logits(who, f"the {who}", logits, judge.class_dim)
+            if logits.dim() < 2 and not isinstance(judge, EntryTerm):  # type: ignore[union-attr]
                 shape = tuple(logits.shape)  # type: ignore[union-attr]
                 raise ArgumentError(
                     who,

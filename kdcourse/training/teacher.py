@@ -25,12 +25,15 @@ class Teacher(nn.Module):
         follows_student: Whether :meth:`update` changes the teacher. (Of the two steps that it is
             made of, :meth:`share` and :meth:`follow`, a captured step replays the second.)
         shows_logits: Whether it shows logits; otherwise it shows probabilities only.
+        class_dim: The dimension of the classes among which it shares out probabilities; None where
+            it need not know.
         about: What it shows, where hidden layers and input gradients are not among that.
         reason: Why they are not, and what to do instead.
     """
 
     follows_student: bool = False
     shows_logits: bool = True
+    class_dim: int | None = None
     about: str = "this teacher shows predictions only"
     reason: str = "use a loss on predictions, or a teacher whose weights are open"
 
