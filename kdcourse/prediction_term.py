@@ -15,7 +15,13 @@ from kdcourse.checks import (
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Lesson, Objective, Term
 from kdcourse.precision import readable, widest
-from kdcourse.predictions import INTEGERS, check_predictions, counted_only, place_rows
+from kdcourse.predictions import (
+    INTEGERS,
+    check_class_dim,
+    check_predictions,
+    counted_only,
+    place_rows,
+)
 from kdcourse.signatures import check_is, describe
 
 
@@ -46,9 +52,7 @@ class PredictionTerm(Term):
         mask: str | None = None,
     ):
         super().__init__()
-        check_integer("class_dim", class_dim, -(2**63))
-        if class_dim == 0:
-            raise ArgumentError("class_dim", "class_dim must not be 0, the samples")
+        check_class_dim(class_dim)
         check_is("mask", mask, str | None)
         if ignore_index is not None:
             check_integer("ignore_index", ignore_index, -(2**63), 2**63 - 1)

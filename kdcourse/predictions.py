@@ -34,6 +34,13 @@ from kdcourse.precision import at_least_float32, readable
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
+def check_class_dim(class_dim: int) -> None:
+    """Require a dimension that may be that of classes, of predictions that are still to come."""
+    check_integer("class_dim", class_dim, -(2**63))
+    if class_dim == 0:
+        raise ArgumentError("class_dim", "class_dim must not be 0, the samples")
+
+
 def check_predictions(name: str, logits: Tensor, class_dim: int = 1) -> None:
     """Require floating-point predictions of at least two classes, at one place at least.
 

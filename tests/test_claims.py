@@ -394,8 +394,8 @@ FAULTS = {
     "an ensemble averages what is no probability": (
         "ensemble",
         teachers.Ensemble.show,
-        "logits.log_softmax(dim=2).logsumexp(dim=0)",
-        "logits.logsumexp(dim=0)",
+        "log_p = logits.log_softmax(dim=self._dim(logits))",
+        "log_p = logits",
     ),
     "every generation has the first as its teacher": (
         "born-again",

@@ -11,7 +11,7 @@ from kdcourse.errors import ArgumentError
 from kdcourse.logit import softmax
 from kdcourse.objective import Outputs
 from kdcourse.precision import at_least_float32
-from kdcourse.predictions import check_predictions
+from kdcourse.predictions import check_class_dim, check_predictions
 from kdcourse.signatures import checked
 from kdcourse.training.teacher import Teacher
 
@@ -46,7 +46,7 @@ class ClosedTeacher(Teacher):
         class_dim: int = 1,
     ):
         super().__init__()
-        check_integer("class_dim", class_dim, -(2**63))
+        check_class_dim(class_dim)
         self.class_dim: int = class_dim
         for name, value, least in (("top_k", top_k, 1), ("decimals", decimals, 0)):
             if value is not None:

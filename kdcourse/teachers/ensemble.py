@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from kdcourse.batch import Inputs
-from kdcourse.checks import check_choice, check_integer, check_logits, check_module
+from kdcourse.checks import check_choice, check_logits, check_module
 from kdcourse.errors import ArgumentError
 from kdcourse.logit import softmax
 from kdcourse.objective import Outputs
 from kdcourse.precision import at_least_float32
-from kdcourse.predictions import check_predictions
+from kdcourse.predictions import check_class_dim, check_predictions
 from kdcourse.signatures import check_is, checked
 from kdcourse.training.teacher import Teacher, as_teacher
 
@@ -62,7 +62,7 @@ class Ensemble(Teacher):
         for member in members:
             check_module("members", member)
         self.members: Any = nn.ModuleList(as_teacher(member) for member in members)
-        check_integer("class_dim", class_dim, -(2**63))
+        check_class_dim(class_dim)
         self.combine = combine
         self.class_dim = None if combine == "logits" else class_dim
         self._known = False  # whether its members show logits
