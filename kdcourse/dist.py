@@ -84,7 +84,7 @@ def dist_loss(
     dtype = widest(student) if temperature >= HOT else at_least_float32(student).dtype
     pair = [F.softmax(logits.to(dtype) / temperature, dim=1) for logits in (student, teacher)]
     counted = pair[0].new_ones(len(student)) if weights is None else weights.to(dtype)
-    sums = [counted.sum(), *(product(counted, p) for p in pair)]
+    sums = [counted.sum(), *(product(counted[None], p)[0] for p in pair)]
     total, *sums = _over_processes(sums, slope=0)  # no correlation has a slope along the means
     share = counted / total.masked_fill(total == 0, torch.inf)  # of nothing, it is zero
     means = [one / total.masked_fill(total == 0, 1.0) for one in sums]

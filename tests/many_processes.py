@@ -18,6 +18,7 @@ import pytest
 import resuming
 import torch
 from every_term import example, target_for
+from tokens_of_texts import PADDING, Tokens, texts
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
@@ -56,7 +57,6 @@ from kdcourse.training.parallel import Counts, average
 kdcourse.__path__.extend(filter(None, [os.environ.get("KDCOURSE_ROOM")]))  # for a method to try
 # Ten steps in two epochs. The last batch of each holds 4 samples: 2, 1, 1 in three processes.
 SAMPLES, BATCH, EPOCHS = 132, 32, 2
-PADDING = -100  # the target of what is no token
 
 
 class Net(nn.Module):
@@ -74,19 +74,6 @@ class Net(nn.Module):
     def forward(self, inputs):
         features = self.stage2(self.stage1(inputs.double()))
         return self.classifier(self.embedding(features))
-
-
-class Tokens(nn.Module):
-    """Predicts something of every token, from it and from those before."""
-
-    def __init__(self, width: int, seed: int):
-        super().__init__()
-        torch.manual_seed(seed)
-        self.embedding = nn.Embedding(20, width, dtype=torch.float64)
-        self.classifier = nn.Linear(width, CLASSES, dtype=torch.float64)
-
-    def forward(self, input_ids, attention_mask=None):
-        return self.classifier(self.embedding(input_ids).cumsum(dim=1).tanh())
 
 
 class Pixels(nn.Module):
@@ -196,32 +183,18 @@ class Stream:
             yield share(inputs, processes.part()), share(target, processes.part())
 
 
-def texts(masked: bool = False) -> Shares:
-    """Texts of many lengths, a third of whose tokens have no label, perhaps with a mask."""
-    draw, found = torch.Generator().manual_seed(4), []
-    for _ in range(5):
-        ids, target = (torch.randint(high, (12, 9), generator=draw) for high in (20, CLASSES))
-        lengths = torch.randint(1, 10, (12, 1), generator=draw)
-        mask = torch.arange(9) < lengths
-        unlabelled = torch.rand(12, 9, generator=draw) < 0.3
-        unlabelled[:, 0] = False
-        target[~mask | unlabelled] = PADDING
-        found.append(({"input_ids": ids, "attention_mask": mask} if masked else ids, target))
-    return Shares(found)
-
-
 def tokens(**options) -> list[nn.Module]:
     at = {"class_dim": -1, "ignore_index": PADDING}
     objective = CrossEntropy(**at) + LogitKD(2, **at) + DecoupledKD(**at) + StandardizedKD(**at)
     nets = {"own": small_tokens(), "teacher": Tokens(5, seed=2)}
-    return trained(objective, train=texts(), **nets, **options)
+    return trained(objective, train=Shares(texts()), **nets, **options)
 
 
 def masked(**options) -> list[nn.Module]:
     objective = LogitKD(2, class_dim=-1, mask="attention_mask")
     objective = objective + 0.5 * CrossEntropy(class_dim=-1, ignore_index=PADDING)
     nets = {"own": small_tokens(), "teacher": Tokens(5, seed=2)}
-    return trained(objective, train=texts(masked=True), **nets, **options)
+    return trained(objective, train=Shares(texts(masked=True)), **nets, **options)
 
 
 def pixels(**options) -> list[nn.Module]:

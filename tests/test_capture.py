@@ -7,9 +7,9 @@ import warnings
 from dataclasses import replace
 
 import every_term
-import many_processes
 import pytest
 import torch
+from tokens_of_texts import PADDING, Tokens, texts
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._pytree import tree_map
@@ -199,16 +199,16 @@ def test_a_loader_and_recorded_answers(assert_same, learned):
 @pytest.mark.parametrize("told_by", ["ignore_index", "mask", "weight"])
 def test_places_that_do_not_count(assert_same, told_by):
     """Three whole batches of tokens, and a smaller one."""
-    batches = many_processes.texts(masked=True).batches[:4]
+    batches = texts(masked=True)[:4]
     rows = [(inputs, target, (target >= 0).float()) for inputs, target in batches]
     rows[3] = tree_map(lambda one: one[:5], rows[3])
     if told_by != "weight":
         rows = [row[:2] for row in rows]
-    at = {"class_dim": -1, "ignore_index": many_processes.PADDING}
+    at = {"class_dim": -1, "ignore_index": PADDING}
     kd = {"ignore_index": at, "mask": {"class_dim": -1, "mask": "attention_mask"}}
     objective = CrossEntropy(**at) + LogitKD(2, **kd.get(told_by, {"class_dim": -1}))
-    teacher = many_processes.Tokens(5, seed=2)
-    assert_same(many_processes.small_tokens, train=rows, objective=objective, teacher=teacher)
+    teacher = Tokens(5, seed=2)
+    assert_same(lambda: Tokens(3, seed=1), train=rows, objective=objective, teacher=teacher)
 
 
 def test_a_run_goes_on_where_it_was_stopped(learned, tmp_path):
