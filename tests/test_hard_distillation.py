@@ -67,9 +67,10 @@ PIXELS, TARGET = torch.randn(8, 3, 16, 16, generator=replay(2)), torch.arange(8)
 DEIT = 0.5 * CrossEntropy() + 0.5 * HardDistillation(layer="head_dist")
 
 
-def vit(seed, kind=timm.models.deit.VisionTransformerDistilled):
+def vit(seed, kind=None):
     torch.manual_seed(seed)
     sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 2}
+    kind = kind or timm.models.deit.VisionTransformerDistilled
     model = kind(**sizes, num_classes=K)
     torch.nn.init.normal_(model.head.weight)  # which begins as zero
     return model
