@@ -4,7 +4,6 @@ A place has a label of K classes, perhaps as probabilities: one for a sample, a 
 (:mod:`kdcourse.predictions`).
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -22,9 +21,10 @@ from kdcourse.checks import (
 )
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Lesson
-from kdcourse.precision import at_least_float32, readable
+from kdcourse.precision import at_least_float32
 from kdcourse.prediction_term import PredictionTerm
 from kdcourse.predictions import (
+    check_not_negative,
     check_predictions,
     counted_only,
     place_mean,
@@ -188,10 +188,4 @@ def _check_class_weight(class_weight: Tensor, logits: Tensor, class_dim: int) ->
             f"class_weight must be floating point of shape ({classes},), got {class_weight.dtype} "
             f"of shape {tuple(class_weight.shape)}",
         )
-    if readable(class_weight):
-        lowest, highest = torch.stack(class_weight.aminmax()).tolist()
-        if not 0 <= lowest <= highest < math.inf:  # also false for NaN
-            raise ArgumentError(
-                "class_weight",
-                f"class_weight must be ≥ 0 and finite, got from {lowest} to {highest}",
-            )
+    check_not_negative("class_weight", class_weight)

@@ -21,6 +21,7 @@ from kdcourse.predictions import (
     check_predictions,
     counted_only,
     place_rows,
+    place_shape,
 )
 from kdcourse.signatures import check_is, describe
 
@@ -83,7 +84,7 @@ class PredictionTerm(Term):
         """Return the weights that came with a batch; those of samples are those of their places."""
         weight, places = lesson.weight, list(lesson.target.shape)
         if self.is_soft(lesson.target):
-            del places[self.class_dim]
+            places = place_shape(lesson.target, self.class_dim)
         if weight is None or list(weight.shape) != places[: weight.dim()]:
             return weight
         return weight.view(*weight.shape, *[1] * (len(places) - weight.dim())).expand(places)
@@ -158,8 +159,7 @@ class PredictionTerm(Term):
             check_probabilities(name, counted_only(rows, self._rows(lesson), 1 / rows.shape[1]))
             return
         classes = logits.shape[self.class_dim]
-        places = list(logits.shape)
-        del places[self.class_dim]
+        places = place_shape(logits, self.class_dim)
         if target.dtype != torch.int64 or list(target.shape) != places:
             or_soft = f", or probabilities {tuple(logits.shape)}" * (self.mean_over == "labels")
             raise ArgumentError(

@@ -68,6 +68,13 @@ def check_predictions(name: str, logits: Tensor, class_dim: int = 1) -> None:
         raise ArgumentError(name, f"{name} must hold at least one place, got {shape}")
 
 
+def place_shape(logits: Tensor, class_dim: int = 1) -> list[int]:
+    """Return the shape of what has one entry a place: the logits' without their classes."""
+    shape = list(logits.shape)
+    del shape[class_dim]
+    return shape
+
+
 def place_rows(logits: Tensor, class_dim: int = 1) -> Tensor:
     """Return logits as one row a place ``(P, K)``: a view where the classes come last."""
     return logits if logits.dim() == 2 else logits.movedim(class_dim, -1).flatten(0, -2)
@@ -116,13 +123,19 @@ def place_weights(
         return None
     for places in left_out:
         weights = weights.masked_fill(places, 0.0)
-    if weight is not None and readable(weights):
+    if weight is not None:
+        check_not_negative("weight", weights)
+    return weights.flatten()
+
+
+def check_not_negative(name: str, weights: Tensor) -> None:
+    """Require weights that are ≥ 0 and finite, where they can be read."""
+    if readable(weights):
         lowest, highest = torch.stack(weights.aminmax()).tolist()
         if not 0 <= lowest <= highest < float("inf"):  # also false for NaN
             raise ArgumentError(
-                "weight", f"weight must be ≥ 0 and finite, got from {lowest} to {highest}"
+                name, f"{name} must be ≥ 0 and finite, got from {lowest} to {highest}"
             )
-    return weights.flatten()
 
 
 def entry_weights(predictions: Tensor, **counting: Any) -> Tensor | None:
@@ -167,8 +180,7 @@ def check_of_places(name: str, tensor: Tensor, logits: Tensor, class_dim: int = 
     """Require one entry a place: the shape of the logits without their classes."""
     check_tensor(name, tensor)
     check_same_device(name, tensor, "the logits", logits)
-    places = list(logits.shape)
-    del places[class_dim]
+    places = place_shape(logits, class_dim)
     if list(tensor.shape) != places:
         raise ArgumentError(
             name,
