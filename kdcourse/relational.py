@@ -12,7 +12,7 @@ naming the argument.
 *A sample of tokens is the whole sequence.* Layers with more than one number a position, ``(N, C, H,
 W)`` or a transformer's ``(N, T, C)``, are flattened to one embedding a sample, so that sequences
 are compared token by token and must have one length. (How the tokens of one sequence place each
-other is told by :func:`kdcourse.attention_relation.attention_relation_loss`.)
+other is told by :func:`kdcourse.methods.attention_relation.attention_relation_loss`.)
 
 *Many processes.* Under ``torchrun`` the samples of all processes are compared with each other.
 Every process then returns the loss of the whole batch, and gradients that are right once

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdcourse.attention_relation import AttentionRelation, attention_relation_loss
 from kdcourse.errors import ArgumentError, ArgumentTypeError
+from kdcourse.methods.attention_relation import AttentionRelation, attention_relation_loss
 from kdcourse.objective import Lesson, Outputs
 
 

@@ -14,8 +14,8 @@ from torchdistill.losses import mid_level
 
 from kdcourse import processes
 from kdcourse.data import replay
-from kdcourse.dist import DIST, dist_loss
 from kdcourse.errors import ArgumentError
+from kdcourse.methods.dist import DIST, dist_loss
 from kdcourse.objective import Lesson, Outputs
 
 STUDENT, TEACHER = drawn(7, K), drawn(7, K, seed=1)

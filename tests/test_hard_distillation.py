@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from kdcourse import CrossEntropy, HardDistillation, fit
 from kdcourse.data import replay
 from kdcourse.errors import ArgumentError
-from kdcourse.hard_distillation import hard_distillation_loss
 from kdcourse.logit import kd_cross_entropy
+from kdcourse.methods.hard_distillation import hard_distillation_loss
 from kdcourse.models import capture
 from kdcourse.objective import Lesson, Outputs
 from kdcourse.teachers import ClosedTeacher

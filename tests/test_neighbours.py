@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kdcourse.errors import ArgumentError
-from kdcourse.neighbours import Neighbours, neighbour_loss
+from kdcourse.methods.neighbours import Neighbours, neighbour_loss
 from kdcourse.objective import Lesson, Outputs
 
 N = 6

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from kdcourse import logit
 from kdcourse.data import replay
 from kdcourse.errors import ArgumentError, ArgumentTypeError
-from kdcourse.hard_distillation import hard_distillation_loss
+from kdcourse.methods.hard_distillation import hard_distillation_loss
+from kdcourse.methods.transformed_teacher import ttm_loss
 from kdcourse.predictions import counted_only, place_mean, place_rows, place_weights
-from kdcourse.transformed_teacher import ttm_loss
 
 K = 5
 TAU = 2.0

@@ -21,14 +21,14 @@ from toys import same, weights
 from kdcourse import data, fit
 from kdcourse.batch import call, read_batch
 from kdcourse.errors import ArgumentError, ArgumentTypeError
-from kdcourse.hard_distillation import HardDistillation
 from kdcourse.many_labels import BinaryCrossEntropy, BinaryKD
+from kdcourse.methods.hard_distillation import HardDistillation
+from kdcourse.methods.transformed_teacher import TTM, WTTM
 from kdcourse.objective import Lesson, Outputs, WarmUp
 from kdcourse.prediction_term import judge_of
 from kdcourse.regression import MeanSquared, RegressionKD
 from kdcourse.teachers import ClosedTeacher, Ensemble
 from kdcourse.training import CrossEntropy, DecoupledKD, LogitKD, StandardizedKD
-from kdcourse.transformed_teacher import TTM, WTTM
 
 QUIET = {"progress": False, "device": "cpu"}
 KNOBS = {"epochs": 1, **QUIET}

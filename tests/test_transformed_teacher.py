@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kdcourse.data import replay
 from kdcourse.errors import ArgumentTypeError
 from kdcourse.logit import kd_loss
-from kdcourse.transformed_teacher import TTM, WTTM, ttm_loss
+from kdcourse.methods.transformed_teacher import TTM, WTTM, ttm_loss
 
 K = 5
 LOSSES = {

@@ -9,9 +9,9 @@ import torchvision
 import transformers
 
 from kdcourse import models
-from kdcourse.attention_relation import AttentionRelation, attention_relation_loss
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.feature import AttentionTransfer, FeatureHint
+from kdcourse.methods.attention_relation import AttentionRelation, attention_relation_loss
 from kdcourse.objective import Lesson, Outputs
 from kdcourse.relational import RKDDistance, SimilarityPreserving
 
