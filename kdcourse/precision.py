@@ -73,6 +73,34 @@ class _Gram(torch.autograd.Function):
         return product(gradient + gradient.mT, *ctx.saved_tensors)
 
 
+def inner_products(rows: Tensor, others: Tensor) -> Tensor:
+    """Return the inner products of rows ``(N, D)`` with others ``(M, D)``, ``(N, M)``."""
+    return _InnerProducts.apply(rows, others)
+
+
+class _InnerProducts(torch.autograd.Function):
+    """X Yᵀ: never in half precision, backward too."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(rows: Tensor, others: Tensor) -> Tensor:
+        return product(rows, others.mT)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        rows, others = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        return (
+            product(gradient, others) if wanted[0] else None,
+            product(gradient.mT, rows) if wanted[1] else None,
+        )
+
+
 SMALL = 1e-36  # stands in for zero in denominators; 1 / SMALL is still finite in float32
 
 
