@@ -6,7 +6,7 @@ import math
 import pytest
 import scipy.special
 import torch
-from toys import images, net, same, train, weights
+from toys import net, same, train, weights
 
 from kdcourse.errors import ArgumentError
 from kdcourse.methods.contrastive import CRD, contrastive_loss, random_normalizer
