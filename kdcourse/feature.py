@@ -35,12 +35,12 @@ from kdcourse.checks import (
 )
 from kdcourse.errors import ArgumentError
 from kdcourse.grid import (
+    at_the_smaller_size,
     both_sides,
     channels_first,
     check_channel_dim,
     interpolated,
     on_one_grid,
-    pooled,
 )
 from kdcourse.models import seeded
 from kdcourse.objective import Layer, LayerTerm, Lesson, Term
@@ -120,9 +120,7 @@ def attention_transfer_loss(
     check_number("power", power, 0.0, open_low=True)
     check_flag("squared", squared)
     student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
-    if student.shape[2:] != teacher.shape[2:]:
-        size = [*map(min, student.shape[2:], teacher.shape[2:])]
-        student, teacher = pooled(student, size), pooled(teacher, size)
+    student, teacher = at_the_smaller_size(student, teacher)
     if student.shape[2:].numel() == 1:
         raise ArgumentError(
             "student_features",

@@ -146,6 +146,14 @@ def pooled(features: Tensor, size: Sequence[int]) -> Tensor:
     return POOL[len(size)](features, tuple(size))
 
 
+def at_the_smaller_size(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Pool the features of two nets ``(N, C, …)`` to the smaller size in every dimension."""
+    if one.shape[2:] == other.shape[2:]:
+        return one, other
+    size = [*map(min, one.shape[2:], other.shape[2:])]
+    return pooled(one, size), pooled(other, size)
+
+
 def interpolated(features: Tensor, size: Sequence[int]) -> Tensor:
     """Interpolate features ``(N, C, …)`` linearly to another grid; shrinking looks at all of it."""
     if features.shape[2:] == tuple(size):

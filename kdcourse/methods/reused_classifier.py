@@ -1,0 +1,152 @@
+r"""Which properties? — what the teacher's own classifier reads.
+
+A student that is to predict as its teacher does need not learn a classifier: it learns features
+that the teacher's classifier can read, and nothing else. Those are projected to the teacher's
+width, and the teacher's classifier is the student's from then on: simple knowledge distillation
+(SimKD).
+"""
+
+import copy
+from collections import OrderedDict
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdcourse.checks import check_module, check_positive
+from kdcourse.errors import ArgumentError
+from kdcourse.grid import at_the_smaller_size, both_sides, on_one_grid
+from kdcourse.models import seeded
+from kdcourse.objective import Layer, LayerTerm, Lesson
+from kdcourse.precision import at_least_float32
+from kdcourse.signatures import check_is, checked
+
+
+def reuse_classifier(
+    body: nn.Module,
+    classifier: nn.Module,
+    channels: tuple[int, int],
+    *,
+    reduction: int = 2,
+    seed: int | None = None,
+) -> nn.Sequential:
+    r"""Make a student of a body without a classifier, and of the teacher's classifier.
+
+    >>> net = models.residual(8)
+    >>> student = reuse_classifier(
+    ...     nn.Sequential(net.stem, net.stage1, net.stage2, net.stage3),
+    ...     nn.Sequential(teacher.embedding, teacher.classifier),
+    ...     channels=(32, 64),
+    ... )
+    >>> fit(student, train, SimKD(("projection", "stage3")), teacher=teacher)
+
+    Between the two is the paper's projection: convolutions 1×1, 3×3 and 1×1, each followed by batch
+    norm and ReLU, which stay a part of the student.
+
+    Args:
+        body: A module that maps inputs to features ``(N, C, H, W)``.
+        classifier: A module that maps the teacher's features ``(N, C', H', W')`` to logits; it is
+            copied, and the copy does not learn.
+        channels: C and C'.
+        reduction: The inner convolutions have C' / reduction channels, at least one.
+        seed: Seed of the projection's weights.
+
+    Returns:
+        A student with the layers ``body``, ``projection`` and ``classifier``.
+
+    Source: Chen et al. 2022 (arXiv 2203.14001), section 3 and figure 3; r = 2 there, too.
+    """
+    check_module("body", body)
+    check_module("classifier", classifier)
+    check_is("channels", channels, tuple[int, int])
+    check_positive(reduction=reduction, **{"channels": min(channels)})
+    own, theirs = channels
+    inner = max(1, theirs // reduction)
+    sizes = ((own, inner, 1), (inner, inner, 3), (inner, theirs, 1))
+    with seeded(seed):
+        layers = [
+            layer
+            for before, after, size in sizes
+            for layer in (
+                nn.Conv2d(before, after, size, padding=size // 2, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+            )
+        ]
+    parts = {
+        "body": body,
+        "projection": nn.Sequential(*layers),
+        "classifier": copy.deepcopy(classifier).requires_grad_(False),
+    }
+    return nn.Sequential(OrderedDict(parts))
+
+
+def matched_features_loss(
+    student_features: Tensor,
+    teacher_features: Tensor,
+    *,
+    channel_dim: int | tuple[int, int] = 1,
+    class_token: bool | tuple[bool, bool] = False,
+) -> Tensor:
+    r"""Distance of features that are to be the same.
+
+    .. math:: \frac{1}{N C H W} \left\| A_T - A_S \right\|_2^2
+
+    Args:
+        student_features: ``(N, C, H, W)``, or with positions in other dimensions, or ``(N, C)``.
+        teacher_features: As many channels; receives no gradient. Where sizes differ, the larger
+            features are average-pooled to the smaller size.
+        channel_dim: −1 where the channels come last, as in tokens ``(N, T, C)``; or a pair, the
+            student's and the teacher's.
+        class_token: Whether the first token stands for the whole, and is left out; or a pair.
+
+    Returns:
+        Scalar ≥ 0.
+
+    Source: Chen et al. 2022 (arXiv 2203.14001), section 3; there the sum over C, H and W.
+    """
+    sides = both_sides(channel_dim, class_token)
+    student, teacher = on_one_grid(student_features, teacher_features, sides, vectors=True)
+    if student.shape[1] != teacher.shape[1]:
+        raise ArgumentError(
+            "student_features",
+            "student_features and teacher_features must have as many channels, got "
+            f"{tuple(student_features.shape)} and {tuple(teacher_features.shape)}",
+        )
+    student, teacher = at_the_smaller_size(at_least_float32(student), at_least_float32(teacher))
+    return F.mse_loss(student, teacher.detach())
+
+
+@checked
+class SimKD(LayerTerm):
+    """The features before the teacher's classifier: :func:`matched_features_loss`.
+
+    For a student made by :func:`reuse_classifier`, which learns by this term alone.
+
+    Args:
+        layer: Name of the student's layer, ``"projection"``, and of the teacher's that its
+            classifier reads, as a pair; or one name in both nets.
+        channel_dim: −1 where the channels come last, as in tokens ``(N, T, C)``; or a pair, the
+            student's and the teacher's.
+        class_token: Whether the first token stands for the whole, and is left out; or a pair.
+
+    Source: Chen et al. 2022 (arXiv 2203.14001), section 3.
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        *,
+        channel_dim: int | tuple[int, int] = 1,
+        class_token: bool | tuple[bool, bool] = False,
+    ):
+        super().__init__([layer])
+        both_sides(channel_dim, class_token)  # checks them
+        self._channel_dim, self._class_token = channel_dim, class_token
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the mean squared difference of the features."""
+        loss = partial(
+            matched_features_loss, channel_dim=self._channel_dim, class_token=self._class_token
+        )
+        return self.compared(lesson, loss)
