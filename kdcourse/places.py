@@ -21,7 +21,7 @@ RESTORE = (  # what brings the course's own files back
     if INSTALLED
     else f"git checkout -- data, in {COURSE}"
 )
-YOURS = tuple(f"kdcourse-{name}" for name in ("notebooks", "results", "teachers"))
+YOURS = tuple(f"kdcourse-{name}" for name in ("leaderboard", "notebooks", "results", "teachers"))
 
 
 def image_folder() -> Path:

@@ -68,6 +68,7 @@ class Claim:
         settings: What a measurement depends on beside the seed.
         toy: The settings that differ in a small run; it has few images and epochs anyway.
         search: Whether it chooses settings: on validation data, with seeds of its own.
+        asked: By what it is measured together with others; by its id if nothing is said.
     """
 
     id: str
@@ -80,6 +81,7 @@ class Claim:
     settings: Mapping[str, Any] = field(default_factory=dict)
     toy: Mapping[str, Any] = field(default_factory=dict)
     search: bool = False
+    asked: str = ""
 
     def estimates(self, runs: Mapping[int, Measurements]) -> list[Estimate]:
         """Return mean and interval of every effect over the measured seeds."""

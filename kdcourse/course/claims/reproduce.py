@@ -1,7 +1,7 @@
 """Measure claims: seed by seed, resumable, one process or several side by side."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from kdcourse import files
 from kdcourse.course.claims import results
-from kdcourse.course.claims.claim import CLAIMS, known
+from kdcourse.course.claims.claim import CLAIMS, Claim, known
 from kdcourse.course.claims.experiment import Lab
 from kdcourse.course.claims.fingerprint import TOLERANCE, Fingerprint
 from kdcourse.course.claims.results import RESULTS, Result
@@ -47,20 +47,40 @@ def reproduce(
     Returns:
         The results, in the order of ``ids``.
     """
-    ids, own, place = known(ids), own_folder(folder), choose_device(device)
+    chosen = [CLAIMS[id] for id in known(ids)]
+    return measure(chosen, seeds=seeds, jobs=jobs, folder=folder, device=device, progress=progress)
+
+
+def measure(
+    claims: Sequence[Claim],
+    *,
+    seeds: int = 10,
+    jobs: int | None = None,
+    folder: Path = RESULTS,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> list[Result]:
+    """Measure claims, whether or not the lecture makes them, as :func:`reproduce` does.
+
+    With several jobs, their experiments are functions of modules, or parts of such.
+    """
+    own, place = own_folder(folder), choose_device(device)
     if seeds < 1 or (jobs is not None and jobs < 1):
         raise ValueError(f"seeds and jobs must be at least 1, got {seeds} and {jobs}")
     if jobs is None:
-        jobs = 1 if place.type == "cpu" else at_once(place, len(ids) * seeds)
+        jobs = 1 if place.type == "cpu" else at_once(place, len(claims) * seeds)
     with workers(jobs) if jobs > 1 else nullcontext() as pool:
         wanted = {}
-        for id, now, stored in _compared(ids, folder, place.type, pool, progress):
+        for id, now, stored in _compared(claims, folder, place.type, pool, progress):
             changed = stored.deviation(now) > TOLERANCE
             wanted[id] = now if changed else stored
             if changed and stored.runs:
                 print(f"{id}: the code has changed since it was stored; measuring it anew")
         missing = [
-            (id, s, str(place)) for s in range(seeds) for id in ids if s not in wanted[id].runs
+            (claim, seed, str(place))
+            for seed in range(seeds)
+            for claim in claims
+            if seed not in wanted[claim.id].runs
         ]
         if missing:
             files.check_writable(own)
@@ -69,12 +89,11 @@ def reproduce(
             result.runs[seed], result.seconds[seed] = measured, seconds
             result.versions = results.current_versions(place.type)
             results.save(result, own)
-        for id in {id for id, *_ in missing}:
-            if not results.path_of(
-                id, own, place.type
-            ).is_file():  # the folder was removed meanwhile
+        for id in {claim.id for claim, *_ in missing}:
+            # The folder may have been removed meanwhile.
+            if not results.path_of(id, own, place.type).is_file():
                 results.save(wanted[id], own)
-    return [wanted[id] for id in ids]
+    return [wanted[claim.id] for claim in claims]
 
 
 def check(
@@ -97,22 +116,35 @@ def check(
         claim has to be measured anew if that is above
         :data:`kdcourse.course.claims.fingerprint.TOLERANCE`.
     """
+    chosen = [CLAIMS[id] for id in known(ids)]
+    return compare(chosen, jobs=jobs, folder=folder, device=device, progress=progress)
+
+
+def compare(
+    claims: Sequence[Claim],
+    *,
+    jobs: int | None = None,
+    folder: Path = RESULTS,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> dict[str, float]:
+    """Compare claims with what is stored of them, as :func:`check` does."""
     with workers(jobs) if jobs and jobs > 1 else nullcontext() as pool:
-        kind = torch.device(device).type
-        compared = _compared(known(ids), folder, kind, pool, progress)
+        compared = _compared(claims, folder, torch.device(device).type, pool, progress)
         return {id: stored.deviation(now) for id, now, stored in compared}
 
 
 def _compared(
-    ids: list[str], folder: Path, device: str, pool: Executor | None, progress: bool
+    claims: Sequence[Claim], folder: Path, device: str, pool: Executor | None, progress: bool
 ) -> Iterator[tuple[str, Result, Result]]:
     """Put what the code does now beside what is stored of each claim."""
-    for id, fingerprint in _each(_fingerprint, [(id,) for id in ids], pool, progress, "claim"):
+    by_id, works = {claim.id: claim for claim in claims}, [(claim,) for claim in claims]
+    for id, fingerprint in _each(_fingerprint, works, pool, progress, "claim"):
         try:
-            stored = results.load(id, folder, device)
+            stored = results.read(by_id[id], folder, device)
         except FileNotFoundError:
-            stored = Result(CLAIMS[id])  # without a fingerprint: of no code
-        yield id, Result.of_now(CLAIMS[id], fingerprint, device), stored
+            stored = Result(by_id[id])  # without a fingerprint: of no code
+        yield id, Result.of_now(by_id[id], fingerprint, device), stored
 
 
 def _each(
@@ -123,12 +155,12 @@ def _each(
     return tqdm(done, total=len(works), disable=not progress or not works, unit=unit)
 
 
-def _fingerprint(id: str) -> tuple[str, Fingerprint]:
-    return id, Fingerprint.of(CLAIMS[id])
+def _fingerprint(claim: Claim) -> tuple[str, Fingerprint]:
+    return claim.id, Fingerprint.of(claim)
 
 
-def _measure(id: str, seed: int, device: str) -> tuple[str, int, dict[str, float], float]:
+def _measure(claim: Claim, seed: int, device: str) -> tuple[str, int, dict[str, float], float]:
     with one_thread():  # as fast as two for these nets, and the same bit by bit
         start = time.perf_counter()
-        measured = Lab(CLAIMS[id], seed, device=device).measure()
-        return id, seed, measured, time.perf_counter() - start
+        measured = Lab(claim, seed, device=device).measure()
+        return claim.id, seed, measured, time.perf_counter() - start

@@ -107,14 +107,19 @@ def load(id: str, folder: Path = RESULTS, device: str = "cpu") -> Result:
     """
     if id not in CLAIMS:
         raise KeyError(f"no claim {id!r}; there are {', '.join(CLAIMS)}")
-    path = latest(path_of(id, folder, device))
+    return read(CLAIMS[id], folder, device)
+
+
+def read(claim: Claim, folder: Path = RESULTS, device: str = "cpu") -> Result:
+    """Read the stored measurements of any claim, as :func:`load` does."""
+    path = latest(path_of(claim.id, folder, device))
     if not path.is_file():
-        raise FileNotFoundError(f"{id} was not measured yet: {_command(id, device)}")
+        raise FileNotFoundError(f"{claim.id} was not measured yet: {_command(claim, device)}")
     with intact(path):
         stored = json.loads(path.read_text())
         numbers = stored.get("fingerprint")
         return Result(
-            CLAIMS[id],
+            claim,
             {int(seed): values for seed, values in stored["runs"].items()},
             {int(seed): value for seed, value in stored["seconds"].items()},
             stored["versions"],
@@ -130,7 +135,7 @@ def save(result: Result, folder: Path = RESULTS) -> None:
     order = sorted(result.runs)
     content = {
         "claim": result.claim.id,
-        "command": f"{_command(result.claim.id, result.device)} --seeds {len(order)}",
+        "command": f"{_command(result.claim, result.device)} --seeds {len(order)}",
         "device": result.device,
         "verdict": result.verdict,
         "settings": result.settings,
@@ -150,8 +155,9 @@ def path_of(id: str, folder: Path, device: str = "cpu") -> Path:
     return folder / (f"{id}.json" if device == "cpu" else f"{id}.{device}.json")
 
 
-def _command(id: str, device: str) -> str:
-    return f"python -m kdcourse reproduce {id}" + f" --device {device}" * (device != "cpu")
+def _command(claim: Claim, device: str) -> str:
+    asked = claim.asked or claim.id
+    return f"python -m kdcourse reproduce {asked}" + f" --device {device}" * (device != "cpu")
 
 
 def current_versions(device: str = "cpu") -> dict[str, str]:

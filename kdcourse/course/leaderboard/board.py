@@ -1,0 +1,233 @@
+"""The boards: a student, a number of images, and every method tuned and measured on them."""
+
+import itertools
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdcourse import CrossEntropy, fit, rehearse
+from kdcourse.course.claims.claim import Claim, Measured
+from kdcourse.course.claims.experiment import IMAGES, Lab
+from kdcourse.course.claims.logit import few_of_those_the_teacher_saw
+from kdcourse.course.claims.reproduce import compare, measure
+from kdcourse.course.claims.results import Result, read
+from kdcourse.course.leaderboard.methods import METHODS, Method
+from kdcourse.data import Images
+from kdcourse.objective import Objective
+from kdcourse.places import COURSE
+from kdcourse.train.language import Reader
+from kdcourse.training import as_teacher
+from kdcourse.training.judged import Judged, show
+
+FOLDER = COURSE / "data" / "leaderboard"
+TRIALS, SEEDS = 8, 10
+RATIOS = 0.3, 30.0  # between which a trial's is drawn, evenly in its logarithm
+ALONE = "labels alone"
+TEACHER = "res16"
+TOY = {"images": 60, "epochs": 1, "batch_size": 60}
+
+
+@dataclass(frozen=True)
+class Board:
+    """Where methods are compared.
+
+    Attributes:
+        about: In words.
+        settings: Of every training.
+        words: The layers that terms look at, in the words of the command line.
+        without: The methods that cannot take part.
+    """
+
+    about: str
+    settings: Mapping[str, Any]
+    words: Mapping[str, str]
+    without: tuple[str, ...] = ()
+
+    @property
+    def methods(self) -> dict[str, Method]:
+        """The methods that take part."""
+        return {name: one for name, one in METHODS.items() if name not in self.without}
+
+
+STAGES = {"layers": "['stage1', 'stage2', 'stage3']", "layer": "'stage3'", "sides": ""}
+FEW = {"images": 500, "epochs": 40, "batch_size": 32}
+MANY = {"images": 4000, "epochs": 15, "batch_size": 64}
+BOARDS = {
+    "res8-500": Board("res8, 500 images", FEW | {"student": "res8"}, STAGES),
+    "res8-4000": Board("res8, 4,000 images", MANY | {"student": "res8"}, STAGES),
+}
+
+
+def slug(name: str) -> str:
+    """Return a method's name as a part of a file's name."""
+    return name.lower().replace(" ", "-")
+
+
+def search(board: str, name: str) -> Claim:
+    """Return the trials of a method: the seeds are their numbers, the validation set judges."""
+    method, settings = BOARDS[board].methods[name], dict(BOARDS[board].settings)
+    told = {"labels": method.labels, "term": method.term, "choices": method.choices}
+    id, question = f"{board}-{slug(name)}-search", f"Which settings for {name}?"
+    return _claim(id, question, partial(_trial, board, name), settings | told, search=True)
+
+
+def final(board: str, name: str, folder: Path = FOLDER) -> Claim:
+    """Return the measurement of a method, by the settings that were best in its trials.
+
+    Raises:
+        FileNotFoundError: There were no trials yet.
+    """
+    loss = "CrossEntropy()" if name == ALONE else chosen(board, name, folder)
+    id, question = f"{board}-{slug(name)}", f"How good is a student taught by {name}?"
+    told = {**BOARDS[board].settings, "loss": loss}
+    return _claim(id, question, partial(_student, board, name), told)
+
+
+def _claim(id: str, question: str, measure: Any, settings: dict[str, Any], **more: Any) -> Claim:
+    settings = settings | {"teacher": TEACHER}
+    return Claim(
+        id, question, "7", measure, settings=settings, toy=TOY, asked="leaderboard", **more
+    )
+
+
+def chosen(board: str, name: str, folder: Path = FOLDER) -> str:
+    """Return the objective that was best on validation data, in the words of the command line."""
+    runs = read(search(board, name), folder).runs
+    best = max(runs, key=lambda trial: (runs[trial]["accuracy"], -trial))
+    method, found = BOARDS[board].methods[name], runs[best]
+    setting = method.choices[int(found["choice"])]
+    return method.loss((found["labels"], found["dist"]), setting, BOARDS[board].words)
+
+
+def _trial(board: str, name: str, lab: Lab) -> Measured:
+    """Draw how much longer than that of the labels the gradient of the distance is to be.
+
+    That of both together is to be as long as that of the labels alone, for any method: so all of
+    them take steps of one size.
+    """
+    method, numbers = BOARDS[board].methods[name], random.Random(lab.seed)
+    ratio = RATIOS[0] * (RATIOS[1] / RATIOS[0]) ** numbers.random()
+    choice = int(numbers.random() * len(method.choices))
+    even = even_weight(board, name, method.choices[choice], lab)
+    labels, dist = 1 / (1 + ratio), even * ratio / (1 + ratio)
+    loss = method.loss((labels, dist), method.choices[choice], BOARDS[board].words)
+    yield "labels", labels
+    yield "dist", dist
+    yield "choice", float(choice)
+    yield "accuracy", _taught(lab, board, name, loss)
+
+
+def _student(board: str, name: str, lab: Lab) -> Measured:
+    yield "accuracy", _taught(lab, board, name, lab["loss"])
+
+
+def _taught(lab: Lab, board: str, name: str, loss: str) -> nn.Module:
+    net = _net(lab, board, name)
+    objective = _objective(loss, net, lab)
+    teacher = lab.teacher if objective.needs_teacher else None
+    return lab.fit(net, objective, _images(lab), teacher=teacher)
+
+
+def _net(lab: Lab, board: str, name: str) -> nn.Module:
+    """Return a student with fresh weights, as a method has it."""
+    method = METHODS.get(name)
+    rebuild = None if method is None else method.rebuild
+    return lab.net() if rebuild is None else rebuild(lab.net(), lab.teacher)
+
+
+def _objective(loss: str, net: nn.Module, lab: Lab) -> Objective:
+    given = {"student": net, "classes": 10, "channels": 1, "seed": lab.seed, **lab.settings}
+    return Reader(loss, given, "terms").made
+
+
+def _images(lab: Lab) -> Images:
+    few = lab["images"] < IMAGES
+    return few_of_those_the_teacher_saw(lab) if few else lab.images
+
+
+def even_weight(board: str, name: str, setting: float | str, lab: Lab) -> float:
+    """Return the weight at which the gradient of a distance is as long as that of the labels.
+
+    It is that in the student's weights, on average over four batches, when the student has learned
+    from the labels for two epochs.
+    """
+    method, images = BOARDS[board].methods[name], _images(lab)
+    net = _net(lab, board, name)
+    options = {**lab.options, "epochs": 2, "device": "cpu"}
+    if method.rebuild is None:  # one that is rebuilt does not learn from labels
+        fit(net, images, CrossEntropy(), **options)
+    term = _objective(method.dist(setting, BOARDS[board].words), net, lab)
+    teacher = lab.teacher if term.needs_teacher else None
+    rehearse(net, images, term, teacher=teacher, **options)
+    batches = itertools.islice(images.batches(lab["batch_size"]), 4)
+    ratios = [
+        _length(net, CrossEntropy(), None, batch) / _length(net, term, teacher, batch)
+        for batch in batches
+    ]
+    return sum(ratios) / len(ratios)
+
+
+def _length(
+    net: nn.Module, objective: Objective, teacher: nn.Module | None, batch: tuple[Tensor, Tensor]
+) -> float:
+    """Return the length of an objective's gradient in the weights of a student in training."""
+    asked = [] if teacher is None else [as_teacher(teacher)]
+    shown = [show(one, *batch, objective) for one in asked]
+    loss, _ = Judged(net.train(), objective)(*batch, shown, None)
+    weights = [weight for weight in net.parameters() if weight.requires_grad]
+    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    return float(sum(g.square().sum() for g in gradients if g is not None)) ** 0.5
+
+
+def reproduce(
+    boards: Iterable[str] = (),
+    *,
+    trials: int = TRIALS,
+    seeds: int = SEEDS,
+    jobs: int | None = None,
+    folder: Path = FOLDER,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> None:
+    """Tune and measure every method on the boards, all of them by default.
+
+    Every trial and every seed is stored as soon as it is measured; what is stored is not measured
+    again, if the code still does what it did then. So a run that was stopped goes on where it was.
+    """
+    how = {"jobs": jobs, "folder": folder, "device": device, "progress": progress}
+    for board in boards or BOARDS:
+        names = BOARDS[board].methods
+        measure([search(board, name) for name in names], seeds=trials, **how)
+        measure([final(board, name, folder) for name in (ALONE, *names)], seeds=seeds, **how)
+
+
+def check(
+    boards: Iterable[str] = (),
+    *,
+    jobs: int | None = None,
+    folder: Path = FOLDER,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> dict[str, float]:
+    """Find out whether the code still does what it did, as :func:`kdcourse.course.claims.check`."""
+    claims = [
+        claim
+        for board in boards or BOARDS
+        for claim in (
+            *(search(board, name) for name in BOARDS[board].methods),
+            *(final(board, name, folder) for name in (ALONE, *BOARDS[board].methods)),
+        )
+    ]
+    return compare(claims, jobs=jobs, folder=folder, device=device, progress=progress)
+
+
+def results(board: str, folder: Path = FOLDER) -> dict[str, Result]:
+    """Return what was measured of each method, and of labels alone."""
+    names = (ALONE, *BOARDS[board].methods)
+    return {name: read(final(board, name, folder), folder) for name in names}
