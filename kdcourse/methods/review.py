@@ -63,16 +63,20 @@ def hierarchical_context_loss(student_features: Tensor, teacher_features: Tensor
                 f"not be empty, got {tuple(features.shape)}",
             )
     check_same_shape("student_features", student_features, "teacher_features", teacher_features)
+    student = at_least_float32(student_features)
     teacher = at_least_float32(teacher_features.detach())
-    difference = at_least_float32(student_features) - teacher  # pooling is linear
-    size = difference.shape[2:]
-    loss, weight, total = difference.square().mean(), 1.0, 1.0
+    loss, weight, total = F.mse_loss(student, teacher), 1.0, 1.0
+    difference, size = student - teacher, list(student.shape[2:])  # pooling is linear
     for level in LEVELS:
         coarser = [min(level, length) for length in size]
-        if coarser != list(size):
-            weight /= 2
-            total += weight
-            loss = loss + weight * pooled(difference, coarser).square().mean()
+        if coarser == size:
+            continue
+        weight /= 2
+        total += weight
+        view = pooled(difference, coarser)
+        loss = loss + weight * view.square().mean()
+        if all(n % parts == 0 for n, parts in zip(difference.shape[2:], coarser, strict=True)):
+            difference = view  # of equal parts, so that averages of them are averages of all
     return loss / total
 
 
