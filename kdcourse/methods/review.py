@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcourse.checks import (
-    check_flag,
     check_floating,
     check_positive,
     check_same_samples,
@@ -24,7 +23,7 @@ from kdcourse.grid import channels_first, pooled
 from kdcourse.models import seeded
 from kdcourse.objective import Layer, LayerTerm, Lesson
 from kdcourse.precision import at_least_float32
-from kdcourse.signatures import check_is
+from kdcourse.signatures import checked
 
 LEVELS = (4, 2, 1)  # positions along each dimension of the coarser views
 WIDEST = 512  # channels in which stages are fused, unless the deepest has fewer
@@ -80,6 +79,7 @@ def hierarchical_context_loss(student_features: Tensor, teacher_features: Tensor
     return loss / total
 
 
+@checked
 class KnowledgeReview(LayerTerm):
     r"""Stages fused with all deeper ones, and compared: :func:`hierarchical_context_loss`.
 
@@ -123,8 +123,6 @@ class KnowledgeReview(LayerTerm):
         seed: int | None = None,
     ):
         super().__init__(layers)
-        check_is("seed", seed, int | None)
-        check_flag("norm", norm)
         if width is not None:
             check_positive(width=width)
         self.width, self.norm, self._seed = width, norm, seed
