@@ -76,9 +76,9 @@ def ofa_loss(
     target = place_target(target, student_logits, class_dim, weights)[:, None]
     log_p_student = F.log_softmax(at_least_float32(student), dim=1)
     p_teacher = F.softmax(at_least_float32(teacher), dim=1)
-    sure = p_teacher.gather(1, target)[:, 0]
-    enhanced = ((1 + sure) ** gamma - sure) * log_p_student.gather(1, target)[:, 0]
-    return place_mean(-enhanced - expected_of_rows(p_teacher, log_p_student), weights)
+    enhanced = (1 + p_teacher.gather(1, target)) ** gamma
+    each = -expected_of_rows(p_teacher.scatter(1, target, enhanced), log_p_student)
+    return place_mean(each, weights)
 
 
 @checked
