@@ -18,6 +18,7 @@ GIVEN = {"layers": ["stage1", "stage2"], "layer": "stage2", "term": LogitKD(), "
 TOLD = {
     "AttentionRelation": {"layers": ["stage1"], "heads": 1, "channel_dim": 1},
     "SimKD": {"layer": "classifier"},
+    "KnowledgeReview": {"layers": ["stage1", "stage2"], "norm": False},  # which is of a process
 }
 FEATURES = {
     "stage1": ((2, 4, 4), (3, 4, 4)),
