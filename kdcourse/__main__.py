@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         ("chunks", "time and memory of KD with 128,000 classes instead (needs 3 GB, five minutes)"),
         ("gradients", "what hand-written gradients save instead"),
         ("startup", "seconds that importing the package takes instead"),
+        ("leaderboard", "what a step by each method of the leaderboard costs instead"),
         ("kernels", "memory and seconds that each notebook's kernel takes instead (ten minutes)"),
     ):
         bench.add_argument(f"--{name}", action="store_true", help=what)
@@ -133,7 +134,12 @@ def _add_reproduce(command: Any) -> None:
         "What is stored already is not measured again. Without a clone of the course, results are "
         "stored in kdcourse-results in the current folder, and take the place of ours.",
     )
-    reproduce.add_argument("ids", nargs="*", metavar="ID", help="claims (all by default)")
+    reproduce.add_argument(
+        "ids",
+        nargs="*",
+        metavar="ID",
+        help="claims (all by default); or leaderboard, perhaps with the names of some boards",
+    )
     reproduce.add_argument("--seeds", type=int, default=10, help="number of seeds (10)")
     reproduce.add_argument(
         "--jobs", type=int, help="processes side by side (1; on a GPU one a core and 8 GiB free)"
@@ -223,6 +229,8 @@ def _train(options: argparse.Namespace) -> int:
 def _reproduce(options: argparse.Namespace) -> int:
     from kdcourse.course import claims
 
+    if options.ids[:1] == ["leaderboard"]:
+        return _reproduce_leaderboard(options)
     if options.check:
         deviations = claims.check(options.ids, jobs=options.jobs, device=options.device)
         return _check(deviations, claims.TOLERANCE)
@@ -231,6 +239,21 @@ def _reproduce(options: argparse.Namespace) -> int:
         claims.reproduce(options.ids, **how)
     print(claims.table(options.ids, device=options.device.partition(":")[0]))
     _show_results()
+    return 0
+
+
+def _reproduce_leaderboard(options: argparse.Namespace) -> int:
+    from kdcourse.course import leaderboard
+    from kdcourse.course.claims import TOLERANCE
+
+    boards = options.ids[1:] or list(leaderboard.BOARDS)
+    how = {"jobs": options.jobs, "device": options.device}
+    if options.check:
+        return _check(leaderboard.check(boards, **how), TOLERANCE)
+    if not options.stored:
+        leaderboard.reproduce(boards, seeds=options.seeds, **how)
+    for board in boards:
+        print(f"{leaderboard.BOARDS[board].about}\n\n{leaderboard.table(board)}\n")
     return 0
 
 
@@ -267,6 +290,7 @@ def _teachers(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    from kdcourse.course import leaderboard
     from kdcourse.course.bench import (
         chunks,
         gradients,
@@ -287,7 +311,9 @@ def _bench(options: argparse.Namespace) -> None:
         print(gradients.table(gradients.measure(rounds=options.rounds)))
     if options.startup:
         print(startup.table(startup.measure(rounds=options.rounds)))
-    instead = "training", "chunks", "kernels", "gradients", "startup"
+    if options.leaderboard:
+        leaderboard.cost.measure(rounds=options.rounds)
+    instead = "training", "chunks", "kernels", "gradients", "startup", "leaderboard"
     if not any(getattr(options, name) for name in instead):
         # The losses first: they need a library that may be missing.
         print(losses.table(losses.measure(rounds=options.rounds)))

@@ -51,6 +51,7 @@ class Lab:
 
     Attributes:
         seed: The seed that the experiment uses; a search has seeds of its own.
+        trial: The seed of the measurement, which counts the trials of a search.
         settings: Those of the claim, or of its small run.
         trace: What was noted.
     """
@@ -59,6 +60,7 @@ class Lab:
         self, claim: Claim, seed: int, *, toy: bool = False, device: torch.device | str = "cpu"
     ):
         self.claim = claim
+        self.trial = seed
         self.seed = 1000 + seed if claim.search else seed
         self.toy, self.device = toy, device
         small = {**TOY, **claim.toy} if toy else {}

@@ -1,4 +1,4 @@
-"""Which method? All of them, tuned alike and compared: ``python -m kdcourse reproduce leaderboard``.
+"""Which method? All, tuned alike and compared: ``python -m kdcourse reproduce leaderboard``.
 
 Every method gets the same number of trials, each with a weight and one more setting drawn at
 random, and is judged by them on validation data. The best then trains ten students, with seeds of
@@ -6,4 +6,5 @@ their own, which are judged on test data, in pairs with those of plain KD and of
 """
 
 from kdcourse.course.leaderboard.board import BOARDS, Board, check, reproduce
-from kdcourse.course.leaderboard.methods import METHODS, Method
+from kdcourse.course.leaderboard.methods import KD, METHODS, Method
+from kdcourse.course.leaderboard.standing import Standing, holm, standings, summary, table

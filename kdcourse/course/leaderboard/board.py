@@ -1,7 +1,6 @@
 """The boards: a student, a number of images, and every method tuned and measured on them."""
 
 import itertools
-import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.stats import qmc
 from torch import Tensor, nn
 
 from kdcourse import CrossEntropy, fit, rehearse
@@ -27,7 +27,9 @@ from kdcourse.training.judged import Judged, show
 
 FOLDER = COURSE / "data" / "leaderboard"
 TRIALS, SEEDS = 8, 10
-RATIOS = 0.3, 30.0  # between which a trial's is drawn, evenly in its logarithm
+RATIOS = 0.3, 30.0  # between which the trials lie, evenly in the logarithm
+# Where: the same for all methods, and evenly spread, as independent draws would not be.
+POINTS = qmc.Halton(d=2, scramble=False).random(1 + TRIALS)[1:].tolist()
 ALONE = "labels alone"
 TEACHER = "res16"
 TOY = {"images": 60, "epochs": 1, "batch_size": 60}
@@ -55,7 +57,14 @@ class Board:
         return {name: one for name, one in METHODS.items() if name not in self.without}
 
 
-STAGES = {"layers": "['stage1', 'stage2', 'stage3']", "layer": "'stage3'", "sides": ""}
+STAGES = {
+    "layers": "['stage1', 'stage2', 'stage3']",
+    "layer": "'stage3'",
+    "sides": "",
+    "own": "['stage1', 'stage2', 'stage3']",
+    "own_side": "",
+    "review": "['stage1', 'stage2', 'stage3', 'embedding']",
+}
 FEW = {"images": 500, "epochs": 40, "batch_size": 32}
 MANY = {"images": 4000, "epochs": 15, "batch_size": 64}
 BOARDS = {
@@ -86,7 +95,7 @@ def final(board: str, name: str, folder: Path = FOLDER) -> Claim:
     loss = "CrossEntropy()" if name == ALONE else chosen(board, name, folder)
     id, question = f"{board}-{slug(name)}", f"How good is a student taught by {name}?"
     told = {**BOARDS[board].settings, "loss": loss}
-    return _claim(id, question, partial(_student, board, name), told)
+    return _claim(id, question, partial(_student, name), told)
 
 
 def _claim(id: str, question: str, measure: Any, settings: dict[str, Any], **more: Any) -> Claim:
@@ -106,38 +115,43 @@ def chosen(board: str, name: str, folder: Path = FOLDER) -> str:
 
 
 def _trial(board: str, name: str, lab: Lab) -> Measured:
-    """Draw how much longer than that of the labels the gradient of the distance is to be.
+    """Try one ratio of the gradients, of the distance to that of the labels, and one choice.
 
-    That of both together is to be as long as that of the labels alone, for any method: so all of
-    them take steps of one size.
+    The gradients of both together are as long as that of the labels alone: so all methods take
+    steps of one size.
     """
-    method, numbers = BOARDS[board].methods[name], random.Random(lab.seed)
-    ratio = RATIOS[0] * (RATIOS[1] / RATIOS[0]) ** numbers.random()
-    choice = int(numbers.random() * len(method.choices))
+    method, (place, number) = BOARDS[board].methods[name], POINTS[lab.trial]
+    ratio = RATIOS[0] * (RATIOS[1] / RATIOS[0]) ** place
+    choice = int(number * len(method.choices))
     even = even_weight(board, name, method.choices[choice], lab)
     labels, dist = 1 / (1 + ratio), even * ratio / (1 + ratio)
     loss = method.loss((labels, dist), method.choices[choice], BOARDS[board].words)
     yield "labels", labels
     yield "dist", dist
     yield "choice", float(choice)
-    yield "accuracy", _taught(lab, board, name, loss)
+    yield "accuracy", _taught(lab, name, loss)
 
 
-def _student(board: str, name: str, lab: Lab) -> Measured:
-    yield "accuracy", _taught(lab, board, name, lab["loss"])
+def _student(name: str, lab: Lab) -> Measured:
+    yield "accuracy", _taught(lab, name, lab["loss"])
 
 
-def _taught(lab: Lab, board: str, name: str, loss: str) -> nn.Module:
-    net = _net(lab, board, name)
-    objective = _objective(loss, net, lab)
-    teacher = lab.teacher if objective.needs_teacher else None
+def _taught(lab: Lab, name: str, loss: str) -> nn.Module:
+    net, objective, teacher = student_of(lab, name, loss)
     return lab.fit(net, objective, _images(lab), teacher=teacher)
 
 
-def _net(lab: Lab, board: str, name: str) -> nn.Module:
-    """Return a student with fresh weights, as a method has it."""
-    method = METHODS.get(name)
-    rebuild = None if method is None else method.rebuild
+def student_of(
+    lab: Lab, name: str, loss: str | None = None
+) -> tuple[nn.Module, Objective, nn.Module | None]:
+    """Return a student of a method, with fresh weights, its objective, and the teacher it asks."""
+    net = _net(lab, name)
+    objective = _objective(lab["loss"] if loss is None else loss, net, lab)
+    return net, objective, lab.teacher if objective.needs_teacher else None
+
+
+def _net(lab: Lab, name: str) -> nn.Module:
+    rebuild = METHODS[name].rebuild if name in METHODS else None
     return lab.net() if rebuild is None else rebuild(lab.net(), lab.teacher)
 
 
@@ -158,7 +172,7 @@ def even_weight(board: str, name: str, setting: float | str, lab: Lab) -> float:
     from the labels for two epochs.
     """
     method, images = BOARDS[board].methods[name], _images(lab)
-    net = _net(lab, board, name)
+    net = _net(lab, name)
     options = {**lab.options, "epochs": 2, "device": "cpu"}
     if method.rebuild is None:  # one that is rebuilt does not learn from labels
         fit(net, images, CrossEntropy(), **options)
@@ -188,7 +202,6 @@ def _length(
 def reproduce(
     boards: Iterable[str] = (),
     *,
-    trials: int = TRIALS,
     seeds: int = SEEDS,
     jobs: int | None = None,
     folder: Path = FOLDER,
@@ -200,11 +213,11 @@ def reproduce(
     Every trial and every seed is stored as soon as it is measured; what is stored is not measured
     again, if the code still does what it did then. So a run that was stopped goes on where it was.
     """
-    how = {"jobs": jobs, "folder": folder, "device": device, "progress": progress}
+    run = partial(measure, jobs=jobs, folder=folder, device=device, progress=progress)
     for board in boards or BOARDS:
         names = BOARDS[board].methods
-        measure([search(board, name) for name in names], seeds=trials, **how)
-        measure([final(board, name, folder) for name in (ALONE, *names)], seeds=seeds, **how)
+        run([search(board, name) for name in names], seeds=TRIALS)
+        run([final(board, name, folder) for name in (ALONE, *names)], seeds=seeds)
 
 
 def check(

@@ -96,11 +96,19 @@ METHODS: dict[str, Method] = {
         labels="",
         rebuild=_with_teachers_classifier,
     ),
+    "ReviewKD": Method(
+        FEATURES, "KnowledgeReview({review}, width={knob})", "width", ("None", 16, 64)
+    ),
+    "OFA-KD": Method(FEATURES, "OneForAll({own}, {knob}{own_side})", "γ", (1, 1.5, 2)),
+    "VkD": Method(
+        FEATURES, "OrthogonalProjection({knob})", "layer", ("{layer}{sides}", "'embedding'")
+    ),
     "similarity": Method(
         RELATIONS, "SimilarityPreserving([{knob}])", "layer", ("{layer}", "'embedding'")
     ),
     "RKD": Method(RELATIONS, "(RKDDistance() + {knob} * RKDAngle())", "angles", (0.5, 1, 2, 4)),
     "PKT": Method(RELATIONS, "Neighbours([{knob}])", "layer", ("{layer}", "'embedding'")),
+    "CC": Method(RELATIONS, "CorrelationCongruence(gamma={knob})", "γ", (0.2, 0.4, 0.8)),
     "CRD": Method(
         RELATIONS,
         "CRD(temperature={knob}, memory=2048)",

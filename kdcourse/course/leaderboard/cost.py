@@ -1,0 +1,72 @@
+"""What a step costs by each method, as ratios to that of KD, measured side by side."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tqdm.auto import tqdm
+
+from kdcourse.course.bench.compare import Store, in_turn, median_ratio, peak_memory, processor
+from kdcourse.course.claims.experiment import Lab
+from kdcourse.course.leaderboard.board import BOARDS, FOLDER, final, student_of
+from kdcourse.course.leaderboard.methods import KD
+from kdcourse.training import Run, rehearse
+from kdcourse.training.device import one_thread
+
+
+@dataclass
+class Cost:
+    """What a step with a method costs.
+
+    Attributes:
+        name: The method.
+        time: The median over the rounds of its time ÷ KD's, taken round by round.
+        memory: The tensors that it makes and that live at once, at most, ÷ KD's.
+        rounds: How many rounds.
+    """
+
+    name: str
+    time: float
+    memory: float
+    rounds: int
+
+
+def store(board: str) -> Store[Cost]:
+    """Return where the costs of a board are kept."""
+    command = "python -m kdcourse bench --leaderboard"
+    return Store(FOLDER / f"{board}.cost.json", command, Cost)
+
+
+def load(board: str) -> dict[str, Cost]:
+    """Return what a step costs by the names of the methods.
+
+    Raises:
+        FileNotFoundError: It was not measured yet.
+    """
+    return {cost.name: cost for cost in store(board).load()}
+
+
+def measure(rounds: int = 9, progress: bool = True) -> None:
+    """Time steps of all methods in turn, board by board, on one thread, and store the ratios."""
+    for board in BOARDS:
+        store(board).check()
+    for board in tqdm(BOARDS, disable=not progress):
+        names = [KD, *(name for name in BOARDS[board].methods if name != KD)]
+        with one_thread():
+            steps = [_step(board, name) for name in names]
+            taken = in_turn(steps, rounds)
+            memory = [peak_memory(step) for step in steps]
+        costs = [
+            Cost(name, median_ratio(seconds, taken[0]), peak / memory[0], rounds)
+            for name, seconds, peak in zip(names, taken, memory, strict=True)
+        ]
+        store(board).save(costs, processor=processor())
+
+
+def _step(board: str, name: str) -> Callable[[], object]:
+    """Return a step of training by the method's best objective, of one batch again and again."""
+    lab = Lab(final(board, name), seed=0)
+    net, objective, teacher = student_of(lab, name)
+    batch = next(iter(lab.images.batches(lab["batch_size"])))
+    rehearse(net, lab.images, objective, teacher=teacher, **lab.options)
+    run = Run(net.train(), objective, teacher, steps=10_000)
+    return lambda: run.step(*batch)

@@ -1,0 +1,144 @@
+"""Where the methods stand: gains over KD and over labels, with intervals, and what they cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scipy import stats
+
+from kdcourse.course.claims.table import markdown
+from kdcourse.course.leaderboard import cost
+from kdcourse.course.leaderboard.board import ALONE, FOLDER, results
+from kdcourse.course.leaderboard.methods import KD
+from kdcourse.estimate import Estimate, estimate
+
+LEVEL = 0.05  # of the chance that any difference is called one that is none
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A method on a board.
+
+    Attributes:
+        name: Of the method.
+        loss: The objective that was best in its trials, in the words of the command line.
+        accuracy: Mean accuracy on test data over the seeds, in percent.
+        over_kd: Gain over KD, in pairs of students with the same seed.
+        over_labels: Gain over labels alone, likewise.
+        p: The chance of such a difference from KD, or a larger one, if there were none (paired t
+            test), corrected for the number of methods (:func:`holm`).
+        time: Of a step, as a ratio to that of KD.
+        memory: Likewise, the tensors that live at once in a step, at most.
+    """
+
+    name: str
+    loss: str
+    accuracy: float
+    over_kd: Estimate
+    over_labels: Estimate
+    p: float
+    time: float
+    memory: float
+
+    @property
+    def says(self) -> str:
+        """What the comparison with KD says."""
+        if self.name == KD or not self.p < LEVEL:
+            return "no difference from KD seen"
+        return "better than KD" if self.over_kd.mean > 0 else "worse than KD"
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    r"""Correct p-values of m comparisons, so that all are held at one level together.
+
+    The i-th smallest is multiplied by m − i + 1, but is at least the one before, and 1 at most.
+    Whatever is below 0.05 after that is called a difference; the chance to call any that is none is
+    then 0.05 at most, however many were looked at.
+
+    Source: Holm 1979, Scandinavian Journal of Statistics 6 (2), pages 65–70.
+    """
+    corrected, least = [0.0] * len(p), 0.0
+    for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        least = max(least, min(1.0, (len(p) - rank) * p[place]))
+        corrected[place] = least
+    return corrected
+
+
+def standings(board: str, folder: Path = FOLDER) -> list[Standing]:
+    """Return the methods of a board, the best first.
+
+    Raises:
+        FileNotFoundError: It was not measured yet.
+    """
+    found, costs = results(board, folder), cost.load(board)
+    names = [name for name in found if name != ALONE]
+    accuracies = {name: result.values("accuracy") for name, result in found.items()}
+
+    def gains(name: str, other: str) -> list[float]:
+        return [a - b for a, b in zip(accuracies[name], accuracies[other], strict=True)]
+
+    others = [name for name in names if name != KD]
+    tested = [float(stats.ttest_1samp(gains(name, KD), 0.0).pvalue) for name in others]
+    p = dict(zip(others, holm(tested), strict=True)) | {KD: 1.0}
+    rows = [
+        Standing(
+            name,
+            found[name].settings["loss"],
+            found[name].mean("accuracy"),
+            estimate(name, gains(name, KD)),
+            estimate(name, gains(name, ALONE)),
+            p[name],
+            costs[name].time,
+            costs[name].memory,
+        )
+        for name in names
+    ]
+    return sorted(rows, key=lambda row: -row.accuracy)
+
+
+def table(board: str, folder: Path = FOLDER) -> str:
+    """Return one row a method as a table in Markdown, the best first."""
+    head = (
+        "method",
+        "test accuracy, %",
+        "− KD [95 %]",
+        "p (Holm)",
+        "− labels alone [95 %]",
+        "time of a step ÷ KD's",
+        "memory ÷ KD's",
+        "the best of its trials",
+    )
+    rows = [
+        (
+            f"**{row.name}**" if row.says == "better than KD" else row.name,
+            f"{row.accuracy:.2f}",
+            "" if row.name == KD else str(row.over_kd),
+            "" if row.name == KD else _shown(row.p),
+            str(row.over_labels),
+            f"{row.time:.2f}",
+            f"{row.memory:.2f}",
+            f"`{row.loss}`",
+        )
+        for row in standings(board, folder)
+    ]
+    alone = results(board, folder)[ALONE]
+    last = (ALONE, f"{alone.mean('accuracy'):.2f}", *[""] * 5, "`CrossEntropy()`")
+    return markdown(head, [*rows, last])
+
+
+def _shown(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def summary(board: str, folder: Path = FOLDER) -> str:
+    """Say which methods are better and worse than KD, and from which no difference was seen."""
+    found = standings(board, folder)
+    said: dict[str, list[str]] = {}
+    for row in found:
+        if row.name != KD:
+            said.setdefault(row.says, []).append(row.name)
+    order = ("better than KD", "no difference from KD seen", "worse than KD")
+    return "\n".join(
+        f"- **{words}** ({len(said.get(words, []))}): {', '.join(said.get(words, ['none']))}"
+        for words in order
+    )
