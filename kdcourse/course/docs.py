@@ -7,6 +7,7 @@
 import hashlib
 import re
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,16 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from kdcourse import files
-from kdcourse.course import claims, plots, schematics
+from kdcourse.course import claims, leaderboard, plots, schematics
 from kdcourse.course.bench import chunks, gradients, kernels, losses, overhead, startup, training
 from kdcourse.course.bench.gpu import report
 from kdcourse.course.claims import CLAIMS
 from kdcourse.course.claims.claim import HOLDS, NOT_SEEN, REPORTED, REVERSED, shown_in
+from kdcourse.course.leaderboard import BOARDS
 from kdcourse.course.notebooks import course_notebooks, number
 from kdcourse.places import COURSE, INSTALLED
 
-WITH_RESULTS = "claims", "benchmarks", "gpu", "teaching"
+WITH_RESULTS = "claims", "leaderboard", "benchmarks", "gpu", "teaching"
 PAGES = [COURSE / name for name in ("README.md", *(f"docs/{page}.md" for page in WITH_RESULTS))]
 
 
@@ -38,6 +40,7 @@ def render(text: str) -> str:
         "bench-gradients": lambda: gradients.table(gradients.load()),
         "bench-chunks": lambda: chunks.table(chunks.load()),
         "bench-kernels": lambda: kernels.table(kernels.load()),
+        "leaderboard": boards,
         "gpu": report.about,
         "gpu-steps": report.steps_table,
         "gpu-losses": report.losses_table,
@@ -72,8 +75,39 @@ def of_notebooks() -> str:
     return "\n\n".join(parts)
 
 
+def boards() -> str:
+    """Return the boards of the leaderboard: what was found, in words, figures and a table."""
+    if not (measured := _measured_boards()):
+        return "Not measured yet."
+    named = ", ".join(BOARDS[name].about for name in measured)
+    parts = [f"![Gains over KD with their intervals: {named}](leaderboard-gains.png)"]
+    for name in measured:
+        about = BOARDS[name].about
+        picture = f"![{about}: gain over labels against the time of a step](leaderboard-{name}.png)"
+        told = leaderboard.summary(name), picture, leaderboard.table(name)
+        parts += [f"## {about}", *told]
+    missing = [board.about for name, board in BOARDS.items() if name not in measured]
+    return "\n\n".join([*parts, *(f"## {about}\n\nNot measured yet." for about in missing)])
+
+
+def _measured_boards() -> dict[str, list[leaderboard.Standing]]:
+    """Return the standings of the boards that are measured as a whole."""
+    found = {}
+    for name in BOARDS:
+        with suppress(FileNotFoundError):
+            found[name] = leaderboard.standings(name)
+    return found
+
+
 def figures() -> dict[str, Figure]:
     """Return the figures of the docs by their paths."""
+    measured = {BOARDS[name].about: rows for name, rows in _measured_boards().items()}
+    ranked = {"docs/leaderboard-gains.png": plots.gains(measured)} if measured else {}
+    ranked |= {
+        f"docs/leaderboard-{name}.png": plots.gain_against_cost(board.about, measured[board.about])
+        for name, board in BOARDS.items()
+        if board.about in measured
+    }
     forests = {
         f"docs/claims-{number(path)}.png": plots.forest(*map(claims.load, ids))
         for path, ids in _by_notebook().items()
@@ -82,6 +116,7 @@ def figures() -> dict[str, Figure]:
         "docs/cost-of-losses.png": plots.cost_by_samples(losses.load(), losses.WIDTH),
         "docs/throughput.png": plots.throughput(training.load()),
         **forests,
+        **ranked,
     }
 
 

@@ -241,6 +241,14 @@ def check(
 
 
 def results(board: str, folder: Path = FOLDER) -> dict[str, Result]:
-    """Return what was measured of each method, and of labels alone."""
-    names = (ALONE, *BOARDS[board].methods)
-    return {name: read(final(board, name, folder), folder) for name in names}
+    """Return what was measured of each method, and of labels alone.
+
+    Raises:
+        FileNotFoundError: One of them was not measured yet, or with too few seeds.
+    """
+    found = {}
+    for name in (ALONE, *BOARDS[board].methods):
+        found[name] = result = read(final(board, name, folder), folder)
+        if len(result.runs) < SEEDS:
+            raise FileNotFoundError(f"{result.claim.id} was measured with too few seeds")
+    return found

@@ -1,0 +1,82 @@
+"""Figures of the leaderboard: what methods gain over KD, and what that costs."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from kdcourse.course.plots.style import ALONE, DISTILLED, TEACHER, panel, panels
+
+if TYPE_CHECKING:
+    from kdcourse.course.leaderboard import Standing
+
+SAYS: dict[str, dict[str, Any]] = {  # how a method is drawn, by what its comparison with KD says
+    "better than KD": {"marker": "o", "color": DISTILLED},
+    "no difference from KD seen": {"marker": "D", "color": ALONE, "markerfacecolor": "white"},
+    "worse than KD": {"marker": "X", "color": "#000000"},
+}
+ROW = 0.24  # inches
+LEAST = -6.0  # percentage points: what is worse is drawn at the edge, with its number
+
+
+def gains(boards: Mapping[str, Sequence["Standing"]]) -> Figure:
+    """Draw the gain of every method over KD with its 95 % interval, a panel for each board.
+
+    An interval that lies beyond the left edge is an arrow, with the mean beside it.
+    """
+    rows = max(map(len, boards.values()))
+    figure, axes = panels(1, len(boards), width=4.2, height=ROW * (rows + 2))
+    for axis, (about, standings) in zip(axes[0], boards.items(), strict=True):
+        shown = [row for row in standings if row.over_kd.mean or row.over_kd.low]
+        for place, row in enumerate(shown):
+            style, found = SAYS[row.says], row.over_kd
+            if found.mean < LEAST:
+                axis.plot(LEAST, place, marker="<", color=style["color"])
+                axis.text(LEAST + 0.25, place, f"{found.mean:.1f}", va="center", size=8)
+                continue
+            ends = [max(found.low, LEAST), found.high]
+            axis.plot(ends, [place, place], color=style["color"], linewidth=1.5)
+            axis.plot(found.mean, place, linestyle="", **style)
+        axis.axvline(0, color=TEACHER, linewidth=1)
+        axis.set_yticks(range(len(shown)), [row.name for row in shown], size=8)
+        axis.set(title=about, ylim=(len(shown) - 0.5, -0.5))
+        axis.set_xlabel("test accuracy − that of KD, percentage points", size=9)
+        axis.grid(axis="x", linewidth=0.3)
+    _legend(figure)
+    return figure
+
+
+def gain_against_cost(about: str, standings: Sequence["Standing"]) -> Figure:
+    """Draw the gain over labels alone against the time of a step as a ratio to KD's."""
+    figure, axis = panel(7, 4.6)
+    for row in standings:
+        is_kd = not row.over_kd.mean and not row.over_kd.low
+        style = {"marker": "s", "color": TEACHER} if is_kd else SAYS[row.says]
+        axis.plot(row.time, row.over_labels.mean, linestyle="", **style)
+        axis.annotate(
+            row.name,
+            (row.time, row.over_labels.mean),
+            xytext=(4, 3),
+            textcoords="offset points",
+            size=8,
+        )
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set_xscale("log")
+    times = np.array([row.time for row in standings])
+    ticks = [t for t in (0.5, 0.7, 1, 1.5, 2, 3, 5, 10) if times.min() <= t <= 1.2 * times.max()]
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+    axis.minorticks_off()
+    axis.set_xlabel("time of a step ÷ that of KD")
+    axis.set_ylabel("test accuracy − labels alone, percentage points")
+    axis.set_title(about)
+    _legend(figure)
+    return figure
+
+
+def _legend(figure: Figure) -> None:
+    handles = [Line2D([], [], ls="", label=says, **style) for says, style in SAYS.items()]
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=len(handles), fontsize=8, frameon=False
+    )

@@ -1,0 +1,254 @@
+"""The leaderboard: all methods tuned alike, measured in pairs, corrected for their number."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from scipy import stats
+from toys import terms
+
+from kdcourse.__main__ import main
+from kdcourse.course import docs, leaderboard, plots
+from kdcourse.course.claims import results
+from kdcourse.course.claims.experiment import Lab
+from kdcourse.course.claims.fingerprint import TOLERANCE, Fingerprint
+from kdcourse.course.claims.results import Result
+from kdcourse.course.leaderboard import BOARDS, KD, METHODS, board, cost, holm, standing
+from kdcourse.estimate import estimate
+
+EVERY = [(name, method) for name, one in BOARDS.items() for method in one.methods]
+every = pytest.mark.parametrize(("name", "method"), EVERY, ids=map("-".join, EVERY))
+
+
+# --- trials
+
+
+def test_trials_are_spread_over_both_settings():
+    assert len(board.POINTS) == board.TRIALS
+    for axis in zip(*board.POINTS, strict=True):
+        assert {int(4 * u) for u in axis} == {0, 1, 2, 3}
+    assert all(0 < u < 1 for point in board.POINTS for u in point)
+
+
+def test_every_choice_of_a_method_is_tried():
+    for method in METHODS.values():
+        tried = {int(u * len(method.choices)) for _, u in board.POINTS}
+        assert tried == set(range(len(method.choices)))
+
+
+@every
+def test_a_trial_in_small(name, method):
+    """It learns, by gradients that are together as long as those of the labels."""
+    measured = Fingerprint.of(board.search(name, method)).measured
+    assert set(measured) == {"labels", "dist", "choice", "accuracy"}
+    ratio = board.RATIOS[0] * (board.RATIOS[1] / board.RATIOS[0]) ** board.POINTS[0][0]
+    assert measured["labels"] == pytest.approx(1 / (1 + ratio))
+    assert 0 < measured["dist"] < math.inf
+
+
+@pytest.mark.parametrize("method", [KD, "attention", "RKD"])
+def test_weights_are_even_where_gradients_are_alike(method):
+    """At the weight that is found, both gradients have one length, on average over batches."""
+    lab = Lab(board.search("res8-500", method), seed=0, toy=True)
+    setting = METHODS[method].choices[0]
+    even = board.even_weight("res8-500", method, setting, lab)
+    again = board.even_weight("res8-500", method, setting, lab)
+    assert again == even
+    dist = METHODS[method].dist(setting, BOARDS["res8-500"].words)
+    twice = SimpleNamespace(dist=lambda *_: f"2 * {dist}", rebuild=None)
+    old = METHODS[method]
+    try:
+        METHODS[method] = twice
+        assert board.even_weight("res8-500", method, setting, lab) == pytest.approx(even / 2)
+    finally:
+        METHODS[method] = old
+
+
+def test_the_best_trial_is_chosen_and_of_equals_the_first(tmp_path):
+    claim = board.search("res8-500", KD)
+    runs = {
+        trial: {"labels": 0.5, "dist": float(trial), "choice": trial % 4, "accuracy": accuracy}
+        for trial, accuracy in enumerate([70.0, 80.0, 80.0, 75.0])
+    }
+    results.save(Result(claim, runs, dict.fromkeys(runs, 1.0)), tmp_path)
+    chosen = board.chosen("res8-500", KD, tmp_path)
+    assert chosen == "0.5 * CrossEntropy() + 1 * LogitKD(temperature=2)"
+    final = board.final("res8-500", KD, tmp_path)
+    assert final.settings["loss"] == chosen
+    assert not final.search
+    assert board.search("res8-500", KD).search  # on the validation set
+
+
+def test_nothing_is_final_before_the_trials(tmp_path):
+    with pytest.raises(FileNotFoundError, match="reproduce leaderboard"):
+        board.final("res8-500", KD, tmp_path)
+
+
+def test_every_term_that_distils_takes_part_or_is_known_not_to():
+    """A new one is tuned and measured, too, or it is said here why not."""
+    texts = " ".join(method.term for method in METHODS.values())
+    left_out = {
+        "AttentionRelation",  # of transformers' queries, keys and values
+        "BinaryKD",  # of labels of which several may be right
+        "RegressionKD",  # of numbers
+        "MeanSquared",  # learns from targets
+        "BinaryCrossEntropy",
+        "CrossEntropy",
+        "WarmUp",  # around another term
+        "Saliency",  # twice the price; notebook 3 measures it
+        "SEED",  # without labels; notebook 7 measures both
+        "SelfDistillation",
+    }
+    found = {kind.__name__ for kind in terms()}
+    assert left_out < found
+    assert {name for name in found - left_out if f"{name}(" not in texts} == set()
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """One board with two methods, two trials and three seeds, all of them in small."""
+    some = {name: METHODS[name] for name in (KD, "attention")}
+    one = board.Board("in small", board.TOY | {"student": "res8"}, BOARDS["res8-500"].words)
+    monkeypatch.setattr(board.Board, "methods", property(lambda _: some))
+    for module in (board, cost, docs, leaderboard):
+        monkeypatch.setattr(module, "BOARDS", {"small": one})
+    monkeypatch.setattr(board, "TRIALS", 2)
+    for module in (board, standing, cost):
+        monkeypatch.setattr(module, "FOLDER", tmp_path)
+    monkeypatch.setattr(board, "SEEDS", 3)
+    return tmp_path
+
+
+def test_a_board_is_measured_and_what_is_stored_is_not_measured_again(small, monkeypatch, capsys):
+    monkeypatch.setattr(Lab, "judged", property(lambda lab: lab.pool[:100]))
+    run = dict(seeds=3, folder=small, progress=False)
+    board.reproduce(**run)
+    stored = {path.name: path.read_bytes() for path in small.iterdir()}
+    assert set(stored) == {
+        f"small-{name}.json"
+        for name in ("labels-alone", "kd", "kd-search", "attention", "attention-search")
+    }
+    board.reproduce(**run)
+    assert {path.name: path.read_bytes() for path in small.iterdir()} == stored
+    assert set(board.check(folder=small, progress=False).values()) == {0.0}
+    assert b'"command": "python -m kdcourse reproduce leaderboard' in stored["small-kd.json"]
+    with pytest.raises(FileNotFoundError):
+        leaderboard.standings("small", small)  # no costs yet
+    cost.measure(rounds=1, progress=False)
+    found = leaderboard.standings("small", small)
+    assert {row.name for row in found} == {KD, "attention"}
+    by_name = {row.name: row for row in found}
+    assert (by_name[KD].time, by_name[KD].memory) == (1.0, 1.0)
+    assert by_name["attention"].memory > 0
+    shown = leaderboard.table("small", small)
+    assert "labels alone" in shown
+    assert "AttentionTransfer" in shown
+    assert main(["reproduce", "leaderboard", "--stored"]) == 0
+    assert "AttentionTransfer" in capsys.readouterr().out
+    page = docs.boards()
+    assert "## in small" in page
+    assert "no difference from KD seen" in page
+    assert {"docs/leaderboard-gains.png", "docs/leaderboard-small.png"} < set(docs.figures())
+
+
+# --- standings
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holm_by_its_definition(seed):
+    draw = torch.Generator().manual_seed(seed)
+    p = (torch.rand(7, generator=draw) ** 3).tolist()
+    corrected = holm(p)
+    for level in (0.01, 0.05, 0.2):  # step down while the next is below level / what is left
+        order, rejected = sorted(range(len(p)), key=p.__getitem__), set()
+        for rank, place in enumerate(order):
+            if p[place] > level / (len(p) - rank):
+                break
+            rejected.add(place)
+        assert {place for place, value in enumerate(corrected) if value <= level} == rejected
+
+
+def test_holm_of_one_is_itself_and_of_none_is_none():
+    assert holm([0.03]) == [0.03]
+    assert holm([]) == []
+
+
+def row(name, differences, p):
+    gain = estimate(name, differences)
+    return leaderboard.Standing(name, "loss", 80.0, gain, gain, p, 1.5, 1.2)
+
+
+def test_what_is_said_of_a_method():
+    assert row("a", [1.0, 1.1, 0.9], 0.01).says == "better than KD"
+    assert row("a", [-1.0, -1.1, -0.9], 0.01).says == "worse than KD"
+    assert row("a", [1.0, 1.1, 0.9], 0.06).says == "no difference from KD seen"
+    assert row(KD, [0.0, 0.0, 0.0], 1.0).says == "no difference from KD seen"
+
+
+def test_the_p_value_is_that_of_the_paired_test(monkeypatch):
+    runs = {
+        board.ALONE: [70.0, 71.0, 72.0],
+        KD: [75.0, 77.0, 76.0],
+        "hint": [74.0, 76.5, 75.8],
+        "DIST": [79.0, 80.0, 79.5],
+    }
+
+    def found(*_):
+        claims = {name: board._claim(name, "?", None, {"loss": name}) for name in runs}
+        return {
+            name: Result(claims[name], {i: {"accuracy": v} for i, v in enumerate(values)})
+            for name, values in runs.items()
+        }
+
+    costs = {name: cost.Cost(name, 1.0, 1.0, 9) for name in runs}
+    monkeypatch.setattr(standing, "results", found)
+    monkeypatch.setattr(standing.cost, "load", lambda *_: costs)
+    for result in found().values():
+        result.settings = {"loss": "x"}
+    monkeypatch.setattr(Result, "settings", {"loss": "x"}, raising=False)
+    rows = leaderboard.standings("res8-500")
+    assert [one.name for one in rows] == ["DIST", KD, "hint"]
+    p = [stats.ttest_rel(runs[name], runs[KD]).pvalue for name in ("hint", "DIST")]
+    by_name = {one.name: one.p for one in rows}
+    assert [by_name["hint"], by_name["DIST"]] == pytest.approx(holm(p))
+    assert rows[0].over_labels.mean == pytest.approx(8.5)
+
+
+# --- figures
+
+
+def test_figures_show_every_method_but_kd_itself():
+    rows = [
+        row("good", [1.0, 1.2, 1.1], 0.01),
+        row(KD, [0.0, 0.0, 0.0], 1.0),
+        row("bad", [-9.0, -9.2, -9.4], 0.01),
+    ]
+    axis = plots.gains({"here": rows}).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["good", "bad"]
+    assert [text.get_text() for text in axis.texts] == ["-9.2"]  # beyond the edge
+    named = {text.get_text() for text in plots.gain_against_cost("here", rows).axes[0].texts}
+    assert named == {"good", KD, "bad"}
+
+
+# --- what is stored
+
+
+@every
+def test_what_is_stored_matches_the_code(name, method):
+    """Of whatever is measured by now."""
+    for claim in (board.search(name, method), _final(name, method)):
+        try:
+            stored = results.read(claim, board.FOLDER) if claim else None
+        except FileNotFoundError:
+            continue
+        if stored:
+            now = Result.of_now(claim, Fingerprint.of(claim))
+            assert stored.deviation(now) <= TOLERANCE
+
+
+def _final(name, method):
+    try:
+        return board.final(name, method)
+    except FileNotFoundError:
+        return None
