@@ -73,6 +73,34 @@ class _Gram(torch.autograd.Function):
         return product(gradient + gradient.mT, *ctx.saved_tensors)
 
 
+def inner_products(one: Tensor, other: Tensor) -> Tensor:
+    """Return the inner products of rows ``(…, N, D)`` with rows ``(…, M, D)``, ``(…, N, M)``."""
+    return _InnerProducts.apply(one, other)
+
+
+class _InnerProducts(torch.autograd.Function):
+    """A Bᵀ, and never in half precision, backward neither."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(one: Tensor, other: Tensor) -> Tensor:
+        return product(one, other.mT)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        one, other = ctx.saved_tensors
+        first, second = ctx.needs_input_grad
+        return (
+            product(gradient, other) if first else None,
+            product(gradient.mT, one) if second else None,
+        )
+
+
 SMALL = 1e-36  # stands in for zero in denominators; 1 / SMALL is still finite in float32
 
 

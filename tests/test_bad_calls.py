@@ -46,6 +46,7 @@ LEFT_OUT = {
     **dict.fromkeys(("check_entries", "check_numbers"), "these are checks, too"),
     **dict.fromkeys(("judge_of", "answered"), "behind training and metrics"),
     "both_embeddings": "the checks that losses on relations share",
+    "both_maps": "the checks that losses on maps share",
     "kdcourse.processes": "works between the processes that torchrun starts",
     "kdcourse.batch": "takes batches of anybody's shape apart, for training",
     "kdcourse.files": "behind whatever writes a file",
@@ -228,7 +229,14 @@ SHARES = {"probability", "accuracy", "correlation", "sparsity", "share", "leaks"
 SHARES |= {"momentum", "smoothing", "dropout"}
 ANY_NUMBER = {"balance", "activation"}
 CHOICES = {"divergence", "shortcut", "nonlinearity", "combine", "updates", "interrupt"}
-CHOICES |= {"initialization", "by_name.name", "pretrained.name", "card.name", "NarrowNet.start"}
+CHOICES |= {
+    "kernel",
+    "initialization",
+    "by_name.name",
+    "pretrained.name",
+    "card.name",
+    "NarrowNet.start",
+}
 
 
 def kinds(expected: Any) -> Iterator[Any]:
