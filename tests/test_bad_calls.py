@@ -25,6 +25,7 @@ from kdcourse.augmentation import Compose, Flip, ResizedCrop
 from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError, ExplainedError
 from kdcourse.logit import softmax
+from kdcourse.methods.variational import VariationalHint
 from kdcourse.models import by_name, capture
 from kdcourse.objective import Objective
 from kdcourse.signatures import matches
@@ -117,9 +118,11 @@ class Good:
             "stages": ([nn.Identity() for _ in range(3)],),
             "head": (nn.Linear(2, CLASSES),),
             "generator": (further.Generator(4, 2, size=12), torch.Generator()),
+            "variances": (torch.ones(3),),
+            "variational_loss.student_means": (maps,),
             "layer": ("stage2", nn.Linear(5, 2)),
             "layers": (["stage1", "stage2"],),
-            "hint": (feature.Hint(4, 6), feature.FeatureHint("stage2")),
+            "hint": (VariationalHint(4, 6), feature.Hint(4, 6), feature.FeatureHint("stage2")),
             "parts": ([(1.0, logit.LogitKD())],),
             "loss": (logit.kd_loss,),
             "rehearse.objective": (logit.CrossEntropy(),),
@@ -224,7 +227,7 @@ WRONG: dict[Any, tuple[Any, ...]] = {
 ANY_INTEGER = {"seed", "label", "epoch", "channel_dim", "ignore_index"}
 FROM_ZERO = {"padding", "decimals", "validation", *ANY_INTEGER}
 FROM_THE_END = {"class_dim"}  # -1 is the last
-ABOVE_ZERO = {"temperature", "power", "extent", "tolerance", "bend", "clip"}
+ABOVE_ZERO = {"variance", "temperature", "power", "extent", "tolerance", "bend", "clip"}
 SHARES = {"probability", "accuracy", "correlation", "sparsity", "share", "leaks", "most"}
 SHARES |= {"momentum", "smoothing", "dropout"}
 ANY_NUMBER = {"balance", "activation"}
@@ -316,8 +319,9 @@ def tensors(case: str, name: str, values: Mapping[str, Any]) -> Iterator[Tensor]
             yield good - (2 if case == "Images" else 1)  # of which -1 stands for no label
         return
     yield good.long()
-    yield good.flatten()
-    yield good[:, :0]
+    if good.dim() > 1:
+        yield good.flatten()
+        yield good[:, :0]
     yield good.to(torch.float8_e4m3fn)
     yield torch.quantize_per_tensor(good.detach(), 0.1, 0, torch.quint8)
     if good.dim() == 2 and f"{case}.{name}" not in ANY_PLACES:
