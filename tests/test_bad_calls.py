@@ -120,6 +120,8 @@ class Good:
             "generator": (further.Generator(4, 2, size=12), torch.Generator()),
             "variances": (torch.ones(3),),
             "variational_loss.student_means": (maps,),
+            "flow_loss.student_features": ([maps, maps],),
+            "flow_loss.teacher_features": ([maps, maps],),
             "layer": ("stage2", nn.Linear(5, 2)),
             "layers": (["stage1", "stage2"],),
             "hint": (VariationalHint(4, 6), feature.Hint(4, 6), feature.FeatureHint("stage2")),
@@ -281,7 +283,15 @@ def out_of_range(case: str, name: str, kind: Any, values: Mapping[str, Any]) -> 
     return [[]] if listed else []
 
 
-NOT_EMPTY = {"layers", "stages", "students", "directions", "trajectory"}
+NOT_EMPTY = {
+    "layers",
+    "student_features",
+    "teacher_features",
+    "stages",
+    "students",
+    "directions",
+    "trajectory",
+}
 # Tensors that may be of any shape and dtype, or in which some of it is free.
 ANY_TENSOR = {"inputs", "samples", "images", "landscape.target", "curvature.target"}
 ANY_TENSOR |= {"in_chunks.others", "binary_cross_entropy_loss.target", "squared_error_loss.target"}
