@@ -118,6 +118,8 @@ class Good:
             "stages": ([nn.Identity() for _ in range(3)],),
             "head": (nn.Linear(2, CLASSES),),
             "generator": (further.Generator(4, 2, size=12), torch.Generator()),
+            "class_means": (drawn(CLASSES, 5),),
+            "class_means.classes": (CLASSES,),
             "variances": (torch.ones(3),),
             "variational_loss.student_means": (maps,),
             "flow_loss.student_features": ([maps, maps],),
@@ -296,7 +298,7 @@ NOT_EMPTY = {
 ANY_TENSOR = {"inputs", "samples", "images", "landscape.target", "curvature.target"}
 ANY_TENSOR |= {"in_chunks.others", "binary_cross_entropy_loss.target", "squared_error_loss.target"}
 ANY_LENGTH = {"logits", "features", "embeddings", "predictions", "queue", "pixels", "train", "test"}
-ANY_LENGTH |= {"probabilities", "vectors"}
+ANY_LENGTH |= {"probabilities", "vectors", "class_means"}
 ANY_PLACES = {"softmax.logits", "standardize.logits"}
 MAY_BE_EMPTY = {"pixels", "queue"}
 
