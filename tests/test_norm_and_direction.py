@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from torch import nn
-from toys import images, net, train
+from toys import images, net, train, weights
 
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.methods.norm_and_direction import (
@@ -176,6 +176,18 @@ def test_it_is_trained_with_means_of_the_whole_set():
     for objective in (NormAndDirection(means=means), NormAndDirection()):
         history = train(net(), objective, train=data, teacher=teacher, epochs=8)
         assert history["norm_and_direction"][-1] < history["norm_and_direction"][0]
+
+
+def test_captured_steps_gather_as_plain_ones_do(replaying):
+    results = []
+    for wanted in (True, False):
+        student, term = net().double(), NormAndDirection()
+        options = {"device": replaying.device, "capture": wanted, "epochs": 3}
+        train(student, term, train=images(), teacher=net(4, seed=2).double(), **options)
+        results.append({**weights(student), **weights(term)})
+    assert replaying.graphs == 1
+    for name, value in results[0].items():
+        torch.testing.assert_close(value, results[1][name], rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,9 @@ def flow_loss(
     .. math:: \frac1N \sum_n \sum_l \left\| G_l^{T(n)} - G_l^{S(n)} \right\|_F^2, \quad
               G_l = \frac{1}{HW} \sum_{h, w} A_{l, hw}\, A_{l+1, hw}^\top
 
-    with the channels of a layer at a position as a vector :math:`A_{hw}`. Where the second layer of
-    a pair is smaller, or the first, the other is max-pooled to its size. Student and teacher may
-    have features of different sizes, since these are summed over.
+    with the channels of a layer at a position as a vector :math:`A_{hw}`. Where the sizes of
+    the two layers differ, the larger is max-pooled to the smaller. Those of student and teacher may
+    differ as they like, since positions are summed over.
 
     Args:
         student_features: Features of at least two layers, in their order, each ``(N, C, H, W)``,

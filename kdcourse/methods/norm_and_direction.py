@@ -48,7 +48,7 @@ def norm_and_direction_loss(
     Returns:
         Scalar in [0, 2].
 
-    Source: Wang et al. 2023 (arXiv 2305.17007); so is the authors' code.
+    Source: Wang et al. 2023 (arXiv 2305.17007). The authors' code has the same mean, without a factor.
     """
     check_matrix("student_embeddings", student_embeddings, "D")
     check_matrix("teacher_embeddings", teacher_embeddings, "D")
@@ -106,8 +106,8 @@ class NormAndDirection(LayerTerm):
     """Embeddings in the direction of their class, and far out: :func:`norm_and_direction_loss`.
 
     Where the two nets' embeddings have different widths, a linear map from the student's to the
-    teacher's is learned with the student. Layers with more than one number a position are
-    flattened to one embedding a sample.
+    teacher's is learned with the student. Layers with positions are flattened to one embedding a
+    sample.
 
     Args:
         layer: Name of the layer of embeddings, or a pair of names.

@@ -1,10 +1,10 @@
 r"""Which properties? — what of the teacher's features can be told from the student's (VID).
 
 The more a student's layer tells about its teacher's, the larger is the mutual information of the
-two. It cannot be computed, but it is at least as large as the entropy of the teacher's features,
-plus how likely they are to somebody who guesses them from the student's. So one who guesses is
-trained with the student: a small net that says what it expects of each entry, and a variance for
-each channel, by which channels that cannot be told count less than in a hint.
+two. That cannot be computed, but it is at least the entropy of the teacher's features, which is
+given, plus the mean log-likelihood of these to anybody who guesses them from the student's. So one
+who guesses is trained with the student: a small net that says what it expects of each entry, and a
+variance for each channel, by which a channel that cannot be told counts less than in a hint.
 """
 
 import math
@@ -45,7 +45,7 @@ def variational_loss(student_means: Tensor, teacher_features: Tensor, variances:
         variances: ``(C,)``, σ² > 0.
 
     Returns:
-        Scalar; below zero where features are told to better than within their variance of one.
+        Scalar, which may be below zero, as a density may be above one.
 
     Source: Ahn et al. 2019 (arXiv 1904.05835), section 2, there the sum over channels and
     positions: C·P times this. The benchmark by Tian et al. 2020 (arXiv 1910.10699) has this mean.
