@@ -48,7 +48,7 @@ def norm_and_direction_loss(
     Returns:
         Scalar in [0, 2].
 
-    Source: Wang et al. 2023 (arXiv 2305.17007). The authors' code has the same mean, without a factor.
+    Source: Wang et al. 2023 (arXiv 2305.17007); the authors' code has the same mean.
     """
     check_matrix("student_embeddings", student_embeddings, "D")
     check_matrix("teacher_embeddings", teacher_embeddings, "D")
