@@ -35,13 +35,13 @@ from kdcourse.checks import (
 )
 from kdcourse.errors import ArgumentError
 from kdcourse.grid import (
-    at_the_smaller_size,
     both_sides,
     channels_first,
     check_channel_dim,
     interpolated,
     on_one_grid,
 )
+from kdcourse.map_term import MapTerm, both_maps
 from kdcourse.models import seeded
 from kdcourse.objective import Layer, LayerTerm, Lesson, Term
 from kdcourse.precision import at_least_float32, readable, row_norms, unit_rows, widest
@@ -115,19 +115,9 @@ def attention_transfer_loss(
 
     Source: Zagoruyko, Komodakis 2017 (arXiv 1612.03928), eq. 2.
     """
-    sides = both_sides(channel_dim, class_token)
-    student, teacher = on_one_grid(student_features, teacher_features, sides)
+    student, teacher = both_maps(student_features, teacher_features, channel_dim, class_token)
     check_number("power", power, 0.0, open_low=True)
     check_flag("squared", squared)
-    student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
-    student, teacher = at_the_smaller_size(student, teacher)
-    if student.shape[2:].numel() == 1:
-        raise ArgumentError(
-            "student_features",
-            "student_features must have more than one position (N, C, H, W), got "
-            f"{tuple(student_features.shape)} and {tuple(teacher_features.shape)}: a map of one "
-            "position is the same for all",
-        )
     difference = _attention(student, power) - _attention(teacher, power)
     if squared:
         return difference.square().mean().to(student.dtype)
@@ -207,6 +197,10 @@ class Hint(nn.Module):
 
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
         """Return the mean squared error between projected student and teacher, a scalar."""
+        return F.mse_loss(*self.aligned(student_features, teacher_features))
+
+    def aligned(self, student_features: Tensor, teacher_features: Tensor) -> tuple[Tensor, Tensor]:
+        """Check both, and return the projected student and the teacher, ``(N, C', …)``."""
         student, teacher = on_one_grid(student_features, teacher_features, self.sides, vectors=True)
         kernel = self.projection.kernel_size
         if student.dim() - 2 != len(kernel):
@@ -230,7 +224,7 @@ class Hint(nn.Module):
                 f"got {tuple(student.shape[2:])}",
             )
         teacher = at_least_float32(teacher.detach())
-        return F.mse_loss(self.project(student, teacher.shape[2:]), teacher)
+        return self.project(student, teacher.shape[2:]), teacher
 
 
 def input_gradient(
@@ -328,7 +322,7 @@ def saliency_loss(student_gradient: Tensor, teacher_gradient: Tensor) -> Tensor:
     return torch.linalg.vector_norm(student - teacher, dim=1).mean()
 
 
-class AttentionTransfer(LayerTerm):
+class AttentionTransfer(MapTerm):
     """Attention maps, summed over layers: :func:`attention_transfer_loss`, which explains the rest.
 
     Args:
@@ -342,10 +336,6 @@ class AttentionTransfer(LayerTerm):
         class_token: Whether the first token stands for the whole, and is left out; or a pair.
     """
 
-    # In the repr only where they are set.
-    channel_dim: int | tuple[int, int] = 1
-    class_token: bool | tuple[bool, bool] = False
-
     def __init__(
         self,
         layers: Sequence[Layer],
@@ -355,15 +345,10 @@ class AttentionTransfer(LayerTerm):
         channel_dim: int | tuple[int, int] = 1,
         class_token: bool | tuple[bool, bool] = False,
     ):
-        super().__init__(layers)
+        super().__init__(layers, channel_dim=channel_dim, class_token=class_token)
         check_number("power", power, 0.0, open_low=True)
         check_flag("squared", squared)
-        both_sides(channel_dim, class_token)  # checks them
         self.power, self.squared = power, squared
-        if channel_dim != 1:
-            self.channel_dim = channel_dim
-        if class_token is not False:
-            self.class_token = class_token
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the sum of the distances between attention maps."""
@@ -427,26 +412,31 @@ class FeatureHint(LayerTerm):
         ((student, teacher),) = self.shown(lesson)
         sides = both_sides(self._channel_dim, self._class_token)
         student, teacher = on_one_grid(student, teacher, sides, vectors=True)
-        sizes = zip(student.shape[2:], teacher.shape[2:], strict=True)
-        fitting = tuple(max(1, own - theirs + 1) for own, theirs in sizes)
-        channels, dimensions = teacher.shape[1], len(fitting)
         with seeded(seed if self._seed is None else self._seed):
-            hint = Hint(
-                student.shape[1],
-                channels,
-                kernel_size=self._kernel_size or fitting,
-                dimensions=dimensions,
-                channel_dim=self._channel_dim,
-                class_token=self._class_token,
-            )
-        if self._nonlinearity != "none":
-            norm = [NORMS[dimensions](channels)] if self._nonlinearity == "norm-relu" else []
-            hint.nonlinearity = nn.Sequential(*norm, nn.ReLU())
+            hint = self._hint_between(student, teacher)
         self.hint = hint.to(student.device, at_least_float32(student).dtype)
         self.prepared = True
 
+    def _hint_between(self, student: Tensor, teacher: Tensor) -> Hint:
+        """Make the projection between features on one grid, ``(N, C, …)``."""
+        sizes = zip(student.shape[2:], teacher.shape[2:], strict=True)
+        fitting = tuple(max(1, own - theirs + 1) for own, theirs in sizes)
+        channels, dimensions = teacher.shape[1], len(fitting)
+        hint = Hint(
+            student.shape[1],
+            channels,
+            kernel_size=self._kernel_size or fitting,
+            dimensions=dimensions,
+            channel_dim=self._channel_dim,
+            class_token=self._class_token,
+        )
+        if self._nonlinearity != "none":
+            norm = [NORMS[dimensions](channels)] if self._nonlinearity == "norm-relu" else []
+            hint.nonlinearity = nn.Sequential(*norm, nn.ReLU())
+        return hint
+
     def loss(self, lesson: Lesson) -> Tensor:
-        """Return the mean squared error between projected student and teacher."""
+        """Return the distance between projected student and teacher."""
         if self.hint is None:
             self.prepare(lesson)
         assert self.hint is not None

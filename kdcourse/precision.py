@@ -73,19 +73,19 @@ class _Gram(torch.autograd.Function):
         return product(gradient + gradient.mT, *ctx.saved_tensors)
 
 
-def inner_products(rows: Tensor, others: Tensor) -> Tensor:
-    """Return the inner products of rows ``(N, D)`` with others ``(M, D)``, ``(N, M)``."""
-    return _InnerProducts.apply(rows, others)
+def inner_products(one: Tensor, other: Tensor) -> Tensor:
+    """Return the inner products of rows ``(…, N, D)`` with rows ``(…, M, D)``, ``(…, N, M)``."""
+    return _InnerProducts.apply(one, other)
 
 
 class _InnerProducts(torch.autograd.Function):
-    """X Yᵀ: never in half precision, backward too."""
+    """A Bᵀ, and never in half precision, backward neither."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(rows: Tensor, others: Tensor) -> Tensor:
-        return product(rows, others.mT)
+    def forward(one: Tensor, other: Tensor) -> Tensor:
+        return product(one, other.mT)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -93,11 +93,11 @@ class _InnerProducts(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        rows, others = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
+        one, other = ctx.saved_tensors
+        first, second = ctx.needs_input_grad
         return (
-            product(gradient, others) if wanted[0] else None,
-            product(gradient.mT, rows) if wanted[1] else None,
+            product(gradient, other) if first else None,
+            product(gradient.mT, one) if second else None,
         )
 
 

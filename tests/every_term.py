@@ -19,6 +19,7 @@ TOLD = {
     "AttentionRelation": {"layers": ["stage1"], "heads": 1, "channel_dim": 1},
     "SimKD": {"layer": "classifier"},
     "KnowledgeReview": {"layers": ["stage1", "stage2"], "norm": False},  # which is of a process
+    "Flow": {"layers": ["classifier", "classifier"]},  # of which both nets have as many channels
 }
 FEATURES = {
     "stage1": ((2, 4, 4), (3, 4, 4)),

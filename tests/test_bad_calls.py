@@ -25,6 +25,7 @@ from kdcourse.augmentation import Compose, Flip, ResizedCrop
 from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError, ExplainedError
 from kdcourse.logit import softmax
+from kdcourse.methods.variational import VariationalHint
 from kdcourse.models import by_name, capture
 from kdcourse.objective import Objective
 from kdcourse.signatures import matches
@@ -46,6 +47,7 @@ LEFT_OUT = {
     **dict.fromkeys(("check_entries", "check_numbers"), "these are checks, too"),
     **dict.fromkeys(("judge_of", "answered"), "behind training and metrics"),
     "both_embeddings": "the checks that losses on relations share",
+    "both_maps": "the checks that losses on maps share",
     "kdcourse.processes": "works between the processes that torchrun starts",
     "kdcourse.batch": "takes batches of anybody's shape apart, for training",
     "kdcourse.files": "behind whatever writes a file",
@@ -116,9 +118,15 @@ class Good:
             "stages": ([nn.Identity() for _ in range(3)],),
             "head": (nn.Linear(2, CLASSES),),
             "generator": (further.Generator(4, 2, size=12), torch.Generator()),
+            "class_means": (drawn(CLASSES, 5),),
+            "class_means.classes": (CLASSES,),
+            "variances": (torch.ones(3),),
+            "variational_loss.student_means": (maps,),
+            "flow_loss.student_features": ([maps, maps],),
+            "flow_loss.teacher_features": ([maps, maps],),
             "layer": ("stage2", nn.Linear(5, 2)),
             "layers": (["stage1", "stage2"],),
-            "hint": (feature.Hint(4, 6), feature.FeatureHint("stage2")),
+            "hint": (VariationalHint(4, 6), feature.Hint(4, 6), feature.FeatureHint("stage2")),
             "parts": ([(1.0, logit.LogitKD())],),
             "loss": (logit.kd_loss,),
             "rehearse.objective": (logit.CrossEntropy(),),
@@ -223,12 +231,19 @@ WRONG: dict[Any, tuple[Any, ...]] = {
 ANY_INTEGER = {"seed", "label", "epoch", "channel_dim", "ignore_index"}
 FROM_ZERO = {"padding", "decimals", "validation", *ANY_INTEGER}
 FROM_THE_END = {"class_dim"}  # -1 is the last
-ABOVE_ZERO = {"temperature", "power", "extent", "tolerance", "bend", "clip"}
+ABOVE_ZERO = {"variance", "temperature", "power", "extent", "tolerance", "bend", "clip"}
 SHARES = {"probability", "accuracy", "correlation", "sparsity", "share", "leaks", "most"}
 SHARES |= {"momentum", "smoothing", "dropout"}
 ANY_NUMBER = {"balance", "activation"}
 CHOICES = {"divergence", "shortcut", "nonlinearity", "combine", "updates", "interrupt"}
-CHOICES |= {"initialization", "by_name.name", "pretrained.name", "card.name", "NarrowNet.start"}
+CHOICES |= {
+    "kernel",
+    "initialization",
+    "by_name.name",
+    "pretrained.name",
+    "card.name",
+    "NarrowNet.start",
+}
 
 
 def kinds(expected: Any) -> Iterator[Any]:
@@ -270,12 +285,20 @@ def out_of_range(case: str, name: str, kind: Any, values: Mapping[str, Any]) -> 
     return [[]] if listed else []
 
 
-NOT_EMPTY = {"layers", "stages", "students", "directions", "trajectory"}
+NOT_EMPTY = {
+    "layers",
+    "student_features",
+    "teacher_features",
+    "stages",
+    "students",
+    "directions",
+    "trajectory",
+}
 # Tensors that may be of any shape and dtype, or in which some of it is free.
 ANY_TENSOR = {"inputs", "samples", "images", "landscape.target", "curvature.target"}
 ANY_TENSOR |= {"in_chunks.others", "binary_cross_entropy_loss.target", "squared_error_loss.target"}
 ANY_LENGTH = {"logits", "features", "embeddings", "predictions", "queue", "pixels", "train", "test"}
-ANY_LENGTH |= {"probabilities", "vectors"}
+ANY_LENGTH |= {"probabilities", "vectors", "class_means"}
 ANY_PLACES = {"softmax.logits", "standardize.logits"}
 MAY_BE_EMPTY = {"pixels", "queue"}
 
@@ -308,8 +331,9 @@ def tensors(case: str, name: str, values: Mapping[str, Any]) -> Iterator[Tensor]
             yield good - (2 if case == "Images" else 1)  # of which -1 stands for no label
         return
     yield good.long()
-    yield good.flatten()
-    yield good[:, :0]
+    if good.dim() > 1:
+        yield good.flatten()
+        yield good[:, :0]
     yield good.to(torch.float8_e4m3fn)
     yield torch.quantize_per_tensor(good.detach(), 0.1, 0, torch.quint8)
     if good.dim() == 2 and f"{case}.{name}" not in ANY_PLACES:

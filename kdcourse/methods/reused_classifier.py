@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from kdcourse.checks import check_module, check_positive
 from kdcourse.errors import ArgumentError
 from kdcourse.grid import at_the_smaller_size, both_sides, on_one_grid
+from kdcourse.map_term import MapTerm
 from kdcourse.models import seeded
-from kdcourse.objective import Layer, LayerTerm, Lesson
+from kdcourse.objective import Layer, Lesson
 from kdcourse.precision import at_least_float32
 from kdcourse.signatures import check_is, checked
 
@@ -118,7 +119,7 @@ def matched_features_loss(
 
 
 @checked
-class SimKD(LayerTerm):
+class SimKD(MapTerm):
     """The features before the teacher's classifier: :func:`matched_features_loss`.
 
     For a student made by :func:`reuse_classifier`, which learns by this term alone.
@@ -140,13 +141,11 @@ class SimKD(LayerTerm):
         channel_dim: int | tuple[int, int] = 1,
         class_token: bool | tuple[bool, bool] = False,
     ):
-        super().__init__([layer])
-        both_sides(channel_dim, class_token)  # checks them
-        self._channel_dim, self._class_token = channel_dim, class_token
+        super().__init__([layer], channel_dim=channel_dim, class_token=class_token)
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the mean squared difference of the features."""
         loss = partial(
-            matched_features_loss, channel_dim=self._channel_dim, class_token=self._class_token
+            matched_features_loss, channel_dim=self.channel_dim, class_token=self.class_token
         )
         return self.compared(lesson, loss)
