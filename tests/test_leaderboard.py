@@ -96,6 +96,7 @@ def test_every_term_that_distils_takes_part_or_is_known_not_to():
         "BinaryCrossEntropy",
         "CrossEntropy",
         "WarmUp",  # around another term
+        "Flow",  # needs as many channels as the teacher has
         "Saliency",  # twice the price; notebook 3 measures it
         "SEED",  # without labels; notebook 7 measures both
         "SelfDistillation",
@@ -131,7 +132,7 @@ def test_a_board_is_measured_and_what_is_stored_is_not_measured_again(small, mon
     }
     board.reproduce(**run)
     assert {path.name: path.read_bytes() for path in small.iterdir()} == stored
-    assert set(board.check(folder=small, progress=False).values()) == {0.0}
+    assert max(board.check(folder=small, progress=False).values()) <= TOLERANCE
     assert b'"command": "python -m kdcourse reproduce leaderboard' in stored["small-kd.json"]
     with pytest.raises(FileNotFoundError):
         leaderboard.standings("small", small)  # no costs yet
@@ -195,18 +196,12 @@ def test_the_p_value_is_that_of_the_paired_test(monkeypatch):
     }
 
     def found(*_):
-        claims = {name: board._claim(name, "?", None, {"loss": name}) for name in runs}
-        return {
-            name: Result(claims[name], {i: {"accuracy": v} for i, v in enumerate(values)})
-            for name, values in runs.items()
-        }
+        seeds = {name: {i: {"accuracy": v} for i, v in enumerate(runs[name])} for name in runs}
+        return {name: Result(None, seeds[name], settings={"loss": name}) for name in runs}
 
     costs = {name: cost.Cost(name, 1.0, 1.0, 9) for name in runs}
     monkeypatch.setattr(standing, "results", found)
     monkeypatch.setattr(standing.cost, "load", lambda *_: costs)
-    for result in found().values():
-        result.settings = {"loss": "x"}
-    monkeypatch.setattr(Result, "settings", {"loss": "x"}, raising=False)
     rows = leaderboard.standings("res8-500")
     assert [one.name for one in rows] == ["DIST", KD, "hint"]
     p = [stats.ttest_rel(runs[name], runs[KD]).pvalue for name in ("hint", "DIST")]

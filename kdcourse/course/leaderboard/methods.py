@@ -87,6 +87,16 @@ METHODS: dict[str, Method] = {
         "after it",
         ("'none'", "'norm-relu'"),
     ),
+    "NST": Method(
+        FEATURES,
+        "NeuronSelectivity([{layer}], {knob}{sides})",
+        "kernel",
+        ("'polynomial'", "'linear'"),
+    ),
+    "VID": Method(
+        FEATURES, "VariationalInformation({layer}, variance={knob}{sides})", "σ²", (1, 5, 25)
+    ),
+    "ND": Method(FEATURES, "NormAndDirection('embedding')", "nothing", ("",)),
     "CWD": Method(FEATURES, "ChannelWise({layer}, {knob}{sides})", "τ", TEMPERATURES),
     "SimKD": Method(
         FEATURES,
