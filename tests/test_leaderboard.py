@@ -1,6 +1,7 @@
 """The leaderboard: all methods tuned alike, measured in pairs, corrected for their number."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -115,8 +116,6 @@ def small(monkeypatch, tmp_path):
     for module in (board, cost, docs, leaderboard):
         monkeypatch.setattr(module, "BOARDS", {"small": one})
     monkeypatch.setattr(board, "TRIALS", 2)
-    for module in (board, standing, cost):
-        monkeypatch.setattr(module, "FOLDER", tmp_path)
     monkeypatch.setattr(board, "SEEDS", 3)
     return tmp_path
 
@@ -136,7 +135,7 @@ def test_a_board_is_measured_and_what_is_stored_is_not_measured_again(small, mon
     assert b'"command": "python -m kdcourse reproduce leaderboard' in stored["small-kd.json"]
     with pytest.raises(FileNotFoundError):
         leaderboard.standings("small", small)  # no costs yet
-    cost.measure(rounds=1, progress=False)
+    cost.measure(1, small, progress=False)
     found = leaderboard.standings("small", small)
     assert {row.name for row in found} == {KD, "attention"}
     by_name = {row.name: row for row in found}
@@ -145,9 +144,13 @@ def test_a_board_is_measured_and_what_is_stored_is_not_measured_again(small, mon
     shown = leaderboard.table("small", small)
     assert "labels alone" in shown
     assert "AttentionTransfer" in shown
+    for name in ("standings", "table", "summary"):
+        of_small = partial(getattr(leaderboard, name), folder=small)
+        monkeypatch.setattr(leaderboard, name, of_small)
     assert main(["reproduce", "leaderboard", "--stored"]) == 0
-    assert "AttentionTransfer" in capsys.readouterr().out
+    assert shown in capsys.readouterr().out
     page = docs.boards()
+    assert shown in page
     assert "## in small" in page
     assert "no difference from KD seen" in page
     assert {"docs/leaderboard-gains.png", "docs/leaderboard-small.png"} < set(docs.figures())

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from kdcourse.course.bench.compare import Store, in_turn, median_ratio, peak_memory, processor
+from kdcourse.course.claims.claim import Claim
 from kdcourse.course.claims.experiment import Lab
 from kdcourse.course.leaderboard.board import BOARDS, FOLDER, final, student_of
 from kdcourse.course.leaderboard.methods import KD
@@ -30,41 +32,41 @@ class Cost:
     rounds: int
 
 
-def store(board: str) -> Store[Cost]:
+def store(board: str, folder: Path = FOLDER) -> Store[Cost]:
     """Return where the costs of a board are kept."""
     command = "python -m kdcourse bench --leaderboard"
-    return Store(FOLDER / f"{board}.cost.json", command, Cost)
+    return Store(folder / f"{board}.cost.json", command, Cost)
 
 
-def load(board: str) -> dict[str, Cost]:
+def load(board: str, folder: Path = FOLDER) -> dict[str, Cost]:
     """Return what a step costs by the names of the methods.
 
     Raises:
         FileNotFoundError: It was not measured yet.
     """
-    return {cost.name: cost for cost in store(board).load()}
+    return {cost.name: cost for cost in store(board, folder).load()}
 
 
-def measure(rounds: int = 9, progress: bool = True) -> None:
+def measure(rounds: int = 9, folder: Path = FOLDER, progress: bool = True) -> None:
     """Time steps of all methods in turn, board by board, on one thread, and store the ratios."""
     for board in BOARDS:
-        store(board).check()
+        store(board, folder).check()
     for board in tqdm(BOARDS, disable=not progress):
         names = [KD, *(name for name in BOARDS[board].methods if name != KD)]
         with one_thread():
-            steps = [_step(board, name) for name in names]
+            steps = [_step(final(board, name, folder), name) for name in names]
             taken = in_turn(steps, rounds)
             memory = [peak_memory(step) for step in steps]
         costs = [
             Cost(name, median_ratio(seconds, taken[0]), peak / memory[0], rounds)
             for name, seconds, peak in zip(names, taken, memory, strict=True)
         ]
-        store(board).save(costs, processor=processor())
+        store(board, folder).save(costs, processor=processor())
 
 
-def _step(board: str, name: str) -> Callable[[], object]:
-    """Return a step of training by the method's best objective, of one batch again and again."""
-    lab = Lab(final(board, name), seed=0)
+def _step(claim: Claim, name: str) -> Callable[[], object]:
+    """Return a step of training by a method's best objective, of one batch again and again."""
+    lab = Lab(claim, seed=0)
     net, objective, teacher = student_of(lab, name)
     batch = next(iter(lab.images.batches(lab["batch_size"])))
     rehearse(net, lab.images, objective, teacher=teacher, **lab.options)

@@ -70,7 +70,7 @@ def standings(board: str, folder: Path = FOLDER) -> list[Standing]:
     Raises:
         FileNotFoundError: It was not measured yet.
     """
-    found, costs = results(board, folder), cost.load(board)
+    found, costs = results(board, folder), cost.load(board, folder)
     names = [name for name in found if name != ALONE]
     accuracies = {name: result.values("accuracy") for name, result in found.items()}
 
