@@ -15,10 +15,14 @@ SAMPLES, CLASSES = 4, 3
 # What a term has to be told: names of layers, or a term.
 GIVEN = {"layers": ["stage1", "stage2"], "layer": "stage2", "term": LogitKD(), "steps": 10}
 # What a term is told besides, where its defaults do not fit what is shown here.
-TOLD = {"AttentionRelation": {"layers": ["stage1"], "heads": 1, "channel_dim": 1}}
+TOLD = {
+    "AttentionRelation": {"layers": ["stage1"], "heads": 1, "channel_dim": 1},
+    "ScaleDecoupledKD": {"layer": "stage3|classifier"},
+}
 FEATURES = {
     "stage1": ((2, 4, 4), (3, 4, 4)),
     "stage2": ((2, 3, 3), (4, 2, 2)),
+    "stage3|classifier": ((CLASSES, 4, 4), (CLASSES, 2, 2)),
     "embedding": ((3,), (5,)),
 }
 

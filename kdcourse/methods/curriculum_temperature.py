@@ -70,8 +70,9 @@ def curriculum_kd_loss(
     dtype = widest(student) if lowest + span >= HOT else at_least_float32(student).dtype
     reversed_level = level.detach() - strength * (level - level.detach())
     temperature = lowest + span * torch.sigmoid(reversed_level.to(dtype))
+    inverse = 1 / temperature
     log_p_student, log_p_teacher = (
-        F.log_softmax(z.to(dtype) * (1 / temperature), dim=1) for z in (student, teacher)
+        F.log_softmax(z.to(dtype) * inverse, dim=1) for z in (student, teacher)
     )
     loss = place_mean(kl_of_rows(log_p_teacher, log_p_student), weights)
     loss = loss + (-loss).clamp_min(0).detach()  # not below zero by rounding
