@@ -11,7 +11,7 @@ from test_predictions import SHAPES, K, drawn, example_of, naive, value_and_grad
 from torch.nn import functional as F
 from toys import net, same, train, weights
 
-from kdcourse.errors import ArgumentError
+from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.logit import LogitKD, kd_loss
 from kdcourse.methods.curriculum_temperature import CTKD, curriculum_kd_loss
 from kdcourse.objective import Lesson, Outputs
@@ -152,5 +152,9 @@ def test_the_term():
         CTKD(span=1e6)
     with pytest.raises(ArgumentError, match=r"level must be a scalar, got \(1,\)"):
         curriculum_kd_loss(STUDENT, TEACHER, torch.ones(1))
+    for level in (1.0, None, torch.ones((), dtype=torch.int64)):
+        with pytest.raises((ArgumentError, ArgumentTypeError), match="level must be"):
+            curriculum_kd_loss(STUDENT, TEACHER, level)
+    assert curriculum_kd_loss(STUDENT, TEACHER, torch.tensor(math.nan)).isnan()
     with pytest.raises(ArgumentError, match="strength must be finite and lie in"):
         curriculum_kd_loss(STUDENT, TEACHER, torch.ones(()), -1.0)

@@ -58,15 +58,15 @@ def curriculum_kd_loss(
     code takes this mean.
     """
     _check_range(lowest, span)
+    student, teacher, weights = both_at_places(
+        student_logits, teacher_logits, class_dim, mask=mask, weight=weight
+    )
     check_floating("level", level)
     check_same_device("level", level, "student_logits", student_logits)
     if level.dim() != 0:
         raise ArgumentError("level", f"level must be a scalar, got {tuple(level.shape)}")
     if not isinstance(strength, Tensor):
         check_number("strength", strength, 0.0)
-    student, teacher, weights = both_at_places(
-        student_logits, teacher_logits, class_dim, mask=mask, weight=weight
-    )
     dtype = widest(student) if lowest + span >= HOT else at_least_float32(student).dtype
     reversed_level = level.detach() - strength * (level - level.detach())
     temperature = lowest + span * torch.sigmoid(reversed_level.to(dtype))

@@ -70,7 +70,7 @@ def scale_decoupled_loss(
     check_number("beta", beta, 0.0)
     _check_scales(scales)
     student = channels_first("student_logits", student_logits, 1)
-    teacher = channels_first("teacher_logits", teacher_logits.detach(), 1)
+    teacher = channels_first("teacher_logits", teacher_logits, 1).detach()
     check_same_samples("student_logits", student, "teacher_logits", teacher)
     if student.shape[1] != teacher.shape[1] or student.dim() != teacher.dim():
         raise ArgumentError(
