@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from kdcourse.data import replay
 from kdcourse.errors import ArgumentError
 from kdcourse.logit import kd_loss
+from kdcourse.methods import multi_level
 from kdcourse.methods.multi_level import TEMPERATURES, MultiLevelKD, multi_level_loss
 from kdcourse.objective import Lesson, Outputs
 
@@ -142,6 +143,22 @@ def test_a_student_that_has_arrived_has_neither_loss_nor_gradient(teacher):
     value, gradient = value_and_gradient(multi_level_loss, teacher, teacher)
     assert value == 0
     assert gradient.abs().max() < 1e-14
+
+
+def test_processes_find_the_loss_of_all_places(monkeypatch):
+    """Of which this one has the first three, with their gradients."""
+    weight = torch.rand(N, generator=replay(4), dtype=STUDENT.dtype)
+    expected = value_and_gradient(multi_level_loss, STUDENT, TEACHER, weight=weight)
+
+    def gathered(*own):
+        whole = {K: (STUDENT, TEACHER)}.get(own[0].shape[-1], (weight,))
+        return [torch.cat([one, other[3:]]) for one, other in zip(own, whole, strict=True)]
+
+    monkeypatch.setattr(multi_level, "all_pairs", gathered)
+    monkeypatch.setattr(multi_level, "all_samples", lambda own: gathered(own)[0])
+    own = (z[:3] for z in (STUDENT, TEACHER))
+    value, gradient = value_and_gradient(multi_level_loss, *own, weight=weight[:3])
+    torch.testing.assert_close((value, gradient), (expected[0], expected[1][:3]))
 
 
 def test_where_nothing_counts_loss_and_gradient_are_zero():
