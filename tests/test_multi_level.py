@@ -131,6 +131,13 @@ def test_a_batch_twice_as_large_has_relations_twice_and_four_times_as_large():
         torch.testing.assert_close(multi_level_loss(*twice, **knobs), expected)
 
 
+@pytest.mark.parametrize(("off", "power"), [("gamma", 4), ("beta", 2)])
+def test_relations_vanish_when_hot(off, power):
+    knobs = {"alpha": 0.0, off: 0.0}
+    warm, hot = (multi_level_loss(STUDENT, TEACHER, [tau], **knobs) for tau in (1e3, 1e4))
+    assert (warm / hot).item() == pytest.approx(10**power, rel=0.02)
+
+
 def test_order_does_not_matter_neither_of_places_nor_of_classes():
     places, classes = (torch.randperm(size, generator=replay(3)) for size in (N, K))
     value = multi_level_loss(STUDENT, TEACHER)

@@ -47,7 +47,7 @@ def multi_level_loss(
     batch is taken for both of two classes.
 
     *Batches.* The relations are sums over a batch, and not means: the second part grows as N, the
-    third as N². Neither has a factor τ², and for high τ both vanish as 1/τ² or faster.
+    third as N². Neither has a factor τ²: for high τ they vanish, as 1/τ⁴ and 1/τ².
 
     *Places.* A row is a place that counts: a sample, a token or a pixel. A weight of 2 is the place
     twice. What does not count may hold anything; if nothing counts, the loss is zero. Where places
