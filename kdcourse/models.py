@@ -372,6 +372,9 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
         layers: Names of layers, as in ``model.named_modules()``. A negative number counts what the
             module before it contains, from the end: ``encoder.layer.-1`` is a transformer's last
             layer. ``[1]`` at the end is the second of several things that a layer returns.
+            ``layer4|fc`` is the logit map of a net that averages over all positions before its
+            linear layer ``fc``: what that makes of the features ``(N, C, …)`` of ``layer4`` at
+            each position, ``(N, K, …)``.
 
     Yields:
         A dictionary that holds, after each forward pass, the output of every named layer.
@@ -387,14 +390,15 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
     layers = list(dict.fromkeys(layers))  # each once
     recorder = _Recorder(type(model).__name__, layers)
     modules = dict(model.named_modules()) if layers else {}
-    found = {name: _layer(model, name, modules) for name in layers}
+    found = {name: [_layer(model, one, modules) for one in name.split("|")] for name in layers}
     with ExitStack() as hooks:
         if layers:
             with blaming_argument("layers", f"watching layers of {type(model).__name__}"):
                 hooks.enter_context(model.register_forward_pre_hook(recorder.start))
                 for name in layers:
-                    record = partial(recorder.record, name=name)
-                    hooks.enter_context(found[name].register_forward_hook(record))
+                    layer, *behind = found[name]
+                    record = partial(recorder.record, name=name, behind=behind)
+                    hooks.enter_context(layer.register_forward_hook(record))
                 for module in modules.values():
                     if getattr(module, "inplace", False):
                         hooks.enter_context(module.register_forward_pre_hook(recorder.keep))
@@ -428,7 +432,7 @@ _ENTRY = re.compile(r"\[(\d+)\]$", re.ASCII)
 
 def _entry(output: object, name: str) -> object:
     """Return what a layer returned, or that entry of it which its name tells, if there is one."""
-    told = _ENTRY.search(name)
+    told = _ENTRY.search(name.partition("|")[0])
     if told is None:
         return output
     several = [*output.values()] if isinstance(output, Mapping) else output
@@ -461,12 +465,21 @@ class _Recorder:
         self.versions.clear()
         self.running = True
 
-    def record(self, module: nn.Module, inputs: object, output: object, name: str) -> None:
+    def record(
+        self,
+        module: nn.Module,
+        inputs: object,
+        output: object,
+        name: str,
+        behind: Sequence[nn.Module] = (),
+    ) -> None:
         shown = _first_tensor(_entry(output, name))
         if shown is None:
             raise ArgumentTypeError(
                 "layers", f"layer {name!r} returns a {type(output).__name__}, which holds no tensor"
             )
+        for layer in behind:
+            shown = _at_positions(layer, shown, name)
         if torch.compiler.is_compiling() or shown.is_inference():
             # Compiled, a copy that is not needed costs nothing; in inference mode, nobody counts.
             self.shown[name] = shown.clone()
@@ -508,6 +521,17 @@ class _Recorder:
                 f"{self.model} changes the output of the layer {name!r} in place (x += y, or "
                 "F.relu(x, inplace=True)): name another layer, or write x = x + y",
             )
+
+
+def _at_positions(layer: nn.Module, features: Tensor, name: str) -> Tensor:
+    """Apply a linear layer to the channels of features ``(N, C, …)``, whoever watches it."""
+    if not isinstance(layer, nn.Linear) or features.shape[1:2] != (layer.in_features,):
+        raise ArgumentError(
+            "layers",
+            f"what stands behind | in {name!r} must be a linear layer of as many inputs as the "
+            f"features (N, C, …) before it have channels, got {layer} and {tuple(features.shape)}",
+        )
+    return layer.forward(features.movedim(1, -1)).movedim(-1, 1)
 
 
 def _place(tensor: Tensor) -> int:

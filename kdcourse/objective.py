@@ -262,6 +262,7 @@ class Term(Objective):
     student_layers: tuple[str, ...] = ()
     teacher_layers: tuple[str, ...] = ()
     prepared: bool = True
+    _unsaid = frozenset(("training", "weights", "names", "prepared"))  # in the repr
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -299,11 +300,8 @@ class Term(Objective):
         raise NotImplementedError(f"{type(self).__name__} must define loss(lesson)")
 
     def __repr__(self) -> str:
-        hidden = ("training", "weights", "names", "prepared")
-        settings = ", ".join(
-            f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_") and k not in hidden
-        )
-        return f"{type(self).__name__}({settings})"
+        said = {k: v for k, v in vars(self).items() if k[0] != "_" and k not in self._unsaid}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in said.items())})"
 
 
 @checked
@@ -340,15 +338,53 @@ class LayerTerm(Term):
         return sum(others, start=first)
 
 
-@checked
-class WarmUp(Term):
-    r"""A term times :math:`\min(t / T, 1)` in its t-th step: it counts little at first.
-
-    >>> objective = CrossEntropy() + WarmUp(DecoupledKD(), epochs=20)
+class Gradual(Term):
+    """A term that changes in the course of its first T steps.
 
     The steps taken so far are part of ``state_dict()``, so that a resumed training goes on where it
     stopped. With ``accumulate``, every part of a batch counts as a step; several teachers of one
     student, asked about one batch, make one step together.
+    """
+
+    def count_to(self, steps: int | None, epochs: int | None) -> None:
+        """Begin to count, up to T steps, or to the end of so many epochs."""
+        if (steps is None) == (epochs is None):
+            raise ArgumentError(
+                "steps", f"give either steps or epochs, got steps={steps} and epochs={epochs}"
+            )
+        check_positive(**({"steps": steps} if epochs is None else {"epochs": epochs}))
+        self.steps, self.epochs = steps, epochs
+        self._unsaid = self._unsaid | {"epochs" if epochs is None else "steps"}
+        self.prepared = steps is not None
+        self.taken: Tensor = nn.Buffer(torch.zeros((), dtype=torch.int64))
+
+    def prepare(self, lesson: Lesson, *, seed: int = 0, steps_an_epoch: int | None = None) -> None:
+        """Turn epochs into steps."""
+        if self.epochs is not None and steps_an_epoch is not None:
+            self.steps = self.epochs * steps_an_epoch
+        self.prepared = self.steps is not None
+
+    def progress(self, lesson: Lesson) -> Tensor:
+        """Count a step of training, and return t / T in the t-th one, at most 1."""
+        if self.steps is None:
+            raise ArgumentError(
+                "steps", f"{self!r} does not know how long an epoch is: give it steps"
+            )
+        taken = self.taken + (self.training and not lesson.again)
+        if torch.compiler.is_compiling():
+            self.taken = taken  # a compiled backward pass reads the old one again
+        else:
+            self.taken.copy_(taken)  # a step may be replayed
+        return (taken / self.steps).clamp(max=1)
+
+
+@checked
+class WarmUp(Gradual):
+    r"""A term times :math:`\min(t / T, 1)` in its t-th step: it counts little at first.
+
+    >>> objective = CrossEntropy() + WarmUp(DecoupledKD(), epochs=20)
+
+    How steps are counted says :class:`Gradual`.
 
     Args:
         term: Any term.
@@ -358,17 +394,11 @@ class WarmUp(Term):
 
     def __init__(self, term: Term, steps: int | None = None, *, epochs: int | None = None):
         super().__init__()
-        if (steps is None) == (epochs is None):
-            raise ArgumentError(
-                "steps", f"give either steps or epochs, got steps={steps} and epochs={epochs}"
-            )
-        check_positive(**({"steps": steps} if epochs is None else {"epochs": epochs}))
+        self.count_to(steps, epochs)
         self.term = term
-        self.steps, self.epochs = steps, epochs
         for need in Term.__annotations__:
             setattr(self, need, getattr(term, need))
         self.prepared = term.prepared and steps is not None
-        self.taken: Tensor = nn.Buffer(torch.zeros((), dtype=torch.int64))
 
     @property
     def at_places(self) -> Term | None:
@@ -380,22 +410,12 @@ class WarmUp(Term):
     def prepare(self, lesson: Lesson, *, seed: int = 0, steps_an_epoch: int | None = None) -> None:
         """Prepare the term, and turn epochs into steps."""
         Objective.prepare(self.term, lesson, seed=seed, steps_an_epoch=steps_an_epoch)
-        if self.epochs is not None and steps_an_epoch is not None:
-            self.steps = self.epochs * steps_an_epoch
-        self.prepared = self.term.prepared and self.steps is not None
+        super().prepare(lesson, steps_an_epoch=steps_an_epoch)
+        self.prepared = self.prepared and self.term.prepared
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the term's loss, as far as it counts by now."""
-        if self.steps is None:
-            raise ArgumentError(
-                "steps", f"{self!r} does not know how long an epoch is: give it steps"
-            )
-        taken = self.taken + (self.training and not lesson.again)
-        if torch.compiler.is_compiling():
-            self.taken = taken  # a compiled backward pass reads the old one again
-        else:
-            self.taken.copy_(taken)  # a step may be replayed
-        return (taken / self.steps).clamp(max=1) * self.term.loss(lesson)
+        return self.progress(lesson) * self.term.loss(lesson)
 
     def __repr__(self) -> str:
         length = f"steps={self.steps}" if self.epochs is None else f"epochs={self.epochs}"

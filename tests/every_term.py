@@ -20,10 +20,12 @@ TOLD = {
     "SimKD": {"layer": "classifier"},
     "KnowledgeReview": {"layers": ["stage1", "stage2"], "norm": False},  # which is of a process
     "Flow": {"layers": ["classifier", "classifier"]},  # of which both nets have as many channels
+    "ScaleDecoupledKD": {"layer": "stage3|classifier"},
 }
 FEATURES = {
     "stage1": ((2, 4, 4), (3, 4, 4)),
     "stage2": ((2, 3, 3), (4, 2, 2)),
+    "stage3|classifier": ((CLASSES, 4, 4), (CLASSES, 2, 2)),
     "embedding": ((3,), (5,)),
     "classifier": ((CLASSES,), (CLASSES,)),
 }

@@ -67,13 +67,14 @@ class Net(nn.Module):
         torch.manual_seed(seed)
         self.stage1 = nn.Sequential(nn.Conv2d(1, width, 3, 2), nn.Tanh())
         self.stage2 = nn.Sequential(nn.Conv2d(width, 2 * width, 3), nn.Tanh())
-        self.embedding = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.stage3 = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.PixelUnshuffle(2))
+        self.embedding = nn.Flatten()
         self.classifier = nn.Linear(8 * width, CLASSES)
         self.double()
 
     def forward(self, inputs):
         features = self.stage2(self.stage1(inputs.double()))
-        return self.classifier(self.embedding(features))
+        return self.classifier(self.embedding(self.stage3(features)))
 
 
 class Pixels(nn.Module):

@@ -48,6 +48,7 @@ LEFT_OUT = {
     **dict.fromkeys(("judge_of", "answered"), "behind training and metrics"),
     "both_embeddings": "the checks that losses on relations share",
     "both_maps": "the checks that losses on maps share",
+    "curriculum_kd_loss.level": "a scalar, which has no parts; its own tests have bad ones",
     "kdcourse.processes": "works between the processes that torchrun starts",
     "kdcourse.batch": "takes batches of anybody's shape apart, for training",
     "kdcourse.files": "behind whatever writes a file",
@@ -168,6 +169,11 @@ class Good:
             "learned_views.model": (PatchNet(),),
             "binary_cross_entropy_loss.target": (logits.sigmoid(),),
             "squared_error_loss.target": (logits,),
+            "curriculum_kd_loss.level": (torch.ones(()),),
+            "scale_decoupled_loss.student_logits": (maps,),
+            "scale_decoupled_loss.teacher_logits": (maps,),
+            "scales": ([1, 2],),
+            "temperatures": ([1.0, 4.0],),
             "prediction_gradient.inputs": (asked,),
             "prediction_gradient.logits": (net(asked),),
         }
@@ -231,10 +237,10 @@ WRONG: dict[Any, tuple[Any, ...]] = {
 ANY_INTEGER = {"seed", "label", "epoch", "channel_dim", "ignore_index"}
 FROM_ZERO = {"padding", "decimals", "validation", *ANY_INTEGER}
 FROM_THE_END = {"class_dim"}  # -1 is the last
-ABOVE_ZERO = {"variance", "temperature", "power", "extent", "tolerance", "bend", "clip"}
+ABOVE_ZERO = {"variance", "temperature", "lowest", "power", "extent", "tolerance", "bend", "clip"}
 SHARES = {"probability", "accuracy", "correlation", "sparsity", "share", "leaks", "most"}
-SHARES |= {"momentum", "smoothing", "dropout"}
-ANY_NUMBER = {"balance", "activation"}
+SHARES |= {"momentum", "smoothing", "dropout", "correct"}
+ANY_NUMBER = {"balance", "activation", "level"}
 CHOICES = {"divergence", "shortcut", "nonlinearity", "combine", "updates", "interrupt"}
 CHOICES |= {
     "kernel",
@@ -293,6 +299,8 @@ NOT_EMPTY = {
     "students",
     "directions",
     "trajectory",
+    "scales",
+    "temperatures",
 }
 # Tensors that may be of any shape and dtype, or in which some of it is free.
 ANY_TENSOR = {"inputs", "samples", "images", "landscape.target", "curvature.target"}
@@ -477,7 +485,7 @@ RETURN_TENSORS = [
 def test_nan_is_never_hidden(case, tmp_path):
     function, values, _ = bad_calls(case, tmp_path)
     for name, value in values.items():
-        if isinstance(value, Tensor) and value.is_floating_point():
+        if isinstance(value, Tensor) and value.is_floating_point() and value.dim():
             broken = value.detach().clone()
             broken[0] = torch.where(broken[0] == broken[0].amax(), torch.nan, broken[0])
             with contextlib.suppress(ExplainedError):  # where NaN is refused

@@ -7,6 +7,7 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from kdcourse import models
+from kdcourse.errors import ArgumentError
 
 # Ours by arithmetic; He et al. 2015 table 6 (shortcut "pad", ten classes) and the CIFAR-100 nets
 # of the distillation literature by their published counts.
@@ -228,6 +229,28 @@ def test_capture_any_model_as_torchvision_does():
     assert list(shown) == layers
     for name in layers:
         assert torch.equal(shown[name], expected[name])
+
+
+def test_the_logit_map_is_averaged_to_the_logits():
+    net, images = models.plain(2, classes=3, seed=0), torch.rand(2, 1, 28, 28)
+    with models.capture(net, ["stage3|classifier", "stage3", "classifier"]) as shown:
+        logits = net(images)
+    map_ = shown["stage3|classifier"]
+    assert map_.shape == (2, 3, *shown["stage3"].shape[2:])
+    torch.testing.assert_close(map_.mean(dim=(2, 3)), logits)
+    torch.testing.assert_close(shown["classifier"], logits)
+    found = torch.autograd.grad(map_[:, 1].mean(), net.classifier.weight, retain_graph=True)
+    torch.testing.assert_close(
+        found, torch.autograd.grad(logits[:, 1].mean(), net.classifier.weight)
+    )
+
+
+@pytest.mark.parametrize("name", ["stage2|classifier", "stage3|stage2", "classifier|classifier"])
+def test_a_logit_map_needs_a_linear_layer_that_fits(name):
+    net = models.plain(2, classes=3, seed=0)
+    words = "must be a linear layer of as many inputs as the features .* before it have channels"
+    with pytest.raises(ArgumentError, match=words), models.capture(net, [name]):
+        net(torch.rand(2, 1, 28, 28))
 
 
 def test_hooks_are_gone_afterwards_even_after_an_error():
