@@ -63,6 +63,7 @@ STAGES = {
     "sides": "",
     "own": "['stage1', 'stage2', 'stage3']",
     "own_side": "",
+    "logit_map": "'stage3|classifier'",
     "review": "['stage1', 'stage2', 'stage3', 'embedding']",
 }
 FEW = {"images": 500, "epochs": 40, "batch_size": 32}

@@ -68,6 +68,17 @@ METHODS: dict[str, Method] = {
     "DIST": Method(PREDICTIONS, "DIST(temperature={knob})", "τ", TEMPERATURES),
     "TTM": Method(PREDICTIONS, "TTM(temperature={knob})", "τ", TEMPERATURES),
     "WTTM": Method(PREDICTIONS, "WTTM(temperature={knob})", "τ", TEMPERATURES),
+    "MLLD": Method(
+        PREDICTIONS,
+        "MultiLevelKD({knob})",
+        "temperatures",
+        ("(2, 3, 4, 5, 6)", "(1, 2, 4)", "(4,)"),
+    ),
+    "CTKD": Method(PREDICTIONS, "CTKD(span={knob}, epochs=5)", "range of τ", (5, 10, 20)),
+    "SDD": Method(
+        PREDICTIONS, "ScaleDecoupledKD({logit_map}, temperature={knob})", "τ", TEMPERATURES
+    ),
+    "teacher-free": Method(PREDICTIONS, "TeacherFreeKD(correct={knob})", "a", (0.9, 0.95, 0.99)),
     "hard labels": Method(
         PREDICTIONS,
         "HardDistillation()",
