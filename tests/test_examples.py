@@ -115,3 +115,15 @@ def test_nets_of_your_own_learn(splits, monkeypatch):
     monkeypatch.setattr(data, "fashion_mnist", lambda: splits)
     net = runpy.run_path(str(FOLDER / "own_model.py"))["main"](images=1000, epochs=3)
     assert metrics.accuracy(net, splits.test) > 0.5
+
+
+def test_every_method_of_the_field_trains(splits):
+    """A step with each: the weights of the table are those of their scale."""
+    methods = runpy.run_path(str(FOLDER / "methods.py"))["METHODS"]
+    teacher = models.by_name("res16", seed=1)
+    for name, method in methods.items():
+        objective = CrossEntropy() + method()
+        asked = teacher if objective.needs_teacher else None
+        options = {"epochs": 1, "batch_size": 32, "progress": False}
+        history = fit(models.by_name("plain4"), splits.train[:32], objective, asked, **options)
+        assert history.last["loss"] > 0, name
