@@ -172,6 +172,7 @@ class Good:
             "curriculum_kd_loss.level": (torch.ones(()),),
             "scale_decoupled_loss.student_logits": (maps,),
             "scale_decoupled_loss.teacher_logits": (maps,),
+            "channels": ((4, 6),),
             "scales": ([1, 2],),
             "temperatures": ([1.0, 4.0],),
             "prediction_gradient.inputs": (asked,),

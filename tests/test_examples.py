@@ -125,5 +125,7 @@ def test_every_method_of_the_field_trains(splits):
         objective = CrossEntropy() + method()
         asked = teacher if objective.needs_teacher else None
         options = {"epochs": 1, "batch_size": 32, "progress": False}
-        history = fit(models.by_name("plain4"), splits.train[:32], objective, asked, **options)
+        history = fit(
+            models.by_name("plain4"), splits.train[:32], objective, teacher=asked, **options
+        )
         assert history.last["loss"] > 0, name
