@@ -5,11 +5,14 @@ wherever one of ours does. What a model computes besides its logits is captured 
 layer (:func:`capture`), in our models as in anyone else's.
 """
 
-from kdcourse.models.blocks import PadShortcut, ResidualBlock, WideBlock
+from kdcourse.models.blocks import InvertedResidual, PadShortcut, ResidualBlock, WideBlock
 from kdcourse.models.by_name import by_name
 from kdcourse.models.capture import capture
-from kdcourse.models.conv_net import ConvNet
 from kdcourse.models.counts import count_parameters, multiply_adds
 from kdcourse.models.course import plain, residual
 from kdcourse.models.initial import seeded
-from kdcourse.models.resnets import resnet, wide_resnet
+from kdcourse.models.mobilenet import mobilenetv2
+from kdcourse.models.resnets import resnet, resnet50, wide_resnet
+from kdcourse.models.staged_net import ConvNet, StagedNet
+from kdcourse.models.vgg import vgg
+from kdcourse.models.vision_transformer import vision_transformer

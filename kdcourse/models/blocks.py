@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcourse.checks import check_choice, check_number, check_positive
-from kdcourse.models._parts import conv3, conv_norm_relu
+from kdcourse.models._parts import conv, conv_norm, conv_norm_relu
 from kdcourse.signatures import checked
 
 
@@ -27,28 +27,41 @@ class PadShortcut(nn.Module):
 
 @checked
 class ResidualBlock(nn.Module):
-    """``relu(x + conv(relu(conv(x))))``, with batch norm after each convolution (He 2015)."""
+    """``relu(x + conv(relu(conv(x))))``, with batch norm after each convolution (He 2015).
+
+    With a ``bottleneck``, there are three convolutions: 1×1 to a quarter of the channels, 3×3,
+    and 1×1 to all of them.
+    """
 
     def __init__(
-        self, channels_in: int, channels_out: int, stride: int = 1, shortcut: str = "projection"
+        self,
+        channels_in: int,
+        channels_out: int,
+        stride: int = 1,
+        shortcut: str = "projection",
+        bottleneck: bool = False,
     ):
         super().__init__()
         check_positive(channels_in=channels_in, channels_out=channels_out, stride=stride)
         check_choice("shortcut", shortcut, ("projection", "pad"))
-        self.residual = nn.Sequential(
-            *conv_norm_relu(channels_in, channels_out, stride),
-            conv3(channels_out, channels_out),
-            nn.BatchNorm2d(channels_out),
-        )
+        if bottleneck:
+            narrow = max(channels_out // 4, 1)
+            self.residual = nn.Sequential(
+                *conv_norm_relu(channels_in, narrow, kernel=1),
+                *conv_norm_relu(narrow, narrow, stride),
+                *conv_norm(narrow, channels_out, kernel=1),
+            )
+        else:
+            self.residual = nn.Sequential(
+                *conv_norm_relu(channels_in, channels_out, stride),
+                *conv_norm(channels_out, channels_out),
+            )
         if stride == 1 and channels_in == channels_out:
             self.shortcut: nn.Module = nn.Identity()
         elif shortcut == "pad":
             self.shortcut = PadShortcut(channels_in, channels_out, stride)
         else:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
-                nn.BatchNorm2d(channels_out),
-            )
+            self.shortcut = conv_norm(channels_in, channels_out, stride, kernel=1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to ``(N, C', H/stride, W/stride)``."""
@@ -67,11 +80,11 @@ class WideBlock(nn.Module):
         self.residual = nn.Sequential(
             *conv_norm_relu(channels_in, channels_out, stride),
             nn.Dropout(dropout),
-            conv3(channels_out, channels_out),
+            conv(channels_out, channels_out),
         )
         same = stride == 1 and channels_in == channels_out
         self.shortcut: nn.Module | None = (
-            None if same else nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+            None if same else conv(channels_in, channels_out, stride, kernel=1)
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -79,3 +92,28 @@ class WideBlock(nn.Module):
         active = self.activate(features)
         kept = features if self.shortcut is None else self.shortcut(active)
         return kept + self.residual(active)
+
+
+@checked
+class InvertedResidual(nn.Module):
+    """Block of the MobileNets: 1×1 to more channels, 3×3 on each alone, 1×1 to few, without ReLU.
+
+    Where shapes allow, the input is added.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int = 1, expansion: int = 6):
+        super().__init__()
+        check_positive(channels_in=channels_in, channels_out=channels_out, stride=stride)
+        check_positive(expansion=expansion)
+        wide = expansion * channels_in
+        self.residual = nn.Sequential(
+            *conv_norm_relu(channels_in, wide, kernel=1),
+            *conv_norm_relu(wide, wide, stride, groups=wide),
+            *conv_norm(wide, channels_out, kernel=1),
+        )
+        self.adds = stride == 1 and channels_in == channels_out
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map ``(N, C, H, W)`` to ``(N, C', H/stride, W/stride)``."""
+        changed = self.residual(features)
+        return features + changed if self.adds else changed

@@ -1,8 +1,9 @@
 """The course's small nets, of one family without and one with shortcuts."""
 
+from kdcourse.checks import check_positive
 from kdcourse.models._parts import conv_net, conv_norm_relu
 from kdcourse.models.blocks import ResidualBlock
-from kdcourse.models.conv_net import ConvNet
+from kdcourse.models.staged_net import ConvNet
 from kdcourse.signatures import checked
 
 
@@ -32,7 +33,11 @@ def plain(
 
     Source: of ``"he"``, He et al. 2015 (arXiv 1502.01852), section 2.2, for the backward pass.
     """
-    return conv_net(conv_norm_relu, width, depth, channels, classes, seed, initialization)
+    check_positive(depth=depth)
+    counts = [depth] * 3
+    return conv_net(
+        conv_norm_relu, width, counts, channels, classes, seed, initialization, stem_stride=2
+    )
 
 
 @checked
@@ -49,4 +54,8 @@ def residual(
 
     The arguments are those of :func:`plain`.
     """
-    return conv_net(ResidualBlock, width, depth, channels, classes, seed, initialization)
+    check_positive(depth=depth)
+    counts = [depth] * 3
+    return conv_net(
+        ResidualBlock, width, counts, channels, classes, seed, initialization, stem_stride=2
+    )
