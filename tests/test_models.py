@@ -25,8 +25,15 @@ COUNTS = [
     (models.wide_resnet(16, 2), 703_284),
     (models.wide_resnet(40, 2), 2_255_156),
     (models.wide_resnet(40, 1), 569_780),
+    (models.resnet(8, widen=4), 1_233_540),
+    (models.resnet(32, widen=4), 7_433_860),
+    (models.vgg(8), 3_965_028),
+    (models.vgg(13), 9_462_180),
+    (models.mobilenetv2(), 812_836),
+    (models.vision_transformer(32, 3, 2), 28_170),
 ]
-NAMES = ["plain1", "plain8", "res8", "resnet8", "wrn-10-1"]
+NAMES = ["plain1", "plain8", "res8", "resnet8", "resnet8x4", "wrn-10-1", "vgg8", "mobilenetv2"]
+NAMES += ["vit-small"]
 
 
 @pytest.mark.parametrize(("model", "count"), COUNTS, ids=[str(count) for _, count in COUNTS])
@@ -46,6 +53,12 @@ def test_wrn_28_10_has_36_5_million():
     with torch.device("meta"):
         model = models.wide_resnet(28, 10, classes=10)
     assert round(models.count_parameters(model) / 1e6, 1) == 36.5
+
+
+def test_resnet50_has_23_7_million():
+    with torch.device("meta"):
+        model = models.by_name("resnet50", channels=3, classes=100)
+    assert models.count_parameters(model) == 23_705_252
 
 
 def test_multiply_adds_by_hand():
@@ -155,7 +168,9 @@ def test_he_draws_convolutions_and_nothing_else(name):
         models.by_name(name, seed=1, **options)
         for options in ({}, {"initialization": "he"}, {"initialization": "he"})
     )
-    drawn = {id(layer.weight) for layer in convolutions(he)}
+    drawn = {id(p) for layer in convolutions(he) for p in layer.parameters()}
+    biases = [layer.bias for layer in convolutions(he) if layer.bias is not None]
+    assert not any(bool(bias.any()) for bias in biases)
     for a, b, c in zip(usual.parameters(), he.parameters(), again.parameters(), strict=True):
         assert torch.equal(b, c)
         assert torch.equal(a, b) == (id(b) not in drawn)
@@ -172,7 +187,11 @@ def test_without_a_seed_the_global_generator_draws():
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "plain0", "vgg16", "8", "", "wrn-16", "wrn-a-2", "resnet21", "wrn-15-2"]
+    "name",
+    [
+        *("plain", "plain0", "vgg9", "8", "", "wrn-16", "wrn-a-2", "resnet21", "wrn-15-2"),
+        *("resnet8x", "resnet8x0", "mobilenetv3", "vit", "vit-small-2"),
+    ],
 )
 def test_unknown_names_are_errors(name):
     with pytest.raises(ValueError, match=r"unknown model|must be"):
@@ -190,6 +209,8 @@ def test_unknown_names_are_errors(name):
         (lambda: models.wide_resnet(10, 1, initialization="He"), "initialization must be one of"),
         (lambda: models.resnet(9), r"6n \+ 2"),
         (lambda: models.wide_resnet(17, 2), r"6n \+ 4"),
+        (lambda: models.vgg(9), "depth must be one of 8, 11, 13, 16, 19, got 9"),
+        (lambda: models.vision_transformer(30, 1, 4), "width must be a multiple of heads, got 30"),
     ],
 )
 def test_bad_sizes_are_named(build, words):

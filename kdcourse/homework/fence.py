@@ -29,10 +29,13 @@ from kdcourse.homework.grader import GIVEN
 from kdcourse.places import COURSE, INSTALLED, PACKAGE, image_folder
 from kdcourse.teachers.shipped import TEACHERS
 
-ALLOWED = (
-    *("__init__", *GIVEN),
-    *("homework/__init__", "homework/memory", "homework/wire", "homework/worker"),
-)
+WORKER = ("__init__", "memory", "wire", "worker")
+ALLOWED = [  # files of the course
+    path
+    for name in ("__init__", *GIVEN, *(f"homework/{one}" for one in WORKER))
+    for path in (PACKAGE / f"{name}.py", *sorted((PACKAGE / name).glob("*.py")))
+    if path.is_file()
+]
 SPACE = 256 * 2**20  # bytes that a submission may write, into each of two folders
 PROCESSES, THREADS, FILES = 100, 500, 1024
 IMAGE = "kdcourse-homework"  # of containers
@@ -265,7 +268,7 @@ def _shown() -> Iterator[tuple[str, Path]]:
     folders += [path.resolve() for path in folders if path.exists()]
     outside = [path for path in folders if not path.is_relative_to(HIDDEN)]
     inside = [path for path in folders if path.is_relative_to(HIDDEN)]
-    inside += [PACKAGE / f"{name}.py" for name in ALLOWED]
+    inside += ALLOWED
     for path in map(Path, ("/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")):
         if path.is_symlink():
             yield "link", path

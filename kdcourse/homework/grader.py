@@ -10,7 +10,7 @@ from typing import Any
 from kdcourse.homework.feedback import entries, listed
 from kdcourse.homework.requirement import Requirement, checked
 
-GIVEN = (  # modules of the course that homework may use, with what they need
+GIVEN = (  # modules and packages of the course that homework may use, with what they need
     *("checks", "data", "metrics", "models"),
     *("batch", "errors", "files", "modes", "places", "precision", "signatures"),
     *("torchvision_classes", "torchvision_sets"),
@@ -62,7 +62,8 @@ class Grader:
         names = sys._getframe(1).f_globals
         if not callable(names.get(question)):
             raise NameError(f"{question} is not defined: run the cell that defines it")
-        if taken := sorted(_of_the_course(names[question]) - {f"kdcourse.{one}" for one in GIVEN}):
+        used = _of_the_course(names[question])
+        if taken := sorted(one for one in used if one.split(".")[1] not in GIVEN):
             raise ImportError(
                 f"{question} uses {taken[0]}: the losses and teachers of kdcourse are what you "
                 "write here, and cannot be imported while your homework is graded"

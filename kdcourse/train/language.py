@@ -145,7 +145,7 @@ class Reader:
             if name in ALWAYS or known[name].default is inspect.Parameter.empty:
                 named[name] = self.given[name]
         made = self.attempt(node, maker, positional, named)
-        if maker.__module__ == models.__name__:
+        if maker.__module__.startswith(f"{models.__name__}."):
             self.nets.append(made)
         return made
 

@@ -87,7 +87,7 @@ ESCAPES = {
     "import a solution": ("__import__('kdcourse.logit')", "No module named"),
     "look for checks in the course": (
         "import pathlib\nsorted(map(str, pathlib.Path(course).rglob('*.py')))",
-        "^" + re.escape(str(sorted(f"{COURSE / name}.py" for name in fence.ALLOWED))) + "$",
+        "^" + re.escape(str(sorted(map(str, fence.ALLOWED)))) + "$",
     ),
     "read another submission's files": ("open(neighbour + '/own.txt').read()", "No such file"),
     "read the home of whoever grades": (
