@@ -308,7 +308,7 @@ FAULTS = {
     ),
     "a hint sends no gradient": (
         "hint",
-        feature.Hint.forward,
+        feature.Hint.aligned,
         "self.project(student, teacher.shape[2:])",
         "self.project(student, teacher.shape[2:]).detach()",
     ),

@@ -24,6 +24,7 @@ from kdcourse.places import COURSE
 from kdcourse.train.language import Reader
 from kdcourse.training import as_teacher
 from kdcourse.training.judged import Judged, show
+from kdcourse.training.schedules import one_cycle
 
 FOLDER = COURSE / "data" / "leaderboard"
 TRIALS, SEEDS = 8, 10
@@ -61,16 +62,26 @@ STAGES = {
     "layers": "['stage1', 'stage2', 'stage3']",
     "layer": "'stage3'",
     "sides": "",
-    "own": "['stage1', 'stage2', 'stage3']",
     "own_side": "",
     "logit_map": "'stage3|classifier'",
     "review": "['stage1', 'stage2', 'stage3', 'embedding']",
 }
+# A transformer's tokens, a class token first, and a convolutional teacher's maps.
+SIDES = ", channel_dim=(-1, 1), class_token=(True, False)"
+TOKENS = STAGES | {"sides": SIDES, "own_side": ", channel_dim=-1"}
+NO_MAPS = "SDD", "SimKD", "ReviewKD"  # they need the student's, too
+ADAM = {"rate": 0.003}  # of AdamW, with which a transformer learns more than with SGD
 FEW = {"images": 500, "epochs": 40, "batch_size": 32}
 MANY = {"images": 4000, "epochs": 15, "batch_size": 64}
 BOARDS = {
     "res8-500": Board("res8, 500 images", FEW | {"student": "res8"}, STAGES),
     "res8-4000": Board("res8, 4,000 images", MANY | {"student": "res8"}, STAGES),
+    "vit-500": Board(
+        "vit-small, 500 images", FEW | ADAM | {"student": "vit-small"}, TOKENS, NO_MAPS
+    ),
+    "vit-4000": Board(
+        "vit-small, 4,000 images", MANY | ADAM | {"student": "vit-small"}, TOKENS, NO_MAPS
+    ),
 }
 
 
@@ -139,7 +150,15 @@ def _student(name: str, lab: Lab) -> Measured:
 
 def _taught(lab: Lab, name: str, loss: str) -> nn.Module:
     net, objective, teacher = student_of(lab, name, loss)
-    return lab.fit(net, objective, _images(lab), teacher=teacher)
+    return lab.fit(net, objective, _images(lab), teacher=teacher, **_optimizer(lab))
+
+
+def _optimizer(lab: Lab) -> dict[str, Any]:
+    """Return the knobs of a board whose students do not learn by the course's optimiser."""
+    if "rate" not in lab.settings:
+        return {}
+    adam = partial(torch.optim.AdamW, lr=lab["rate"], weight_decay=1e-2)
+    return {"optimizer": adam, "scheduler": one_cycle}
 
 
 def student_of(
@@ -174,7 +193,7 @@ def even_weight(board: str, name: str, setting: float | str, lab: Lab) -> float:
     """
     method, images = BOARDS[board].methods[name], _images(lab)
     net = _net(lab, name)
-    options = {**lab.options, "epochs": 2, "device": "cpu"}
+    options = {**lab.options, "epochs": 2, "device": "cpu", **_optimizer(lab)}
     if method.rebuild is None:  # one that is rebuilt does not learn from labels
         fit(net, images, CrossEntropy(), **options)
     term = _objective(method.dist(setting, BOARDS[board].words), net, lab)

@@ -120,7 +120,7 @@ METHODS: dict[str, Method] = {
     "ReviewKD": Method(
         FEATURES, "KnowledgeReview({review}, width={knob})", "width", ("None", 16, 64)
     ),
-    "OFA-KD": Method(FEATURES, "OneForAll({own}, {knob}{own_side})", "γ", (1, 1.5, 2)),
+    "OFA-KD": Method(FEATURES, "OneForAll({layers}, {knob}{own_side})", "γ", (1, 1.5, 2)),
     "VkD": Method(
         FEATURES, "OrthogonalProjection({knob})", "layer", ("{layer}{sides}", "'embedding'")
     ),

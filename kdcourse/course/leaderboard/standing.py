@@ -41,9 +41,14 @@ class Standing:
     memory: float
 
     @property
+    def is_kd(self) -> bool:
+        """Whether it is KD itself."""
+        return self.name == KD
+
+    @property
     def says(self) -> str:
         """What the comparison with KD says."""
-        if self.name == KD or not self.p < LEVEL:
+        if self.is_kd or not self.p < LEVEL:
             return "no difference from KD seen"
         return "better than KD" if self.over_kd.mean > 0 else "worse than KD"
 
@@ -112,8 +117,8 @@ def table(board: str, folder: Path = FOLDER) -> str:
         (
             f"**{row.name}**" if row.says == "better than KD" else row.name,
             f"{row.accuracy:.2f}",
-            "" if row.name == KD else str(row.over_kd),
-            "" if row.name == KD else _shown(row.p),
+            "" if row.is_kd else str(row.over_kd),
+            "" if row.is_kd else _shown(row.p),
             str(row.over_labels),
             f"{row.time:.2f}",
             f"{row.memory:.2f}",
@@ -135,7 +140,7 @@ def summary(board: str, folder: Path = FOLDER) -> str:
     found = standings(board, folder)
     said: dict[str, list[str]] = {}
     for row in found:
-        if row.name != KD:
+        if not row.is_kd:
             said.setdefault(row.says, []).append(row.name)
     order = ("better than KD", "no difference from KD seen", "worse than KD")
     return "\n".join(

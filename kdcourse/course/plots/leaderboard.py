@@ -29,7 +29,7 @@ def gains(boards: Mapping[str, Sequence["Standing"]]) -> Figure:
     rows = max(map(len, boards.values()))
     figure, axes = panels(1, len(boards), width=4.2, height=ROW * (rows + 2))
     for axis, (about, standings) in zip(axes[0], boards.items(), strict=True):
-        shown = [row for row in standings if row.over_kd.mean or row.over_kd.low]
+        shown = [row for row in standings if not row.is_kd]
         for place, row in enumerate(shown):
             style, found = SAYS[row.says], row.over_kd
             if found.mean < LEAST:
@@ -52,8 +52,7 @@ def gain_against_cost(about: str, standings: Sequence["Standing"]) -> Figure:
     """Draw the gain over labels alone against the time of a step as a ratio to KD's."""
     figure, axis = panel(7, 4.6)
     for row in standings:
-        is_kd = not row.over_kd.mean and not row.over_kd.low
-        style = {"marker": "s", "color": TEACHER} if is_kd else SAYS[row.says]
+        style = {"marker": "s", "color": TEACHER} if row.is_kd else SAYS[row.says]
         axis.plot(row.time, row.over_labels.mean, linestyle="", **style)
         axis.annotate(
             row.name,
