@@ -12,6 +12,7 @@ from toys import net as conv_net
 
 from kdcourse import AttentionTransfer, CrossEntropy, FeatureHint, Saliency, models
 from kdcourse.models import vision_transformer
+from kdcourse.training import FoldedTeacher
 
 
 def drawn(*shape, seed=0):
@@ -107,6 +108,10 @@ def test_vmap_over_nets_equals_a_loop():
 
     found = vmap(called)(weights, buffers)
     torch.testing.assert_close(found, torch.stack([one(PIXELS) for one in nets]))
+
+
+def test_it_can_be_a_teacher_whose_layers_nobody_asks_for(net):
+    torch.testing.assert_close(FoldedTeacher(net)(PIXELS), net(PIXELS))
 
 
 def test_it_compiles_in_one_graph(net):
