@@ -127,11 +127,11 @@ def test_gradients_can_be_differentiated_again():
     assert torch.autograd.gradgradcheck(lambda x: net(x).square().sum(), inputs)
 
 
-def test_it_learns_and_is_taught_by_layers():
+def test_it_learns_and_is_taught_by_layers(device):
     student = models.by_name("vit-small", classes=CLASSES, seed=1)
     tokens = {"channel_dim": (-1, 1), "class_token": (True, False)}
     objective = CrossEntropy() + Saliency() + 0.1 * FeatureHint("stage2", **tokens)
     objective = objective + AttentionTransfer(["stage3"], **tokens)
     rate = {"optimizer": partial(AdamW, lr=3e-3), "epochs": 4, "batch_size": 16}
-    history = train(student, objective, teacher=conv_net(seed=2), **rate)
+    history = train(student, objective, teacher=conv_net(seed=2), device=device, **rate)
     assert history["cross_entropy"][-1] < 0.7 * history["cross_entropy"][0]
