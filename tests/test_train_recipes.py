@@ -11,26 +11,47 @@ from torch.nn import functional as F
 from kdcourse import data, models
 from kdcourse.__main__ import main
 from kdcourse.train import command, recipes
-from kdcourse.train.options import OptionError, Options
+from kdcourse.train.language import Reader
+from kdcourse.train.options import OptionError, Options, read_toml
 from kdcourse.train.plan import prepare
 from kdcourse.training import Lesson, Outputs
 
-# CIFAR-100, percent: the tables of RepDistiller's README and, for dkd, mdistiller's.
+# CIFAR-100, percent: the tables of RepDistiller's README; of DKD, DIST and the standardised logits
+# those of their authors, where they have the pair.
+PAIRS = ["resnet56-resnet20", "resnet110-resnet32", "wrn-40-2-wrn-16-2", "resnet32x4-resnet8x4"]
+PAIRS += ["vgg13-vgg8", "resnet50-mobilenetv2"]
 PUBLISHED = {
-    "resnet56-resnet20": [72.34, 69.06, 70.66, 69.21, 70.55, 69.67, 69.61, 71.97],
-    "resnet110-resnet32": [74.31, 71.14, 73.08, 71.06, 72.31, 72.69, 71.82, 74.11],
-    "wrn-40-2-wrn-16-2": [75.61, 73.26, 74.92, 73.58, 74.08, 73.83, 73.35, 76.23],
+    "teacher": [72.34, 74.31, 75.61, 79.42, 74.64, 79.34],
+    "alone": [69.06, 71.14, 73.26, 72.50, 70.36, 64.60],
+    "kd": [70.66, 73.08, 74.92, 73.33, 72.98, 67.35],
+    "hint": [69.21, 71.06, 73.58, 73.50, 71.02, 63.16],
+    "attention": [70.55, 72.31, 74.08, 73.44, 71.43, 58.58],
+    "similarity": [69.67, 72.69, 73.83, 72.94, 72.68, 68.08],
+    "rkd": [69.61, 71.82, 73.35, 71.90, 71.48, 64.43],
+    "crd": [71.16, 73.48, 75.48, 75.51, 73.94, 69.11],
+    "dkd": [71.97, 74.11, 76.23, 76.32, 74.68, 70.35],
+    "dist": [71.75, None, None, 76.31, None, 68.66],
+    "standardized": [71.43, 74.17, 76.11, 76.62, 74.36, 69.02],
 }
-METHODS = ["teacher", "alone", "kd", "hint", "attention", "similarity", "rkd", "dkd"]
-EACH = [(name, method) for name in PUBLISHED for method in METHODS]
+EACH = [(name, method) for name in PAIRS for method in PUBLISHED]
+# Every method, and every pair: with the method whose layers all have to fit.
+SOME = [(PAIRS[0], method) for method in PUBLISHED] + [(name, "attention") for name in PAIRS[1:]]
 
 
-def test_every_file_holds_every_method_and_what_was_published():
-    assert set(recipes.names()) == set(PUBLISHED)
-    for name, published in PUBLISHED.items():
+def test_every_pair_has_every_method_and_what_was_published():
+    assert recipes.names() == sorted(PAIRS)
+    for name, published in zip(PAIRS, zip(*PUBLISHED.values(), strict=True), strict=True):
         found = recipes.methods(name)
-        assert list(found) == METHODS
-        assert [recipe.published for recipe in found.values()] == published
+        assert list(found) == list(PUBLISHED)
+        assert tuple(recipe.published for recipe in found.values()) == published
+
+
+def test_a_pair_tells_accuracies_of_methods_that_there_are():
+    for path in recipes.FOLDER.glob("*.toml"):
+        table = read_toml(path)
+        for pair in table["pairs"].values():
+            for key in recipes.ACCURACIES:
+                assert pair.get(key, {}).keys() <= table["methods"].keys()
 
 
 def test_the_list(capsys):
@@ -40,11 +61,16 @@ def test_the_list(capsys):
     for (name, method), line in zip(sorted(EACH, key=lambda e: e[0]), lines[1:], strict=True):
         recipe = recipes.load(name, method)
         assert line.split()[:2] == [name, method]
-        assert recipe.settings["loss"] in line
-        shown = f"{recipe.published:.2f}"
-        assert line.split(shown)[1].strip() == (
-            recipes.NOT_RUN if recipe.measured is None else f"{recipe.measured:.2f}"
-        )
+        _, told = line.split(recipe.settings["loss"] + " ")
+        assert told.split("  ")[-1].strip() == recipes.NOT_RUN
+        assert told.removesuffix(recipes.NOT_RUN).strip() == recipe.target
+
+
+def test_a_deviation_stands_beside_its_mean():
+    recipe = recipes.load("resnet56-resnet20", "dist")
+    assert (recipe.published, recipe.deviation, recipe.target) == (71.75, 0.3, "71.75 ± 0.30")
+    assert recipes.load("resnet56-resnet20", "kd").target == "70.66"
+    assert recipes.load("vgg13-vgg8", "dist").target == ""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +93,7 @@ def weights(tmp_path_factory):
     return file
 
 
-@pytest.mark.parametrize(("name", "method"), EACH, ids=map("-".join, EACH))
+@pytest.mark.parametrize(("name", "method"), SOME, ids=map("-".join, SOME))
 def test_two_steps_on_real_images(name, method, few, weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "from_torchvision", lambda *_, **__: few)
     recipe = recipes.load(name, method)
@@ -76,7 +102,7 @@ def test_two_steps_on_real_images(name, method, few, weights, tmp_path, monkeypa
         arguments += ["--teacher-weights", weights(recipe.settings["teacher"])]
     given = [name, "--method", method, *arguments, "--device", "cpu", "--out", str(tmp_path)]
     assert main(["train", *given]) == 0
-    assert f"(published: {recipe.published} %)" in capsys.readouterr().out
+    assert f"(published: {recipe.target} %)" in capsys.readouterr().out
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert '"loss": ' in line
     student = prepare(Options(recipe.settings["student"], device="cpu")).student.state_dict()
@@ -93,7 +119,7 @@ def test_two_steps_on_real_images(name, method, few, weights, tmp_path, monkeypa
 def judged(name, method, weights):
     """Return the recipe's loss of 64 random images, and all that the nets showed."""
     settings = recipes.load(name, method).settings
-    settings |= {"data": "cifar10", "device": "cpu"}
+    settings |= {"device": "cpu"}
     path = weights_of(settings["teacher"], weights)
     made = prepare(Options(**settings, teacher_weights=(path,)))
     inputs = torch.randn(64, 3, 32, 32, generator=data.replay(0))
@@ -107,7 +133,7 @@ def judged(name, method, weights):
 
 def weights_of(name, weights):
     path = weights(name) + "-rgb"
-    save_file(models.by_name(name, channels=3, seed=1).state_dict(), path)
+    save_file(models.by_name(name, channels=3, classes=100, seed=1).state_dict(), path)
     return path
 
 
@@ -161,7 +187,7 @@ def test_the_last_stage_of_a_wide_net_is_taken_before_its_batch_norm(weights, mo
         assert [type(module).__name__ for module in following] == ["BatchNorm2d", "ReLU"]
 
 
-@pytest.mark.parametrize(("name", "beta"), [("resnet110-resnet32", 2), ("wrn-40-2-wrn-16-2", 6)])
+@pytest.mark.parametrize(("name", "beta"), [("resnet56-resnet20", 2), ("wrn-40-2-wrn-16-2", 6)])
 def test_logit_methods_have_the_authors_weights(name, beta, weights):
     loss, student, teacher, labels, _ = judged(name, "kd", weights)
     own, theirs = (F.log_softmax(o.logits.double() / 4, dim=1) for o in (student, teacher))
@@ -177,6 +203,37 @@ def test_logit_methods_have_the_authors_weights(name, beta, weights):
     assert loss == pytest.approx(labels)  # at the very beginning
 
 
+def test_standardised_logits_have_the_authors_weights(weights):
+    loss, student, teacher, labels, _ = judged("resnet56-resnet20", "standardized", weights)
+
+    def scores(outputs):
+        logits = outputs.logits.double()
+        return (logits - logits.mean(1, keepdim=True)) / logits.std(1, keepdim=True)
+
+    own, theirs = (F.log_softmax(scores(outputs) / 2, dim=1) for outputs in (student, teacher))
+    divergence = 4 * F.kl_div(own, theirs, reduction="batchmean", log_target=True).item()
+    assert loss == pytest.approx(0.1 * labels + 9 * divergence, rel=1e-5)
+
+
+def test_dist_has_the_authors_weights(weights):
+    loss, student, teacher, labels, _ = judged("resnet56-resnet20", "dist", weights)
+    own, theirs = (F.softmax(outputs.logits.double() / 4, dim=1) for outputs in (student, teacher))
+
+    def apart(rows, others):
+        pairs = zip(rows, others, strict=True)
+        return sum(1 - torch.corrcoef(torch.stack(pair))[0, 1].item() for pair in pairs)
+
+    expected = apart(own, theirs) / 64 + apart(own.T, theirs.T) / 100
+    assert loss == pytest.approx(labels + 2 * 16 * expected, rel=1e-4)
+
+
+def test_crd_has_the_authors_weights(weights):
+    *_, made = judged("resnet56-resnet20", "crd", weights)
+    (one, _), (other, term) = made.objective.parts()
+    found = one, other, term.width, term.memory, term.temperature
+    assert found == (1, 0.8, 128, 16384, 0.07)
+
+
 def test_a_hint_is_projected_as_in_the_authors_code(weights, monkeypatch):
     loss, student, teacher, labels, made = judged("wrn-40-2-wrn-16-2", "hint", weights)
     hint = made.objective.terms[1].hint
@@ -187,35 +244,52 @@ def test_a_hint_is_projected_as_in_the_authors_code(weights, monkeypatch):
     assert loss == pytest.approx(expected, rel=1e-5)
 
 
-STUDENTS = {  # without and with a teacher
+NETS = {  # teacher and student
     "resnet56-resnet20": (partial(models.resnet, 56), partial(models.resnet, 20)),
     "resnet110-resnet32": (partial(models.resnet, 110), partial(models.resnet, 32)),
     "wrn-40-2-wrn-16-2": (partial(models.wide_resnet, 40, 2), partial(models.wide_resnet, 16, 2)),
+    "resnet32x4-resnet8x4": (
+        partial(models.resnet, 32, widen=4),
+        partial(models.resnet, 8, widen=4),
+    ),
+    "vgg13-vgg8": (partial(models.vgg, 13), partial(models.vgg, 8)),
+    "resnet50-mobilenetv2": (models.resnet50, models.mobilenetv2),
 }
 
 
-@pytest.mark.parametrize(("name", "method"), EACH, ids=map("-".join, EACH))
-def test_convolutions_start_from_he_as_in_the_benchmark(name, method):
-    settings = recipes.load(name, method).settings
-    found = prepare(Options(settings["student"], data="cifar100", seed=4, device="cpu")).student
-    expected = STUDENTS[name][method != "teacher"](seed=4, initialization="he").state_dict()
-    assert found.state_dict().keys() == expected.keys()
-    assert all(torch.equal(value, expected[key]) for key, value in found.state_dict().items())
-    if settings["teacher"] != "none":  # whose weights are those of --method teacher
-        teacher = recipes.load(name, "teacher").settings["student"]
-        untrained = models.by_name(settings["teacher"], channels=3, classes=100).state_dict()
-        made = prepare(Options(teacher, data="cifar100", device="cpu")).student.state_dict()
-        assert {k: v.shape for k, v in made.items()} == {k: v.shape for k, v in untrained.items()}
+@pytest.mark.parametrize("name", NETS)
+def test_nets_are_the_benchmarks_and_convolutions_start_from_he(name):
+    for method, net in zip(("teacher", "kd"), NETS[name], strict=True):
+        text = recipes.load(name, method).settings["student"]
+        given = {"channels": 3, "classes": 100, "seed": 4}
+        found = Reader(text, given, "nets").made.state_dict()
+        expected = net(seed=4, initialization="he").state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(value, expected[key]) for key, value in found.items())
+    # Whose weights are those of --method teacher.
+    with torch.device("meta"):
+        named = models.by_name(
+            recipes.load(name, "kd").settings["teacher"], channels=3, classes=100
+        )
+        shapes = [
+            {key: value.shape for key, value in net.state_dict().items()}
+            for net in (named, NETS[name][0]())
+        ]
+    assert shapes[0] == shapes[1]
 
 
 def test_the_schedule_is_that_of_the_benchmark():
     for name, method in EACH:
         settings = recipes.load(name, method).settings
         assert settings["epochs"] == 240
+        assert settings["augment"] == "pad_crop_flip(4)"
         assert (settings["batch_size"], settings["validation"]) == (64, 0)
-        assert (settings["learning_rate"], settings["weight_decay"]) == (0.05, 5e-4)
+        mobile = name == "resnet50-mobilenetv2" and method != "teacher"
+        assert settings["learning_rate"] == (0.01 if mobile else 0.05)
+        assert settings["weight_decay"] == 5e-4
         assert (settings["momentum"], settings["nesterov"]) == (0.9, False)
         assert settings["schedule"] == "at_epochs([150, 180, 210], factor=0.1)"
+        assert (settings["teacher"] == "none") == (method in ("teacher", "alone"))
     made = prepare(Options("plain1", schedule=settings["schedule"], epochs=240, learning_rate=0.05))
     optimizer = made.knobs["optimizer"](made.student.parameters())
     schedule, found = made.knobs["scheduler"](optimizer, 240), []

@@ -12,6 +12,7 @@ from toys import net as conv_net
 
 from kdcourse import AttentionTransfer, CrossEntropy, FeatureHint, Saliency, models
 from kdcourse.models import vision_transformer
+from kdcourse.training import FoldedTeacher
 
 
 def drawn(*shape, seed=0):
@@ -109,6 +110,10 @@ def test_vmap_over_nets_equals_a_loop():
     torch.testing.assert_close(found, torch.stack([one(PIXELS) for one in nets]))
 
 
+def test_it_can_be_a_teacher_whose_layers_nobody_asks_for(net):
+    torch.testing.assert_close(FoldedTeacher(net)(PIXELS), net(PIXELS))
+
+
 def test_it_compiles_in_one_graph(net):
     compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
     assert torch.equal(compiled(PIXELS), net(PIXELS))
@@ -122,11 +127,11 @@ def test_gradients_can_be_differentiated_again():
     assert torch.autograd.gradgradcheck(lambda x: net(x).square().sum(), inputs)
 
 
-def test_it_learns_and_is_taught_by_layers():
+def test_it_learns_and_is_taught_by_layers(device):
     student = models.by_name("vit-small", classes=CLASSES, seed=1)
     tokens = {"channel_dim": (-1, 1), "class_token": (True, False)}
     objective = CrossEntropy() + Saliency() + 0.1 * FeatureHint("stage2", **tokens)
     objective = objective + AttentionTransfer(["stage3"], **tokens)
     rate = {"optimizer": partial(AdamW, lr=3e-3), "epochs": 4, "batch_size": 16}
-    history = train(student, objective, teacher=conv_net(seed=2), **rate)
+    history = train(student, objective, teacher=conv_net(seed=2), device=device, **rate)
     assert history["cross_entropy"][-1] < 0.7 * history["cross_entropy"][0]

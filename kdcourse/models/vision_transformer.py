@@ -1,7 +1,7 @@
 """A small vision transformer."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from kdcourse.checks import check_positive
@@ -70,11 +70,15 @@ class _Tokens(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         patches = self.patches(images)
-        positions: Tensor = self.positions
-        if patches.shape[2:] != positions.shape[2:]:
-            positions = F.interpolate(positions, patches.shape[2:], mode="bilinear")
-        tokens = (patches + positions).flatten(2).transpose(1, 2)
-        return torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = (patches + _resized(self.positions, patches)).flatten(2).transpose(1, 2)
+        return torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
+
+
+@fx.wrap  # whether the sizes differ is known once it runs
+def _resized(positions: Tensor, patches: Tensor) -> Tensor:
+    if positions.shape[2:] == patches.shape[2:]:
+        return positions
+    return F.interpolate(positions, patches.shape[2:], mode="bilinear")
 
 
 class _Attention(nn.Module):

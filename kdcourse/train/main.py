@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     if only_look:
         print(dry_run.report(prepare(options, need_weights=False)))
         return 0
-    published = "" if recipe.published is None else f" (published: {recipe.published} %)"
+    published = f" (published: {recipe.target} %)" if recipe.target else ""
     if options.seeds:
         return seeds.run(options, published)
     result = command.run(options)

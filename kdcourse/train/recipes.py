@@ -1,10 +1,18 @@
-"""Trainings of the literature as TOML files: settings shared by the methods, and each method's own.
+"""Trainings of the literature as TOML files: what all share, methods, and pairs of nets.
 
 A file holds options by their names, perhaps ``about``, and perhaps tables ``[methods.NAME]`` with
-further options and the test accuracy in percent that was ``published`` or is ``measured`` here.
+further options and the test accuracy in percent that was ``published`` (or a list of it and its
+deviation over several runs) or is ``measured`` here.
+
+Those of the package also hold tables ``[pairs.NAME]``: every method is a recipe of every pair. A
+pair says what stands for the ``{names}`` in the options' texts, unless it is the ``[usual]``; in
+``settings`` which options are its own, where no method has others; and in ``published`` and
+``measured`` its accuracies, by method.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +20,7 @@ from kdcourse.train.options import OptionError, Options, from_toml, read_toml, u
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 NOT_RUN = "not yet run here"
+ACCURACIES = ("published", "measured")
 
 
 @dataclass(frozen=True)
@@ -20,7 +29,14 @@ class Recipe:
 
     settings: dict[str, Any]
     published: float | None = None  # by its authors or others; None if unknown
+    deviation: float | None = None  # of that, over several runs; None if unknown
     measured: float | None = None  # here; None if it was not run yet
+
+    @property
+    def target(self) -> str:
+        """What was published, with its deviation; empty if that is unknown."""
+        known = [f"{part:.2f}" for part in (self.published, self.deviation) if part is not None]
+        return " ± ".join(known)
 
 
 def load(name: str, method: str | None = None) -> Recipe:
@@ -33,27 +49,18 @@ def load(name: str, method: str | None = None) -> Recipe:
     return known[method or ""]
 
 
-def methods(name: str) -> dict[str, Recipe]:
+def methods(name: str) -> Mapping[str, Recipe]:
     """Return the methods of a recipe or file; without any, it as a whole by an empty name."""
-    path = next(filter(Path.is_file, (FOLDER / f"{name}.toml", Path(name))), None)
-    if path is None:
+    if name in _pairs():
+        return _pairs()[name]
+    if not Path(name).is_file():
         raise OptionError(f"RECIPE: {unknown('recipe', name, names())}; nor is there a file")
-    shared = read_toml(path)
-    shared.pop("about", None)
-    tables = shared.pop("methods", {"": {}})
-    return {
-        name: Recipe(
-            published=own.pop("published", None),
-            measured=own.pop("measured", None),
-            settings=from_toml({**shared, **own}, str(path)),
-        )
-        for name, own in tables.items()
-    }
+    return _recipes(read_toml(Path(name)), name)
 
 
 def names() -> list[str]:
     """List the recipes of the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return sorted(_pairs())
 
 
 def table() -> str:
@@ -62,12 +69,53 @@ def table() -> str:
     for name in names():
         for method, recipe in methods(name).items():
             here = NOT_RUN if recipe.measured is None else f"{recipe.measured:.2f}"
-            published = "" if recipe.published is None else f"{recipe.published:.2f}"
             loss = recipe.settings.get("loss", Options.loss)
-            rows.append((name, method, loss, published, here))
+            rows.append((name, method, loss, recipe.target, here))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
     return "\n".join(lines)
+
+
+@cache
+def _pairs() -> dict[str, dict[str, Recipe]]:
+    """Return the methods of every pair of nets in the package's files."""
+    found = {}
+    for path in sorted(FOLDER.glob("*.toml")):
+        shared = read_toml(path)
+        usual = shared.pop("usual", {})
+        for name, pair in shared.pop("pairs").items():
+            found[name] = _recipes(_of_pair(shared, usual | pair), str(path))
+    return found
+
+
+def _of_pair(shared: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file would hold that were about one pair."""
+
+    def filled(options: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: value.format_map(pair) if isinstance(value, str) else value
+            for name, value in options.items()
+        }
+
+    tables = {
+        method: filled({**pair.get("settings", {}), **own})
+        | {key: pair[key][method] for key in ACCURACIES if method in pair.get(key, {})}
+        for method, own in shared["methods"].items()
+    }
+    return {**filled({key: shared[key] for key in shared if key != "methods"}), "methods": tables}
+
+
+def _recipes(table: Mapping[str, Any], source: str) -> dict[str, Recipe]:
+    """Return the methods of a table that was read from a file."""
+    shared = {key: value for key, value in table.items() if key not in ("about", "methods")}
+    found = {}
+    for name, own in table.get("methods", {"": {}}).items():
+        published, measured = map(own.get, ACCURACIES)
+        options = {key: value for key, value in own.items() if key not in ACCURACIES}
+        accuracy, deviation = published if isinstance(published, list) else (published, None)
+        settings = from_toml({**shared, **options}, source)
+        found[name] = Recipe(settings, accuracy, deviation, measured)
+    return found
