@@ -1,6 +1,10 @@
 """The literature's trainings as files: each method runs, with the weights of its source."""
 
+import json
 import math
+import os
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -10,6 +14,7 @@ from torch.nn import functional as F
 
 from kdcourse import data, models
 from kdcourse.__main__ import main
+from kdcourse.places import COURSE
 from kdcourse.train import command, recipes
 from kdcourse.train.language import Reader
 from kdcourse.train.options import OptionError, Options, read_toml
@@ -305,3 +310,28 @@ def test_recipes_are_found_from_anywhere(tmp_path, monkeypatch):
     assert recipes.load("resnet56-resnet20", "kd").published == 70.66
     with pytest.raises(OptionError, match="RECIPE: unknown recipe"):
         recipes.load("resnet56", "kd")
+
+
+def test_the_script_trains_the_teacher_and_the_student_and_goes_on(tmp_path):
+    script = COURSE / "benchmarks" / "recipe.sh"
+    small = ["--data", "fashion-mnist", "--image-size", "8", "--images", "64"]
+    small += ["--epochs", "1", "--device", "cpu"]
+    command = [script, "resnet56-resnet20", "kd", *small, "--batch-size", "32"]
+    place = {"PYTHON": sys.executable, "RECIPE_RUNS": str(tmp_path)}
+
+    def run(*more):
+        return subprocess.run(
+            [*command, *more], env=os.environ | place, capture_output=True, text=True
+        )
+
+    done = run()
+    assert done.returncode == 0, done.stderr
+    results = {
+        name: json.loads((tmp_path / "resnet56-resnet20" / name / "result.json").read_text())
+        for name in ("teacher", "kd")
+    }
+    assert results["teacher"]["parameters"] > results["kd"]["parameters"]
+    assert {"device", "torch", "seconds", "test_accuracy"} <= results["kd"].keys()
+    assert run("--seed", "1").returncode != 0  # another run than the one in the folder
+    asked = subprocess.run([script], capture_output=True, text=True)
+    assert (asked.returncode, "recipe.sh resnet56-resnet20 kd" in asked.stdout) == (2, True)
