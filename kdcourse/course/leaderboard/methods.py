@@ -63,6 +63,10 @@ METHODS: dict[str, Method] = {
         "τ",
         TEMPERATURES,
     ),
+    "generalised JSD": Method(
+        PREDICTIONS, "GeneralizedJSD({knob}, temperature=4)", "β", (0.1, 0.5, 0.9)
+    ),
+    "skewed KL": Method(PREDICTIONS, "SkewedKL({knob}, temperature=4)", "α", (0.1, 0.3)),
     "standardised": Method(PREDICTIONS, "StandardizedKD(temperature={knob})", "τ", (1, 1.5, 2, 3)),
     "DKD": Method(PREDICTIONS, "DecoupledKD(alpha=1, beta={knob})", "β", (1, 2, 4, 8)),
     "DIST": Method(PREDICTIONS, "DIST(temperature={knob})", "τ", TEMPERATURES),
