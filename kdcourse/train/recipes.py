@@ -4,16 +4,17 @@ A file holds options by their names, perhaps ``about``, and perhaps tables ``[me
 further options and the test accuracy in percent that was ``published`` (or a list of it and its
 deviation over several runs) or is ``measured`` here.
 
-Those of the package also hold tables ``[pairs.NAME]``: every method is a recipe of every pair. A
-pair says what stands for the ``{names}`` in the options' texts, unless it is the ``[usual]``; in
-``settings`` which options are its own, where no method has others; and in ``published`` and
-``measured`` its accuracies, by method.
+Those of the package also hold tables ``[pairs.NAME]``. A pair says what stands for the ``{names}``
+in the options' texts, unless it is the ``[usual]``; a method is a recipe of every pair for which
+all its names stand for something. In ``settings`` a pair says which options are its own, where no
+method has others; and in ``published`` and ``measured`` its accuracies, by method.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from kdcourse.train.options import OptionError, Options, from_toml, read_toml, unknown
@@ -65,12 +66,12 @@ def names() -> list[str]:
 
 def table() -> str:
     """List all recipes with the accuracies that were published, and that were measured here."""
-    rows = [("recipe", "method", "loss", "published, %", "here, %")]
+    rows = [("recipe", "method", "published, %", "here, %", "loss")]
     for name in names():
         for method, recipe in methods(name).items():
             here = NOT_RUN if recipe.measured is None else f"{recipe.measured:.2f}"
             loss = recipe.settings.get("loss", Options.loss)
-            rows.append((name, method, loss, recipe.target, here))
+            rows.append((name, method, recipe.target, here, loss))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -104,8 +105,15 @@ def _of_pair(shared: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, An
         method: filled({**pair.get("settings", {}), **own})
         | {key: pair[key][method] for key in ACCURACIES if method in pair.get(key, {})}
         for method, own in shared["methods"].items()
+        if _names(own) <= pair.keys()
     }
     return {**filled({key: shared[key] for key in shared if key != "methods"}), "methods": tables}
+
+
+def _names(options: Mapping[str, Any]) -> set[str]:
+    """Return the names that stand in braces in the options' texts."""
+    texts = [value for value in options.values() if isinstance(value, str)]
+    return {name for text in texts for _, name, *_ in Formatter().parse(text) if name}
 
 
 def _recipes(table: Mapping[str, Any], source: str) -> dict[str, Recipe]:
