@@ -24,6 +24,7 @@ from kdcourse import augmentation, feature, further, logit, models, tips
 from kdcourse.augmentation import Compose, Flip, ResizedCrop
 from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError, ExplainedError
+from kdcourse.language import Characters
 from kdcourse.logit import softmax
 from kdcourse.methods.variational import VariationalHint
 from kdcourse.models import by_name, capture
@@ -44,7 +45,9 @@ LEFT_OUT = {
     "check_pixels": "this is one, too",
     "kdcourse.many_classes": "behind in_chunks and linear_kd_loss",
     "kdcourse.predictions": "the checks and means that losses on predictions share",
-    **dict.fromkeys(("check_entries", "check_numbers"), "these are checks, too"),
+    **dict.fromkeys(
+        ("check_entries", "check_numbers", "check_token_rows"), "these are checks, too"
+    ),
     **dict.fromkeys(("judge_of", "answered"), "behind training and metrics"),
     "both_embeddings": "the checks that losses on relations share",
     "both_maps": "the checks that losses on maps share",
@@ -82,7 +85,9 @@ LEFT_OUT = {
     **dict.fromkeys(("Run", "Judged", "Epochs", "Peers", "Peer", "fit_learner", "show"), INSIDE),
     **dict.fromkeys(("first_lesson", "shared_accuracy", "count_right", "in_batches"), INSIDE),
     **dict.fromkeys(("Outputs", "Lesson", "Splits", "Landscape", "Curvature", "Spread"), RECORD),
-    "Recipe": RECORD,
+    **dict.fromkeys(("Recipe", "Definitions", "DefinitionSplits"), RECORD),
+    "Cache": INSIDE,
+    "wordnet.path": "a file that must hold definitions; its own test has bad ones",
     **dict.fromkeys(("cifar10", "cifar100"), "as fashion_mnist, with data that are not here"),
     **dict.fromkeys(("read_set", "parts_of", "parameters_of"), "behind from_torchvision's checks"),
     "takes_knobs": "a decorator",
@@ -173,6 +178,14 @@ class Good:
             "scale_decoupled_loss.student_logits": (maps,),
             "scale_decoupled_loss.teacher_logits": (maps,),
             "channels": ((4, 6),),
+            "language_model.width": (8,),
+            "sample.model": (models.language_model(8, 1, 2, 4, length=8, seed=1),),
+            "beam_search.model": (models.language_model(8, 1, 2, 4, length=8, seed=1),),
+            "prompts": (torch.zeros(2, 2, dtype=torch.int64),),
+            "texts": (["ab"], torch.zeros(2, 4, dtype=torch.int64)),
+            "lessons.texts": (torch.zeros(2, 4, dtype=torch.int64),),
+            "vocabulary": (Characters("ab:\n"), 4),
+            "characters": ("ab",),
             "scales": ([1, 2],),
             "temperatures": ([1.0, 4.0],),
             "prediction_gradient.inputs": (asked,),
@@ -236,7 +249,7 @@ WRONG: dict[Any, tuple[Any, ...]] = {
 }
 # or of the right one, out of range.
 ANY_INTEGER = {"seed", "label", "epoch", "channel_dim", "ignore_index"}
-FROM_ZERO = {"padding", "decimals", "validation", *ANY_INTEGER}
+FROM_ZERO = {"padding", "decimals", "validation", "held_out", "end", *ANY_INTEGER}
 FROM_THE_END = {"class_dim"}  # -1 is the last
 ABOVE_ZERO = {"variance", "temperature", "lowest", "power", "extent", "tolerance", "bend", "clip"}
 SHARES = {"probability", "accuracy", "correlation", "sparsity", "share", "leaks", "most"}
@@ -304,7 +317,7 @@ NOT_EMPTY = {
     "temperatures",
 }
 # Tensors that may be of any shape and dtype, or in which some of it is free.
-ANY_TENSOR = {"inputs", "samples", "images", "landscape.target", "curvature.target"}
+ANY_TENSOR = {"prompts", "inputs", "samples", "images", "landscape.target", "curvature.target"}
 ANY_TENSOR |= {"in_chunks.others", "binary_cross_entropy_loss.target", "squared_error_loss.target"}
 ANY_LENGTH = {"logits", "features", "embeddings", "predictions", "queue", "pixels", "train", "test"}
 ANY_LENGTH |= {"probabilities", "vectors", "class_means"}

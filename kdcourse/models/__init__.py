@@ -11,6 +11,7 @@ from kdcourse.models.capture import capture
 from kdcourse.models.counts import count_parameters, multiply_adds
 from kdcourse.models.course import plain, residual
 from kdcourse.models.initial import seeded
+from kdcourse.models.language_model import LanguageModel, language_model
 from kdcourse.models.mobilenet import mobilenetv2
 from kdcourse.models.resnets import resnet, resnet50, wide_resnet
 from kdcourse.models.staged_net import ConvNet, StagedNet

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from kdcourse.checks import check_positive
 from kdcourse.errors import ArgumentError
+from kdcourse.models._attention import Block
 from kdcourse.models._parts import started
 from kdcourse.models.initial import seeded
 from kdcourse.models.staged_net import StagedNet
@@ -53,7 +54,7 @@ def vision_transformer(
     if width % heads:
         raise ArgumentError("width", f"width must be a multiple of heads, got {width} and {heads}")
     with seeded(seed):
-        blocks = [_Block(width, heads) for _ in range(depth)]
+        blocks = [Block(width, heads) for _ in range(depth)]
         head = nn.Linear(width, classes)
         net = StagedNet(_Tokens(channels, width), blocks, _ClassToken(width), head)
         return started(net, initialization)
@@ -79,42 +80,6 @@ def _resized(positions: Tensor, patches: Tensor) -> Tensor:
     if positions.shape[2:] == patches.shape[2:]:
         return positions
     return F.interpolate(positions, patches.shape[2:], mode="bilinear")
-
-
-class _Attention(nn.Module):
-    """Self-attention, written out: fused kernels hide the matrix, and have no second derivative."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(width)
-        self.vectors = nn.Linear(width, 3 * width)  # queries, keys and values
-        self.matrix = nn.Softmax(dim=-1)
-        self.projection = nn.Linear(width, width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        vectors = self.vectors(self.norm(tokens)).unflatten(2, (3, self.heads, -1))
-        queries, keys, values = vectors.permute(2, 0, 3, 1, 4)  # each (N, heads, T, D)
-        alike = queries / queries.shape[-1] ** 0.5 @ keys.transpose(2, 3)
-        return self.projection((self.matrix(alike) @ values).transpose(1, 2).flatten(2))
-
-
-class _Block(nn.Module):
-    """Attention between tokens, and a change of each alone, both added to what was there."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.attention = _Attention(width, heads)
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, 2 * width),
-            nn.GELU(),
-            nn.Linear(2 * width, width),
-        )
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.attention(tokens)
-        return tokens + self.mlp(tokens)
 
 
 class _ClassToken(nn.LayerNorm):

@@ -1,0 +1,120 @@
+"""Words and their definitions: short texts that a small model can learn to write."""
+
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kdcourse.checks import check_integer, check_same_samples
+from kdcourse.data import replay
+from kdcourse.files import FileError
+from kdcourse.language.vocabulary import NO_TOKEN, Characters, check_token_rows
+from kdcourse.places import COURSE
+from kdcourse.signatures import check_is, checked
+
+WORDNET = COURSE / "data" / "wordnet" / "definitions.tsv.gz"
+BEHIND_THE_WORD, END = ":", "\n"
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """Words with their definitions.
+
+    Attributes:
+        words: The words; one with several meanings stands there several times.
+        meanings: The definition of each.
+    """
+
+    words: tuple[str, ...]
+    meanings: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __getitem__(self, places: slice) -> "Definitions":
+        return Definitions(self.words[places], self.meanings[places])
+
+    @property
+    def prompts(self) -> list[str]:
+        """What a model is given: the word and a colon."""
+        return [f"{word}{BEHIND_THE_WORD}" for word in self.words]
+
+    @property
+    def texts(self) -> list[str]:
+        """What it is to write: the same, the definition and a line's end."""
+        both = zip(self.prompts, self.meanings, strict=True)
+        return [f"{prompt}{meaning}{END}" for prompt, meaning in both]
+
+    def lessons(self, vocabulary: Characters) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets ``(N, T)``: each token's target is the next one.
+
+        Only what is to be written is learned: the target is −1 before the colon and behind the end,
+        where the input is the end once more.
+        """
+        return lessons(vocabulary.encode(self.texts), vocabulary.encode(self.prompts), vocabulary)
+
+
+def lessons(texts: Tensor, prompts: Tensor, vocabulary: Characters) -> tuple[Tensor, Tensor]:
+    """Return inputs and targets of tokenised texts, of which prompts are not to be learned.
+
+    Args:
+        texts: ``(N, T + 1)``, −1 behind their ends.
+        prompts: ``(N, P)``, −1 behind their ends.
+        vocabulary: Theirs.
+
+    Returns:
+        Inputs and targets, ``(N, T)`` each.
+    """
+    check_token_rows("texts", texts)
+    check_token_rows("prompts", prompts)
+    check_is("vocabulary", vocabulary, Characters)
+    check_same_samples("prompts", prompts, "texts", texts)
+    (end,) = vocabulary.encode([END])[0].tolist()
+    inputs, target = texts[:, :-1].clone(), texts[:, 1:].clone()
+    given = (prompts != NO_TOKEN).sum(dim=1, keepdim=True)
+    place = torch.arange(1, texts.shape[1], device=texts.device)
+    return inputs.masked_fill(inputs == NO_TOKEN, end), target.masked_fill(place < given, NO_TOKEN)
+
+
+class DefinitionSplits(NamedTuple):
+    """Definitions to learn from, to choose settings by, and to test with: no word is in two."""
+
+    train: Definitions
+    validation: Definitions
+    test: Definitions
+
+
+@checked
+def wordnet(path: str | Path | None = None, *, held_out: int = 2000) -> DefinitionSplits:
+    """Load 51,875 short English definitions of WordNet 3.0, which come with the course.
+
+    Args:
+        path: Another file of lines ``word<TAB>part of speech<TAB>definition``, compressed by gzip.
+        held_out: Words of validation and of test.
+
+    Source: WordNet 3.0, © 2006 Princeton University, whose licence stands beside the file.
+    """
+    check_integer("held_out", held_out, 0)
+    place = WORDNET if path is None else Path(path)
+    try:
+        lines = gzip.decompress(place.read_bytes()).decode().splitlines()
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise FileError(f"{place} cannot be read as definitions: {error}") from error
+    meanings: dict[str, list[str]] = {}
+    for line in lines:
+        word, _, meaning = line.split("\t")
+        meanings.setdefault(word, []).append(meaning)
+    words = [*meanings]
+    order = torch.randperm(len(words), generator=replay(0)).tolist()
+    first, second = held_out, 2 * held_out
+    parts = order[second:], order[:first], order[first:second]
+    return DefinitionSplits(*(_of([words[n] for n in part], meanings) for part in parts))
+
+
+def _of(words: Sequence[str], meanings: dict[str, list[str]]) -> Definitions:
+    pairs = [(word, meaning) for word in words for meaning in meanings[word]]
+    return Definitions(*zip(*pairs, strict=True)) if pairs else Definitions((), ())
