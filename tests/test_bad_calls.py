@@ -24,7 +24,7 @@ from kdcourse import augmentation, feature, further, logit, models, tips
 from kdcourse.augmentation import Compose, Flip, ResizedCrop
 from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError, ExplainedError
-from kdcourse.language import Characters
+from kdcourse.language import Characters, Definitions
 from kdcourse.logit import softmax
 from kdcourse.methods.variational import VariationalHint
 from kdcourse.models import by_name, capture
@@ -186,6 +186,7 @@ class Good:
             "lessons.texts": (torch.zeros(2, 4, dtype=torch.int64),),
             "vocabulary": (Characters("ab:\n"), 4),
             "characters": ("ab",),
+            "definitions": (Definitions(("ab",), ("ba",)),),
             "scales": ([1, 2],),
             "temperatures": ([1.0, 4.0],),
             "prediction_gradient.inputs": (asked,),

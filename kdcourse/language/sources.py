@@ -1,0 +1,199 @@
+"""Whose texts does a student learn from? Sources of batches for :func:`kdcourse.training.fit`.
+
+Each batch is ``(inputs, target)`` as :func:`kdcourse.language.definitions.lessons` makes it. What
+:class:`Written` holds are a teacher's texts, written once, to be learned as any others:
+*sequence-level* distillation. :class:`OnPolicy` lets the student write, too, anew for each batch,
+and so shows it its own mistakes, which the teacher judges token by token; that is for terms that
+compare the two nets (``LogitKD(class_dim=-1, ignore_index=-1)``), since the labels of the student's
+texts are its own words.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdcourse import processes
+from kdcourse.checks import check_module, check_number, check_positive
+from kdcourse.data import replay_seed
+from kdcourse.errors import ArgumentError, ArgumentTypeError
+from kdcourse.language.definitions import END, Definitions, lessons
+from kdcourse.language.vocabulary import NO_TOKEN, Characters
+from kdcourse.language.writing import sample
+from kdcourse.signatures import check_is, checked
+
+Write = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
+
+
+class _Texts:
+    """Batches of prompts in an order of each epoch's own, and what makes texts of them.
+
+    In many processes, each takes its own part of every batch.
+    """
+
+    shares_out = True
+
+    def __init__(
+        self,
+        definitions: Definitions,
+        vocabulary: Characters,
+        *,
+        length: int,
+        batch_size: int,
+        seed: int,
+        **how: Any,
+    ):
+        check_is("definitions", definitions, Definitions)
+        check_is("vocabulary", vocabulary, Characters)
+        check_positive(length=length, batch_size=batch_size)
+        for name in how.keys() - {"temperature", "top_p", "greedy"}:
+            raise ArgumentTypeError(name, f"there is no argument {name} that tells how to write")
+        if len(definitions) == 0:
+            raise ArgumentError("definitions", "definitions must hold at least one")
+        self.definitions, self.vocabulary = definitions, vocabulary
+        self.length, self.batch_size, self.seed, self.how = length, batch_size, seed, how
+        self.prompts = vocabulary.encode(definitions.prompts)
+        (self.end,) = vocabulary.encode([END])[0].tolist()
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.definitions) // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next pass be that of an epoch, which it is drawn from."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.Generator().manual_seed(replay_seed(self.seed, self.epoch))
+        draw = torch.Generator().manual_seed(replay_seed(self.seed + 1, self.epoch))
+        draw.manual_seed(draw.initial_seed() + processes.rank())
+        for rows in torch.randperm(len(self.definitions), generator=order).split(self.batch_size):
+            number, of = processes.part()
+            own = rows.tensor_split(of)[number]
+            texts = self.texts(own, draw)
+            yield lessons(texts, self.prompts[own].to(texts.device), self.vocabulary)
+
+    def texts(self, rows: Tensor, draw: torch.Generator) -> Tensor:
+        """Return the texts of some of the prompts ``(N, T)``."""
+        raise NotImplementedError
+
+    def written(self, model: nn.Module, rows: Tensor, draw: torch.Generator) -> Tensor:
+        """Let a model write, on its device, and bring the texts to the CPU."""
+        place = next(model.parameters(), self.prompts).device
+        drawn = (
+            draw
+            if place.type == "cpu"
+            else torch.Generator(place).manual_seed(int(torch.randint(2**31, (1,), generator=draw)))
+        )
+        prompts = self.prompts[rows].to(place)
+        return sample(
+            model, prompts, length=self.length, end=self.end, generator=drawn, **self.how
+        ).cpu()
+
+
+@checked
+class Written(_Texts):
+    """Texts that a model has written once: sequence-level distillation.
+
+    >>> fit(student, Written(teacher, words, vocabulary), CrossEntropy(class_dim=-1))
+
+    Args:
+        model: Who writes, at the first batch; a language model.
+        definitions: Whose words are the prompts.
+        vocabulary: The model's.
+        length: Tokens of a text, with its prompt, at most.
+        batch_size: Texts a batch.
+        seed: Of the order of the texts, and of what is drawn.
+        how: As for :func:`kdcourse.language.sample`: ``temperature``, ``top_p``, ``greedy``.
+
+    Source: Kim, Rush 2016 (arXiv 1606.07947), section 3.2, where beams write.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        definitions: Definitions,
+        vocabulary: Characters,
+        *,
+        length: int = 80,
+        batch_size: int = 64,
+        seed: int = 0,
+        **how: Any,
+    ):
+        check_module("model", model)
+        super().__init__(
+            definitions, vocabulary, length=length, batch_size=batch_size, seed=seed, **how
+        )
+        self.model = model
+        self.all: Tensor | None = None
+
+    def texts(self, rows: Tensor, draw: torch.Generator) -> Tensor:
+        if self.all is None:
+            once = torch.Generator().manual_seed(replay_seed(self.seed, -1))
+            every = torch.arange(len(self.definitions))
+            self.all = _padded([self.written(self.model, some, once) for some in every.split(512)])
+        return self.all[rows]
+
+
+@checked
+class OnPolicy(_Texts):
+    """Texts of the data, of the teacher and of the student, each batch anew.
+
+    >>> lessons = OnPolicy(student, words, vocabulary, share=0.5)
+    >>> fit(student, lessons, LogitKD(1.0, class_dim=-1, ignore_index=-1), teacher=teacher)
+
+    Args:
+        student: Who learns, and writes.
+        definitions: Whose words are the prompts.
+        vocabulary: Both nets'.
+        share: That of the texts that the student writes, in [0, 1]; λ of GKD.
+        teacher: Who writes the other texts; without one they are the definitions.
+        length: Tokens of a text, with its prompt, at most.
+        batch_size: Texts a batch.
+        seed: Of the order of the texts, and of what is drawn.
+        how: As for :func:`kdcourse.language.sample`: ``temperature``, ``top_p``, ``greedy``.
+
+    Source: Agarwal et al. 2024 (arXiv 2306.13649), algorithm 1, where a whole batch is either.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        definitions: Definitions,
+        vocabulary: Characters,
+        *,
+        share: float = 0.5,
+        teacher: nn.Module | None = None,
+        length: int = 80,
+        batch_size: int = 64,
+        seed: int = 0,
+        **how: Any,
+    ):
+        check_module("student", student)
+        check_number("share", share, 0.0, 1.0)
+        super().__init__(
+            definitions, vocabulary, length=length, batch_size=batch_size, seed=seed, **how
+        )
+        self.student, self.share, self.teacher = student, share, teacher
+        self.own = vocabulary.encode(definitions.texts)
+
+    def texts(self, rows: Tensor, draw: torch.Generator) -> Tensor:
+        by_student = torch.rand(len(rows), generator=draw) < self.share
+        parts, others = [], rows[~by_student]
+        if len(others) and self.teacher is None:
+            parts.append(self.own[others])
+        elif len(others):
+            assert self.teacher is not None
+            parts.append(self.written(self.teacher, others, draw))
+        if bool(by_student.any()):
+            parts.append(self.written(self.student, rows[by_student], draw))
+        places = torch.cat([(~by_student).nonzero(), by_student.nonzero()])[:, 0]
+        return _padded(parts)[places.argsort()]
+
+
+def _padded(parts: list[Tensor]) -> Tensor:
+    """Join texts of different lengths, as long as the longest."""
+    longest = max(part.shape[1] for part in parts)
+    room = (nn.functional.pad(part, (0, longest - part.shape[1]), value=NO_TOKEN) for part in parts)
+    return torch.cat([*room])

@@ -1,0 +1,125 @@
+"""Whose texts a student learns from: its teacher's, its own, or those of the data."""
+
+import pytest
+import torch
+from toys import same, weights
+
+from kdcourse import LogitKD, fit
+from kdcourse.errors import ArgumentError
+from kdcourse.language import Characters, OnPolicy, Written, sample, wordnet
+from kdcourse.models import language_model
+from kdcourse.training import CrossEntropy, constant
+
+WORDS = wordnet().train[:24]
+VOCABULARY = Characters.of(wordnet().train.texts)
+AT = {"class_dim": -1, "ignore_index": -1}
+SMALL = {"length": 40, "batch_size": 8}
+
+
+def model(width=8, seed=1):
+    return language_model(width, 1, 2, len(VOCABULARY), length=80, seed=seed)
+
+
+def texts_of(source, epoch=0):
+    """Return what the rows of an epoch's batches say, from the first token to the last target."""
+    source.set_epoch(epoch)
+    found = []
+    for inputs, target in source:
+        for row, goal in zip(inputs, target, strict=True):
+            last = int((goal >= 0).nonzero().max())
+            found.append(
+                VOCABULARY.decode(torch.cat([row[: last + 1], goal[last : last + 1]])[None])[0]
+            )
+    return found
+
+
+def test_all_texts_are_there_once_in_an_order_of_each_epoch():
+    source = OnPolicy(model(), WORDS, VOCABULARY, share=0.0, **SMALL)
+    first, second = texts_of(source), texts_of(source, 1)
+    assert len(source) == 3
+    assert sorted(first) == sorted(second) == sorted(WORDS.texts)
+    assert first != second
+    assert texts_of(source) == first
+
+
+def test_a_teachers_texts_are_written_once():
+    teacher = model()
+    source = Written(teacher, WORDS, VOCABULARY, greedy=True, **SMALL)
+    texts = texts_of(source)
+    prompts = VOCABULARY.encode(WORDS.prompts)
+    (end,) = VOCABULARY.encode(["\n"])[0].tolist()
+    expected = VOCABULARY.decode(sample(teacher, prompts, length=40, end=end, greedy=True))
+    assert sorted(texts) == sorted(expected)
+    with torch.no_grad():
+        teacher.classifier.bias.add_(torch.randn(len(VOCABULARY)) * 9)
+    assert sorted(texts_of(source, 1)) == sorted(expected)
+
+
+def test_a_students_texts_are_its_own_anew():
+    student = model()
+    source = OnPolicy(student, WORDS, VOCABULARY, share=1.0, greedy=True, **SMALL)
+    before = texts_of(source)
+    assert all(any(text.startswith(p) for p in WORDS.prompts) for text in before)
+    with torch.no_grad():
+        student.classifier.bias.zero_()[5] = 99.0
+    now = texts_of(source)
+    assert now != before
+    assert all(text.endswith(VOCABULARY.characters[5] * 3) for text in now)
+
+
+def test_shares_are_those_asked_for():
+    student, teacher = model(), model(seed=2)
+    with torch.no_grad():
+        for one, token in ((student, 5), (teacher, 6)):
+            one.classifier.bias[token] = 99.0
+    source = OnPolicy(student, WORDS, VOCABULARY, share=0.25, teacher=teacher, **SMALL)
+    marks = [VOCABULARY.characters[token] for token in (5, 6)]
+    last = [text[-1] for epoch in range(20) for text in texts_of(source, epoch)]
+    assert set(last) == set(marks)
+    assert last.count(marks[0]) / len(last) == pytest.approx(0.25, abs=0.06)
+
+
+@pytest.mark.parametrize("kind", ["written", "on policy"])
+def test_a_run_that_was_stopped_goes_on_as_if_it_were_not(kind, tmp_path):
+    teacher = model(16, seed=3)
+
+    def run(epochs, **more):
+        student = model()
+        if kind == "written":
+            source, objective = (
+                Written(teacher, WORDS, VOCABULARY, **SMALL),
+                CrossEntropy(class_dim=-1),
+            )
+        else:
+            source = OnPolicy(student, WORDS, VOCABULARY, share=0.5, **SMALL)
+            objective = LogitKD(1.0, **AT)
+        fit(
+            student,
+            source,
+            objective,
+            teacher=teacher if kind == "on policy" else None,
+            epochs=epochs,
+            scheduler=constant,
+            progress=False,
+            **more,
+        )
+        return weights(student)
+
+    whole = run(3)
+    run(1, checkpoint=tmp_path / "run.pt")
+    assert same(run(3, checkpoint=tmp_path / "run.pt"), whole)
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ({"top_k": 3}, "no argument top_k"),
+        ({"share": 1.5}, "share"),
+        ({"definitions": WORDS[:0]}, "at least one"),
+        ({"length": 0}, "length"),
+    ],
+)
+def test_what_does_not_fit_is_refused(given_, message):
+    given_ = {"student": model(), "definitions": WORDS, "vocabulary": VOCABULARY, **given_}
+    with pytest.raises((ArgumentError, TypeError), match=message):
+        OnPolicy(**given_)
