@@ -48,7 +48,7 @@ def naive_loss(student, teacher, means, target):
 
 
 @pytest.mark.parametrize(("dtype", "rel"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("scale", [1e-15, 1, 1e15])
+@pytest.mark.parametrize("scale", [1e-25, 1e-15, 1, 1e15, 1e25])
 def test_equals_the_naive_definition(dtype, rel, scale):
     s, t, means = (scale * z.to(dtype) for z in (STUDENT, TEACHER, MEANS))
     value = norm_and_direction_loss(s, t, means, TARGET)
