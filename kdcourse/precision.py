@@ -75,7 +75,8 @@ class _Gram(torch.autograd.Function):
 
 def inner_products(one: Tensor, other: Tensor) -> Tensor:
     """Return the inner products of rows ``(…, N, D)`` with rows ``(…, M, D)``, ``(…, N, M)``."""
-    return _InnerProducts.apply(one, other)
+    dtype = torch.promote_types(one.dtype, other.dtype)
+    return _InnerProducts.apply(one.to(dtype), other.to(dtype))
 
 
 class _InnerProducts(torch.autograd.Function):

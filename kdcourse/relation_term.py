@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from kdcourse.checks import check_matrix, check_same_samples
@@ -43,4 +44,6 @@ def both_embeddings(
     student, teacher = all_pairs(student, teacher)
     if len(student) < least:
         raise ArgumentError(own, f"{own} must hold at least {least} samples, got {len(student)}")
-    return at_least_float32(student), at_least_float32(teacher.detach())
+    student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
+    dtype = torch.promote_types(student.dtype, teacher.dtype)
+    return student.to(dtype), teacher.to(dtype)

@@ -74,6 +74,20 @@ def test_half_precision_is_computed_in_float32(kind, dtype):
 
 
 @every_kind
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+def test_the_precisions_of_both_nets_may_differ(kind, dtypes):
+    shown, other = Shown(dtypes[0]), Shown(dtypes[1])
+    shown.teacher = other.teacher
+    term = every_term.example(kind)
+    shown.target = every_term.target_for(kind, shown.target)
+    term.prepare(shown.lesson(), steps_an_epoch=3)
+    student = [tensor.requires_grad_() for tensor in shown.student]
+    value = every_term.loss(term, shown.lesson(*student))
+    value.backward()
+    assert value.isfinite()
+
+
+@every_kind
 def test_it_compiles_in_one_graph(kind):
     torch.compiler.reset()
     shown = Shown()

@@ -230,8 +230,9 @@ class CRD(RelationTerm):
         return self.related(lesson, partial(self._contrast, lesson))
 
     def _contrast(self, lesson: Lesson, student: Tensor, teacher: Tensor) -> Tensor:
-        own = unit_rows(at_least_float32(self.student_head(student)))
-        theirs = unit_rows(at_least_float32(self.teacher_head(teacher)))
+        dtype = self.student_memory.dtype
+        own = _directions(self.student_head(student.to(dtype)))
+        theirs = _directions(self.teacher_head(teacher.to(dtype)))
         labels = torch.full_like(student[:, 0], -1, dtype=torch.int64)
         if are_classes(lesson.target) and lesson.target.dim() == 1:
             labels = all_samples(lesson.target)
