@@ -24,6 +24,14 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+def in_one_precision(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both in the more precise of their dtypes."""
+    if one.dtype == other.dtype:
+        return one, other
+    dtype = torch.promote_types(one.dtype, other.dtype)
+    return one.to(dtype), other.to(dtype)
+
+
 def widest(tensor: Tensor) -> torch.dtype:
     """Return the most precise dtype that a tensor's device has: float64, but not on MPS."""
     return tensor.dtype if tensor.device.type == "mps" else torch.float64
@@ -75,8 +83,7 @@ class _Gram(torch.autograd.Function):
 
 def inner_products(one: Tensor, other: Tensor) -> Tensor:
     """Return the inner products of rows ``(…, N, D)`` with rows ``(…, M, D)``, ``(…, N, M)``."""
-    dtype = torch.promote_types(one.dtype, other.dtype)
-    return _InnerProducts.apply(one.to(dtype), other.to(dtype))
+    return _InnerProducts.apply(*in_one_precision(one, other))
 
 
 class _InnerProducts(torch.autograd.Function):

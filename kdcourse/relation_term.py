@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from kdcourse.checks import check_matrix, check_same_samples
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Layer, LayerTerm, Lesson
-from kdcourse.precision import at_least_float32
+from kdcourse.precision import at_least_float32, in_one_precision
 from kdcourse.processes import all_pairs
 
 
@@ -45,5 +44,4 @@ def both_embeddings(
     if len(student) < least:
         raise ArgumentError(own, f"{own} must hold at least {least} samples, got {len(student)}")
     student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
-    dtype = torch.promote_types(student.dtype, teacher.dtype)
-    return student.to(dtype), teacher.to(dtype)
+    return in_one_precision(student, teacher)
