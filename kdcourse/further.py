@@ -37,6 +37,7 @@ from kdcourse.checks import (
     check_temperature,
 )
 from kdcourse.errors import ArgumentError, ArgumentTypeError, NotFiniteError
+from kdcourse.grid import check_channels
 from kdcourse.models import capture, seeded
 from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Layer, LayerTerm, Lesson
@@ -169,9 +170,10 @@ class SEED(LayerTerm):
         assert self.queue is not None
         assert self.projection is not None
         ((student, teacher),) = self.shown(lesson)
-        taught = teacher.flatten(1)
+        own, taught = student.flatten(1), teacher.flatten(1)
+        check_channels("student_embeddings", own, self.projection[0].in_features)
         value = seed_loss(
-            self.projection(student.flatten(1).to(self.queue.dtype)),
+            self.projection(own.to(self.queue.dtype)),
             taught,
             self.queue,
             student_temperature=self.student_temperature,

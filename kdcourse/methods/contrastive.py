@@ -21,6 +21,7 @@ from kdcourse.checks import (
     check_tensor,
 )
 from kdcourse.errors import ArgumentError
+from kdcourse.grid import check_channels
 from kdcourse.models import seeded
 from kdcourse.objective import Layer, Lesson
 from kdcourse.precision import at_least_float32, inner_products, unit_rows
@@ -230,6 +231,8 @@ class CRD(RelationTerm):
         return self.related(lesson, partial(self._contrast, lesson))
 
     def _contrast(self, lesson: Lesson, student: Tensor, teacher: Tensor) -> Tensor:
+        check_channels("student_embeddings", student, self.student_head.in_features)
+        check_channels("teacher_embeddings", teacher, self.teacher_head.in_features)
         dtype = self.student_memory.dtype
         own = _directions(self.student_head(student.to(dtype)))
         theirs = _directions(self.teacher_head(teacher.to(dtype)))

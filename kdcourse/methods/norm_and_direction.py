@@ -21,6 +21,7 @@ from kdcourse.checks import (
     check_target,
 )
 from kdcourse.errors import ArgumentError
+from kdcourse.grid import check_channels
 from kdcourse.models import seeded
 from kdcourse.objective import Layer, LayerTerm, Lesson
 from kdcourse.precision import SMALL, at_least_float32, unit_rows, widest
@@ -165,6 +166,8 @@ class NormAndDirection(LayerTerm):
             self.prepare(lesson)
         student, teacher = self._embeddings(lesson)
         if self.projection is not None:
+            if isinstance(self.projection, nn.Linear):
+                check_channels("student_embeddings", student, self.projection.in_features)
             weight = next(self.projection.parameters(), at_least_float32(student))
             student = self.projection(student.to(weight.dtype))
         means = self._means(teacher, lesson)
@@ -184,6 +187,7 @@ class NormAndDirection(LayerTerm):
             raise ArgumentError(
                 "teacher", f"{self!r} gathers the class means of one teacher, and there are more"
             )
+        check_channels("teacher_embeddings", teacher, self.means.shape[1])
         check_target(lesson.target, len(teacher), len(self.means))
         rows = teacher.detach().to(self.means.dtype)
         sums = self.means + processes.total(_class_sums(rows, lesson.target, len(self.means)))

@@ -19,7 +19,7 @@ from kdcourse.checks import (
 )
 from kdcourse.errors import ArgumentError
 from kdcourse.feature import CONVOLUTIONS, NORMS
-from kdcourse.grid import channels_first, pooled
+from kdcourse.grid import channels_first, check_channels, pooled
 from kdcourse.models import seeded
 from kdcourse.objective import Layer, LayerTerm, Lesson
 from kdcourse.precision import at_least_float32
@@ -210,6 +210,7 @@ class _Fusion(nn.Module):
         self, features: Tensor, deeper: Tensor | None, size: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """Return features ``(N, C', *size)`` to compare, and what goes on to the next stage."""
+        check_channels("student_features", features, self.into[0].in_channels)
         fused = self.into(features.to(next(self.into.parameters()).dtype))
         if self.attention is not None and deeper is not None:
             deeper = _resized(deeper, fused.shape[2:])
