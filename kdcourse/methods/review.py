@@ -103,9 +103,9 @@ class KnowledgeReview(LayerTerm):
             embedding that the authors take as the deepest stage, have one position.
         width: Channels in which stages are fused; by default as many as the student's deepest layer
             has, 512 at most.
-        norm: Whether batch norm follows the convolutions W and 3 × 3. It needs more than one number
-            a channel, and so at least two samples where there is one position. In many processes
-            each has its own, unless ``sync_batch_norm`` is set.
+        norm: Whether batch norm follows the convolutions W and 3 × 3. It needs at least two samples,
+            as a layer may have a single position. In many processes each has its own, unless
+            ``sync_batch_norm`` is set.
         seed: Seed of the weights; that of the training by default.
 
     Source: Chen et al. 2021 (arXiv 2104.09044), section 3.2; width, batch norm, the absence of
@@ -150,7 +150,7 @@ class KnowledgeReview(LayerTerm):
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the hierarchical context losses of the fused stages, summed.
 
-        It is 0 for an epoch's last batch, if batch norm cannot see that.
+        It is 0 for an epoch's last batch, if that is a single sample and there is batch norm.
         """
         if not self.prepared:
             self.prepare(lesson)

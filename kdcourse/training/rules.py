@@ -123,8 +123,8 @@ def check_all_trained(student: nn.Module, trained: Sequence[nn.Parameter]) -> No
 
 def check_enough(objective: Objective, part: int) -> None:
     """Require of the first batch, or each part of it, as many samples as the terms compare."""
-    samples = processes.count() * part
     for _, term in objective.parts():
+        samples = part * (processes.count() if term.mean_over == "batch" else 1)
         if samples < term.least:
             raise ArgumentError(
                 "batch_size",
