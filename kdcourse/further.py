@@ -90,7 +90,9 @@ def seed_loss(
 
     def similarities(own: Tensor) -> Tensor:
         """To the teacher's own embedding of the image, then to the queue: ``(N, 1 + Q)``."""
-        return torch.cat([(own * teacher).sum(dim=1, keepdim=True), inner_products(own, others)], dim=1)
+        return torch.cat(
+            [(own * teacher).sum(dim=1, keepdim=True), inner_products(own, others)], dim=1
+        )
 
     p = (similarities(teacher) / teacher_temperature).softmax(dim=1)
     log_p = (similarities(student) / student_temperature).log_softmax(dim=1)
@@ -171,7 +173,7 @@ class SEED(LayerTerm):
         assert self.projection is not None
         ((student, teacher),) = self.shown(lesson)
         own, taught = student.flatten(1), teacher.flatten(1)
-        check_channels("student_embeddings", own, self.projection[0].in_features)
+        check_channels("student_embeddings", own, self.projection[0].in_features)  # type: ignore[arg-type]
         value = seed_loss(
             self.projection(own.to(self.queue.dtype)),
             taught,

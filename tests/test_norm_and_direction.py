@@ -221,7 +221,7 @@ def test_means_must_be_a_tensor():
 def test_a_projection_with_batch_norm_refuses_a_last_batch_of_one_sample_in_words():
     projection = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 16))
     objective = NormAndDirection(projection=projection)
-    with pytest.raises(ArgumentError, match="holds a single sample.*drop_last=True") as told:
+    with pytest.raises(ArgumentError, match=r"holds a single sample.*drop_last=True") as told:
         train(net(), objective, train=images(65), teacher=net(4, seed=2))
     assert told.value.argument == "batch_size"
     again = NormAndDirection(projection=projection)

@@ -119,8 +119,9 @@ def test_what_does_not_fit_is_refused(given, message):
 
 def test_a_classifier_with_batch_norm_and_dropout_stays_the_teachers():
     teacher = net(4, seed=2).train()
-    body, classifier = parts(net())[0], nn.Sequential(
-        nn.BatchNorm2d(16), nn.Dropout(0.5), *parts(teacher)[1]
+    body, classifier = (
+        parts(net())[0],
+        nn.Sequential(nn.BatchNorm2d(16), nn.Dropout(0.5), *parts(teacher)[1]),
     )
     student = reuse_classifier(body, classifier, (8, 16), seed=1)
     before = weights(classifier)

@@ -233,5 +233,5 @@ def test_in_many_processes_each_needs_two_samples_as_batch_norm_sees_its_own(mon
     check_enough(KnowledgeReview(["a"], norm=False), 1)
     check_enough(KnowledgeReview(["a"]), 2)
     check_enough(Neighbours(), 1)  # which compares the samples of both
-    with pytest.raises(ArgumentError, match="compares at least 2 samples, and .* holds 1"):
+    with pytest.raises(ArgumentError, match=r"compares at least 2 samples, and .* holds 1"):
         check_enough(KnowledgeReview(["a"]), 1)

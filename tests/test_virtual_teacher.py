@@ -135,7 +135,7 @@ def test_the_term():
 @pytest.mark.parametrize("labels", [torch.eye(4)[images().target], torch.zeros(96, 3)])
 def test_labels_that_are_no_classes_are_refused_by_what_the_term_takes(labels):
     batches = [(images().inputs(), labels)]
-    with pytest.raises(ArgumentError, match=r"labels of train must be torch.int64.*\), got") as told:
+    with pytest.raises(ArgumentError, match=r"labels of train must .*\), got") as told:
         train(net(), TeacherFreeKD(), train=batches)
     assert told.value.argument == "train"
     assert "probabilities" not in str(told.value)

@@ -165,7 +165,7 @@ class OneForAll(PredictionTerm):
         """Return what the exits predict, each of the shape of the student's logits."""
         pairs = list(zip(self.exits, self._features(lesson), strict=True))
         for name, (leave, features) in zip(self.student_layers, pairs, strict=True):
-            check_channels(name, features, leave.in_features)
+            check_channels(name, features, leave.in_features)  # type: ignore[arg-type]
         places = place_shape(lesson.student_logits, self.class_dim)[1:]
         if not places:
             return [leave(features.flatten(2).mean(dim=2)) for leave, features in pairs]

@@ -103,8 +103,8 @@ class KnowledgeReview(LayerTerm):
             embedding that the authors take as the deepest stage, have one position.
         width: Channels in which stages are fused; by default as many as the student's deepest layer
             has, 512 at most.
-        norm: Whether batch norm follows the convolutions W and 3 × 3. It needs at least two samples,
-            as a layer may have a single position. In many processes each has its own, unless
+        norm: Whether batch norm follows the convolutions W and 3 × 3. It takes two samples or more,
+            as a layer may have a single position; in many processes each has its own, unless
             ``sync_batch_norm`` is set.
         seed: Seed of the weights; that of the training by default.
 
@@ -210,7 +210,7 @@ class _Fusion(nn.Module):
         self, features: Tensor, deeper: Tensor | None, size: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """Return features ``(N, C', *size)`` to compare, and what goes on to the next stage."""
-        check_channels("student_features", features, self.into[0].in_channels)
+        check_channels("student_features", features, self.into[0].in_channels)  # type: ignore[arg-type]
         fused = self.into(features.to(next(self.into.parameters()).dtype))
         if self.attention is not None and deeper is not None:
             deeper = _resized(deeper, fused.shape[2:])
