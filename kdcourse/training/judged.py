@@ -84,7 +84,7 @@ class Judged(nn.Module):
         if len(judged) > 1:
             terms = {name: torch.stack([each[name] for each in judged]).mean() for name in terms}
         if not self.known and torch.is_grad_enabled():
-            check_reached(self.objective, terms)
+            check_reached(self.objective, terms, features)
         self.known = True
         loss = self.objective.weighted(terms)
         values = {"loss": loss.detach(), **{name: value.detach() for name, value in terms.items()}}
