@@ -24,7 +24,7 @@ from kdcourse.errors import ArgumentError
 from kdcourse.grid import check_channels
 from kdcourse.models import seeded
 from kdcourse.objective import Layer, LayerTerm, Lesson
-from kdcourse.precision import SMALL, at_least_float32, unit_rows, widest
+from kdcourse.precision import SMALL, at_least_float32, squares_fit, unit_rows, widest
 from kdcourse.signatures import checked
 
 
@@ -69,13 +69,17 @@ def norm_and_direction_loss(
     student = at_least_float32(student_embeddings)
     teacher = at_least_float32(teacher_embeddings.detach())
     direction = unit_rows(at_least_float32(class_means.detach()[target])).to(student.dtype)
-    # The unit changes nothing; that of the largest entry keeps squares within the range.
-    largest = (one.detach().abs().amax(dim=1, keepdim=True) for one in (student, teacher))
-    unit = torch.maximum(*largest).clamp_min(SMALL)
-    student, teacher = student / unit, teacher / unit
-    lengths = (torch.linalg.vector_norm(one, dim=1) for one in (student, teacher))
-    longer = F.threshold(torch.maximum(*lengths), 0.0, torch.inf)
+    longer = _longer(student, teacher)
+    if not squares_fit(longer):  # in units of the largest entry they do; the unit changes nothing
+        largest = (one.detach().abs().amax(dim=1, keepdim=True) for one in (student, teacher))
+        unit = torch.maximum(*largest).clamp_min(SMALL)
+        student, teacher = student / unit, teacher / unit
+        longer = F.threshold(_longer(student, teacher), 0.0, torch.inf)
     return (1 - (student * direction).sum(dim=1) / longer).mean()
+
+
+def _longer(student: Tensor, teacher: Tensor) -> Tensor:
+    return torch.maximum(*(torch.linalg.vector_norm(one, dim=1) for one in (student, teacher)))
 
 
 def class_means(embeddings: Tensor, target: Tensor, classes: int) -> Tensor:
