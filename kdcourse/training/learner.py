@@ -34,12 +34,6 @@ STARTS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 BEGAN: WeakKeyDictionary[nn.Module, dict[Path, str]] = WeakKeyDictionary()
 
 
-def as_it_began(objective: Objective, checkpoint: str | Path | None) -> str:
-    """Describe an objective as it was when the run with this checkpoint began, or as it is."""
-    known = checkpoint and BEGAN.get(objective, {}).get(Path(checkpoint).resolve())
-    return known or described(objective)
-
-
 class Learner:
     """Learns from batches, epoch by epoch, and can be saved and taken up again.
 
@@ -201,6 +195,11 @@ class Learner:
             began = BEGAN.setdefault(objective, {})
             if not (resumed and file in began):
                 began[file] = described(objective)
+
+    def as_it_began(self, objective: Objective, path: str | Path | None) -> str:
+        """Describe an objective as it was when the run with this checkpoint began, or as it is."""
+        known = path and BEGAN.get(objective, {}).get(Path(path).resolve())
+        return known or described(objective)
 
     def save(self, path: str | Path, settings: dict[str, Any], history: History) -> None:
         """Write a checkpoint."""

@@ -29,7 +29,7 @@ from kdcourse.training.epochs import Epochs
 from kdcourse.training.fingerprint import described, fingerprint
 from kdcourse.training.judged import Judged, first_lesson, show
 from kdcourse.training.knobs import Knobs
-from kdcourse.training.learner import Learner, as_it_began
+from kdcourse.training.learner import Learner
 from kdcourse.training.parallel import Counts, average
 from kdcourse.training.rating import Rating
 from kdcourse.training.rules import (
@@ -313,7 +313,7 @@ class Run(Learner):
             "weight_decay": self.knobs.weight_decay,
             "student": _counted(self.student),
             "teacher": self._teacher_as_it_came(),
-            "objective": as_it_began(self.objective, self.knobs.checkpoint),
+            "objective": self.as_it_began(self.objective, self.knobs.checkpoint),
             "optimizer": _named(self.optimizer, self.knobs.optimizer),
             "scheduler": _named(self.scheduler, self.knobs.scheduler),
             "clip": self.knobs.clip,
