@@ -140,12 +140,7 @@ def blaming_model(
     try:
         yield
     except Exception as error:
-        if "Expected more than 1 value per channel" in str(error):
-            raise ArgumentError(
-                "batch_size",
-                "a batch, or a part of one, holds a single sample, from which batch norm cannot "
-                "learn: change batch_size, or leave out the last batch (drop_last=True)",
-            ) from error
+        _blame_single_sample(error)
         if files.is_full(error) and type(error).__module__.startswith("torch._"):
             raise files.FileError(
                 f"torch.compile cannot keep what it makes, {files.why(error)}: free some space, or "
@@ -164,10 +159,21 @@ def blaming_argument(name: str, what: str, first: bool = True) -> Iterator[None]
     try:
         yield
     except Exception as error:
+        _blame_single_sample(error)
         if not first or _speaks_for_itself(error):
             raise
         kind = type(error).__name__
         raise ArgumentError(name, f"{what} fails with {kind}: {_last(error)}") from error
+
+
+def _blame_single_sample(error: Exception) -> None:
+    """Translate batch norm's error, which may come as late as with an epoch's last batch."""
+    if "Expected more than 1 value per channel" in str(error):
+        raise ArgumentError(
+            "batch_size",
+            "a batch, or a part of one, holds a single sample, from which batch norm cannot "
+            "learn: change batch_size, or leave out the last batch (drop_last=True)",
+        ) from error
 
 
 def _speaks_for_itself(error: Exception) -> bool:

@@ -38,6 +38,7 @@ from kdcourse.grid import (
     both_sides,
     channels_first,
     check_channel_dim,
+    check_channels,
     interpolated,
     on_one_grid,
 )
@@ -202,29 +203,27 @@ class Hint(nn.Module):
     def aligned(self, student_features: Tensor, teacher_features: Tensor) -> tuple[Tensor, Tensor]:
         """Check both, and return the projected student and the teacher, ``(N, C', …)``."""
         student, teacher = on_one_grid(student_features, teacher_features, self.sides, vectors=True)
+        self.check(student, teacher)
+        teacher = at_least_float32(teacher.detach())
+        return self.project(student, teacher.shape[2:]), teacher
+
+    def check(self, student: Tensor, teacher: Tensor) -> None:
+        """Require features, channels first, for which this hint was made."""
         kernel = self.projection.kernel_size
         if student.dim() - 2 != len(kernel):
             raise ArgumentError(
                 "student_features",
                 f"student_features must have positions in {len(kernel)} dimension(s), as this hint "
-                f"was made for (dimensions), got {tuple(student_features.shape)}",
+                f"was made for (dimensions), got {tuple(student.shape)}, channels first",
             )
-        for name, features, channels in (
-            ("student_features", student, self.projection.in_channels),
-            ("teacher_features", teacher, self.projection.out_channels),
-        ):
-            if features.shape[1] != channels:
-                raise ArgumentError(
-                    name, f"{name} must have {channels} channels, got {features.shape[1]}"
-                )
+        check_channels("student_features", student, self.projection.in_channels)
+        check_channels("teacher_features", teacher, self.projection.out_channels)
         if any(k > size for k, size in zip(kernel, student.shape[2:], strict=True)):
             raise ArgumentError(
                 "student_features",
                 f"student_features must be at least as large as the kernel {kernel}, "
                 f"got {tuple(student.shape[2:])}",
             )
-        teacher = at_least_float32(teacher.detach())
-        return self.project(student, teacher.shape[2:]), teacher
 
 
 def input_gradient(

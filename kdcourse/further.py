@@ -37,10 +37,11 @@ from kdcourse.checks import (
     check_temperature,
 )
 from kdcourse.errors import ArgumentError, ArgumentTypeError, NotFiniteError
+from kdcourse.grid import check_channels
 from kdcourse.models import capture, seeded
 from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Layer, LayerTerm, Lesson
-from kdcourse.precision import at_least_float32, unit_rows
+from kdcourse.precision import at_least_float32, inner_products, unit_rows
 from kdcourse.processes import all_samples
 from kdcourse.signatures import checked
 from kdcourse.training.teacher import Teacher
@@ -89,7 +90,9 @@ def seed_loss(
 
     def similarities(own: Tensor) -> Tensor:
         """To the teacher's own embedding of the image, then to the queue: ``(N, 1 + Q)``."""
-        return torch.cat([(own * teacher).sum(dim=1, keepdim=True), own @ others.T], dim=1)
+        return torch.cat(
+            [(own * teacher).sum(dim=1, keepdim=True), inner_products(own, others)], dim=1
+        )
 
     p = (similarities(teacher) / teacher_temperature).softmax(dim=1)
     log_p = (similarities(student) / student_temperature).log_softmax(dim=1)
@@ -169,9 +172,10 @@ class SEED(LayerTerm):
         assert self.queue is not None
         assert self.projection is not None
         ((student, teacher),) = self.shown(lesson)
-        taught = teacher.flatten(1)
+        own, taught = student.flatten(1), teacher.flatten(1)
+        check_channels("student_embeddings", own, self.projection[0].in_features)  # type: ignore[arg-type]
         value = seed_loss(
-            self.projection(student.flatten(1).to(self.queue.dtype)),
+            self.projection(own.to(self.queue.dtype)),
             taught,
             self.queue,
             student_temperature=self.student_temperature,

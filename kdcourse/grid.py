@@ -141,6 +141,12 @@ def _square(name: str, tokens: Tensor, class_token: bool) -> Tensor:
     return tokens.unflatten(2, (side, side))
 
 
+def check_channels(name: str, features: Tensor, channels: int) -> None:
+    """Require features ``(N, C, …)`` with the channels that a projection was made for."""
+    if features.shape[1] != channels:
+        raise ArgumentError(name, f"{name} must have {channels} channels, got {features.shape[1]}")
+
+
 def pooled(features: Tensor, size: Sequence[int]) -> Tensor:
     """Average features ``(N, C, …)`` over neighbouring positions, down to a grid of some size."""
     return POOL[len(size)](features, tuple(size))

@@ -148,8 +148,10 @@ def kd_loss(
     elif divergence == "reverse":
         loss = kl_of_rows(log_p_student, log_p_teacher)
     else:
-        least = torch.finfo(log_p_student.dtype).min / 2  # log 0 twice would have no gradient
-        both = (log_p.clamp_min(least) for log_p in (log_p_student, log_p_teacher))
+        both = (  # log 0 twice would have no gradient
+            log_p.clamp_min(torch.finfo(log_p.dtype).min / 2)
+            for log_p in (log_p_student, log_p_teacher)
+        )
         log_mixture = torch.logaddexp(*both) - math.log(2)
         loss = (kl_of_rows(log_p_teacher, log_mixture) + kl_of_rows(log_p_student, log_mixture)) / 2
     return _scaled(place_mean(loss, weights), temperature, scale, student)

@@ -63,6 +63,11 @@ class PredictionTerm(Term):
                 setattr(self, name, value)
 
     @property
+    def takes_probabilities(self) -> bool:
+        """Whether labels may be probabilities of the classes, too."""
+        return self.mean_over == "labels"
+
+    @property
     def at_places(self) -> Term | None:
         return self
 
@@ -153,7 +158,7 @@ class PredictionTerm(Term):
         logits, target = lesson.student_logits, lesson.target
         name = f"the labels of {source}"
         check_predictions("the student's logits", logits, self.class_dim)
-        soft = self.mean_over == "labels" and target.is_floating_point()
+        soft = self.takes_probabilities and target.is_floating_point()
         if soft and target.shape == logits.shape:
             rows = place_rows(target, self.class_dim)
             check_probabilities(name, counted_only(rows, self._rows(lesson), 1 / rows.shape[1]))
@@ -161,7 +166,7 @@ class PredictionTerm(Term):
         classes = logits.shape[self.class_dim]
         places = place_shape(logits, self.class_dim)
         if target.dtype != torch.int64 or list(target.shape) != places:
-            or_soft = f", or probabilities {tuple(logits.shape)}" * (self.mean_over == "labels")
+            or_soft = f", or probabilities {tuple(logits.shape)}" * self.takes_probabilities
             raise ArgumentError(
                 source,
                 f"{name} must be torch.int64 of shape {tuple(places)}{or_soft}, got "

@@ -7,7 +7,7 @@ from torch import Tensor
 from kdcourse.checks import check_matrix, check_same_samples
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Layer, LayerTerm, Lesson
-from kdcourse.precision import at_least_float32
+from kdcourse.precision import at_least_float32, in_one_precision
 from kdcourse.processes import all_pairs
 
 
@@ -43,4 +43,5 @@ def both_embeddings(
     student, teacher = all_pairs(student, teacher)
     if len(student) < least:
         raise ArgumentError(own, f"{own} must hold at least {least} samples, got {len(student)}")
-    return at_least_float32(student), at_least_float32(teacher.detach())
+    student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
+    return in_one_precision(student, teacher)

@@ -107,3 +107,19 @@ def test_a_student_learns_by_it():
     history = train(net(), ChannelWise("stage2"), teacher=net(4, seed=2), epochs=3)
     values = history["channel_wise"]
     assert values[-1] < values[0]
+
+
+@pytest.mark.parametrize(
+    ("hint", "told"),
+    [
+        (Hint(3, 8), "student_features must have 3 channels, got 4"),
+        (Hint(4, 7), "teacher_features must have 7 channels, got 8"),
+        (Hint(4, 8, kernel_size=7), "student_features must be at least as large as the kernel"),
+        (Hint(4, 8, dimensions=1), "student_features must have positions in 1 dimension"),
+    ],
+)
+def test_a_hint_that_does_not_fit_is_refused_by_what_does_not(hint, told):
+    features = [Outputs(features={"map": torch.zeros(2, c, 3, 3)}) for c in (4, 8)]
+    lesson = Lesson(features[0], torch.zeros(2, dtype=torch.int64), features[1])
+    with pytest.raises(ArgumentError, match=told):
+        ChannelWise("map", hint=hint).loss(lesson)

@@ -16,10 +16,14 @@ from torch.utils.data import DataLoader, TensorDataset
 from toys import Projected, images, net, noisy, same, train, weights
 
 from kdcourse.augmentation import pad_crop_flip
+from kdcourse.feature import FeatureHint
+from kdcourse.methods.contrastive import CRD
+from kdcourse.methods.curriculum_temperature import CTKD
+from kdcourse.methods.norm_and_direction import NormAndDirection
 from kdcourse.teachers import ClosedTeacher
 from kdcourse.tips import Consistent
-from kdcourse.training import CrossEntropy, LogitKD
-from kdcourse.training.checkpoint import CorruptedCheckpointError, load, save
+from kdcourse.training import CrossEntropy, LogitKD, WarmUp
+from kdcourse.training.checkpoint import CorruptedCheckpointError, OtherRunError, load, save
 
 STATE = {"weights": torch.arange(1000.0), "rows": [{"loss": 0.5}], "name": "run"}
 
@@ -85,6 +89,42 @@ def test_resumed_run_ends_like_an_uninterrupted_one(after, tmp_path):
     assert same(weights(resumed_terms), weights(terms))
     assert without_seconds(resumed) == without_seconds(history)
     assert not resumed.interrupted
+
+
+TERMS_THAT_LEARN = {
+    "hint": lambda: FeatureHint("stage2"),
+    "memory": lambda: CRD(memory=40, width=4),
+    "class means": NormAndDirection,
+    "warm-up": lambda: WarmUp(LogitKD(), 7),
+    "temperature": lambda: CTKD(steps=7),
+}
+
+
+@pytest.mark.parametrize("term", TERMS_THAT_LEARN.values(), ids=list(TERMS_THAT_LEARN))
+def test_the_same_call_resumes_also_with_the_same_objective(term, tmp_path):
+    options = {"teacher": net(4, seed=2), "epochs": 3}
+    whole, student = net(), net()
+    expected, objective = CrossEntropy() + term(), CrossEntropy() + term()
+    train(whole, expected, **options)
+    for steps in (4, 4):
+        with interrupted(student, steps):
+            train(student, objective, checkpoint=tmp_path / "run.pt", **options)
+    history = train(student, objective, checkpoint=tmp_path / "run.pt", **options)
+    assert same(weights(student), weights(whole))
+    assert same(weights(objective), weights(expected))
+    again = train(net(), objective, checkpoint=tmp_path / "run.pt", **options)
+    assert without_seconds(again) == without_seconds(history)
+
+
+def test_a_run_that_began_with_trained_terms_is_another_one(tmp_path):
+    options = {"teacher": net(4, seed=2), "epochs": 2, "checkpoint": tmp_path / "run.pt"}
+    objective = CrossEntropy() + FeatureHint("stage2")
+    train(net(), objective, **options)
+    options["checkpoint"].unlink()
+    with pytest.warns(UserWarning, match="was trained before"):
+        train(net(), objective, **options)
+    with pytest.raises(OtherRunError, match="its objective is"):
+        train(net(), CrossEntropy() + FeatureHint("stage2"), **options)
 
 
 @pytest.mark.parametrize(

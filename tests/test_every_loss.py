@@ -49,6 +49,15 @@ def test_half_precision_is_computed_in_float32(loss, student, teacher, dtype):
 
 
 @every_loss
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+def test_the_precisions_of_both_nets_may_differ(loss, student, teacher, dtypes):
+    s, t = student.to(dtypes[0], copy=True).requires_grad_(), teacher.to(dtypes[1])
+    value = loss(s, t)
+    assert value.item() == pytest.approx(loss(student, teacher).item(), rel=1e-4)
+    assert gradient(value, s).dtype == s.dtype
+
+
+@every_loss
 def test_under_autocast(loss, student, teacher):
     s, t = student.float().requires_grad_(), teacher.float()
     expected = loss(s, t)

@@ -1,6 +1,7 @@
 """What holds for every term of the library, found wherever it stands."""
 
 import copy
+from contextlib import suppress
 
 import every_term
 import pytest
@@ -8,6 +9,7 @@ import torch
 from every_term import Shown, prepared
 from toys import CLASSES, images, net, terms
 
+from kdcourse.errors import ArgumentError
 from kdcourse.models import capture
 from kdcourse.objective import MEANS
 from kdcourse.training import (
@@ -71,6 +73,31 @@ def test_half_precision_is_computed_in_float32(kind, dtype):
     assert value.item() == pytest.approx(every_term.loss(term, whole.lesson()).item(), rel=2e-2)
     value.backward()
     assert all(tensor.grad is None or tensor.grad.isfinite().all() for tensor in student)
+
+
+@every_kind
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+def test_the_precisions_of_both_nets_may_differ(kind, dtypes):
+    shown, other = Shown(dtypes[0]), Shown(dtypes[1])
+    shown.teacher = other.teacher
+    term = every_term.example(kind)
+    shown.target = every_term.target_for(kind, shown.target)
+    term.prepare(shown.lesson(), steps_an_epoch=3)
+    student = [tensor.requires_grad_() for tensor in shown.student]
+    value = every_term.loss(term, shown.lesson(*student))
+    value.backward()
+    assert value.isfinite()
+
+
+@every_kind
+@pytest.mark.parametrize("wider", ["student", "teacher"])
+def test_nets_of_other_widths_than_it_was_made_for_are_taken_or_refused_by_name(kind, wider):
+    shown = Shown()
+    term, lesson = prepared(kind, shown), shown.lesson()
+    features = getattr(lesson, wider).features
+    features.update({name: torch.cat([f, f], dim=1) for name, f in features.items()})
+    with suppress(ArgumentError):
+        assert every_term.loss(term, lesson).isfinite()
 
 
 @every_kind

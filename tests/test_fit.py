@@ -14,6 +14,7 @@ from kdcourse import logit, metrics, models, relational, tips
 from kdcourse.augmentation import pad_crop_flip
 from kdcourse.batch import SeparateViews
 from kdcourse.errors import ArgumentError
+from kdcourse.feature import FeatureHint
 from kdcourse.teachers import ClosedTeacher
 from kdcourse.training import (
     CrossEntropy,
@@ -613,6 +614,14 @@ def test_compiled_graph_still_shows_its_layers(teacher, monkeypatch):
     compile = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model: compile(model, backend="eager"))
     compare_with_eager(CrossEntropy() + Projected(), net(), teacher)
+
+
+def test_compiled_trainings_of_one_process_may_watch_different_layers(monkeypatch):
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: compile(model, backend="eager"))
+    torch.compiler.reset()
+    for term in (logit.LogitKD(4), FeatureHint("stage2"), FeatureHint("stage1"), logit.LogitKD(4)):
+        compare_with_eager(CrossEntropy() + term, net(), net(4, seed=2))
 
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("cc")), reason="no C++ compiler")

@@ -62,6 +62,16 @@ def test_it_is_zero_at_the_teacher_and_for_what_only_scales_and_rotates():
     assert neighbour_loss(TEACHER + 1, TEACHER) > 1e-3
 
 
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_tiny_and_huge_embeddings_are_compared_as_any_other(scale):
+    s = (scale * STUDENT).float().requires_grad_()
+    value = neighbour_loss(s, (TEACHER / scale).float())
+    (gradient,) = torch.autograd.grad(value, s)
+    assert value.item() == pytest.approx(naive(STUDENT, TEACHER), rel=1e-5)
+    assert gradient.isfinite().all()
+    assert gradient.any()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_samples_that_are_zero_or_opposite_are_no_fault(dtype):
     s = STUDENT.to(dtype).clone()

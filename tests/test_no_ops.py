@@ -148,6 +148,11 @@ REFUSED = {
         "objective",
         "attention_transfer depends on no weight that can be trained",
     ),
+    "a term with weights that reaches nothing else": (
+        lambda: learn(frozen(conv(), 0), CrossEntropy() + FeatureHint("0"), teacher=conv(seed=1)),
+        "objective",
+        "feature_hint depends on no weight that can be trained but its own",
+    ),
     "a term without gradients": (
         lambda: learn(objective=CrossEntropy() + term(lambda z: z.detach().mean())),
         "objective",

@@ -48,7 +48,7 @@ def naive_loss(student, teacher, means, target):
 
 
 @pytest.mark.parametrize(("dtype", "rel"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("scale", [1e-15, 1, 1e15])
+@pytest.mark.parametrize("scale", [1e-25, 1e-15, 1, 1e15, 1e25])
 def test_equals_the_naive_definition(dtype, rel, scale):
     s, t, means = (scale * z.to(dtype) for z in (STUDENT, TEACHER, MEANS))
     value = norm_and_direction_loss(s, t, means, TARGET)
@@ -216,3 +216,13 @@ def test_bad_input_is_named(call, told):
 def test_means_must_be_a_tensor():
     with pytest.raises(ArgumentTypeError, match=r"means must be a dense torch\.Tensor or None"):
         NormAndDirection(means=[[1.0]])
+
+
+def test_a_projection_with_batch_norm_refuses_a_last_batch_of_one_sample_in_words():
+    projection = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 16))
+    objective = NormAndDirection(projection=projection)
+    with pytest.raises(ArgumentError, match=r"holds a single sample.*drop_last=True") as told:
+        train(net(), objective, train=images(65), teacher=net(4, seed=2))
+    assert told.value.argument == "batch_size"
+    again = NormAndDirection(projection=projection)
+    train(net(), again, train=images(65), teacher=net(4, seed=2), drop_last=True)

@@ -115,3 +115,17 @@ def test_what_does_not_fit_is_refused(given, message):
     given = {"body": nn.Identity(), "classifier": nn.Identity(), **given}
     with pytest.raises((ValueError, TypeError), match=message):
         reuse_classifier(**given)
+
+
+def test_a_classifier_with_batch_norm_and_dropout_stays_the_teachers():
+    teacher = net(4, seed=2).train()
+    body, classifier = (
+        parts(net())[0],
+        nn.Sequential(nn.BatchNorm2d(16), nn.Dropout(0.5), *parts(teacher)[1]),
+    )
+    student = reuse_classifier(body, classifier, (8, 16), seed=1)
+    before = weights(classifier)
+    train(student, SimKD(("projection", "stage3")), teacher=teacher)
+    assert same(weights(student.classifier), before)
+    assert not student.classifier.training
+    assert classifier.training  # the given one stays as it is

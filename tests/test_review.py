@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from kdcourse import processes
 from kdcourse.errors import ArgumentError
+from kdcourse.methods.neighbours import Neighbours
 from kdcourse.methods.review import KnowledgeReview, hierarchical_context_loss
 from kdcourse.objective import Lesson, Outputs
+from kdcourse.training.rules import check_enough
 
 
 def draw(*shape, seed=0):
@@ -223,3 +226,12 @@ def test_bad_input_is_named():
         hierarchical_context_loss(STUDENT, TEACHER[..., :4])
     with pytest.raises(ArgumentError, match="must have shape"):
         hierarchical_context_loss(STUDENT[0, 0, 0], TEACHER)
+
+
+def test_in_many_processes_each_needs_two_samples_as_batch_norm_sees_its_own(monkeypatch):
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    check_enough(KnowledgeReview(["a"], norm=False), 1)
+    check_enough(KnowledgeReview(["a"]), 2)
+    check_enough(Neighbours(), 1)  # which compares the samples of both
+    with pytest.raises(ArgumentError, match=r"compares at least 2 samples, and .* holds 1"):
+        check_enough(KnowledgeReview(["a"]), 1)

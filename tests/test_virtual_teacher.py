@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_predictions import SHAPES, K, drawn, example_of, value_and_gradient
 from torch.nn import functional as F
+from toys import images, net, train
 
 from kdcourse.errors import ArgumentError
 from kdcourse.logit import kd_loss
@@ -129,3 +130,12 @@ def test_the_term():
             TeacherFreeKD(correct=correct)
     with pytest.raises(ArgumentError, match="target must have shape"):
         TeacherFreeKD().loss(Lesson(Outputs(logits=STUDENT), STUDENT.softmax(1)))
+
+
+@pytest.mark.parametrize("labels", [torch.eye(4)[images().target], torch.zeros(96, 3)])
+def test_labels_that_are_no_classes_are_refused_by_what_the_term_takes(labels):
+    batches = [(images().inputs(), labels)]
+    with pytest.raises(ArgumentError, match=r"labels of train must .*\), got") as told:
+        train(net(), TeacherFreeKD(), train=batches)
+    assert told.value.argument == "train"
+    assert "probabilities" not in str(told.value)

@@ -112,6 +112,7 @@ class ChannelWise(FeatureHint):
         if self.hint is None:
             student = interpolated(at_least_float32(student), teacher.shape[2:])
         else:
+            self.hint.check(student, teacher)
             student = self.hint.project(student, teacher.shape[2:])
         return channel_wise_loss(student, teacher, self.temperature)
 

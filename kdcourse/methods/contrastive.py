@@ -21,6 +21,7 @@ from kdcourse.checks import (
     check_tensor,
 )
 from kdcourse.errors import ArgumentError
+from kdcourse.grid import check_channels
 from kdcourse.models import seeded
 from kdcourse.objective import Layer, Lesson
 from kdcourse.precision import at_least_float32, inner_products, unit_rows
@@ -230,8 +231,11 @@ class CRD(RelationTerm):
         return self.related(lesson, partial(self._contrast, lesson))
 
     def _contrast(self, lesson: Lesson, student: Tensor, teacher: Tensor) -> Tensor:
-        own = unit_rows(at_least_float32(self.student_head(student)))
-        theirs = unit_rows(at_least_float32(self.teacher_head(teacher)))
+        check_channels("student_embeddings", student, self.student_head.in_features)
+        check_channels("teacher_embeddings", teacher, self.teacher_head.in_features)
+        dtype = self.student_memory.dtype
+        own = _directions(self.student_head(student.to(dtype)))
+        theirs = _directions(self.teacher_head(teacher.to(dtype)))
         labels = torch.full_like(student[:, 0], -1, dtype=torch.int64)
         if are_classes(lesson.target) and lesson.target.dim() == 1:
             labels = all_samples(lesson.target)

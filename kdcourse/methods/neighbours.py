@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdcourse.objective import Lesson
-from kdcourse.precision import gram_matrix
+from kdcourse.precision import directions, gram_matrix
 from kdcourse.relation_term import RelationTerm, both_embeddings
 
 LEAST_ALIKE = 1e-7  # no two samples are less alike: their logarithm is finite
@@ -47,8 +47,7 @@ def _loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _log_neighbours(embeddings: Tensor) -> Tensor:
     """Return log-probabilities ``(N, N)``; of a sample and itself they are very low, and equal."""
-    norm = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
-    cosine = gram_matrix(embeddings / torch.where(norm > 0, norm, 1.0))
+    cosine = gram_matrix(directions(embeddings))
     itself = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
     alike = ((1 + cosine) / 2).clamp_min(LEAST_ALIKE).masked_fill(itself, 0.0)
     log_p = alike.masked_fill(itself, 1.0).log() - alike.sum(dim=1, keepdim=True).log()

@@ -21,9 +21,10 @@ from kdcourse.checks import (
     check_target,
 )
 from kdcourse.errors import ArgumentError
+from kdcourse.grid import check_channels
 from kdcourse.models import seeded
 from kdcourse.objective import Layer, LayerTerm, Lesson
-from kdcourse.precision import at_least_float32, unit_rows, widest
+from kdcourse.precision import SMALL, at_least_float32, squares_fit, unit_rows, widest
 from kdcourse.signatures import checked
 
 
@@ -68,9 +69,17 @@ def norm_and_direction_loss(
     student = at_least_float32(student_embeddings)
     teacher = at_least_float32(teacher_embeddings.detach())
     direction = unit_rows(at_least_float32(class_means.detach()[target])).to(student.dtype)
-    lengths = (torch.linalg.vector_norm(one, dim=1) for one in (student, teacher))
-    longer = F.threshold(torch.maximum(*lengths), 0.0, torch.inf)
+    longer = _longer(student, teacher)
+    if not squares_fit(longer):  # in units of the largest entry they do; the unit changes nothing
+        largest = (one.detach().abs().amax(dim=1, keepdim=True) for one in (student, teacher))
+        unit = torch.maximum(*largest).clamp_min(SMALL)
+        student, teacher = student / unit, teacher / unit
+        longer = F.threshold(_longer(student, teacher), 0.0, torch.inf)
     return (1 - (student * direction).sum(dim=1) / longer).mean()
+
+
+def _longer(student: Tensor, teacher: Tensor) -> Tensor:
+    return torch.maximum(*(torch.linalg.vector_norm(one, dim=1) for one in (student, teacher)))
 
 
 def class_means(embeddings: Tensor, target: Tensor, classes: int) -> Tensor:
@@ -161,6 +170,8 @@ class NormAndDirection(LayerTerm):
             self.prepare(lesson)
         student, teacher = self._embeddings(lesson)
         if self.projection is not None:
+            if isinstance(self.projection, nn.Linear):
+                check_channels("student_embeddings", student, self.projection.in_features)
             weight = next(self.projection.parameters(), at_least_float32(student))
             student = self.projection(student.to(weight.dtype))
         means = self._means(teacher, lesson)
@@ -180,6 +191,7 @@ class NormAndDirection(LayerTerm):
             raise ArgumentError(
                 "teacher", f"{self!r} gathers the class means of one teacher, and there are more"
             )
+        check_channels("teacher_embeddings", teacher, self.means.shape[1])
         check_target(lesson.target, len(teacher), len(self.means))
         rows = teacher.detach().to(self.means.dtype)
         sums = self.means + processes.total(_class_sums(rows, lesson.target, len(self.means)))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from kdcourse.checks import check_number
 from kdcourse.errors import ArgumentError
-from kdcourse.grid import channels_first, check_channel_dim, interpolated
+from kdcourse.grid import channels_first, check_channel_dim, check_channels, interpolated
 from kdcourse.models import seeded
 from kdcourse.objective import Lesson
 from kdcourse.precision import at_least_float32
@@ -163,7 +163,9 @@ class OneForAll(PredictionTerm):
 
     def _predictions(self, lesson: Lesson) -> list[Tensor]:
         """Return what the exits predict, each of the shape of the student's logits."""
-        pairs = zip(self.exits, self._features(lesson), strict=True)
+        pairs = list(zip(self.exits, self._features(lesson), strict=True))
+        for name, (leave, features) in zip(self.student_layers, pairs, strict=True):
+            check_channels(name, features, leave.in_features)  # type: ignore[arg-type]
         places = place_shape(lesson.student_logits, self.class_dim)[1:]
         if not places:
             return [leave(features.flatten(2).mean(dim=2)) for leave, features in pairs]

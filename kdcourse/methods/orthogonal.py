@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcourse.checks import check_matrix, check_same_samples, check_same_shape
-from kdcourse.grid import both_sides, channels_first
+from kdcourse.grid import both_sides, channels_first, check_channels
 from kdcourse.models import seeded
 from kdcourse.objective import Layer, LayerTerm, Lesson
 from kdcourse.precision import at_least_float32
@@ -113,6 +113,7 @@ class OrthogonalProjection(LayerTerm):
             self.prepare(lesson)
         student, teacher = self._embeddings(lesson)
         projection = self.projection()
+        check_channels("student_features", student, projection.shape[1])
         return vkd_loss(F.linear(student.to(projection.dtype), projection), teacher)
 
     def _embeddings(self, lesson: Lesson) -> tuple[Tensor, Tensor]:

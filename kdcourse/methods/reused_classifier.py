@@ -47,7 +47,7 @@ def reuse_classifier(
     Args:
         body: A module that maps inputs to features ``(N, C, H, W)``.
         classifier: A module that maps the teacher's features ``(N, C', H', W')`` to logits; it is
-            copied, and the copy does not learn.
+            copied, and the copy does not learn: its weights are frozen, and it is in eval mode.
         channels: C and C'.
         reduction: The inner convolutions have C' / reduction channels, at least one.
         seed: Seed of the projection's weights.
@@ -77,7 +77,7 @@ def reuse_classifier(
     parts = {
         "body": body,
         "projection": nn.Sequential(*layers),
-        "classifier": copy.deepcopy(classifier).requires_grad_(False),
+        "classifier": copy.deepcopy(classifier).requires_grad_(False).eval(),
     }
     return nn.Sequential(OrderedDict(parts))
 

@@ -19,7 +19,7 @@ from kdcourse.checks import (
 )
 from kdcourse.errors import ArgumentError
 from kdcourse.feature import CONVOLUTIONS, NORMS
-from kdcourse.grid import channels_first, pooled
+from kdcourse.grid import channels_first, check_channels, pooled
 from kdcourse.models import seeded
 from kdcourse.objective import Layer, LayerTerm, Lesson
 from kdcourse.precision import at_least_float32
@@ -103,9 +103,9 @@ class KnowledgeReview(LayerTerm):
             embedding that the authors take as the deepest stage, have one position.
         width: Channels in which stages are fused; by default as many as the student's deepest layer
             has, 512 at most.
-        norm: Whether batch norm follows the convolutions W and 3 × 3. It needs more than one number
-            a channel, and so at least two samples where there is one position. In many processes
-            each has its own, unless ``sync_batch_norm`` is set.
+        norm: Whether batch norm follows the convolutions W and 3 × 3. It takes two samples or more,
+            as a layer may have a single position; in many processes each has its own, unless
+            ``sync_batch_norm`` is set.
         seed: Seed of the weights; that of the training by default.
 
     Source: Chen et al. 2021 (arXiv 2104.09044), section 3.2; width, batch norm, the absence of
@@ -150,7 +150,7 @@ class KnowledgeReview(LayerTerm):
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the hierarchical context losses of the fused stages, summed.
 
-        It is 0 for an epoch's last batch, if batch norm cannot see that.
+        It is 0 for an epoch's last batch, if that is a single sample and there is batch norm.
         """
         if not self.prepared:
             self.prepare(lesson)
@@ -210,6 +210,7 @@ class _Fusion(nn.Module):
         self, features: Tensor, deeper: Tensor | None, size: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """Return features ``(N, C', *size)`` to compare, and what goes on to the next stage."""
+        check_channels("student_features", features, self.into[0].in_channels)  # type: ignore[arg-type]
         fused = self.into(features.to(next(self.into.parameters()).dtype))
         if self.attention is not None and deeper is not None:
             deeper = _resized(deeper, fused.shape[2:])

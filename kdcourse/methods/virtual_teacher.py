@@ -110,6 +110,7 @@ class TeacherFreeKD(PredictionTerm):
 
     needs_teacher = False
     mean_over = "labels"
+    takes_probabilities = False
     ignore_index = -1
 
     def __init__(

@@ -1,7 +1,7 @@
 """Where to compute, and in which precision."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -39,6 +39,19 @@ def autocast_dtype(device: torch.device, autocast: bool | torch.dtype) -> torch.
     if device.type == "cuda" and not torch.cuda.is_bf16_supported():
         return torch.float16
     return torch.bfloat16
+
+
+def guarding_hooks(compiled: bool) -> AbstractContextManager[object]:
+    """Let a compiled model be called with whatever layers are watched by now.
+
+    ``torch.compile`` takes for granted that a net of the same class is watched as one was that it
+    compiled before, perhaps in another training.
+    """
+    if not compiled:
+        return nullcontext()
+    from torch._dynamo import config  # which takes seconds
+
+    return config.patch(skip_nnmodule_hook_guards=False)
 
 
 def wait_for(device: torch.device) -> None:

@@ -175,14 +175,14 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, begun: float) ->
     history = History(keep=knobs.keep, best_by=rating.best_by, lowest=rating.lowest)
     settings: dict[str, Any] = {}
     advice = "without a checkpoint, training has to start anew"
+    resumed = checkpoint is not None and processes.main_has(Path(checkpoint), "checkpoint")
+    if checkpoint is not None:
+        learner.begin(checkpoint, resumed)
     if checkpoint is not None or processes.count() > 1:
         settings = _settings(learner, source, knobs)
         processes.check_same(settings)
-    resumed = False
     if checkpoint is not None:
         advice = f"the same command resumes from {checkpoint}"
-        learner.begin()
-        resumed = processes.main_has(Path(checkpoint), "checkpoint")
         if resumed:
             history.rows = learner.resume(checkpoint, settings)
         else:  # for whoever stops it in the first epoch

@@ -22,6 +22,7 @@ from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Lesson, Objective, Outputs
 from kdcourse.prediction_term import judge_of
 from kdcourse.signatures import check_is
+from kdcourse.training.device import guarding_hooks
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.rules import check_enough, check_lesson, check_one_tensor, check_reached
 from kdcourse.training.tally import ACCURACY
@@ -60,7 +61,8 @@ class Judged(nn.Module):
             inputs = inputs.detach().requires_grad_()
         layers = self.objective.student_layers
         told = blaming_model("student", inputs, first=not self.known)
-        with capture(self.student, layers) as features, told:
+        compiled = guarding_hooks(self.asked is not self.student)
+        with capture(self.student, layers) as features, told, compiled:
             logits = call(self.asked, inputs, "student", self.output)
         learned = Outputs(logits=logits, features=features)
         lesson = Lesson(learned, target, inputs=inputs, weight=weight)
@@ -82,7 +84,7 @@ class Judged(nn.Module):
         if len(judged) > 1:
             terms = {name: torch.stack([each[name] for each in judged]).mean() for name in terms}
         if not self.known and torch.is_grad_enabled():
-            check_reached(self.objective, terms)
+            check_reached(self.objective, terms, features)
         self.known = True
         loss = self.objective.weighted(terms)
         values = {"loss": loss.detach(), **{name: value.detach() for name, value in terms.items()}}

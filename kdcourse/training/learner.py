@@ -22,7 +22,7 @@ from kdcourse.training.best import Best
 from kdcourse.training.capture import Steps, why_not
 from kdcourse.training.device import wait_for
 from kdcourse.training.epochs import Epochs
-from kdcourse.training.fingerprint import fingerprint
+from kdcourse.training.fingerprint import described, fingerprint
 from kdcourse.training.history import History
 from kdcourse.training.parallel import Counts
 from kdcourse.training.rating import Rating
@@ -30,6 +30,8 @@ from kdcourse.training.tally import ACCURACY, Tally
 
 # What students began with, where a checkpoint was asked for: by now they have learned.
 STARTS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+# What objectives were then, by the checkpoint: their terms may have learned, too.
+BEGAN: WeakKeyDictionary[nn.Module, dict[Path, str]] = WeakKeyDictionary()
 
 
 class Learner:
@@ -184,10 +186,20 @@ class Learner:
         more = {"batches": self.source, "best_weights": self.best}
         return {**self.parts(), **{name: part for name, part in more.items() if part is not None}}
 
-    def begin(self) -> None:
-        """Take note, before a run with a checkpoint, of what the students begin with."""
+    def begin(self, path: str | Path, resumed: bool) -> None:
+        """Take note, before a run with a checkpoint, of what students and terms begin with."""
         for student in self.students:
             STARTS.setdefault(student, fingerprint(student))
+        file = Path(path).resolve()
+        for objective in self.objectives:
+            began = BEGAN.setdefault(objective, {})
+            if not (resumed and file in began):
+                began[file] = described(objective)
+
+    def as_it_began(self, objective: Objective, path: str | Path | None) -> str:
+        """Describe an objective as it was when the run with this checkpoint began, or as it is."""
+        known = path and BEGAN.get(objective, {}).get(Path(path).resolve())
+        return known or described(objective)
 
     def save(self, path: str | Path, settings: dict[str, Any], history: History) -> None:
         """Write a checkpoint."""

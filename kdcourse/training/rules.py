@@ -123,8 +123,8 @@ def check_all_trained(student: nn.Module, trained: Sequence[nn.Parameter]) -> No
 
 def check_enough(objective: Objective, part: int) -> None:
     """Require of the first batch, or each part of it, as many samples as the terms compare."""
-    samples = processes.count() * part
     for _, term in objective.parts():
+        samples = part * (processes.count() if term.mean_over == "batch" else 1)
         if samples < term.least:
             raise ArgumentError(
                 "batch_size",
@@ -133,14 +133,20 @@ def check_enough(objective: Objective, part: int) -> None:
             )
 
 
-def check_reached(objective: Objective, terms: Mapping[str, Tensor]) -> None:
-    """Require that every term depends on a weight that can be trained."""
-    for name, weight in zip(objective.names, objective.weights, strict=True):
-        if weight and not terms[name].requires_grad:
+def check_reached(
+    objective: Objective, terms: Mapping[str, Tensor], features: Mapping[str, Tensor]
+) -> None:
+    """Require that every term depends on a weight of the student that can be trained."""
+    for name, (weight, term) in zip(objective.names, objective.parts(), strict=True):
+        looked_at = [features[one] for one in term.student_layers if term.at_places is None]
+        frozen = bool(looked_at) and not any(one.requires_grad for one in looked_at)
+        own = terms[name].requires_grad  # of a projection, say
+        if weight and (frozen or not own):
             raise ArgumentError(
                 "objective",
-                f"{name} depends on no weight that can be trained: is all that lies before its "
-                "layers frozen, or computed without gradients? (A weight of 0 only measures.)",
+                f"{name} depends on no weight that can be trained{' but its own' * own}: is all "
+                "that lies before its layers frozen, or computed without gradients? (A weight of 0 "
+                "only measures.)",
             )
 
 

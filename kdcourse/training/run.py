@@ -313,7 +313,7 @@ class Run(Learner):
             "weight_decay": self.knobs.weight_decay,
             "student": _counted(self.student),
             "teacher": self._teacher_as_it_came(),
-            "objective": described(self.objective),
+            "objective": self.as_it_began(self.objective, self.knobs.checkpoint),
             "optimizer": _named(self.optimizer, self.knobs.optimizer),
             "scheduler": _named(self.scheduler, self.knobs.scheduler),
             "clip": self.knobs.clip,

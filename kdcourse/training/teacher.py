@@ -13,6 +13,7 @@ from kdcourse.feature import input_gradient
 from kdcourse.models import capture
 from kdcourse.objective import Outputs
 from kdcourse.signatures import checked
+from kdcourse.training.device import guarding_hooks
 
 
 class Teacher(nn.Module):
@@ -120,7 +121,7 @@ class FrozenTeacher(Teacher):
     @torch.no_grad()
     def show(self, inputs: Inputs, layers: Sequence[str] = ()) -> Outputs:
         self._stay_in_eval_mode()
-        with capture(self.model, layers) as features:
+        with capture(self.model, layers) as features, guarding_hooks(bool(self._compiled)):
             logits = call((self._compiled or (self.model,))[0], inputs, "teacher", self.output)
         return Outputs(logits=logits, features=features)
 
