@@ -8,13 +8,12 @@ many processes.
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kdcourse.checks import check_number, check_positive
 from kdcourse.objective import Layer, Lesson
-from kdcourse.precision import gram_matrix
+from kdcourse.precision import cosines
 from kdcourse.relation_term import RelationTerm, both_embeddings
 
 
@@ -61,9 +60,7 @@ def _loss(student: Tensor, teacher: Tensor, gamma: float, order: int) -> Tensor:
 
 def _correlations(embeddings: Tensor, gamma: float, order: int) -> Tensor:
     """Return the kernel between all samples ``(N, N)`` without its constant, by Horner's rule."""
-    norm = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
-    tiny = torch.finfo(norm.dtype).tiny
-    cosine = gram_matrix(embeddings / F.threshold(norm, tiny, torch.inf))  # of zeros, it is zero
+    cosine = cosines(embeddings)
     weights = [
         math.exp(p * math.log(2 * gamma) - 2 * gamma - math.lgamma(p + 1))
         for p in range(1, order + 1)

@@ -168,13 +168,15 @@ def neighbours(student: Tensor, teacher: Tensor) -> Tensor:
 
 def congruence(student: Tensor, teacher: Tensor) -> Tensor:
     """CC, by the paper's Taylor series of second order."""
-    kernels = []
-    for embeddings in (student, teacher):
+
+    def kernel(embeddings: Tensor) -> Tensor:
         rows = F.normalize(embeddings)
-        cosine = rows @ rows.T
-        terms = (0.8**p / math.factorial(p) * cosine**p for p in range(3))
-        kernels.append(math.exp(-0.8) * sum(terms))
-    return F.mse_loss(*kernels)
+        cosine, total = rows @ rows.T, torch.zeros_like(rows[:, :1])
+        for p in range(3):
+            total = total + 0.8**p / math.factorial(p) * cosine**p
+        return math.exp(-0.8) * total
+
+    return F.mse_loss(kernel(student), kernel(teacher))
 
 
 def contrastive(

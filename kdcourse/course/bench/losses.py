@@ -29,10 +29,11 @@ FEATURES = [(n, 64, 8, 8) for n in SAMPLES] + [(32, 64, 56, 56)]
 
 @dataclass
 class Cost:
-    """Cost of one loss, forward and backward, beside another form of it; the student's input's shape.
+    """Cost of one loss, forward and backward, beside another form of it.
 
-    Times are as in :class:`~kdcourse.course.bench.compare.Comparison`; memory is the peak of living
-    tensors in bytes.
+    The shape is that of the student's input. Times are as in
+    :class:`~kdcourse.course.bench.compare.Comparison`; memory is the peak of living tensors in
+    bytes.
     """
 
     loss: str
@@ -66,8 +67,8 @@ def measure(
     ]
     costs = []
     with one_thread():
-        for name, shape, *losses in tqdm(work, disable=not progress, unit="loss"):
-            costs.append(cost(name, *losses, _inputs(name, shape), rounds))
+        for name, shape, ours, other in tqdm(work, disable=not progress, unit="loss"):
+            costs.append(cost(name, ours, other, _inputs(name, shape), rounds))
     store.save(costs, packages=["torchdistill"], rounds=rounds)
     return costs
 
