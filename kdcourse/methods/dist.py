@@ -155,7 +155,7 @@ def _loss_and_gradient(
     rows = both - 1 / classes
     products = (rows[0] * rows[1]).sum(dim=1, keepdim=True)
     squares = torch.linalg.vector_norm(rows, dim=2, keepdim=True).square()
-    rho, of_rows = _correlation(rows, squares, products, 1 / classes)
+    rho, of_rows = _correlation(rows, squares, products, classes**-0.5)
     inter = product(share, 1 - rho[:, 0])
 
     # Deviations from the means in their units, so that their squares keep within the range.
@@ -178,10 +178,9 @@ def _correlation(
 ) -> tuple[Tensor, Tensor]:
     """Return the correlation of deviations ``(2, N, K)``, and its gradient in the first ones.
 
-    Both are 0 where one of the two sums of squares is but rounding, of numbers whose squares are
-    as large as the unit.
+    Both are 0 where one of the two sums of squares is but rounding of numbers that have this unit.
     """
-    rounding = unit * (64 * torch.finfo(squares.dtype).eps) ** 2
+    rounding = (64 * torch.finfo(squares.dtype).eps * unit) ** 2
     own, theirs = squares.masked_fill(squares <= rounding, torch.inf).rsqrt()
     inverse = own * theirs
     rho = products * inverse
