@@ -161,7 +161,8 @@ def _loss_and_gradient(
     # Deviations from the means in their units, so that their squares keep within the range.
     scale = (total / sums.masked_fill(sums == 0, torch.inf))[:, None]
     columns = both * scale - sums.sign()[:, None]
-    products, squares = product(share, columns[0] * columns[1]), product(share, columns.square())
+    products = product((columns[0] * columns[1]).mT, share)
+    squares = product(share, columns.square())
     inter, products, squares = _over_processes([inter, products, squares])
     rho, of_columns = _correlation(columns, squares, products, 1.0)
     intra = (1 - rho).mean() * (total > 0)
