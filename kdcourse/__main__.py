@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         ("training", "images per second of a distillation epoch instead (ten minutes)"),
         ("chunks", "time and memory of KD with 128,000 classes instead (needs 3 GB, five minutes)"),
         ("gradients", "what hand-written gradients save instead"),
+        ("methods", "time and memory of the methods' losses instead, beside their authors' form"),
         ("startup", "seconds that importing the package takes instead"),
         ("leaderboard", "what a step by each method of the leaderboard costs instead"),
         ("kernels", "memory and seconds that each notebook's kernel takes instead (ten minutes)"),
@@ -296,6 +297,7 @@ def _bench(options: argparse.Namespace) -> None:
         gradients,
         kernels,
         losses,
+        methods,
         overhead,
         startup,
         training,
@@ -309,11 +311,13 @@ def _bench(options: argparse.Namespace) -> None:
         print(kernels.table(kernels.measure()))
     if options.gradients:
         print(gradients.table(gradients.measure(rounds=options.rounds)))
+    if options.methods:
+        print(methods.table(methods.measure(rounds=options.rounds)))
     if options.startup:
         print(startup.table(startup.measure(rounds=options.rounds)))
     if options.leaderboard:
         leaderboard.cost.measure(rounds=options.rounds)
-    instead = "training", "chunks", "kernels", "gradients", "startup", "leaderboard"
+    instead = "training", "chunks", "kernels", "gradients", "methods", "startup", "leaderboard"
     if not any(getattr(options, name) for name in instead):
         # The losses first: they need a library that may be missing.
         print(losses.table(losses.measure(rounds=options.rounds)))

@@ -60,6 +60,8 @@ def product(one: Tensor, other: Tensor) -> Tensor:
 
 def gram_matrix(features: Tensor) -> Tensor:
     """Return the inner products of rows ``(…, N, D)`` with each other, ``(…, N, N)``."""
+    if not features.requires_grad:
+        return product(features, features.mT)
     return _Gram.apply(features)
 
 
@@ -83,7 +85,10 @@ class _Gram(torch.autograd.Function):
 
 def inner_products(one: Tensor, other: Tensor) -> Tensor:
     """Return the inner products of rows ``(…, N, D)`` with rows ``(…, M, D)``, ``(…, N, M)``."""
-    return _InnerProducts.apply(*in_one_precision(one, other))
+    one, other = in_one_precision(one, other)
+    if product_dtype(one) == one.dtype:
+        return one @ other.mT
+    return _InnerProducts.apply(one, other)
 
 
 class _InnerProducts(torch.autograd.Function):
@@ -107,6 +112,38 @@ class _InnerProducts(torch.autograd.Function):
             product(gradient, other) if first else None,
             product(gradient.mT, one) if second else None,
         )
+
+
+def cosines(rows: Tensor) -> Tensor:
+    """Return the cosines of rows ``(N, D)`` with each other; of zeros 0, without gradient."""
+    return _Cosines.apply(rows) if rows.requires_grad else _Cosines.forward(rows)
+
+
+class _Cosines(torch.autograd.Function):
+    """Products of rows of unit norm: one product of matrices forward, and one backward."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(rows: Tensor) -> Tensor:
+        unit = rows * _inverse_norms(rows)
+        return product(unit, unit.mT)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        rows, cosine = ctx.saved_tensors
+        inverse, both = _inverse_norms(rows), gradient + gradient.mT
+        along = (both * cosine).sum(dim=1, keepdim=True)  # no cosine changes with a row's length
+        return (product(both * inverse.mT, rows) - along * inverse * rows) * inverse
+
+
+def _inverse_norms(rows: Tensor) -> Tensor:
+    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return 1 / (norms if squares_fit(norms) else row_norms(rows)[0])
 
 
 SMALL = 1e-36  # stands in for zero in denominators; 1 / SMALL is still finite in float32
@@ -138,7 +175,8 @@ def row_norms(rows: Tensor) -> tuple[Tensor, Tensor]:
     leave the range. What is left has a norm from 1 to √M, unless all is zero. Then the norm is
     infinite: what is divided by it is zero, and so is the gradient, which has no direction.
     """
-    largest = rows.detach().abs().amax(dim=1, keepdim=True).clamp_min(SMALL)
+    given = rows.detach()  # of which abs() would make a copy
+    largest = torch.maximum(given.amax(1, True), -given.amin(1, True)).clamp_min(SMALL)
     scaled = torch.linalg.vector_norm(rows / largest, dim=1, keepdim=True).clamp_min(1)
     norm = scaled * largest
     return F.threshold(norm, SMALL, torch.inf), scaled

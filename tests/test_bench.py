@@ -1,6 +1,7 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -16,6 +17,7 @@ from kdcourse.course.bench import (
     gradients,
     kernels,
     losses,
+    methods,
     overhead,
     startup,
     training,
@@ -27,7 +29,7 @@ from kdcourse.training.device import one_thread
 
 def test_compare_takes_the_median_of_ratios(monkeypatch):
     seconds = iter([1.0, 2.0, 3.0, 2.0, 1.0, 4.0])
-    monkeypatch.setattr(compare, "_seconds", lambda function: next(seconds))
+    monkeypatch.setattr(compare, "_seconds", lambda function, timer: next(seconds))
     calls = []
     result = compare.compare("toy", lambda: calls.append("a"), lambda: calls.append("b"), 3)
     assert (result.ours, result.other, result.ratio, result.rounds) == (1.0, 2.0, 0.5, 3)
@@ -79,7 +81,7 @@ def test_overhead_is_stored_as_it_is_printed(tmp_path):
 
 
 def test_what_was_not_measured_says_how_to(tmp_path):
-    for bench in (chunks, gradients, kernels, losses, overhead, startup, training):
+    for bench in (chunks, gradients, kernels, losses, methods, overhead, startup, training):
         store = replace(bench.STORE, path=tmp_path / "none.json")
         with pytest.raises(FileNotFoundError, match=f"measure: {store.command}"):
             store.load()
@@ -142,6 +144,57 @@ def test_both_sides_compute_the_same_loss(name):
     s, t = (torch.rand(shape, dtype=torch.float64) for _ in range(2))
     factor = {"distance": 8 / 9, "angle": 8 * 7 / 81, "attention": 1}[name]  # see the docstrings
     assert other(s, t).item() == pytest.approx(factor * ours(s, t).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_ours_and_the_authors_form_have_the_same_value_and_gradient(name):
+    """Up to the factor that the docstring tells, so that like is compared with like."""
+    method, found = methods.METHODS[name], []
+    shape = methods.SIZES[method.sizes][0]
+    for loss in (method.ours, method.other):
+        student, *rest = method.inputs(shape, torch.float64)  # anew: a memory changes
+        value = loss(student.requires_grad_(), *rest)
+        found.append((value, *torch.autograd.grad(value, student)))
+    (ours, slope), other = found
+    factor = method.factor(shape)
+    torch.testing.assert_close((factor * ours, factor * slope), other, rtol=1e-10, atol=1e-14)
+
+
+def test_every_method_is_compared_with_its_authors_form():
+    files = Path(methods.matched_features_loss.__code__.co_filename).parent.glob("[a-z]*.py")
+    modules = {f"kdcourse.methods.{file.stem}" for file in files}
+    assert modules == {
+        one.__module__
+        for one in vars(methods).values()
+        if getattr(one, "__module__", "").startswith("kdcourse.methods.")
+    }
+
+
+def test_costs_of_methods_are_stored_as_they_are_printed(tmp_path, monkeypatch):
+    few = {name: methods.METHODS[name] for name in ("TTM", "SimKD", "CRD")}
+    monkeypatch.setattr(methods, "METHODS", few)
+    monkeypatch.setitem(methods.SIZES, "remembered", ((2, 3), (3, 3)))
+    monkeypatch.setitem(methods.SIZES, "logits", ((2, 3), (3, 3)))
+    monkeypatch.setitem(methods.SIZES, "features", ((2, 3, 2, 2), (3, 3, 2, 2)))
+    store = replace(methods.STORE, path=tmp_path / "methods.json")
+    costs = methods.measure(rounds=1, store=store, progress=False)
+    loaded = store.load()
+    assert [(c.loss, c.shape, c.ratio) for c in costs] == [
+        (c.loss, tuple(c.shape), c.ratio) for c in loaded
+    ]
+    assert "torchdistill" in json.loads(store.path.read_text())["versions"]
+    rectangular(methods.table(loaded), 6)
+    assert "At tiny sizes it is" in methods.about(loaded)
+
+
+def test_methods_cost_no_more_than_their_authors_form():
+    """The stored measurement holds what the docs say of it, and there is one of all."""
+    costs = {(one.loss, tuple(one.shape)): one for one in methods.load()}
+    for name, method in methods.METHODS.items():
+        tiny, real = (costs.pop((name, shape)) for shape in methods.SIZES[method.sizes])
+        assert real.ratio <= 1.1 or real.ours - real.other <= 100e-6, name
+        assert tiny.ours - tiny.other <= 300e-6, name
+    assert not costs
 
 
 def test_without_torchdistill_it_says_what_to_install(monkeypatch, capsys):

@@ -18,6 +18,7 @@ from kdcourse.course.bench import (
     gradients,
     kernels,
     losses,
+    methods,
     overhead,
     startup,
     training,
@@ -186,7 +187,7 @@ def refuse(*_, **__):
     raise AssertionError("worked")
 
 
-BENCHES = (chunks, gradients, kernels, losses, overhead, startup, training)
+BENCHES = (chunks, gradients, kernels, losses, methods, overhead, startup, training)
 WORK = {
     "teachers": lambda place: train_teacher("res16", place, progress=False),
     "release": lambda place: release.release(place),

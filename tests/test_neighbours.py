@@ -108,6 +108,11 @@ def test_the_term_compares_a_layer_and_a_last_batch_of_one_sample_costs_nothing(
     assert Neighbours().loss(Lesson(few[0], target[:1], few[1])) == 0
 
 
+def test_its_gradient_has_a_gradient():
+    student = STUDENT.clone().requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda s: neighbour_loss(s, TEACHER), student)
+
+
 def test_one_sample_is_no_relation():
     with pytest.raises(ArgumentError, match="student_embeddings must hold at least 2 samples"):
         neighbour_loss(STUDENT[:1], TEACHER[:1])

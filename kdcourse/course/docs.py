@@ -16,7 +16,16 @@ from matplotlib.figure import Figure
 
 from kdcourse import files
 from kdcourse.course import claims, leaderboard, plots, schematics
-from kdcourse.course.bench import chunks, gradients, kernels, losses, overhead, startup, training
+from kdcourse.course.bench import (
+    chunks,
+    gradients,
+    kernels,
+    losses,
+    methods,
+    overhead,
+    startup,
+    training,
+)
 from kdcourse.course.bench.gpu import report
 from kdcourse.course.claims import CLAIMS
 from kdcourse.course.claims.claim import HOLDS, NOT_SEEN, REPORTED, REVERSED, shown_in
@@ -36,6 +45,7 @@ def render(text: str) -> str:
         "bench": lambda: overhead.table(overhead.load()),
         "bench-startup": lambda: startup.table(startup.load()),
         "bench-losses": lambda: losses.table(losses.load()),
+        "bench-methods": of_methods,
         "bench-training": lambda: training.table(training.load()),
         "bench-gradients": lambda: gradients.table(gradients.load()),
         "bench-chunks": lambda: chunks.table(chunks.load()),
@@ -62,6 +72,12 @@ def verdicts() -> str:
         f"{found[REPORTED]} further measurements, such as searches for settings, are reported "
         "without a verdict."
     )
+
+
+def of_methods() -> str:
+    """Return what the methods' losses cost: in words, and as a table."""
+    costs = methods.load()
+    return f"{methods.about(costs)}\n\n{methods.table(costs)}"
 
 
 def of_notebooks() -> str:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from kdcourse.checks import check_number, check_positive
 from kdcourse.objective import Layer, Lesson
-from kdcourse.precision import directions, gram_matrix
+from kdcourse.precision import cosines
 from kdcourse.relation_term import RelationTerm, both_embeddings
 
 
@@ -60,7 +60,7 @@ def _loss(student: Tensor, teacher: Tensor, gamma: float, order: int) -> Tensor:
 
 def _correlations(embeddings: Tensor, gamma: float, order: int) -> Tensor:
     """Return the kernel between all samples ``(N, N)`` without its constant, by Horner's rule."""
-    cosine = gram_matrix(directions(embeddings))
+    cosine = cosines(embeddings)
     weights = [
         math.exp(p * math.log(2 * gamma) - 2 * gamma - math.lgamma(p + 1))
         for p in range(1, order + 1)

@@ -145,50 +145,46 @@ def _loss_and_gradient(
     """
     # Hot predictions hardly differ.
     dtype = widest(student) if temperature >= HOT else at_least_float32(student).dtype
-    both = F.softmax(torch.stack([student, teacher]).to(dtype) / temperature, dim=2)  # (2, N, K)
+    logits = torch.stack([student, teacher]).to(dtype)
+    both = F.softmax(logits if temperature == 1 else logits / temperature, dim=2)  # (2, N, K)
     counted = both.new_ones(len(student)) if weights is None else weights.to(dtype)
     total, sums = _over_processes([counted.sum(), product(counted, both)])
     share = counted / total.masked_fill(total == 0, torch.inf)  # of nothing, it is zero
     classes = student.shape[1]
 
-    even = classes**0.5  # deviations from the mean 1 / K, in its units, over the root of K
-    rows = both * even - 1 / even
-    rho, of_rows = _correlation(rows, _moments(rows, dim=2, keepdim=True))
+    rows = both - 1 / classes
+    products = (rows[0] * rows[1]).sum(dim=1, keepdim=True)
+    squares = torch.linalg.vector_norm(rows, dim=2, keepdim=True).square()
+    rho, of_rows = _correlation(rows, squares, products, classes**-0.5)
     inter = product(share, 1 - rho[:, 0])
 
-    # Deviations from the means in their units, so that their squares keep within the range; times
-    # the roots of shares, sums of squares are variances.
-    root = share.sqrt()[:, None]
-    scale = root * (total / sums.masked_fill(sums == 0, torch.inf))[:, None]
-    columns = both * scale - root * (sums != 0)[:, None]
-    inter, moments = _over_processes([inter, _moments(columns, dim=1)])
-    rho, of_columns = _correlation(columns, moments)
+    # Deviations from the means in their units, so that their squares keep within the range.
+    scale = (total / sums.masked_fill(sums == 0, torch.inf))[:, None]
+    columns = both * scale - sums.sign()[:, None]
+    products = product((columns[0] * columns[1]).mT, share)
+    squares = product(share, columns.square())
+    inter, products, squares = _over_processes([inter, products, squares])
+    rho, of_columns = _correlation(columns, squares, products, 1.0)
     intra = (1 - rho).mean() * (total > 0)
 
     slope = -processes.count() / temperature  # as with kdcourse.processes.all_samples
-    by_rows = of_rows * (share * (slope * beta * even))[:, None]
-    slopes = torch.addcmul(by_rows, of_columns, scale[0], value=slope * gamma / classes) * both[0]
+    slopes = torch.addcmul(beta * of_rows, of_columns, scale[0], value=gamma / classes)
+    slopes = slopes * both[0] * (slope * share)[:, None]
     gradient = torch.addcmul(slopes, both[0], slopes.sum(dim=1, keepdim=True), value=-1)
     return beta * inter + gamma * intra, gradient
 
 
-def _moments(both: Tensor, dim: int, *, keepdim: bool = False) -> Tensor:
-    """Return both variances of deviations ``(2, N, K)``, and their covariance."""
-    squares = torch.linalg.vector_norm(both, dim=dim, keepdim=keepdim).square()
-    products = (both[0] * both[1]).sum(dim=dim - 1, keepdim=keepdim)
-    return torch.cat([squares, products[None]])
-
-
-def _correlation(both: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
+def _correlation(
+    both: Tensor, squares: Tensor, products: Tensor, unit: float
+) -> tuple[Tensor, Tensor]:
     """Return the correlation of deviations ``(2, N, K)``, and its gradient in the first ones.
 
-    Both are 0 where one of the two variances is but rounding.
+    Both are 0 where one of the two sums of squares is but rounding of numbers that have this unit.
     """
-    variances, covariance = moments[:2], moments[2]
-    rounding = (64 * torch.finfo(moments.dtype).eps) ** 2
-    own, theirs = variances.masked_fill(variances <= rounding, torch.inf).rsqrt()
+    rounding = (64 * torch.finfo(squares.dtype).eps * unit) ** 2
+    own, theirs = squares.masked_fill(squares <= rounding, torch.inf).rsqrt()
     inverse = own * theirs
-    rho = covariance * inverse
+    rho = products * inverse
     return rho, torch.addcmul(both[1] * inverse, both[0], rho * own.square(), value=-1)
 
 

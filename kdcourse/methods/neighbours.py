@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdcourse.objective import Lesson
-from kdcourse.precision import directions, gram_matrix
+from kdcourse.precision import cosines
 from kdcourse.relation_term import RelationTerm, both_embeddings
 
 LEAST_ALIKE = 1e-7  # no two samples are less alike: their logarithm is finite
@@ -41,17 +41,16 @@ def neighbour_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
 
 
 def _loss(student: Tensor, teacher: Tensor) -> Tensor:
-    log_p, log_q = _log_neighbours(teacher), _log_neighbours(student)
-    return (log_p.exp() * (log_p - log_q)).sum() / len(student)
+    itself = torch.eye(len(student), dtype=torch.bool, device=student.device)
+    log_q, log_p = (_log_neighbours(one, itself) for one in (student, teacher))
+    return (log_p.exp().masked_fill(itself, 0.0) * (log_p - log_q)).sum() / len(student)
 
 
-def _log_neighbours(embeddings: Tensor) -> Tensor:
-    """Return log-probabilities ``(N, N)``; of a sample and itself they are very low, and equal."""
-    cosine = gram_matrix(directions(embeddings))
-    itself = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
-    alike = ((1 + cosine) / 2).clamp_min(LEAST_ALIKE).masked_fill(itself, 0.0)
-    log_p = alike.masked_fill(itself, 1.0).log() - alike.sum(dim=1, keepdim=True).log()
-    return log_p.masked_fill(itself, torch.finfo(log_p.dtype).min)
+def _log_neighbours(embeddings: Tensor, itself: Tensor) -> Tensor:
+    """Return log-probabilities ``(N, N)``, with any number for a sample and itself."""
+    alike = (1 + cosines(embeddings)).clamp_min(2 * LEAST_ALIKE)
+    others = alike.masked_fill(itself, 0.0).sum(dim=1, keepdim=True)
+    return alike.log() - others.log()
 
 
 class Neighbours(RelationTerm):

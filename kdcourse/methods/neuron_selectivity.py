@@ -14,7 +14,7 @@ from torch import Tensor
 from kdcourse.checks import check_choice
 from kdcourse.map_term import MapTerm, both_maps
 from kdcourse.objective import Layer, Lesson
-from kdcourse.precision import gram_matrix, inner_products, unit_rows
+from kdcourse.precision import gram_matrix, inner_products, row_norms, unit_rows
 
 KERNELS = ("polynomial", "linear")
 
@@ -62,16 +62,23 @@ def neuron_selectivity_loss(
     """
     check_choice("kernel", kernel, KERNELS)
     student, teacher = both_maps(student_features, teacher_features, channel_dim, class_token)
-    x, y = _unit_maps(student), _unit_maps(teacher)
     if kernel == "linear":
-        return (x.mean(dim=1) - y.mean(dim=1)).square().sum(dim=1).mean()
-    return _polynomial(x, y)
+        difference = _mean_map(student) - _mean_map(teacher)
+        return difference.square().sum(dim=(1, 2)).mean()
+    return _polynomial(_unit_maps(student), _unit_maps(teacher))
 
 
 def _unit_maps(features: Tensor) -> Tensor:
     """Scale the maps of features ``(N, C, …)`` to unit norm, as rows ``(N, C, P)``."""
     maps = features.flatten(2)
     return unit_rows(maps.flatten(0, 1)).view(maps.shape)
+
+
+def _mean_map(features: Tensor) -> Tensor:
+    """Return the mean of the same maps, ``(N, 1, P)``, without making them."""
+    maps = features.flatten(2)
+    norms = row_norms(maps.flatten(0, 1))[0].view(len(maps), 1, -1)
+    return inner_products(1 / norms, maps.mT) / maps.shape[1]
 
 
 def _polynomial(x: Tensor, y: Tensor) -> Tensor:

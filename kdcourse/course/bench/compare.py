@@ -8,6 +8,7 @@ import json
 import platform
 import re
 import statistics
+import time
 import timeit
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -47,10 +48,14 @@ class Comparison:
 
 
 def compare(
-    name: str, ours: Callable[[], object], other: Callable[[], object], rounds: int
+    name: str,
+    ours: Callable[[], object],
+    other: Callable[[], object],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Comparison:
-    """Time two functions in turn."""
-    a, b = in_turn([ours, other], rounds)
+    """Time two functions in turn, by a clock that counts seconds."""
+    a, b = in_turn([ours, other], rounds, clock)
     return Comparison(name, statistics.median(a), statistics.median(b), median_ratio(a, b), rounds)
 
 
@@ -59,23 +64,29 @@ def compare_many(
 ) -> Comparison:
     """Time two functions that repeat something short as often as they are told; seconds of one.
 
-    Several calls in a row, as caches are cold in the first one after the other side's turn.
+    Several calls in a row, as caches are cold in the first one after the other side's turn; seconds
+    of the processor, as a turn is so short that others who use it would show.
     """
     once = compare(name, partial(ours, 1), partial(other, 1), 1)
     repeats = max(1, int(0.05 / once.ours))
-    timed = compare(name, partial(ours, repeats), partial(other, repeats), rounds)
+    both = partial(ours, repeats), partial(other, repeats)
+    timed = compare(name, *both, rounds, time.process_time)
     return replace(timed, ours=timed.ours / repeats, other=timed.other / repeats)
 
 
 _seconds = partial(timeit.timeit, number=1)
 
 
-def in_turn(functions: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
+def in_turn(
+    functions: Sequence[Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[list[float]]:
     """Time functions in turn, after one round to warm up; return the seconds of each."""
     check_positive(rounds=rounds)
     for function in functions:
         function()
-    taken = [[_seconds(function) for function in functions] for _ in range(rounds)]
+    taken = [[_seconds(function, timer=clock) for function in functions] for _ in range(rounds)]
     return [list(seconds) for seconds in zip(*taken, strict=True)]
 
 

@@ -4,12 +4,13 @@ torchdistill is the best-maintained distillation library; its losses are what a 
 would otherwise use. Only this benchmark needs it (it is in the extra ``test``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from kdcourse.course.bench.compare import Loss, Store, compare_many, peak_memory
@@ -28,10 +29,11 @@ FEATURES = [(n, 64, 8, 8) for n in SAMPLES] + [(32, 64, 56, 56)]
 
 @dataclass
 class Cost:
-    """Cost of one loss, forward and backward, where student's and teacher's inputs have one shape.
+    """Cost of one loss, forward and backward, beside another form of it.
 
-    Times are as in :class:`~kdcourse.course.bench.compare.Comparison`, the other side is
-    torchdistill's; memory is the peak of living tensors in bytes.
+    The shape is that of the student's input. Times are as in
+    :class:`~kdcourse.course.bench.compare.Comparison`; memory is the peak of living tensors in
+    bytes.
     """
 
     loss: str
@@ -66,14 +68,14 @@ def measure(
     costs = []
     with one_thread():
         for name, shape, ours, other in tqdm(work, disable=not progress, unit="loss"):
-            costs.append(_cost(name, shape, ours, other, rounds))
+            costs.append(cost(name, ours, other, _inputs(name, shape), rounds))
     store.save(costs, packages=["torchdistill"], rounds=rounds)
     return costs
 
 
-def table(costs: Sequence[Cost]) -> str:
-    """Return the costs as a table in Markdown."""
-    head = ("loss", "input", "ours, ms", "torchdistill, ms", "faster by", "ours, MB")
+def table(costs: Sequence[Cost], other: str = "torchdistill") -> str:
+    """Return the costs as a table in Markdown, beside those of some other code."""
+    head = ("loss", "input", "ours, ms", f"{other}, ms", "faster by", "ours, MB", f"{other}, MB")
     rows = (
         (
             c.loss,
@@ -86,27 +88,36 @@ def table(costs: Sequence[Cost]) -> str:
         )
         for c in costs
     )
-    return markdown((*head, "torchdistill, MB"), rows)
+    return markdown(head, rows)
 
 
 def _times(factor: float) -> str:
     return f"{factor:.0f}×" if factor >= 10 else f"{factor:.1f}×"
 
 
-def _cost(name: str, shape: tuple[int, ...], ours: Loss, other: Loss, rounds: int) -> Cost:
-    draw = replay(0)
-    student, teacher = (torch.randn(shape, generator=draw) for _ in range(2))
-    if name == "attention":
-        student, teacher = student.relu(), teacher.relu()
+def cost(
+    name: str,
+    ours: Callable[..., Tensor],
+    other: Callable[..., Tensor],
+    inputs: Sequence[Any],
+    rounds: int,
+) -> Cost:
+    """Compare two forms of a loss; the first of their inputs is the student's, which learns."""
+    student, *rest = inputs
 
-    def run(loss: Loss, repeats: int) -> None:
+    def run(loss: Callable[..., Tensor], repeats: int) -> None:
         for _ in range(repeats):
-            leaf = student.detach().requires_grad_()
-            loss(leaf, teacher).backward()
+            loss(student.detach().requires_grad_(), *rest).backward()
 
     timed = compare_many(name, partial(run, ours), partial(run, other), rounds)
     memory = peak_memory(partial(run, ours, 1)), peak_memory(partial(run, other, 1))
-    return Cost(name, shape, timed.ours, timed.other, timed.ratio, *memory)
+    return Cost(name, tuple(student.shape), timed.ours, timed.other, timed.ratio, *memory)
+
+
+def _inputs(name: str, shape: tuple[int, ...]) -> list[Tensor]:
+    draw = replay(0)
+    inputs = [torch.randn(shape, generator=draw) for _ in range(2)]
+    return [features.relu() for features in inputs] if name == "attention" else inputs
 
 
 def _losses() -> dict[str, tuple[Loss, Loss]]:
