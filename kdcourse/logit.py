@@ -36,9 +36,9 @@ from kdcourse.checks import (
 from kdcourse.cross_entropy import CrossEntropy as CrossEntropy
 from kdcourse.errors import ArgumentError
 from kdcourse.linear_kd import linear_kd_loss as linear_kd_loss
-from kdcourse.many_classes import DIVERGENCES, HOT, HOTTEST, chunked, kd_step, step_of
+from kdcourse.many_classes import DIVERGENCES, chunked, kd_step, step_of
 from kdcourse.objective import Lesson
-from kdcourse.precision import at_least_float32, readable, widest
+from kdcourse.precision import HOTTEST, at_least_float32, dtype_for, readable
 from kdcourse.prediction_term import PredictionTerm
 from kdcourse.predictions import (
     both_at_places,
@@ -75,7 +75,8 @@ def softmax(logits: Tensor, temperature: float = 1.0, *, class_dim: int = 1) -> 
     Source: Hinton, Vinyals, Dean 2015 (arXiv 1503.02531), eq. 1.
     """
     check_predictions("logits", logits, class_dim)
-    return _log_softmax(logits, temperature, dim=class_dim).exp()
+    check_temperature(temperature)
+    return F.log_softmax(at_least_float32(logits) / temperature, dim=class_dim).exp()
 
 
 def kd_loss(
@@ -217,7 +218,7 @@ def kd_loss_from_probabilities(
         ValueError: Also for probabilities that are negative or do not sum to one (checked for CPU
             tensors only; on a GPU the check would stall the device).
     """
-    wide = _is_hot(temperature)
+    check_temperature(temperature, high=HOTTEST)
     student, teacher, weights = both_at_places(
         student_logits,
         teacher_probabilities,
@@ -230,8 +231,8 @@ def kd_loss_from_probabilities(
     check_probabilities("teacher_probabilities", teacher)
     # log 0 = -inf softens to exactly 0, and does not count; the largest entry of a row is at least
     # 1/K, so a row is never all -inf.
-    log_p_teacher = _log_softmax(at_least_float32(teacher).log(), temperature, wide)
-    loss = kl_of_rows(log_p_teacher, _log_softmax(student, temperature, wide))
+    log_p_teacher = _log_softmax(at_least_float32(teacher).log(), temperature)
+    loss = kl_of_rows(log_p_teacher, _log_softmax(student, temperature))
     return _scaled(place_mean(loss, weights), temperature, scale, student)
 
 
@@ -609,22 +610,15 @@ def _are_very_many(logits: Tensor) -> bool:
     return not torch._C._functorch.is_functorch_wrapped_tensor(logits)
 
 
-def _is_hot(temperature: float) -> bool:
+def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
     check_temperature(temperature, high=HOTTEST)
-    return temperature >= HOT
-
-
-def _log_softmax(logits: Tensor, temperature: float, wide: bool = False, dim: int = 1) -> Tensor:
-    check_temperature(temperature)
-    logits = logits.to(widest(logits)) if wide else at_least_float32(logits)
-    return F.log_softmax(logits / temperature, dim=dim)
+    return F.log_softmax(logits.to(dtype_for(logits, temperature)) / temperature, dim=1)
 
 
 def _both_log_softmax(
     student: Tensor, teacher: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    wide = _is_hot(temperature)
-    return _log_softmax(student, temperature, wide), _log_softmax(teacher, temperature, wide)
+    return _log_softmax(student, temperature), _log_softmax(teacher, temperature)
 
 
 def _scaled(loss: Tensor, temperature: float, scale: bool, logits: Tensor) -> Tensor:

@@ -24,11 +24,9 @@ from kdcourse.checks import (
     check_positive,
     check_temperature,
 )
-from kdcourse.precision import at_least_float32, widest
+from kdcourse.precision import HOTTEST, at_least_float32, dtype_for
 from kdcourse.predictions import to_divide_by
 
-HOT = 32.0  # a temperature from which on predictions hardly differ: compared in float64
-HOTTEST = 1e6  # beyond, they differ too little for float64, too
 DIVERGENCES = ("forward", "reverse", "jensen-shannon")
 
 # Logits in a chunk, where nobody says how many rows. On a CPU few enough for its caches (4 MB in
@@ -174,7 +172,7 @@ def _kd_total(
     Where p or q is 0, as of a masked class, so is the product, though the logarithm is infinite:
     nansum leaves it out. NaN among the logits is NaN all over its row, and is put back.
     """
-    dtype = widest(student) if temperature >= HOT else at_least_float32(student).dtype
+    dtype = dtype_for(student, temperature)
     room = place if place is not None and place.dtype == dtype else None  # until it is needed
     log_p, log_q = (
         _log_softmax(each, weights, temperature, dtype, room) for each in (student, teacher)

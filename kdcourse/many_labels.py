@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from kdcourse.checks import check_choice, check_flag, check_floating, check_temperature
 from kdcourse.errors import ArgumentError
 from kdcourse.logit import kd_loss
-from kdcourse.many_classes import DIVERGENCES, HOTTEST
+from kdcourse.many_classes import DIVERGENCES
 from kdcourse.objective import Lesson
-from kdcourse.precision import at_least_float32, readable
+from kdcourse.precision import HOTTEST, at_least_float32, readable
 from kdcourse.prediction_term import EntryTerm, check_entries
 from kdcourse.predictions import counted_only, entry_weights, place_mean
 from kdcourse.signatures import check_is

@@ -37,6 +37,17 @@ def widest(tensor: Tensor) -> torch.dtype:
     return tensor.dtype if tensor.device.type == "mps" else torch.float64
 
 
+HOT = 32.0  # a temperature from which on predictions hardly differ: compared in float64
+HOTTEST = 1e6  # beyond, they differ too little for float64, too
+
+
+def dtype_for(logits: Tensor, temperature: float) -> torch.dtype:
+    """Return the dtype in which predictions at a temperature are compared."""
+    if temperature >= HOT:
+        return widest(logits)
+    return torch.float32 if logits.dtype in (torch.float16, torch.bfloat16) else logits.dtype
+
+
 def product_dtype(tensor: Tensor) -> torch.dtype:
     """Return the dtype of products of such a tensor: autocast's where that is on, or its own."""
     kind = tensor.device.type

@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 from kdcourse.checks import check_floating, check_number, check_same_device
 from kdcourse.errors import ArgumentError
-from kdcourse.many_classes import HOT, HOTTEST
 from kdcourse.objective import Gradual, Lesson
-from kdcourse.precision import at_least_float32, widest
+from kdcourse.precision import HOTTEST, at_least_float32, dtype_for
 from kdcourse.prediction_term import PredictionTerm
 from kdcourse.predictions import both_at_places, kl_of_rows, place_mean
 
@@ -67,7 +66,7 @@ def curriculum_kd_loss(
         raise ArgumentError("level", f"level must be a scalar, got {tuple(level.shape)}")
     if not isinstance(strength, Tensor):
         check_number("strength", strength, 0.0)
-    dtype = widest(student) if lowest + span >= HOT else at_least_float32(student).dtype
+    dtype = dtype_for(student, lowest + span)
     reversed_level = level.detach() - strength * (level - level.detach())
     temperature = lowest + span * torch.sigmoid(reversed_level.to(dtype))
     inverse = 1 / temperature

@@ -16,9 +16,8 @@ from torch.nn import functional as F
 
 from kdcourse import processes
 from kdcourse.checks import check_number, check_temperature
-from kdcourse.many_classes import HOT, HOTTEST
 from kdcourse.objective import Lesson
-from kdcourse.precision import at_least_float32, product, widest
+from kdcourse.precision import HOTTEST, at_least_float32, dtype_for, product
 from kdcourse.prediction_term import PredictionTerm
 from kdcourse.predictions import both_at_places
 
@@ -143,8 +142,7 @@ def _loss_and_gradient(
     That of a correlation, :math:`\partial\rho / \partial u = (\hat v - \rho\, \hat u) / \sigma(u)`
     with :math:`\hat u, \hat v` of unit variance, takes half of autograd's time.
     """
-    # Hot predictions hardly differ.
-    dtype = widest(student) if temperature >= HOT else at_least_float32(student).dtype
+    dtype = dtype_for(student, temperature)
     logits = torch.stack([student, teacher]).to(dtype)
     both = F.softmax(logits if temperature == 1 else logits / temperature, dim=2)  # (2, N, K)
     counted = both.new_ones(len(student)) if weights is None else weights.to(dtype)

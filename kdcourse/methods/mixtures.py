@@ -7,7 +7,6 @@ and what is compared with it differs by little: so do the *skewed* KL of DistiLL
 other.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -15,11 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcourse.checks import check_flag, check_number, check_temperature
-from kdcourse.many_classes import HOT, HOTTEST
 from kdcourse.objective import Lesson
-from kdcourse.precision import at_least_float32, widest
+from kdcourse.precision import HOTTEST, at_least_float32, dtype_for
 from kdcourse.prediction_term import PredictionTerm
-from kdcourse.predictions import both_at_places, kl_of_rows, place_mean
+from kdcourse.predictions import both_at_places, expected_of_rows, place_mean
 
 
 def generalized_jsd_loss(
@@ -56,12 +54,14 @@ def generalized_jsd_loss(
     limit, for β = 0 and β = 1.
     """
     check_number("beta", beta, 0.0, 1.0, open_low=True, open_high=True)
-    log_p, log_q, weights = _both(
+    student, teacher, weights = _softened(
         student_logits, teacher_logits, temperature, class_dim, mask=mask, weight=weight
     )
-    mixture = _mixture(log_p, log_q, beta)
-    each = beta * kl_of_rows(log_p, mixture) + (1 - beta) * kl_of_rows(log_q, mixture)
-    return _mean(each, weights, temperature, student_logits)
+    log_p, log_q = F.log_softmax(teacher, dim=1), F.log_softmax(student, dim=1)
+    p, q = log_p.exp(), log_q.exp()
+    mixture = _log_mixture(p, q, beta)
+    own, theirs = expected_of_rows(q, log_q - mixture), expected_of_rows(p, log_p - mixture)
+    return _mean(beta * theirs + (1 - beta) * own, weights, temperature, student_logits)
 
 
 def skewed_kl_loss(
@@ -98,31 +98,36 @@ def skewed_kl_loss(
     """
     check_number("alpha", alpha, 0.0, 1.0, open_high=True)
     check_flag("reverse", reverse)
-    log_p, log_q, weights = _both(
+    student, teacher, weights = _softened(
         student_logits, teacher_logits, temperature, class_dim, mask=mask, weight=weight
     )
-    first, second = (log_q, log_p) if reverse else (log_p, log_q)
-    mixture = _mixture(first, second, alpha) if alpha else second
-    return _mean(kl_of_rows(first, mixture), weights, temperature, student_logits)
+    first, second = (student, teacher) if reverse else (teacher, student)
+    log_p = F.log_softmax(first, dim=1)
+    p = log_p.exp()
+    if alpha:
+        mixture = _log_mixture(p, F.softmax(second, dim=1), alpha)
+    else:
+        mixture = F.log_softmax(second, dim=1)
+    return _mean(expected_of_rows(p, log_p - mixture), weights, temperature, student_logits)
 
 
-def _both(
+def _softened(
     student: Tensor, teacher: Tensor, temperature: float, class_dim: int, **counting: Any
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the teacher's and the student's log-probabilities ``(P, K)``, and weights."""
+    """Return the logits of both nets over the temperature, ``(P, K)``, and weights."""
     check_temperature(temperature, high=HOTTEST)
     student, teacher, weights = both_at_places(student, teacher, class_dim, **counting)
-    # Hot predictions hardly differ.
-    dtype = widest(student) if temperature >= HOT else at_least_float32(student).dtype
-    log_q, log_p = (F.log_softmax(z.to(dtype) / temperature, dim=1) for z in (student, teacher))
-    return log_p, log_q, weights
+    dtype = dtype_for(student, temperature)
+    student, teacher = student.to(dtype), teacher.to(dtype)
+    if temperature != 1:  # two passes less, of few
+        student, teacher = student / temperature, teacher / temperature
+    return student, teacher, weights
 
 
-def _mixture(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
+def _log_mixture(p: Tensor, q: Tensor, share: float) -> Tensor:
     """Return the logarithm of a mixture with this share of the first."""
-    least = torch.finfo(log_p.dtype).min / 2  # log 0 twice would have no gradient
-    own, other = (log.clamp_min(least) for log in (log_p, log_q))
-    return torch.logaddexp(own + math.log(share), other + math.log1p(-share))
+    least = torch.finfo(p.dtype).tiny  # what is smaller does not count
+    return (torch.lerp(q, p, share) + least).log()
 
 
 def _mean(each: Tensor, weights: Tensor | None, temperature: float, logits: Tensor) -> Tensor:

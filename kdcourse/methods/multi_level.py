@@ -14,9 +14,8 @@ from torch.nn import functional as F
 
 from kdcourse.checks import check_number, check_temperature
 from kdcourse.errors import ArgumentError
-from kdcourse.many_classes import HOT, HOTTEST
 from kdcourse.objective import Lesson
-from kdcourse.precision import at_least_float32, gram_matrix, product, widest
+from kdcourse.precision import HOTTEST, at_least_float32, dtype_for, gram_matrix, product
 from kdcourse.prediction_term import PredictionTerm
 from kdcourse.predictions import both_at_places, expected_of_rows, place_mean, to_divide_by
 from kdcourse.processes import all_pairs, all_samples
@@ -150,7 +149,7 @@ def _levels(
 
     Predictions are ``(T, N, K)``, for T temperatures.
     """
-    dtype = widest(student) if max(temperatures) >= HOT else at_least_float32(student).dtype
+    dtype = dtype_for(student, max(temperatures))
     log_p, log_q = (
         F.log_softmax(torch.stack([z.to(dtype) / each for each in temperatures]), dim=-1)
         for z in (teacher, student)

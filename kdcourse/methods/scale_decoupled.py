@@ -16,9 +16,8 @@ from torch.nn import functional as F
 from kdcourse.checks import check_number, check_positive, check_same_samples, check_temperature
 from kdcourse.errors import ArgumentError
 from kdcourse.grid import channels_first, pooled
-from kdcourse.many_classes import HOT, HOTTEST
 from kdcourse.objective import Layer, LayerTerm, Lesson
-from kdcourse.precision import at_least_float32, widest
+from kdcourse.precision import HOTTEST, at_least_float32, dtype_for
 from kdcourse.predictions import kl_of_rows
 from kdcourse.signatures import checked
 
@@ -78,7 +77,7 @@ def scale_decoupled_loss(
             "student_logits and teacher_logits must have the same classes, and positions in as "
             f"many dimensions, got {tuple(student.shape)} and {tuple(teacher.shape)}",
         )
-    dtype = widest(student) if temperature >= HOT else at_least_float32(student).dtype
+    dtype = dtype_for(student, temperature)
     own, theirs = (_cells(logits.to(dtype), scales) for logits in (student, teacher))
     whole = _cells(teacher.to(dtype), (1,)).argmax(dim=-1)
     log_q, log_p = (F.log_softmax(z.flatten(0, 1) / temperature, dim=1) for z in (own, theirs))

@@ -8,9 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcourse.checks import check_flag, check_temperature
-from kdcourse.many_classes import HOTTEST
 from kdcourse.objective import Lesson
-from kdcourse.precision import at_least_float32
+from kdcourse.precision import HOTTEST, at_least_float32
 from kdcourse.prediction_term import PredictionTerm
 from kdcourse.predictions import both_at_places, kl_of_rows, place_mean
 

@@ -11,9 +11,8 @@ from torch.nn import functional as F
 
 from kdcourse.checks import check_flag, check_number, check_temperature
 from kdcourse.errors import ArgumentError
-from kdcourse.many_classes import HOT, HOTTEST
 from kdcourse.objective import Lesson
-from kdcourse.precision import at_least_float32, widest
+from kdcourse.precision import HOTTEST, at_least_float32, dtype_for
 from kdcourse.prediction_term import PredictionTerm
 from kdcourse.predictions import (
     check_predictions,
@@ -87,7 +86,7 @@ def teacher_free_loss(
     )
     label = place_target(target, logits, class_dim, weights)
     rows = counted_only(place_rows(logits, class_dim), weights)
-    rows = rows.to(widest(rows)) if temperature >= HOT else at_least_float32(rows)
+    rows = rows.to(dtype_for(rows, temperature))
     log_p = F.log_softmax(rows / temperature, dim=1)
     right = log_p.gather(1, label[:, None])[:, 0]
     each = -(1 - share) * right - share * log_p.mean(dim=1) - entropy
