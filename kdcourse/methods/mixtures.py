@@ -127,7 +127,7 @@ def _softened(
 def _log_mixture(p: Tensor, q: Tensor, share: float) -> Tensor:
     """Return the logarithm of a mixture with this share of the first."""
     least = torch.finfo(p.dtype).tiny  # what is smaller does not count
-    return (torch.lerp(q, p, share) + least).log()
+    return torch.lerp(q, p, share).add_(least).log()
 
 
 def _mean(each: Tensor, weights: Tensor | None, temperature: float, logits: Tensor) -> Tensor:
