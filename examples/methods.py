@@ -4,8 +4,8 @@ Papers are named in kdcourse/methods/, a file for each; the benchmark whose weig
 Tian et al. 2020, arXiv 1910.10699.
 Run: python examples/methods.py
 Prints the test accuracy of a student alone and with DIST, VID and CRD, or with methods whose names
-follow the command. No claim of the lecture: docs/leaderboard.md has them all, tuned alike, with ten
-seeds each.
+follow the command. No claim of the lecture: docs/leaderboard.md is where they are compared, tuned
+alike, with ten seeds each.
 """
 
 import sys
