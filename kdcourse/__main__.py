@@ -247,14 +247,15 @@ def _reproduce_leaderboard(options: argparse.Namespace) -> int:
     from kdcourse.course import leaderboard
     from kdcourse.course.claims import TOLERANCE
 
-    boards = options.ids[1:] or list(leaderboard.BOARDS)
+    boards = leaderboard.known(options.ids[1:])
     how = {"jobs": options.jobs, "device": options.device}
     if options.check:
         return _check(leaderboard.check(boards, **how), TOLERANCE)
     if not options.stored:
         leaderboard.reproduce(boards, seeds=options.seeds, **how)
     for board in boards:
-        print(f"{leaderboard.BOARDS[board].about}\n\n{leaderboard.table(board)}\n")
+        shown = leaderboard.table(board, seeds=options.seeds)
+        print(f"{leaderboard.BOARDS[board].about}\n\n{shown}\n")
     return 0
 
 

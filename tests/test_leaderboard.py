@@ -140,8 +140,9 @@ def test_a_board_is_measured_and_what_is_stored_is_not_measured_again(small, mon
     assert {path.name: path.read_bytes() for path in small.iterdir()} == stored
     assert max(board.check(folder=small, progress=False).values()) <= TOLERANCE
     assert b'"command": "python -m kdcourse reproduce leaderboard' in stored["small-kd.json"]
-    with pytest.raises(FileNotFoundError):
-        leaderboard.standings("small", small)  # no costs yet
+    assert {row.time for row in leaderboard.standings("small", small)} == {None}  # not yet
+    with pytest.raises(FileNotFoundError, match="too few seeds"):
+        leaderboard.standings("small", small, seeds=4)
     cost.measure(1, small, progress=False)
     found = leaderboard.standings("small", small)
     assert {row.name for row in found} == {KD, "attention"}
@@ -154,13 +155,18 @@ def test_a_board_is_measured_and_what_is_stored_is_not_measured_again(small, mon
     for name in ("standings", "table", "summary"):
         of_small = partial(getattr(leaderboard, name), folder=small)
         monkeypatch.setattr(leaderboard, name, of_small)
-    assert main(["reproduce", "leaderboard", "--stored"]) == 0
+    assert main(["reproduce", "leaderboard", "--stored", "--seeds", "3"]) == 0
     assert shown in capsys.readouterr().out
     page = docs.boards()
     assert shown in page
     assert "## in small" in page
     assert "no difference from KD seen" in page
     assert {"docs/leaderboard-gains.png", "docs/leaderboard-small.png"} < set(docs.figures())
+
+
+def test_a_board_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="no board 'nosuch'; there are res8-500"):
+        board.reproduce(["nosuch"])
 
 
 # --- standings

@@ -234,7 +234,7 @@ def reproduce(
     again, if the code still does what it did then. So a run that was stopped goes on where it was.
     """
     run = partial(measure, jobs=jobs, folder=folder, device=device, progress=progress)
-    for board in boards or BOARDS:
+    for board in known(boards):
         names = BOARDS[board].methods
         run([search(board, name) for name in names], seeds=TRIALS)
         run([final(board, name, folder) for name in (ALONE, *names)], seeds=seeds)
@@ -251,7 +251,7 @@ def check(
     """Find out whether the code still does what it did, as :func:`kdcourse.course.claims.check`."""
     claims = [
         claim
-        for board in boards or BOARDS
+        for board in known(boards)
         for claim in (
             *(search(board, name) for name in BOARDS[board].methods),
             *(final(board, name, folder) for name in (ALONE, *BOARDS[board].methods)),
@@ -260,8 +260,26 @@ def check(
     return compare(claims, jobs=jobs, folder=folder, device=device, progress=progress)
 
 
-def results(board: str, folder: Path = FOLDER) -> dict[str, Result]:
+def known(boards: Iterable[str]) -> list[str]:
+    """Return the names of boards, each once; all of them, if there are none.
+
+    Raises:
+        ValueError: There is no such board.
+    """
+    chosen = list(dict.fromkeys(boards)) or [*BOARDS]
+    for name in chosen:
+        if name not in BOARDS:
+            raise ValueError(f"no board {name!r}; there are {', '.join(BOARDS)}")
+    return chosen
+
+
+def results(board: str, folder: Path = FOLDER, seeds: int | None = None) -> dict[str, Result]:
     """Return what was measured of each method, and of labels alone.
+
+    Args:
+        board: The board's name.
+        folder: Where results are stored.
+        seeds: The fewest that will do; by default all.
 
     Raises:
         FileNotFoundError: One of them was not measured yet, or with too few seeds.
@@ -269,6 +287,6 @@ def results(board: str, folder: Path = FOLDER) -> dict[str, Result]:
     found = {}
     for name in (ALONE, *BOARDS[board].methods):
         found[name] = result = read(final(board, name, folder), folder)
-        if len(result.runs) < SEEDS:
+        if len(result.runs) < (seeds or SEEDS):
             raise FileNotFoundError(f"{result.claim.id} was measured with too few seeds")
     return found

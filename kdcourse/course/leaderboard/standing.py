@@ -1,6 +1,7 @@
 """Where the methods stand: gains over KD and over labels, with intervals, and what they cost."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class Standing:
         over_labels: Gain over labels alone, likewise.
         p: The chance of such a difference from KD, or a larger one, if there were none (paired t
             test), corrected for the number of methods (:func:`holm`).
-        time: Of a step, as a ratio to that of KD.
+        time: Of a step, as a ratio to that of KD; None where it was not measured.
         memory: Likewise, the tensors that live at once in a step, at most.
     """
 
@@ -37,8 +38,8 @@ class Standing:
     over_kd: Estimate
     over_labels: Estimate
     p: float
-    time: float
-    memory: float
+    time: float | None
+    memory: float | None
 
     @property
     def is_kd(self) -> bool:
@@ -69,13 +70,17 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def standings(board: str, folder: Path = FOLDER) -> list[Standing]:
+def standings(board: str, folder: Path = FOLDER, *, seeds: int | None = None) -> list[Standing]:
     """Return the methods of a board, the best first.
+
+    The arguments are those of :func:`kdcourse.course.leaderboard.board.results`.
 
     Raises:
         FileNotFoundError: It was not measured yet.
     """
-    found, costs = results(board, folder), cost.load(board, folder)
+    found, costs = results(board, folder, seeds), dict[str, cost.Cost]()
+    with suppress(FileNotFoundError):
+        costs = cost.load(board, folder)
     names = [name for name in found if name != ALONE]
     accuracies = {name: result.values("accuracy") for name, result in found.items()}
 
@@ -93,15 +98,15 @@ def standings(board: str, folder: Path = FOLDER) -> list[Standing]:
             estimate(name, gains(name, KD)),
             estimate(name, gains(name, ALONE)),
             p[name],
-            costs[name].time,
-            costs[name].memory,
+            costs[name].time if name in costs else None,
+            costs[name].memory if name in costs else None,
         )
         for name in names
     ]
     return sorted(rows, key=lambda row: -row.accuracy)
 
 
-def table(board: str, folder: Path = FOLDER) -> str:
+def table(board: str, folder: Path = FOLDER, *, seeds: int | None = None) -> str:
     """Return one row a method as a table in Markdown, the best first."""
     head = (
         "method",
@@ -120,13 +125,12 @@ def table(board: str, folder: Path = FOLDER) -> str:
             "" if row.is_kd else str(row.over_kd),
             "" if row.is_kd else _shown(row.p),
             str(row.over_labels),
-            f"{row.time:.2f}",
-            f"{row.memory:.2f}",
+            *("" if ratio is None else f"{ratio:.2f}" for ratio in (row.time, row.memory)),
             f"`{row.loss}`",
         )
-        for row in standings(board, folder)
+        for row in standings(board, folder, seeds=seeds)
     ]
-    alone = results(board, folder)[ALONE]
+    alone = results(board, folder, seeds)[ALONE]
     last = (ALONE, f"{alone.mean('accuracy'):.2f}", *[""] * 5, "`CrossEntropy()`")
     return markdown(head, [*rows, last])
 

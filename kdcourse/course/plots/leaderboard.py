@@ -51,19 +51,20 @@ def gains(boards: Mapping[str, Sequence["Standing"]]) -> Figure:
 def gain_against_cost(about: str, standings: Sequence["Standing"]) -> Figure:
     """Draw the gain over labels alone against the time of a step as a ratio to KD's."""
     figure, axis = panel(7, 4.6)
-    for row in standings:
+    timed = [(row, row.time) for row in standings if row.time is not None]
+    for row, time in timed:
         style = {"marker": "s", "color": TEACHER} if row.is_kd else SAYS[row.says]
-        axis.plot(row.time, row.over_labels.mean, linestyle="", **style)
+        axis.plot(time, row.over_labels.mean, linestyle="", **style)
         axis.annotate(
             row.name,
-            (row.time, row.over_labels.mean),
+            (time, row.over_labels.mean),
             xytext=(4, 3),
             textcoords="offset points",
             size=8,
         )
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set_xscale("log")
-    times = np.array([row.time for row in standings])
+    times = np.array([time for _, time in timed] or [1.0])
     ticks = [t for t in (0.5, 0.7, 1, 1.5, 2, 3, 5, 10) if times.min() <= t <= 1.2 * times.max()]
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
     axis.minorticks_off()
