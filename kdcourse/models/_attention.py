@@ -43,8 +43,9 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor, cache: LayerCache | None = None) -> Tensor:
         vectors = self.vectors(self.norm(tokens)).unflatten(2, (3, self.heads, -1))
-        queries, *others = vectors.permute(2, 0, 3, 1, 4)  # each (N, heads, T, D)
-        keys, values = others if cache is None else cache.extended(others)
+        queries, keys, values = vectors.permute(2, 0, 3, 1, 4)  # each (N, heads, T, D)
+        if cache is not None:
+            keys, values = cache.extended([keys, values])
         alike = queries / queries.shape[-1] ** 0.5 @ keys.transpose(2, 3)
         if self.causal:
             own, seen = alike.shape[2:]
