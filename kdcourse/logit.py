@@ -38,7 +38,7 @@ from kdcourse.errors import ArgumentError
 from kdcourse.linear_kd import linear_kd_loss as linear_kd_loss
 from kdcourse.many_classes import DIVERGENCES, chunked, kd_step, step_of
 from kdcourse.objective import Lesson
-from kdcourse.precision import HOTTEST, at_least_float32, dtype_for, readable
+from kdcourse.precision import HOTTEST, at_least_float32, dtype_for, not_below_zero, readable
 from kdcourse.prediction_term import PredictionTerm
 from kdcourse.predictions import (
     both_at_places,
@@ -624,5 +624,5 @@ def _both_log_softmax(
 def _scaled(loss: Tensor, temperature: float, scale: bool, logits: Tensor) -> Tensor:
     """Multiply by τ² if asked to, in the precision that a loss of these logits has."""
     check_flag("scale", scale)
-    loss = loss + (-loss).clamp_min(0).detach()  # not below zero by rounding
+    loss = not_below_zero(loss)
     return (loss * temperature**2 if scale else loss).to(at_least_float32(logits).dtype)

@@ -48,6 +48,11 @@ def dtype_for(logits: Tensor, temperature: float) -> torch.dtype:
     return torch.float32 if logits.dtype in (torch.float16, torch.bfloat16) else logits.dtype
 
 
+def not_below_zero(loss: Tensor) -> Tensor:
+    """Return a loss without what rounding has taken it below zero by; its gradient is the same."""
+    return loss + (-loss).clamp_min(0).detach()
+
+
 def product_dtype(tensor: Tensor) -> torch.dtype:
     """Return the dtype of products of such a tensor: autocast's where that is on, or its own."""
     kind = tensor.device.type

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from kdcourse.checks import check_floating, check_number, check_same_device
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Gradual, Lesson
-from kdcourse.precision import HOTTEST, at_least_float32, dtype_for
+from kdcourse.precision import HOTTEST, at_least_float32, dtype_for, not_below_zero
 from kdcourse.prediction_term import PredictionTerm
 from kdcourse.predictions import both_at_places, kl_of_rows, place_mean
 
@@ -74,7 +74,7 @@ def curriculum_kd_loss(
         F.log_softmax(z.to(dtype) * inverse, dim=1) for z in (student, teacher)
     )
     loss = place_mean(kl_of_rows(log_p_teacher, log_p_student), weights)
-    loss = loss + (-loss).clamp_min(0).detach()  # not below zero by rounding
+    loss = not_below_zero(loss)
     return (loss * temperature.square()).to(at_least_float32(student_logits).dtype)
 
 

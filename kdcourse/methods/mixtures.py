@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from kdcourse.checks import check_flag, check_number, check_temperature
 from kdcourse.objective import Lesson
-from kdcourse.precision import HOTTEST, at_least_float32, dtype_for
+from kdcourse.precision import HOTTEST, at_least_float32, dtype_for, not_below_zero
 from kdcourse.prediction_term import PredictionTerm
 from kdcourse.predictions import both_at_places, expected_of_rows, place_mean
 
@@ -132,7 +132,7 @@ def _log_mixture(p: Tensor, q: Tensor, share: float) -> Tensor:
 
 def _mean(each: Tensor, weights: Tensor | None, temperature: float, logits: Tensor) -> Tensor:
     loss = place_mean(each, weights)
-    loss = loss + (-loss).clamp_min(0).detach()  # not below zero by rounding
+    loss = not_below_zero(loss)
     return (loss * temperature**2).to(at_least_float32(logits).dtype)
 
 

@@ -15,7 +15,14 @@ from torch.nn import functional as F
 from kdcourse.checks import check_number, check_temperature
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Lesson
-from kdcourse.precision import HOTTEST, at_least_float32, dtype_for, gram_matrix, product
+from kdcourse.precision import (
+    HOTTEST,
+    at_least_float32,
+    dtype_for,
+    gram_matrix,
+    not_below_zero,
+    product,
+)
 from kdcourse.prediction_term import PredictionTerm
 from kdcourse.predictions import both_at_places, expected_of_rows, place_mean, to_divide_by
 from kdcourse.processes import all_pairs, all_samples
@@ -83,7 +90,7 @@ def multi_level_loss(
     weights = None if weights is None else all_samples(weights)
     instance, samples, classes = _levels(student, teacher, weights, temperatures)
     loss = alpha * instance + beta * samples + gamma * classes
-    loss = loss + (-loss).clamp_min(0).detach()  # not below zero by rounding
+    loss = not_below_zero(loss)
     return loss.to(at_least_float32(student_logits).dtype)
 
 

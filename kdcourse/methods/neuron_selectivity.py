@@ -14,7 +14,7 @@ from torch import Tensor
 from kdcourse.checks import check_choice
 from kdcourse.map_term import MapTerm, both_maps
 from kdcourse.objective import Layer, Lesson
-from kdcourse.precision import gram_matrix, inner_products, row_norms, unit_rows
+from kdcourse.precision import gram_matrix, inner_products, not_below_zero, row_norms, unit_rows
 
 KERNELS = ("polynomial", "linear")
 
@@ -89,7 +89,7 @@ def _polynomial(x: Tensor, y: Tensor) -> Tensor:
         return difference.square().sum(dim=(1, 2)).mean()
     within = gram_matrix(x).square().mean() + gram_matrix(y).square().mean()
     loss = within - 2 * inner_products(x, y).square().mean()
-    return loss + (-loss).clamp_min(0).detach()  # not below zero by rounding
+    return not_below_zero(loss)
 
 
 class NeuronSelectivity(MapTerm):

@@ -17,7 +17,7 @@ from kdcourse.checks import check_number, check_positive, check_same_samples, ch
 from kdcourse.errors import ArgumentError
 from kdcourse.grid import channels_first, pooled
 from kdcourse.objective import Layer, LayerTerm, Lesson
-from kdcourse.precision import HOTTEST, at_least_float32, dtype_for
+from kdcourse.precision import HOTTEST, at_least_float32, dtype_for, not_below_zero
 from kdcourse.predictions import kl_of_rows
 from kdcourse.signatures import checked
 
@@ -84,7 +84,7 @@ def scale_decoupled_loss(
     each = kl_of_rows(log_p, log_q).view(theirs.shape[:2])
     each = torch.where(theirs.argmax(dim=-1) == whole, each, beta * each)
     loss = temperature**2 * each.sum(dim=1).mean()
-    loss = loss + (-loss).clamp_min(0).detach()  # not below zero by rounding
+    loss = not_below_zero(loss)
     return loss.to(at_least_float32(student_logits).dtype)
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from kdcourse.checks import check_flag, check_temperature
 from kdcourse.objective import Lesson
-from kdcourse.precision import HOTTEST, at_least_float32
+from kdcourse.precision import HOTTEST, at_least_float32, not_below_zero
 from kdcourse.prediction_term import PredictionTerm
 from kdcourse.predictions import both_at_places, kl_of_rows, place_mean
 
@@ -68,7 +68,7 @@ def ttm_loss(
     if weighted:
         each = each * (F.log_softmax(teacher, dim=1) / temperature).exp().sum(dim=1)
     loss = place_mean(each, weights)
-    return loss + (-loss).clamp_min(0).detach()  # not below zero by rounding
+    return not_below_zero(loss)
 
 
 class TTM(PredictionTerm):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from kdcourse.checks import check_flag, check_number, check_temperature
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Lesson
-from kdcourse.precision import HOTTEST, at_least_float32, dtype_for
+from kdcourse.precision import HOTTEST, at_least_float32, dtype_for, not_below_zero
 from kdcourse.prediction_term import PredictionTerm
 from kdcourse.predictions import (
     check_predictions,
@@ -91,7 +91,7 @@ def teacher_free_loss(
     right = log_p.gather(1, label[:, None])[:, 0]
     each = -(1 - share) * right - share * log_p.mean(dim=1) - entropy
     loss = place_mean(each, weights)
-    loss = loss + (-loss).clamp_min(0).detach()  # not below zero by rounding
+    loss = not_below_zero(loss)
     return (loss * temperature**2 if scale else loss).to(at_least_float32(logits).dtype)
 
 
