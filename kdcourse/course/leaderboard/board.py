@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from kdcourse.course.claims.experiment import IMAGES, Lab
 from kdcourse.course.claims.logit import few_of_those_the_teacher_saw
 from kdcourse.course.claims.reproduce import compare, measure
 from kdcourse.course.claims.results import Result, read
-from kdcourse.course.leaderboard.methods import METHODS, Method
+from kdcourse.course.leaderboard.methods import KD, METHODS, Method
 from kdcourse.data import Images
 from kdcourse.objective import Objective
 from kdcourse.places import COURSE
@@ -192,10 +192,9 @@ def even_weight(board: str, name: str, setting: float | str, lab: Lab) -> float:
     from the labels for two epochs.
     """
     method, images = BOARDS[board].methods[name], _images(lab)
-    net = _net(lab, name)
-    options = {**lab.options, "epochs": 2, "device": "cpu", **_optimizer(lab)}
+    net, options = _net(lab, name), _options(lab)
     if method.rebuild is None:  # one that is rebuilt does not learn from labels
-        fit(net, images, CrossEntropy(), **options)
+        net.load_state_dict(_begun(board, lab.trial, lab.toy))
     term = _objective(method.dist(setting, BOARDS[board].words), net, lab)
     teacher = lab.teacher if term.needs_teacher else None
     rehearse(net, images, term, teacher=teacher, **options)
@@ -205,6 +204,19 @@ def even_weight(board: str, name: str, setting: float | str, lab: Lab) -> float:
         for batch in batches
     ]
     return sum(ratios) / len(ratios)
+
+
+@lru_cache(maxsize=1)  # the methods of a trial come one after the other
+def _begun(board: str, trial: int, toy: bool) -> dict[str, Tensor]:
+    """Return the weights of a trial's student that has learned from the labels for two epochs."""
+    lab = Lab(search(board, KD), trial, toy=toy)
+    net = lab.net()
+    fit(net, _images(lab), CrossEntropy(), **_options(lab))
+    return net.state_dict()
+
+
+def _options(lab: Lab) -> dict[str, Any]:
+    return {**lab.options, "epochs": 2, "device": "cpu", **_optimizer(lab)}
 
 
 def _length(
