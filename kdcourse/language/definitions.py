@@ -87,6 +87,11 @@ class DefinitionSplits(NamedTuple):
     validation: Definitions
     test: Definitions
 
+    @property
+    def vocabulary(self) -> Characters:
+        """All characters that occur."""
+        return Characters.of(text for part in self for text in part.texts)
+
 
 @checked
 def wordnet(path: str | Path | None = None, *, held_out: int = 2000) -> DefinitionSplits:

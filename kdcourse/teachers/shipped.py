@@ -8,8 +8,9 @@ import json
 import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from safetensors.torch import load_file, save
@@ -20,17 +21,58 @@ from kdcourse.augmentation import crop_flip, pad_crop_flip
 from kdcourse.data import Images, fashion_mnist
 from kdcourse.errors import ArgumentError
 from kdcourse.files import check_writable, write
+from kdcourse.language import Definitions, OnPolicy, nats_per_token, wordnet
+from kdcourse.logit import CrossEntropy
 from kdcourse.places import COURSE, INSTALLED, RESTORE, intact, own_folder
 from kdcourse.signatures import checked
 from kdcourse.teachers.self_supervised import self_distill, with_head
 from kdcourse.training import fit
+from kdcourse.training.schedules import one_cycle
 
 TEACHERS = COURSE / "data" / "teachers"
+Set = TypeVar("Set")
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a teacher is trained, on labels alone or without any.
+class AnyRecipe(Generic[Set]):
+    """How a teacher is trained and judged, on a set of its kind.
+
+    Attributes:
+        data: What it learns from, in words.
+        judged: By what it is judged; a name in its card.
+    """
+
+    data: ClassVar[str]
+    judged: ClassVar[str]
+
+    def splits(self) -> tuple[Set, Set, Set]:
+        """Return what it learns from, what settings are chosen by, and what it is tested with."""
+        raise NotImplementedError
+
+    def untrained(self) -> nn.Module:
+        """Return the model before training."""
+        raise NotImplementedError
+
+    def train(self, known: Set, *, progress: bool) -> nn.Module:
+        """Return a trained model."""
+        raise NotImplementedError
+
+    def score(self, model: nn.Module, judged: Set, known: Set) -> float:
+        """Return how good a model is, that knows what it learned from."""
+        raise NotImplementedError
+
+    def made(self, *, progress: bool) -> tuple[nn.Module, dict[str, float]]:
+        """Return a trained model, and how good it is on validation and test data."""
+        known, validation, test = self.splits()
+        model = self.train(known, progress=progress)
+        judged = {"validation": validation, "test": test}
+        scores = {name: self.score(model, split, known) for name, split in judged.items()}
+        return model, {f"{name}_{self.judged}": round(s, 3) for name, s in scores.items()}
+
+
+@dataclass(frozen=True)
+class Recipe(AnyRecipe[Images]):
+    """How a teacher of images is trained, on labels alone or without any.
 
     Attributes:
         model: Short name of the architecture (:func:`kdcourse.models.by_name`).
@@ -49,35 +91,104 @@ class Recipe:
     labelled: bool = True
     seed: int = 0
 
+    data: ClassVar = "Fashion-MNIST, the first images of the training split (seed 0)"
+    judged: ClassVar = "accuracy"
+
+    def splits(self) -> tuple[Images, Images, Images]:
+        splits = fashion_mnist()
+        return splits.train[: self.images], splits.validation, splits.test
+
     def untrained(self) -> nn.Module:
-        """Return the model before training."""
         model = models.by_name(self.model, seed=self.seed)
         return model if self.labelled else with_head(model, seed=self.seed)
 
-    def train(self, images: Images, *, progress: bool) -> nn.Module:
-        """Return a trained model."""
+    def train(self, known: Images, *, progress: bool) -> nn.Module:
         options: dict[str, Any] = {"device": "cpu", "on_interrupt": "raise", "progress": progress}
         options |= {"epochs": self.epochs, "seed": self.seed}
         model = models.by_name(self.model, seed=self.seed)
         if not self.labelled:
-            return self_distill(model, images, augment=crop_flip(), **options)
-        fit(model, images, augment=pad_crop_flip() if self.augmented else None, **options)
+            return self_distill(model, known, augment=crop_flip(), **options)
+        fit(model, known, augment=pad_crop_flip() if self.augmented else None, **options)
         return model
 
-    def score(self, model: nn.Module, images: Images, known: Images) -> float:
+    def score(self, model: nn.Module, judged: Images, known: Images) -> float:
         """Accuracy in percent; without labels, of naming images by their five nearest known."""
         if self.labelled:
-            return 100 * metrics.accuracy(model, images)
-        return 100 * metrics.neighbour_accuracy(model, known, images)
+            return 100 * metrics.accuracy(model, judged)
+        return 100 * metrics.neighbour_accuracy(model, known, judged)
 
 
-RECIPES = {
+@dataclass(frozen=True)
+class LanguageRecipe(AnyRecipe[Definitions]):
+    """How a teacher that writes definitions is trained.
+
+    Attributes:
+        depth, width, heads, length: As for :func:`kdcourse.models.language_model`.
+        epochs: The number of passes through the definitions.
+        batch_size: Definitions a batch.
+        learning_rate: The highest of AdamW.
+        seed: Seed of the initial weights and the order.
+    """
+
+    depth: int
+    width: int
+    epochs: int
+    heads: int = 4
+    length: int = 80
+    batch_size: int = 64
+    learning_rate: float = 0.003
+    seed: int = 0
+
+    data: ClassVar = "definitions of WordNet 3.0, the training split"
+    judged: ClassVar = "nats"  # per character
+
+    def splits(self) -> tuple[Definitions, Definitions, Definitions]:
+        return wordnet()
+
+    def untrained(self) -> nn.Module:
+        size, count = (self.width, self.depth, self.heads), len(wordnet().vocabulary)
+        return models.language_model(*size, count, length=self.length, seed=self.seed)
+
+    def train(self, known: Definitions, *, progress: bool) -> nn.Module:
+        model = self.untrained()
+        source = OnPolicy(
+            model,
+            known,
+            wordnet().vocabulary,
+            share=0.0,
+            length=self.length,
+            batch_size=self.batch_size,
+            seed=self.seed,
+        )
+        fit(
+            model,
+            source,
+            CrossEntropy(class_dim=-1),
+            epochs=self.epochs,
+            optimizer=partial(torch.optim.AdamW, lr=self.learning_rate, weight_decay=0.01),
+            scheduler=one_cycle,
+            autocast=torch.bfloat16,  # twice as fast as float32 where the processor knows it
+            seed=self.seed,
+            device="cpu",
+            on_interrupt="raise",
+            progress=progress,
+        )
+        return model
+
+    def score(self, model: nn.Module, judged: Definitions, known: Definitions) -> float:
+        """Cross-entropy in nats per character of the definitions."""
+        return nats_per_token(model, *judged.lessons(wordnet().vocabulary))
+
+
+RECIPES: dict[str, AnyRecipe] = {
     # Sees what the students see, no more: a fair teacher, and an overconfident one.
     "res16": Recipe("res16", images=4000, epochs=15, augmented=False),
     # More images, augmented: better, and less sure of itself.
     "res16-augmented": Recipe("res16", images=10000, epochs=20, augmented=True),
     # Has never seen a label.
     "res16-unlabelled": Recipe("res16", images=10000, epochs=60, augmented=True, labelled=False),
+    # Reads a word and writes what it means.
+    "definitions": LanguageRecipe(depth=4, width=128, epochs=8),
 }
 
 
@@ -106,7 +217,10 @@ def pretrained(name: str, folder: str | Path = TEACHERS) -> nn.Module:
 
 @checked
 def card(name: str, folder: str | Path = TEACHERS) -> dict[str, Any]:
-    """Read a teacher's card: recipe, command, accuracies in percent, sha256 of the weights."""
+    """Read a teacher's card: recipe, command, how good it is, sha256 of the weights.
+
+    Accuracies are in percent; ``nats`` are those of cross-entropy per character.
+    """
     _recipe(name)
     path = _existing(Path(folder) / f"{name}.json", name)
     with intact(path):
@@ -122,19 +236,16 @@ def train_teacher(
     """Train a teacher by its recipe, store its weights and its card, and return the card."""
     recipe, folder = _recipe(name), own_folder(Path(folder))
     check_writable(folder)
-    splits = fashion_mnist()
-    train = splits.train[: recipe.images]
-    model = recipe.train(train, progress=progress)
+    model, scores = recipe.made(progress=progress)
     weights = save(model.state_dict())
     write(folder / f"{name}.safetensors", weights)
     content = {
         "name": name,
         "command": f"python -m kdcourse teachers {name}",
-        "data": "Fashion-MNIST, the first images of the training split (seed 0)",
+        "data": recipe.data,
         **asdict(recipe),
         "parameters": models.count_parameters(model),
-        "validation_accuracy": round(recipe.score(model, splits.validation, train), 2),
-        "test_accuracy": round(recipe.score(model, splits.test, train), 2),
+        **scores,
         "torch": torch.__version__,
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
@@ -154,7 +265,7 @@ def known(names: Iterable[str]) -> list[str]:
     return names
 
 
-def _recipe(name: str) -> Recipe:
+def _recipe(name: str) -> AnyRecipe:
     if name not in RECIPES:
         raise ArgumentError(
             "name", f"no teacher named {name!r}; name must be one of {', '.join(RECIPES)}"

@@ -3,6 +3,7 @@
 from kdcourse.course.claims import (
     feature,
     further,
+    language,
     logit,
     motivation,
     online,

@@ -1,0 +1,214 @@
+"""Claims about language models: whose texts to learn from, by which distance, from which start."""
+
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdcourse import CrossEntropy, LogitKD, logit, metrics, models
+from kdcourse.course.claims.claim import NATS, Effect, Measured, claims_of
+from kdcourse.course.claims.experiment import Lab
+from kdcourse.data import replay
+from kdcourse.language import (
+    END,
+    Definitions,
+    OnPolicy,
+    Written,
+    distinct,
+    lessons,
+    nats_per_token,
+    sample,
+    wordnet,
+)
+from kdcourse.objective import Objective
+from kdcourse.training.schedules import one_cycle
+
+claim = claims_of(notebook="8")
+
+# Rate and steps were chosen on validation data, for labels alone.
+USUAL: dict[str, Any] = dict(
+    teacher="definitions", depth=2, width=48, rate=0.01, texts=32, judged=1000
+)
+TOY: dict[str, Any] = dict(words=32, few=16, many=32, steps=2, begin=1, judged=20, texts=16)
+
+labels = partial(CrossEntropy, class_dim=-1)
+word_level = partial(LogitKD, 1.0, class_dim=-1, ignore_index=-1)
+splits = cache(wordnet)
+vocabulary = cache(lambda: splits().vocabulary)
+
+
+def student(lab: Lab) -> nn.Module:
+    """Make a student with fresh weights."""
+    return models.language_model(lab["width"], lab["depth"], 4, len(vocabulary()), seed=lab.seed)
+
+
+def words(lab: Lab, count: int) -> Definitions:
+    """Return definitions to learn from, for each seed others, as long as there are enough."""
+    known = splits().train
+    first = lab.seed * count % (len(known) - count)
+    return known[first : first + count]
+
+
+def judged(lab: Lab) -> Definitions:
+    """Return definitions that nobody has learned from."""
+    held_out = splits().validation if lab.claim.search else splits().test
+    return held_out[: lab["judged"]]
+
+
+def texts(lab: Lab, net: nn.Module, count: int, share: float = 0.0) -> OnPolicy:
+    """Return definitions as batches, of which a net writes a share itself."""
+    return OnPolicy(
+        net, words(lab, count), vocabulary(), share=share, batch_size=lab["texts"], seed=lab.seed
+    )
+
+
+def taught(
+    lab: Lab, net: nn.Module, source: Any, objective: Objective, steps: int | None = None
+) -> nn.Module:
+    """Let a net learn from texts, and return it."""
+    return lab.fit(
+        net,
+        objective,
+        source,
+        teacher=lab.teacher if objective.needs_teacher else None,
+        steps=lab["steps"] if steps is None else steps,
+        optimizer=partial(torch.optim.AdamW, lr=lab["rate"], weight_decay=0.01),
+        scheduler=one_cycle,
+    )
+
+
+def nats(lab: Lab, net: nn.Module) -> float:
+    """Coverage: what held-out definitions cost a net, per character."""
+    return lab.note(nats_per_token(net, *judged(lab).lessons(vocabulary())))
+
+
+def written(lab: Lab, net: nn.Module) -> tuple[Tensor, Tensor]:
+    """Let a net define the judged words, and return its texts as lessons."""
+    prompts = vocabulary().encode(judged(lab).prompts)
+    (end,) = vocabulary().encode([END])[0].tolist()
+    made = sample(net, prompts, length=78, end=end, generator=replay(lab.seed, 8))
+    return lessons(made, prompts, vocabulary())
+
+
+def quality(lab: Lab, made: tuple[Tensor, Tensor]) -> float:
+    """Return what a text costs the teacher, per character."""
+    return lab.note(nats_per_token(lab.teacher, *made))
+
+
+def variety(made: tuple[Tensor, Tensor]) -> float:
+    """Return the share of different words in texts, in percent."""
+    return 100 * distinct(vocabulary().decode(made[1]))
+
+
+def astray(lab: Lab, net: nn.Module, seen: tuple[Tensor, Tensor]) -> float:
+    """Return how far a net is from its teacher at the places of some texts: KL per character."""
+    inputs, target = seen
+    said, wanted = metrics.predict(net, inputs), metrics.predict(lab.teacher, inputs)
+    return lab.note(float(logit.kd_loss(said, wanted, 1.0, class_dim=-1, mask=target >= 0)))
+
+
+@claim(
+    Effect("nats of labels − with KD (500 definitions)", "few labels", "few KD", NATS),
+    Effect("nats of labels − with KD (4,000 definitions)", "many labels", "many KD", NATS),
+    reason="Held-out nats per character. Each place of a text has a prediction to be learned, and "
+    "not one letter.",
+    settings=USUAL | dict(few=500, many=4000, steps=500),
+    toy=TOY,
+)
+def word_level_kd(lab: Lab) -> Measured:
+    """Word-level KD beats labels alone, with few texts and with many."""
+    for name in ("few", "many"):
+        for kind, objective in {"labels": labels(), "KD": labels() + word_level()}.items():
+            net = student(lab)
+            taught(lab, net, texts(lab, net, lab[name]), objective)
+            yield f"{name} {kind}", nats(lab, net)
+
+
+@claim(
+    Effect("nats of labels − of the teacher's texts", "labels", "texts", NATS),
+    Effect("the teacher's nats on what they write", "labels, written", "texts, written", NATS),
+    reason="2,000 definitions, by people or by the teacher, of the same words, and nothing else of "
+    "the teacher.",
+    settings=USUAL | dict(words=2000, steps=500),
+    toy=TOY,
+)
+def sequence_level_kd(lab: Lab) -> Measured:
+    """Sequence-level KD, on texts that the teacher has written, beats labels at equal numbers."""
+    for name in ("labels", "texts"):
+        net = student(lab)
+        source: Any = texts(lab, net, lab["words"])
+        if name == "texts":
+            source = Written(
+                lab.teacher,
+                words(lab, lab["words"]),
+                vocabulary(),
+                batch_size=lab["texts"],
+                seed=lab.seed,
+            )
+        taught(lab, net, source, labels())
+        yield name, nats(lab, net)
+        yield f"{name}, written", quality(lab, written(lab, net))
+
+
+def begun(lab: Lab) -> dict[str, Tensor]:
+    """Return the weights of a student that has learned from labels."""
+    net = student(lab)
+    taught(lab, net, texts(lab, net, lab["words"]), labels(), lab["begin"])
+    return net.state_dict()
+
+
+def go_on(
+    lab: Lab, start: dict[str, Tensor], share: float, divergence: str = "forward"
+) -> nn.Module:
+    """Return a student that has gone on to learn from the teacher alone."""
+    net = student(lab)
+    net.load_state_dict(start)
+    objective = word_level(divergence=divergence)
+    return taught(lab, net, texts(lab, net, lab["words"], share), objective)
+
+
+ON_POLICY = USUAL | dict(words=2000, begin=300, steps=200)
+
+
+@claim(
+    Effect("KL to the teacher, on its own texts − on people's", "off, own", "off, people's", NATS),
+    Effect("KL on its own texts, off-policy − on-policy", "off, own", "on, own", NATS),
+    Effect("the teacher's nats on what they write", "off, written", "on, written", NATS),
+    reason="A student that has learned 2,000 definitions goes on by KD for 200 steps, on these or "
+    "on its own texts. Nats per character.",
+    settings=ON_POLICY,
+    toy=TOY,
+)
+def on_policy(lab: Lab) -> Measured:
+    """On-policy distillation closes exposure bias: a student follows its teacher less well where
+    its own words have led it than where people's have, unless it learns there.
+    """
+    start, people = begun(lab), judged(lab).lessons(vocabulary())
+    for name, share in {"off": 0.0, "on": 1.0}.items():
+        net = go_on(lab, start, share)
+        made = written(lab, net)
+        yield f"{name}, people's", astray(lab, net, people)
+        yield f"{name}, own", astray(lab, net, made)
+        yield f"{name}, written", quality(lab, made)
+        yield f"{name}, nats", nats(lab, net)
+
+
+@claim(
+    Effect("the teacher's nats on what they write", "forward, written", "reverse, written", NATS),
+    Effect("different words, forward − reverse", "forward, variety", "reverse, variety"),
+    Effect("held-out nats, reverse − forward", "reverse, nats", "forward, nats", NATS),
+    reason="As above, on its own texts. Quality is what a text costs the teacher; variety is the "
+    "share of different words in 1,000 definitions.",
+    settings=ON_POLICY,
+    toy=TOY,
+)
+def reverse_kl(lab: Lab) -> Measured:
+    """Reverse KL trades diversity for quality."""
+    start = begun(lab)
+    for name in ("forward", "reverse"):
+        net = go_on(lab, start, 1.0, name)
+        made = written(lab, net)
+        yield f"{name}, written", quality(lab, made)
+        yield f"{name}, variety", variety(made)
+        yield f"{name}, nats", nats(lab, net)
