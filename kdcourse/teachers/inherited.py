@@ -97,17 +97,17 @@ def narrowed(
     """
     block, before = _blocks(teacher)[0], teacher.classifier.in_features
     check_integer("width", width, 1, before)
-    counts = {"heads": block.attention.heads, "hidden": block.mlp[1].out_features}
-    for name, count in (("heads", heads), ("hidden", hidden)):
-        most = counts[name]
-        counts[name] = max(_nearest(most * width, before), 1) if count is None else count
-        check_integer(name, counts[name], 1, most)
+    most_heads, most_hidden = block.attention.heads, block.mlp[1].out_features
+    heads = max(_nearest(most_heads * width, before), 1) if heads is None else heads
+    hidden = max(_nearest(most_hidden * width, before), 1) if hidden is None else hidden
+    check_integer("heads", heads, 1, most_heads)
+    check_integer("hidden", hidden, 1, most_hidden)
     channels, of_heads, of_neurons = _importance(teacher, batches)
     kept, student = _best(channels, width), _fresh(teacher)
     student.stem.tokens = _embedding(student.stem.tokens.weight[:, kept])
     student.stem.positions = nn.Parameter(student.stem.positions[:, kept].detach())
     for block, head, neuron in zip(_blocks(student), of_heads, of_neurons, strict=True):
-        _narrow(block, kept, _best(head, counts["heads"]), _best(neuron, counts["hidden"]))
+        _narrow(block, kept, _best(head, heads), _best(neuron, hidden))
     _keep(student.embedding, kept)
     _keep(student.classifier, EVERY, kept)
     return student
