@@ -14,6 +14,7 @@ from kdcourse.errors import ArgumentError, ArgumentTypeError
 
 Inputs = Any  # a tensor, or tensors in tuples, lists and dictionaries, each with N samples
 Batch = tuple[Inputs, Tensor]
+Given = Batch | tuple[Inputs, Tensor, Tensor] | Mapping[str, Any]  # what read_batch makes one from
 Output = Callable[[Any], Tensor]  # finds the logits in what a model returns
 TARGETS = ("labels", "label", "targets", "target", "y")  # names of the target in a dictionary
 LOGITS = ("logits", "out")  # names of the logits: transformers', and torchvision's for pixels

@@ -20,9 +20,9 @@ from kdcourse.checks import (
     check_values,
 )
 from kdcourse.errors import ArgumentError
-from kdcourse.objective import Lesson
+from kdcourse.objective import Lesson, Objective
 from kdcourse.precision import at_least_float32
-from kdcourse.prediction_term import PredictionTerm
+from kdcourse.prediction_term import PredictionTerm, judge_of
 from kdcourse.predictions import (
     check_not_negative,
     check_predictions,
@@ -143,6 +143,13 @@ class CrossEntropy(PredictionTerm):
                 check_number("class_weight", each, 0.0)
             self.class_weight = tuple(map(float, class_weight))
             self._of_classes: Tensor = nn.Buffer(torch.tensor(self.class_weight), persistent=False)
+
+    @classmethod
+    def at_places_of(cls, objective: Objective) -> "CrossEntropy":
+        """Return labels alone, at the places where an objective looks at predictions."""
+        judge = judge_of(objective)
+        none = cls.ignore_index if judge.ignore_index is None else judge.ignore_index
+        return cls(class_dim=judge.class_dim, ignore_index=none, mask=judge.mask)
 
     def count(self, lesson: Lesson) -> Tensor:
         """Return the sum of the weights of labels, or their number."""

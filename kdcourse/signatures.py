@@ -118,7 +118,8 @@ def _words(expected: Any) -> str:
     if kind is Any:
         return "anything"
     if kind is tuple and parts[-1] is not ...:
-        return f"a pair ({', '.join(map(_words, parts))})"
+        kind = "pair" if len(parts) == 2 else "tuple"
+        return f"a {kind} ({', '.join(map(_words, parts))})"
     if issubclass(kind, Mapping):
         return f"a dictionary of {_words(parts[1])} by {_words(parts[0])}"
     if issubclass(kind, Iterable) and parts:

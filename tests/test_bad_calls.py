@@ -113,6 +113,8 @@ class Good:
         logits, target = drawn(SAMPLES, CLASSES), torch.arange(SAMPLES) % CLASSES
         maps, rows = drawn(SAMPLES, 3, 4, 4), drawn(SAMPLES, 5)
         asked = pictures.inputs().requires_grad_()
+        tokens = torch.zeros(2, 4, dtype=torch.int64)
+        writer = models.language_model(8, 1, 2, 4, length=8, seed=1)
         self.by_name: dict[str, tuple[Any, ...]] = {
             "student": (net,),
             "students": ([net, other],),
@@ -179,13 +181,17 @@ class Good:
             "scale_decoupled_loss.teacher_logits": (maps,),
             "channels": ((4, 6),),
             "language_model.width": (8,),
-            "sample.model": (models.language_model(8, 1, 2, 4, length=8, seed=1),),
-            "beam_search.model": (models.language_model(8, 1, 2, 4, length=8, seed=1),),
-            "prompts": (torch.zeros(2, 2, dtype=torch.int64),),
-            "texts": (["ab"], torch.zeros(2, 4, dtype=torch.int64)),
-            "lessons.texts": (torch.zeros(2, 4, dtype=torch.int64),),
+            "sample.model": (writer,),
+            "beam_search.model": (writer,),
+            "prompts": (tokens[:, :2],),
+            "texts": (["ab"], tokens),
+            "lessons.texts": (tokens,),
             "vocabulary": (Characters("ab:\n"), 4),
             "characters": ("ab",),
+            "every_other_layer.teacher": (writer,),
+            "narrowed.teacher": (writer,),
+            "narrowed.width": (8,),
+            "batches": ([(tokens, tokens)],),
             "definitions": (Definitions(("ab",), ("ba",)),),
             "scales": ([1, 2],),
             "temperatures": ([1.0, 4.0],),
@@ -227,6 +233,7 @@ ALSO = {
     "WarmUp.steps": 3,
     "landscape.loss": nn.functional.cross_entropy,
     "from_torchvision.validation": 5,
+    "ContextLessons.contexts": ["a"],
 }
 
 # Bad values, by the kind of the parameter: of another type,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kdcourse.checks import check_integer, check_same_samples
 from kdcourse.data import replay
+from kdcourse.errors import ArgumentError
 from kdcourse.files import FileError
 from kdcourse.language.vocabulary import NO_TOKEN, Characters, check_token_rows
 from kdcourse.places import COURSE
@@ -27,16 +28,19 @@ class Definitions:
     Attributes:
         words: The words; one with several meanings stands there several times.
         meanings: The definition of each.
+        kinds: The part of speech of each: ``noun``, ``verb``, ``adj``, ``adv``; none where they are
+            not known.
     """
 
     words: tuple[str, ...]
     meanings: tuple[str, ...]
+    kinds: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.words)
 
     def __getitem__(self, places: slice) -> "Definitions":
-        return Definitions(self.words[places], self.meanings[places])
+        return Definitions(self.words[places], self.meanings[places], self.kinds[places])
 
     @property
     def prompts(self) -> list[str]:
@@ -56,6 +60,26 @@ class Definitions:
         where the input is the end once more.
         """
         return lessons(vocabulary.encode(self.texts), vocabulary.encode(self.prompts), vocabulary)
+
+    def in_context(self, contexts: Sequence[str] | None = None) -> "Definitions":
+        """Return the same, with something before each word.
+
+        Args:
+            contexts: What stands there; by default the part of speech and a space.
+
+        Raises:
+            ValueError: There is not one for each word.
+        """
+        check_is("contexts", contexts, Sequence[str] | None)
+        before = [f"{kind} " for kind in self.kinds] if contexts is None else contexts
+        if len(before) != len(self):
+            raise ArgumentError(
+                "contexts",
+                f"contexts must be one for each of {len(self)} words, got {len(before)}"
+                + ": the parts of speech of these definitions are not known" * (contexts is None),
+            )
+        both = zip(before, self.words, strict=True)
+        return Definitions(tuple(map("".join, both)), self.meanings, self.kinds)
 
 
 def lessons(texts: Tensor, prompts: Tensor, vocabulary: Characters) -> tuple[Tensor, Tensor]:
@@ -109,10 +133,10 @@ def wordnet(path: str | Path | None = None, *, held_out: int = 2000) -> Definiti
         lines = gzip.decompress(place.read_bytes()).decode().splitlines()
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise FileError(f"{place} cannot be read as definitions: {error}") from error
-    meanings: dict[str, list[str]] = {}
+    meanings: dict[str, list[tuple[str, str]]] = {}
     for line in lines:
-        word, _, meaning = line.split("\t")
-        meanings.setdefault(word, []).append(meaning)
+        word, kind, meaning = line.split("\t")
+        meanings.setdefault(word, []).append((meaning, kind))
     words = [*meanings]
     order = torch.randperm(len(words), generator=replay(0)).tolist()
     first, second = held_out, 2 * held_out
@@ -120,6 +144,6 @@ def wordnet(path: str | Path | None = None, *, held_out: int = 2000) -> Definiti
     return DefinitionSplits(*(_of([words[n] for n in part], meanings) for part in parts))
 
 
-def _of(words: Sequence[str], meanings: dict[str, list[str]]) -> Definitions:
-    pairs = [(word, meaning) for word in words for meaning in meanings[word]]
-    return Definitions(*zip(*pairs, strict=True)) if pairs else Definitions((), ())
+def _of(words: Sequence[str], meanings: dict[str, list[tuple[str, str]]]) -> Definitions:
+    rows = [(word, *meaning) for word in words for meaning in meanings[word]]
+    return Definitions(*zip(*rows, strict=True)) if rows else Definitions((), ())

@@ -15,8 +15,10 @@ from kdcourse.teachers.compressed import (
     size_on_disk,
     unpack,
 )
+from kdcourse.teachers.context import ContextLessons, ContextTeacher
 from kdcourse.teachers.correction import correct, correct_online
 from kdcourse.teachers.ensemble import Ensemble
+from kdcourse.teachers.inherited import every_other_layer, narrowed
 from kdcourse.teachers.momentum import MomentumTeacher, cosine_momentum, mean_teacher_momentum
 from kdcourse.teachers.multi_view import PatchNet, TwoViews, learned_views
 from kdcourse.teachers.mutual import mutual_learning

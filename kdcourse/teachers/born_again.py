@@ -10,7 +10,7 @@ from torch import nn
 
 from kdcourse.checks import check_callable, check_positive
 from kdcourse.errors import ArgumentError
-from kdcourse.logit import LogitKD
+from kdcourse.logit import CrossEntropy, LogitKD
 from kdcourse.objective import Objective
 from kdcourse.signatures import checked
 from kdcourse.training.epochs import Batches
@@ -42,7 +42,7 @@ def born_again(
         train: As for :func:`kdcourse.training.fit`.
         objective: The objective of every generation but the first, of which each takes a copy; the
             teacher's outputs only (``LogitKD(1)``, the paper's BAN) by default.
-            ``CrossEntropy() + LogitKD(1)`` is BAN+L.
+            ``CrossEntropy() + LogitKD(1)`` is BAN+L. The first learns from labels at its places.
         generations: The number k of generations, with the first.
         first: f₁, if there is one already; it is not trained.
         seed: Seed of the first generation; generation k has seed + k − 1.
@@ -71,7 +71,7 @@ def born_again(
         history = fit(
             child,
             train,
-            copy.deepcopy(objective) if family else None,
+            copy.deepcopy(objective) if family else CrossEntropy.at_places_of(objective),
             teacher=family[-1] if family else None,
             seed=seed + number,
             checkpoint=None if checkpoint is None else f"{checkpoint}{suffix}",

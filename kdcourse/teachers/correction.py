@@ -27,6 +27,7 @@ EPOCHS = 5
 def correct(
     teacher: nn.Module,
     train: Batches,
+    objective: Objective | None = None,
     *,
     epochs: int | None = None,
     learning_rate: float | None = None,
@@ -37,6 +38,8 @@ def correct(
     Args:
         teacher: Any module; stays as it is.
         train: The distillation data, as for :func:`kdcourse.training.fit`.
+        objective: How it learns; from labels alone by default. Tokens, pixels and other places need
+            to be told: ``CrossEntropy(class_dim=-1)``.
         epochs: The number of passes through the data; by default 5, unless there are ``steps``.
         learning_rate: The peak of the schedule; by default 0.02, a fifth of the original one as in
             the report, unless there is an ``optimizer``, which has its own.
@@ -48,7 +51,7 @@ def correct(
     if epochs is None and knobs.get("steps") is None:
         epochs = EPOCHS
     corrected = copy.deepcopy(teacher)
-    fit(corrected, train, epochs=epochs, learning_rate=learning_rate, **knobs)
+    fit(corrected, train, objective, epochs=epochs, learning_rate=learning_rate, **knobs)
     return corrected
 
 
@@ -73,7 +76,7 @@ def correct_online(
         student: Trained in place.
         train: The distillation data, as for :func:`kdcourse.training.fit`.
         objective: The student's objective; ``LogitKD(4)``, without labels as in the report, by
-            default.
+            default. The teacher learns from labels at the places of its predictions.
         learning_rate: The peak rates of the teacher and of the student; by default 0.02 and 0.1,
             unless there is an ``optimizer``, which has its own.
         knobs: As for :func:`fit`.
@@ -85,7 +88,8 @@ def correct_online(
     if learning_rate is None and knobs.get("optimizer") is None:
         learning_rate = RATE, 5 * RATE
     corrected = copy.deepcopy(teacher)
-    objectives = [CrossEntropy(), LogitKD(4.0) if objective is None else objective]
+    objective = LogitKD(4.0) if objective is None else objective
+    objectives = [CrossEntropy.at_places_of(objective), objective]
     histories = mutual_learning(
         [corrected, student], train, objectives, learning_rate=learning_rate, **knobs
     )

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDa
 from kdcourse import processes
 from kdcourse.batch import (
     Batch,
+    Given,
     Inputs,
     are_classes,
     blaming_argument,
@@ -28,7 +29,7 @@ from kdcourse.training.knobs import Knobs
 from kdcourse.training.labels import labels_of
 from kdcourse.training.stream import Stream
 
-Batches = Images | Iterable[Batch]
+Batches = Images | Iterable[Given]
 SAMPLES = 4  # enough to see what the nets show
 ROWS = 10  # of the history, at most, where batches come from a stream
 
@@ -297,7 +298,7 @@ def _few(target: Tensor) -> Tensor:
     return first
 
 
-def _shares_out(train: Iterable[Batch]) -> bool:
+def _shares_out(train: object) -> bool:
     """Whether every process gets samples of its own."""
     if isinstance(train, DataLoader):
         return isinstance(train.sampler, DistributedSampler) or isinstance(
