@@ -1,6 +1,8 @@
 """Language models: texts, their vocabulary, and how a model writes."""
 
-from kdcourse.language.definitions import Definitions, wordnet
+from kdcourse.language.definitions import Definitions, Texts, wordnet
+from kdcourse.language.lines import Lines, read_lines
+from kdcourse.language.nats import Nats, nats_per_token
 from kdcourse.language.sources import OnPolicy, Written
 from kdcourse.language.vocabulary import Characters
 from kdcourse.language.writing import beam_search, sample
