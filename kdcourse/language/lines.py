@@ -8,7 +8,7 @@ import torch
 
 from kdcourse.data import replay
 from kdcourse.errors import ArgumentError
-from kdcourse.files import FileError
+from kdcourse.files import FileError, why
 from kdcourse.language.definitions import END, Texts
 from kdcourse.signatures import checked
 
@@ -67,7 +67,7 @@ def read_lines(path: str | Path, *, seed: int = 0) -> LineSplits:
     try:
         text = Path(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path} cannot be read as lines of text: {error}") from error
+        raise FileError(f"{path} cannot be read as lines of text: {why(error)}") from None
     lines = [*dict.fromkeys(filter(None, map(str.strip, text.splitlines())))]
     if len(lines) < 3:
         raise ArgumentError(

@@ -127,26 +127,28 @@ def _vocabulary_of(files: Sequence[str]) -> Characters | None:
 
 
 def try_out(model: nn.Module, corpus: Corpus, who: str) -> None:
-    """Require a net that reads texts as long as these, and foretells every token."""
+    """Require a net that reads texts as long as these, of their characters."""
+    longest, characters = corpus.length - 1, len(corpus.vocabulary)
     for part in model.modules():
-        if isinstance(part, LanguageModel) and part.length < corpus.length - 1:
+        if not isinstance(part, LanguageModel):
+            continue
+        if part.length < longest:
             raise ValueError(
-                f"the {who} reads {part.length} characters, and the longest text has "
-                f'{corpus.length - 1}: cut the texts, or make a net by "language_model(width, '
-                f'depth, heads, length={corpus.length - 1})"'
+                f"the {who} reads {part.length} characters, and the longest text has {longest}: "
+                'cut the texts, or make a net by "language_model(width, depth, heads, '
+                f'length={longest})"'
+            )
+        if part.classifier.out_features != characters:
+            raise ValueError(
+                f"the {who} knows {part.classifier.out_features} characters, and the vocabulary "
+                f"has {characters}"
             )
     inputs, _ = corpus[:2].lessons
     with blaming_model(who, inputs, "data"), evaluation_mode(model), torch.no_grad():
         if isinstance(model, Teacher):
-            shown = model.show(inputs).logits
+            model.show(inputs)
         else:
-            shown = call(model, inputs, who)
-    expected = (*inputs.shape, len(corpus.vocabulary))
-    if shown is not None and shown.shape != expected:
-        raise ValueError(
-            f"the {who} must show logits (N, T, V) of {expected[2]} characters, {expected} of "
-            f"{tuple(inputs.shape)}, got {tuple(shown.shape)}"
-        )
+            call(model, inputs, who)
 
 
 def source(
