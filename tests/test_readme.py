@@ -16,6 +16,7 @@ from toys import images, net
 from kdcourse import data, models
 from kdcourse.__main__ import main
 from kdcourse.course.docs import PAGES, digest, figures, render
+from kdcourse.language import Characters
 from kdcourse.places import COURSE
 
 README, GUIDE, LOOPS = (COURSE / name for name in ("README.md", "docs/guide.md", "docs/loops.md"))
@@ -52,8 +53,8 @@ def test_the_wheel_has_the_name_that_is_said():
 
 
 def test_there_are_programs():
-    assert [len(programs(page)) for page in (README, GUIDE)] == [2, 11]
-    assert len(COMMANDS) == 8
+    assert [len(programs(page)) for page in (README, GUIDE)] == [2, 12]
+    assert len(COMMANDS) == 10
 
 
 def test_programs_run_one_after_the_other(tmp_path, monkeypatch):
@@ -91,6 +92,10 @@ def test_programs_run_one_after_the_other(tmp_path, monkeypatch):
         "large_segmenter": nn.Conv2d(1, 5, 5, padding=2),
         "my_scenes": [(torch.randn(4, 1, 6, 6), torch.tensor([0, 4, 255]).repeat(4, 6, 2))],
     }
+    weights = tmp_path / "runs/pupil/student.safetensors"
+    weights.parent.mkdir(parents=True)
+    vocabulary = {"vocabulary": Characters.of(["distillation:\n"]).characters}
+    save_file(models.by_name("lm-1x32", classes=10).state_dict(), weights, vocabulary)
     for page in (README, GUIDE):
         for program in programs(page):
             exec(program.replace("epochs=1000", "epochs=60"), names)
@@ -109,6 +114,9 @@ def test_commands_are_understood(command, tmp_path, monkeypatch, capsys):
     weights.parent.mkdir(parents=True)
     teacher = models.by_name("resnet56", channels=3, classes=100)
     save_file(teacher.state_dict(), weights)
+    (tmp_path / "runs/writer").mkdir()
+    writer = models.by_name("lm-2x64", classes=83)
+    save_file(writer.state_dict(), tmp_path / "runs/writer/student.safetensors")
     words = shlex.split(command, comments=True)
     given = words[words.index("train") :]
     quick = [] if "--recipes" in given else ["--dry-run", "--batch-size", "8", "--device", "cpu"]

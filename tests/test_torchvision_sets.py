@@ -18,8 +18,8 @@ from torchvision.datasets.utils import calculate_md5
 from kdcourse import data, torchvision_sets
 from kdcourse.errors import ArgumentError
 from kdcourse.places import COURSE
+from kdcourse.train.images import data_set
 from kdcourse.train.options import OptionError
-from kdcourse.train.plan import data_set
 
 RAW = COURSE / "data" / "FashionMNIST" / "raw"
 CLASSES = [name for name in datasets.__all__ if isinstance(getattr(datasets, name), type)]

@@ -9,9 +9,10 @@ from kdcourse import models
 from kdcourse.__main__ import main
 from kdcourse.teachers import FoldedTeacher
 from kdcourse.train import command, options
+from kdcourse.train.images import SHAPES, data_set
 from kdcourse.train.options import OptionError, Options, dashed, from_toml, read_toml
 from kdcourse.train.parser import parser
-from kdcourse.train.plan import SHAPES, data_set, prepare
+from kdcourse.train.plan import prepare
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +99,7 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
             "--augment: 'pad_crop_flop' at character 1:",
         ),
         (["--augment", "PadCrop(-3)"], "--augment: "),
+        (["--texts", "Written()"], "--texts: is for texts, and --data fashion-mnist are images"),
         (["--augment", "2*Flip()"], "--augment: '2*Flip()' at character 1: only numbers"),
         (["--augment", "3"], "--augment: '3' makes none of the augmentations that --help lists"),
         (["--augment", "Consistent(Flip())"], "--augment: 'Consistent(Flip())' makes none of the"),
@@ -132,6 +134,7 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
         (["--accumulate", "0"], "--accumulate: the value must"),
         (["--accumulate", "99"], "--batch-size: the last batch of an epoch holds 88 sample(s)"),
         (["--learning-rate", "nan"], "--learning-rate: the value must"),
+        (["--optimizer", "adam"], "--optimizer: optimizer must be one of 'sgd', 'adamw'"),
         (["--weight-decay", "-1"], "--weight-decay: the value must"),
         (["--momentum", "1"], "--momentum: the value must"),
         (["--momentum", "0"], "--nesterov: needs a momentum above 0"),

@@ -21,8 +21,33 @@ WORDNET = COURSE / "data" / "wordnet" / "definitions.tsv.gz"
 BEHIND_THE_WORD, END = ":", "\n"
 
 
+class Texts:
+    """Texts of which the beginning, a prompt, is given, and the rest is to be written."""
+
+    @property
+    def prompts(self) -> list[str]:
+        """What a model is given."""
+        raise NotImplementedError
+
+    @property
+    def texts(self) -> list[str]:
+        """What it is to write: the same, and what follows until a line's end."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def lessons(self, vocabulary: Characters) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets ``(N, T)``: each token's target is the next one.
+
+        Only what is to be written is learned: the target is −1 within the prompt and behind the
+        end, where the input is the end once more.
+        """
+        return lessons(vocabulary.encode(self.texts), vocabulary.encode(self.prompts), vocabulary)
+
+
 @dataclass(frozen=True)
-class Definitions:
+class Definitions(Texts):
     """Words with their definitions.
 
     Attributes:
@@ -52,14 +77,6 @@ class Definitions:
         """What it is to write: the same, the definition and a line's end."""
         both = zip(self.prompts, self.meanings, strict=True)
         return [f"{prompt}{meaning}{END}" for prompt, meaning in both]
-
-    def lessons(self, vocabulary: Characters) -> tuple[Tensor, Tensor]:
-        """Return inputs and targets ``(N, T)``: each token's target is the next one.
-
-        Only what is to be written is learned: the target is −1 before the colon and behind the end,
-        where the input is the end once more.
-        """
-        return lessons(vocabulary.encode(self.texts), vocabulary.encode(self.prompts), vocabulary)
 
     def in_context(self, contexts: Sequence[str] | None = None) -> "Definitions":
         """Return the same, with something before each word.

@@ -13,40 +13,85 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdcourse.batch import call
-from kdcourse.checks import check_module, check_positive, check_same_shape
+from kdcourse import processes
+from kdcourse.checks import check_positive, check_tensor
 from kdcourse.errors import ArgumentError
-from kdcourse.language.vocabulary import NO_TOKEN, check_token_rows
-from kdcourse.modes import evaluation_mode
+from kdcourse.language.vocabulary import NO_TOKEN
+from kdcourse.metrics import Samples, answered
+from kdcourse.precision import at_least_float32
 from kdcourse.signatures import check_is
 
 
-def nats_per_token(
-    model: nn.Module, inputs: Tensor, target: Tensor, *, batch_size: int = 250
-) -> float:
-    """Return a model's mean cross-entropy over the tokens of some texts.
+class Nats:
+    r"""Mean of :math:`-\log p` over the tokens that have a target, in nats; at best zero.
+
+    >>> fit(model, batches, objective, validation=lessons, metrics={"nats": Nats()})
+    """
+
+    higher_is_better = False
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self.sums = torch.zeros(2)  # of nats, and of tokens
+
+    def update(self, predictions: Tensor, target: Tensor) -> None:
+        """Take a batch: logits ``(N, V, T)`` and targets ``(N, T)``, −1 where there is none."""
+        check_tensor("predictions", predictions)
+        check_tensor("target", target)
+        if predictions.dim() != 3 or target.shape != predictions[:, 0].shape:
+            raise ArgumentError(
+                "predictions",
+                "predictions must have shape (N, V, T) and target (N, T), got "
+                f"{tuple(predictions.shape)} and {tuple(target.shape)}",
+            )
+        logits, target = at_least_float32(predictions), target.to(predictions.device)
+        nats = F.cross_entropy(logits, target, ignore_index=NO_TOKEN, reduction="sum")
+        added = torch.stack([nats, (target != NO_TOKEN).sum().to(nats.dtype)])
+        self.sums = self.sums.to(added) + added
+
+    def compute(self) -> float:
+        """Return the mean over all batches, of all processes."""
+        return _mean(processes.total(self.sums))
+
+
+def nats_per_token(model: nn.Module, samples: Samples) -> float:
+    r"""Mean of :math:`-\log p` over the tokens that have a target, in nats.
 
     Args:
         model: From tokens ``(N, T)`` to logits ``(N, T, V)``.
-        inputs, target: ``(N, T)``, as :func:`kdcourse.language.lessons` makes them; places whose
-            target is −1 do not count.
-        batch_size: Texts per forward pass.
+        samples: As for :func:`kdcourse.metrics.predict`, such as a pair that
+            :meth:`kdcourse.language.Texts.lessons` returns.
     """
-    return float(_nats(model, inputs, target, batch_size)[target != NO_TOKEN].mean())
+    measure = Nats()
+    for logits, _, target in answered(model, samples):
+        measure.update(logits.movedim(-1, 1), _wanted(target))
+    return _mean(measure.sums)
 
 
-def nats_by_place(
-    model: nn.Module, inputs: Tensor, target: Tensor, *, batch_size: int = 250
-) -> Tensor:
-    """Return a model's mean cross-entropy ``(T',)`` over the first, second … tokens that count.
+def nats_by_place(model: nn.Module, samples: Samples) -> Tensor:
+    r"""Mean of :math:`-\log p` over the first, second … tokens that have a target, in nats.
 
     Args:
-        model, inputs, target, batch_size: As for :func:`nats_per_token`.
+        model, samples: As for :func:`nats_per_token`.
+
+    Returns:
+        ``(T,)``, T the most targets that a text has.
     """
-    nats, counted = _nats(model, inputs, target, batch_size), target != NO_TOKEN
-    place = counted.cumsum(dim=1)[counted] - 1
-    total = nats.new_zeros(int(place.max()) + 1).index_add(0, place, nats[counted])
-    return total / place.bincount()
+    sums = torch.zeros(2, 0)  # of nats, and of tokens
+    for logits, _, target in answered(model, samples):
+        target = _wanted(target).to(logits.device)
+        counted = target != NO_TOKEN
+        places = counted.cumsum(dim=1)[counted] - 1
+        nats = F.cross_entropy(at_least_float32(logits[counted]), target[counted], reduction="none")
+        both = torch.stack([nats, torch.ones_like(nats)]).cpu()
+        more = int(counted.sum(dim=1).max()) - sums.shape[1]
+        sums = F.pad(sums, (0, max(more, 0))).index_add(1, places.cpu(), both)
+    if sums.shape[1] == 0:
+        raise ArgumentError("target", "target must have a token somewhere, got none")
+    return sums[0] / sums[1]
 
 
 def distinct(texts: Sequence[str], n: int = 1) -> float:
@@ -71,27 +116,14 @@ def distinct(texts: Sequence[str], n: int = 1) -> float:
     return len(set(grams)) / len(grams)
 
 
-@torch.no_grad()
-def _nats(model: nn.Module, inputs: Tensor, target: Tensor, batch_size: int) -> Tensor:
-    """Return the cross-entropy ``(N, T)``, zero where the target is −1."""
-    check_module("model", model)
-    check_token_rows("inputs", inputs)
-    check_token_rows("target", target)
-    check_same_shape("target", target, "inputs", inputs)
-    check_positive(batch_size=batch_size)
-    if not bool((target != NO_TOKEN).any()):
-        raise ArgumentError("target", "target must have at least one token that counts")
-    with evaluation_mode(model):
-        return torch.cat(
-            [
-                F.cross_entropy(
-                    call(model, some, "model").movedim(-1, 1),
-                    wanted,
-                    ignore_index=NO_TOKEN,
-                    reduction="none",
-                )
-                for some, wanted in zip(
-                    inputs.split(batch_size), target.split(batch_size), strict=True
-                )
-            ]
-        )
+def _wanted(target: Tensor | None) -> Tensor:
+    if target is None:
+        raise ArgumentError("samples", "samples must have targets, got inputs alone")
+    return target
+
+
+def _mean(sums: Tensor) -> float:
+    nats, tokens = sums.tolist()
+    if tokens == 0:
+        raise ArgumentError("target", "target must have a token somewhere, got none")
+    return nats / tokens

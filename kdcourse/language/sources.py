@@ -18,7 +18,7 @@ from kdcourse import processes
 from kdcourse.checks import check_module, check_number, check_positive
 from kdcourse.data import replay_seed
 from kdcourse.errors import ArgumentError, ArgumentTypeError
-from kdcourse.language.definitions import END, Definitions, lessons
+from kdcourse.language.definitions import END, Texts, lessons
 from kdcourse.language.vocabulary import NO_TOKEN, Characters
 from kdcourse.language.writing import sample
 from kdcourse.signatures import check_is, checked
@@ -36,7 +36,7 @@ class _Texts:
 
     def __init__(
         self,
-        definitions: Definitions,
+        definitions: Texts,
         vocabulary: Characters,
         *,
         length: int,
@@ -44,7 +44,7 @@ class _Texts:
         seed: int,
         **how: Any,
     ):
-        check_is("definitions", definitions, Definitions)
+        check_is("definitions", definitions, Texts)
         check_is("vocabulary", vocabulary, Characters)
         check_positive(length=length, batch_size=batch_size)
         for name in how.keys() - {"temperature", "top_p", "greedy"}:
@@ -100,7 +100,7 @@ class Written(_Texts):
 
     Args:
         model: Who writes, at the first batch; a language model.
-        definitions: Whose words are the prompts.
+        definitions: Whose words are the prompts; or other texts with prompts.
         vocabulary: The model's.
         length: Tokens of a text, with its prompt, at most.
         batch_size: Texts a batch.
@@ -113,7 +113,7 @@ class Written(_Texts):
     def __init__(
         self,
         model: nn.Module,
-        definitions: Definitions,
+        definitions: Texts,
         vocabulary: Characters,
         *,
         length: int = 80,
@@ -145,7 +145,7 @@ class OnPolicy(_Texts):
 
     Args:
         student: Who learns, and writes.
-        definitions: Whose words are the prompts.
+        definitions: Whose words are the prompts; or other texts with prompts.
         vocabulary: Both nets'.
         share: That of the texts that the student writes, in [0, 1]; λ of GKD.
         teacher: Who writes the other texts; without one they are the definitions.
@@ -160,7 +160,7 @@ class OnPolicy(_Texts):
     def __init__(
         self,
         student: nn.Module,
-        definitions: Definitions,
+        definitions: Texts,
         vocabulary: Characters,
         *,
         share: float = 0.5,

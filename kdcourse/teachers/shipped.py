@@ -177,7 +177,7 @@ class LanguageRecipe(AnyRecipe[Definitions]):
 
     def score(self, model: nn.Module, judged: Definitions, known: Definitions) -> float:
         """Cross-entropy in nats per character of the definitions."""
-        return nats_per_token(model, *judged.lessons(wordnet().vocabulary))
+        return nats_per_token(model, judged.lessons(wordnet().vocabulary))
 
 
 RECIPES: dict[str, AnyRecipe] = {

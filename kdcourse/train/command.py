@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,12 @@ from kdcourse import files, metrics, models, processes
 from kdcourse.data import Splits, from_torchvision
 from kdcourse.files import write
 from kdcourse.teachers import WrongCacheError
+from kdcourse.train import texts
+from kdcourse.train.images import data_set
 from kdcourse.train.options import OptionError, Options, blaming, dashed, from_toml, read_toml
-from kdcourse.train.plan import Plan, data_set, prepare
-from kdcourse.train.record import METRICS, Record, Row, summary_writer
+from kdcourse.train.plan import Plan, prepare, some
+from kdcourse.train.record import MEASURES, METRICS, Record, Row, summary_writer
+from kdcourse.train.texts import Corpus, CorpusSplits
 from kdcourse.training import History, checkpoint, choose_device, fit
 from kdcourse.training.checkpoint import OtherRunError
 
@@ -30,11 +34,11 @@ except ImportError:  # on Windows, where nobody keeps others out
 
 OPTIONS, CHECKPOINT, CACHE = "options.toml", "checkpoint.pt", "answers"
 STUDENT, RESULT = "student.safetensors", "result.json"
-RESULTS = {"test_accuracy", "epochs", "parameters", "seconds", "processes", "device", "torch"}
+RESULTS = {"epochs", "parameters", "seconds", "processes", "device", "torch"}
 
 
 def run(
-    options: Options, splits: Splits | None = None, *, progress: bool = True
+    options: Options, splits: Splits | CorpusSplits | None = None, *, progress: bool = True
 ) -> dict[str, Any] | None:
     """Train by options, or go on where such a training was stopped.
 
@@ -118,8 +122,10 @@ def _changes_told(options: Options) -> Iterator[None]:
             what = ", ".join(options.teacher_weights) or f"the weights of {options.teacher}"
             name = "teacher-weights" if options.teacher_weights else "teacher"
         elif changed in ("images", "train", "validation"):
-            name, what = "data", f"the images of {options.data}"
-            if options.cache and changed == "train":  # with the teacher's answers to them
+            kind = "texts" if options.reads_texts else "images"
+            name, what = "data", f"the {kind} of {options.data}"
+            teachers = options.cache or options.texts != Options.texts  # its answers, or its texts
+            if teachers and changed == "train":
                 what += ", or the teacher's weights,"
         else:
             name = "out" if isinstance(error, OtherRunError) else "cache"
@@ -162,10 +168,10 @@ def _finished(folder: Path) -> dict[str, Any] | None:
     except (ValueError, OSError, SafetensorError):
         return None
     whole = isinstance(result, dict) and result.keys() >= RESULTS and len(rows) == result["epochs"]
-    return result if whole else None
+    return result if whole and result.keys() & MEASURES.keys() else None
 
 
-def load(options: Options) -> Splits:
+def load(options: Options) -> Splits | CorpusSplits:
     """Read the data; first one process of each machine, which may have to download them."""
     first = int(os.environ.get("LOCAL_RANK", 0)) == 0
     splits = None
@@ -174,14 +180,12 @@ def load(options: Options) -> Splits:
             splits = _read(options)
         processes.wait()
     assert splits is not None
-    if options.images is None:
-        return splits
-    if options.images > len(splits.train):
-        raise OptionError(f"--images: there are {len(splits.train)} to train on")
-    return Splits(splits.train[: options.images], splits.validation, splits.test)
+    return replace(splits, train=some(splits.train, options))
 
 
-def _read(options: Options) -> Splits:
+def _read(options: Options) -> Splits | CorpusSplits:
+    if options.reads_texts:
+        return texts.read(options)
     with blaming("data"):
         return from_torchvision(
             data_set(options.data),
@@ -194,7 +198,7 @@ def _read(options: Options) -> Splits:
 
 def _train(
     plan: Plan,
-    splits: Splits,
+    splits: Splits | CorpusSplits,
     device: torch.device,
     folder: Path,
     hold: Callable[[], None],
@@ -203,8 +207,11 @@ def _train(
 ) -> dict[str, Any]:
     """Train, measure on the test set, and write down what came out."""
     options = plan.options
-    plan.knobs |= {"device": device, "validation": splits.validation or None}  # None if empty
-    plan.knobs["keep"] = options.keep
+    if isinstance(splits, CorpusSplits):
+        plan.knobs |= splits.validation.rated
+    elif splits.validation:
+        plan.knobs["validation"] = splits.validation
+    plan.knobs |= {"device": device, "keep": options.keep}
     lessons = plan.lessons(splits.train.to(device), epochs=options.cache, path=folder / CACHE)
     with ExitStack() as stack:
         record: Record | None = None
@@ -240,15 +247,25 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _finish(
-    plan: Plan, splits: Splits, history: History, device: torch.device, folder: Path
+    plan: Plan,
+    splits: Splits | CorpusSplits,
+    history: History,
+    device: torch.device,
+    folder: Path,
 ) -> dict[str, Any]:
     """Store the student, and measure it on the test set: once, and last."""
     write(folder / OPTIONS, plan.options.toml())  # again, should they have been removed
     student = plan.student
     weights = {name: value.contiguous() for name, value in student.state_dict().items()}
-    write(folder / STUDENT, save(weights))
+    test, about = splits.test, None
+    if isinstance(test, Corpus):
+        measured = texts.tested(student.to(device), test, plan.options.seed)
+        about = {texts.VOCABULARY: test.vocabulary.characters}
+    else:
+        measured = {"test_accuracy": round(100 * metrics.accuracy(student.to(device), test), 4)}
+    write(folder / STUDENT, save(weights, about))
     result = {
-        "test_accuracy": round(100 * metrics.accuracy(student.to(device), splits.test), 4),
+        **measured,
         "epochs": len(history),
         "kept": history.kept["epoch"],
         "parameters": models.count_parameters(student),

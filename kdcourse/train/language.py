@@ -2,7 +2,7 @@
 
 The text is read, and never run. Understood are literals, sums, products and quotients, and calls of
 those public names of the library that make something and do nothing else: terms, teachers, nets,
-augmentations, views, schedules. What they are given is bound by Python itself.
+augmentations, views, sources of texts, schedules. What they are given is bound by Python itself.
 """
 
 import ast
@@ -26,8 +26,16 @@ from kdcourse.training.teacher import Teacher
 
 Maker = Callable[..., Any]
 # Files whose public names only make things.
-ROOMS = {"augmentation": "augmentations", "tips": "views", "training.schedules": "schedules"}
-ALWAYS = ("channels", "classes", "seed")  # filled in also where a default stands
+ROOMS = {
+    "augmentation": "augmentations",
+    "tips": "views",
+    "training.schedules": "schedules",
+    "language.sources": "texts",
+}
+ALWAYS = (  # filled in also where a default stands
+    *("channels", "classes", "seed"),
+    *("class_dim", "ignore_index", "channel_dim", "length", "batch_size"),  # where texts are read
+)
 OPERATORS: dict[type, Maker] = {
     ast.Add: operator.add,
     ast.Mult: operator.mul,

@@ -8,6 +8,7 @@ from kdcourse.train import command, dry_run, recipes, seeds
 from kdcourse.train.options import OptionError, Options
 from kdcourse.train.parser import parser
 from kdcourse.train.plan import prepare
+from kdcourse.train.record import told
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,7 +34,9 @@ def main(arguments: Sequence[str]) -> int:
         return seeds.run(options, published)
     result = command.run(options)
     if result is not None:
-        print(f"test accuracy {result['test_accuracy']:.2f} %{published}, in {options.out}")
+        for text in result.get("written", ()):
+            print(f"the student writes: {text}")
+        print(f"{told(result)}{published}, in {options.out}")
     return 0
 
 

@@ -21,6 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+DEFINITIONS = "definitions"  # the texts that come with the course
 OPTION = {"objective": "loss", "train": "data", "scheduler": "schedule"}  # by fit's argument
 
 
@@ -73,7 +74,7 @@ class Options:
     Options marked ``free`` may change between a run and its continuation.
     """
 
-    student: str = _option("", "net to train: plain8, res16, resnet20, wrn-16-2, …", "NET")
+    student: str = _option("", "net to train: plain8, res16, resnet20, wrn-16-2, …; lm-2x48", "NET")
     teacher: str = _option(
         "none", "who teaches: res16, resnet56, \"Ensemble(pretrained('res16'), …)\"", "TEACHER"
     )
@@ -84,14 +85,21 @@ class Options:
         "CrossEntropy()", "terms: 'CrossEntropy() + 4 * LogitKD(temperature=4)'", "TERMS"
     )
     data: str = _option(
-        "fashion-mnist", "a classification set of torchvision: cifar10, svhn, …", "NAME"
+        "fashion-mnist",
+        "a classification set of torchvision: cifar10, svhn, …; or texts: definitions, mine.txt",
+        "NAME",
+    )
+    texts: str = _option(
+        "data", "whose texts are learned from: 'Written()', 'OnPolicy(share=0.5)'", "SOURCE"
     )
     data_root: str | None = _option(
         None, "folder of the data ($KDCOURSE_DATA, or the course's)", "DIR", free=True
     )
     download: bool = _option(False, "fetch data that are missing", free=True)
-    images: int | None = _option(None, "train on so many images only", low=1)
-    validation: int = _option(5000, "images held out to validate on; 0 for none", low=0)
+    images: int | None = _option(None, "train on so many images, or texts, only", low=1)
+    validation: int = _option(
+        5000, "images held out to validate on; of texts, so many at most; 0 for none", low=0
+    )
     image_size: int | None = _option(None, "resize images to this height and width", "PX", low=1)
     augment: str = _option("none", "augmentation: 'pad_crop_flip(4)'", "AUGMENTATION")
     views: str = _option(
@@ -112,13 +120,16 @@ class Options:
     sync_batch_norm: bool = _option(
         Knobs.sync_batch_norm, "let batch norm see the samples of all processes (GPUs only)"
     )
+    optimizer: str = _option("sgd", "what moves the weights", "sgd|adamw")
     learning_rate: float = _option(RATE, "peak of the schedule", low=0, high=1e6)
     schedule: str = _option(
         "one_cycle", "of the learning rate: 'at_epochs([150, 180])'", "SCHEDULE"
     )
-    weight_decay: float = _option(DECAY, "of SGD", low=0, high=1e6)
-    momentum: float = _option(0.9, "of SGD; one_cycle swings by 0.05 around it", low=0, high=1)
-    nesterov: bool = _option(True, "Nesterov's form of momentum")
+    weight_decay: float = _option(DECAY, "of the optimizer", low=0, high=1e6)
+    momentum: float = _option(
+        0.9, "of SGD, or Adam's β₁; one_cycle swings by 0.05 around it", low=0, high=1
+    )
+    nesterov: bool = _option(True, "Nesterov's form of SGD's momentum")
     clip: float | None = _option(Knobs.clip, "largest norm of the gradient")
     seed: int = _option(Knobs.seed, "of initial weights, order, augmentation", low=0)
     seeds: str | None = _option(
@@ -160,10 +171,13 @@ class Options:
             object.__setattr__(self, "epochs", EPOCHS)
         with blaming("keep"):
             check_choice("keep", self.keep, ("last", "best"))
+        with blaming("optimizer"):
+            check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
         if self.keep == "best" and not self.validation:
             raise OptionError("--keep: the best is found by images to validate on (--validation)")
         if self.nesterov and self.momentum == 0:
             raise OptionError("--nesterov: needs a momentum above 0; say --no-nesterov")
+        self._check_kind()
         if not self.student:
             raise OptionError("--student: say which net to train")
         if self.cache and self.teacher == "none":
@@ -176,6 +190,21 @@ class Options:
         with blaming("autocast"):
             if self.autocast not in (choices := ("none", "auto", "bfloat16", "float16")):
                 raise unknown("dtype", self.autocast, choices)
+
+    def _check_kind(self) -> None:
+        """Refuse what is for images where texts are read, and the other way round."""
+        default = {spec.name: spec.default for spec in fields(self)}
+        for name in OF_IMAGES if self.reads_texts else ("texts",):
+            if getattr(self, name) != default[name]:
+                kinds = ("images", "texts") if self.reads_texts else ("texts", "images")
+                raise OptionError(
+                    f"--{dashed(name)}: is for {kinds[0]}, and --data {self.data} are {kinds[1]}"
+                )
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the data are texts: the course's, or a file, whose name has a dot or a slash."""
+        return self.data == DEFINITIONS or not re.fullmatch(r"[\w-]*", self.data)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -193,6 +222,10 @@ class Options:
         return "".join(lines)
 
 
+OF_IMAGES = (
+    *("data_root", "download", "image_size", "augment", "views", "cache"),
+    *("drop_last", "channels_last"),
+)
 NAMES = [spec.name for spec in fields(Options)]
 
 

@@ -10,6 +10,7 @@ from kdcourse.train.language import Maker, is_schedule, words
 from kdcourse.train.options import GROUPS, Options, dashed
 
 ABOUT = """Train a net, on labels or by a teacher; on a CPU, a GPU, or under torchrun on many.
+Also a language model, on the definitions that come with the course or on a file of texts.
 
 Every epoch is checkpointed: the same command resumes a run that was stopped, also with another
 number of processes. Into --out go options.toml, checkpoint.pt, metrics.jsonl (a line an epoch,
@@ -26,13 +27,25 @@ EXAMPLES = """examples:
       --teacher-weights runs/teacher/student.safetensors
   python -m kdcourse train resnet56-resnet20 --method kd --out runs/many --seeds 0-9 \\
       --teacher-weights runs/teacher/student.safetensors
+  python -m kdcourse train --data definitions --student lm-2x48 --teacher lm-4x128 \\
+      --teacher-weights runs/teacher/student.safetensors --texts "OnPolicy(share=0.5)" \\
+      --loss "LogitKD(1)" --optimizer adamw --learning-rate 0.003 --out runs/texts
   torchrun --nproc-per-node 4 -m kdcourse train resnet56-resnet20 --method teacher --out runs/4
 
---loss, --teacher, --views, --augment and --schedule are written in Python, as in the notebooks,
-with the names below. Terms add, and take numbers as factors; layers are "stem", "stage1", "stage2",
-"stage3", "embedding", or any other module's name. What the command knows (student, channels,
-classes, epochs, steps, seed) need not be said. Nets made by a teacher's expression take their
-weights from --teacher-weights, in order.
+--loss, --teacher, --texts, --views, --augment and --schedule are written in Python, as in the
+notebooks, with the names below. Terms add, and take numbers as factors; layers are "stem",
+"stage1", "stage2", "stage3", "embedding", or any other module's name. What the command knows
+(student, channels, classes, epochs, steps, seed) need not be said; of texts, neither where classes,
+channels and places without a target are. Nets made by a teacher's expression take their weights
+from --teacher-weights, in order.
+
+--data may be "definitions", or a file of texts, whose name has a dot or a slash in it: a text a
+line, in UTF-8. Equal lines count once; a tenth is held out to validate on, another one to test.
+Every character is a token, and what is measured are nats a character. student.safetensors and
+result.json hold the vocabulary; a student takes over that of its teacher's weights. A net such as
+lm-2x48 (depth, width) reads 80 characters; "language_model(48, 2, 4, length=200)" reads more.
+--texts says whose texts are learned from: "data"; "Written()", what the teacher has written, once;
+"OnPolicy(share=0.5)", where the student writes half of them itself, anew for each batch.
 
 """
 

@@ -4,7 +4,7 @@ import copy
 import os
 import re
 import textwrap
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from torch.optim import SGD
+from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LRScheduler
 
 from kdcourse import augmentation, data, files, models
@@ -30,20 +30,13 @@ from kdcourse.teachers import (
     shipped,
 )
 from kdcourse.tips import Consistent
+from kdcourse.train import texts
+from kdcourse.train.images import blank
 from kdcourse.train.language import Reader
-from kdcourse.train.options import OptionError, Options, blaming, unknown
+from kdcourse.train.options import OptionError, Options, blaming
+from kdcourse.train.texts import Corpus
 from kdcourse.training import Knobs, as_teacher, choose_device, rehearse
-
-SHAPES = {  # training images, channels, height and width, classes
-    **dict.fromkeys(("MNIST", "FashionMNIST", "KMNIST", "QMNIST"), (60000, 1, 28, 10)),
-    "EMNIST": (112800, 1, 28, 47),
-    "USPS": (7291, 1, 16, 10),
-    "CIFAR10": (50000, 3, 32, 10),
-    "CIFAR100": (50000, 3, 32, 100),
-    "SVHN": (73257, 3, 32, 10),
-    "STL10": (5000, 3, 96, 10),
-}
-GUESS = (10000, 3, 32, 10)
+from kdcourse.training.knobs import MakeOptimizer
 
 
 @dataclass
@@ -51,7 +44,7 @@ class Plan:
     """Everything that a training is made of, except the data."""
 
     options: Options
-    images: Images  # like those to train on
+    images: Images | Corpus  # like those to train on
     guessed: bool  # whether their shape is a guess, until the data have been read
     student: nn.Module
     teacher: nn.Module | None
@@ -64,11 +57,14 @@ class Plan:
         """The number of steps of the training."""
         return _steps(self.options, self.steps_an_epoch)
 
-    def lessons(self, images: Images, **kept: Any) -> dict[str, Any]:
+    def lessons(self, images: Images | Corpus, **kept: Any) -> dict[str, Any]:
         """Return what ``fit`` learns from, by whom, and how.
 
         The images are on the device. Where answers are kept, ``kept`` says how many, and where.
         """
+        if isinstance(images, Corpus):
+            train = texts.source(self.options, images, self.student, self.teacher)
+            return {"train": train, "teacher": self._asked(train), **self.knobs}
         if not self.options.cache:
             return {"train": images, "teacher": self.teacher, **self.knobs}
         assert self.teacher is not None
@@ -79,36 +75,54 @@ class Plan:
         )
         return {"train": lessons, "teacher": lessons.teacher, **knobs}
 
+    def _asked(self, train: texts.Source) -> nn.Module | None:
+        """Return the teacher, unless all it does is to write the texts."""
+        writes = self.teacher is not None and any(
+            one is self.teacher for one in vars(train).values()
+        )
+        if self.teacher is None or self.objective.needs_teacher or not writes:
+            return self.teacher
+        self.teacher.to(self.knobs["device"])  # as fit does where it is asked
+        return None
 
-def prepare(options: Options, images: Images | None = None, *, need_weights: bool = True) -> Plan:
+
+def prepare(
+    options: Options, images: Images | Corpus | None = None, *, need_weights: bool = True
+) -> Plan:
     """Make everything that the options ask for, and try it out on a few images.
 
     These are blank images until the training set has been read. Without ``need_weights``, the
     teacher's nets may stay untrained.
     """
-    images, guessed = blank(options) if images is None else (images, False)
-    given: dict[str, Any] = {"channels": images.pixels.shape[1], "classes": len(images.classes)}
-    given["seed"] = options.seed
+    images, guessed = _before_reading(options) if images is None else (images, False)
+    given: dict[str, Any] = {"seed": options.seed, **_known(images)}
     if options.epochs is not None:
         given["epochs"] = options.epochs
     with blaming("student"):
         student, _ = _net(options.student, given, "nets")
-        with evaluation_mode(student), torch.no_grad():
-            student(images[:2].inputs())
+        _try_out(student, images, "student")
     with blaming("drop-last"):
         steps_an_epoch = images.steps(options.batch_size, drop_last=options.drop_last)
     given |= {"student": student, "steps": _steps(options, steps_an_epoch)}
     teacher = _teacher(options, given, need_weights=need_weights, read_weights=not guessed)
     with blaming("loss"):
         objective = Reader(options.loss, given, "terms").made
-    if teacher is not None and not (objective.teacher_layers or objective.needs_input_gradient):
+    if teacher is not None:
         with blaming("teacher"):
-            teacher = folded(teacher)
+            if isinstance(images, Corpus):
+                _try_out(teacher, images, "teacher")
+            elif not (objective.teacher_layers or objective.needs_input_gradient):
+                teacher = folded(teacher)
     knobs = _knobs(options, given, images)
     plan = Plan(options, images, guessed, student, teacher, objective, knobs, steps_an_epoch)
     parts = 1 if guessed else options.accumulate * int(os.environ.get("WORLD_SIZE", 1))
     with blaming("loss"):  # the library finds out what does not go together
-        rehearse(student, images, objective, teacher=teacher, parts=parts, **knobs)
+        train: Any = images
+        if isinstance(images, Corpus):
+            texts.check_parts(options, images, parts)
+            teacher = plan.lessons(images[:2])["teacher"]
+            train = texts.source(replace(options, texts="data"), images, student, None)
+        rehearse(student, train, objective, teacher=teacher, parts=parts, **knobs)
         if options.cache:
             with blaming("cache"):
                 lessons = plan.lessons(images[:2], epochs=1)
@@ -116,20 +130,49 @@ def prepare(options: Options, images: Images | None = None, *, need_weights: boo
     return plan
 
 
+def some(train: Any, options: Options) -> Any:
+    """Return as many of the data to train on as are asked for."""
+    if options.images is not None and options.images > len(train):
+        raise OptionError(f"--images: there are {len(train)} to train on")
+    return train[: options.images]
+
+
+def _before_reading(options: Options) -> tuple[Images | Corpus, bool]:
+    """Return what is like the data to train on, and whether their shape is a guess."""
+    if options.reads_texts:  # which takes no time
+        return some(texts.read(options).train, options), False
+    return blank(options)
+
+
+def _known(images: Images | Corpus) -> dict[str, Any]:
+    """Return what the command knows of the data, by the names of parameters."""
+    if isinstance(images, Corpus):
+        return images.given
+    return {"channels": images.pixels.shape[1], "classes": len(images.classes)}
+
+
+def _try_out(net: nn.Module, images: Images | Corpus, who: str) -> None:
+    """Require a net that takes such inputs."""
+    if isinstance(images, Corpus):
+        texts.try_out(net, images, who)
+        return
+    with evaluation_mode(net), torch.no_grad():
+        net(images[:2].inputs())
+
+
 def _steps(options: Options, steps_an_epoch: int) -> int:
     """Return the number of steps of a training."""
     return options.steps or (options.epochs or 0) * steps_an_epoch  # one of them is there
 
 
-def _knobs(options: Options, given: dict[str, Any], images: Images) -> dict[str, Any]:
+def _knobs(options: Options, given: dict[str, Any], images: Images | Corpus) -> dict[str, Any]:
     """Return the options of ``fit``; most of them are options of the command by the same name."""
-    optimizer = partial(
-        SGD,
-        lr=options.learning_rate,
-        momentum=options.momentum,
-        nesterov=options.nesterov,
-        weight_decay=options.weight_decay,
+    rates: dict[str, Any] = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
+    optimizer: MakeOptimizer = partial(
+        SGD, momentum=options.momentum, nesterov=options.nesterov, **rates
     )
+    if options.optimizer == "adamw":
+        optimizer = partial(AdamW, betas=(options.momentum, 0.999), **rates)
     with blaming("schedule"):
         schedule = Reader(options.schedule, given, "schedules").made
         made = schedule(optimizer(given["student"].parameters()), given["steps"])
@@ -154,7 +197,7 @@ def _knobs(options: Options, given: dict[str, Any], images: Images) -> dict[str,
 
 
 def _seen(
-    options: Options, given: dict[str, Any], few: Images
+    options: Options, given: dict[str, Any], few: Any
 ) -> tuple[Augmentation | None, Views | None]:
     """Return the augmentation, or the views that hold one, after a try on a few images."""
     augment, views = None, None
@@ -190,7 +233,7 @@ def _autocast(options: Options, device: torch.device) -> bool | torch.dtype:
 def _net(text: str, given: dict[str, Any], *kinds: str) -> tuple[nn.Module, list[nn.Module]]:
     """Return what a short name (``wrn-16-2``) or an expression makes, and its fresh nets."""
     if re.fullmatch(r"[\w-]+", text):
-        like = {name: given[name] for name in ("channels", "classes", "seed")}
+        like = {name: given[name] for name in ("channels", "classes", "seed") if name in given}
         net = models.by_name(text, **like)
         return net, [net]
     reader = Reader(text, given, *kinds)
@@ -211,7 +254,7 @@ def _teacher(
             text = f"pretrained({text!r})"
         teacher, nets = _net(text, given, "teachers", "nets")
         first = next((m for m in teacher.modules() if isinstance(m, nn.Conv2d)), None)
-        if first is not None and first.in_channels != given["channels"]:
+        if first is not None and first.in_channels != given.get("channels", first.in_channels):
             raise ValueError(
                 f"{options.teacher} was trained on images of {first.in_channels} channel(s), these "
                 f"have {given['channels']}"
@@ -259,41 +302,3 @@ def folded(model: nn.Module) -> Teacher:
     elif isinstance(teacher, ClosedTeacher):
         teacher.model = folded(teacher.model)
     return FoldedTeacher(teacher.model) if type(teacher) is FrozenTeacher else teacher
-
-
-def data_set(name: str) -> str:
-    """Return the name of torchvision's class: ``fashion-mnist`` is ``FashionMNIST``."""
-    from torchvision import datasets  # only now, see data.dataset_class
-
-    known, refused = {}, {}
-    for key in datasets.__all__:
-        try:
-            data.dataset_class(key)
-            known[key.lower()] = key
-        except ValueError as error:
-            refused[key.lower()] = error
-    asked = name.lower().replace("-", "")
-    if asked not in known:
-        reason = refused.get(asked, unknown("data set", name, known.values()))
-        raise OptionError(f"--data: {reason}")
-    return known[asked]
-
-
-def blank(options: Options) -> tuple[Images, bool]:
-    """Return blank images, which take no memory, and whether their shape is a guess."""
-    name = data_set(options.data)
-    count, channels, size, classes = SHAPES.get(name, GUESS)
-    guessed, left = name not in SHAPES, count - options.validation
-    if left < 1 and not guessed:
-        raise OptionError(f"--validation: {name} has {count} images to train on")
-    if options.images is not None and options.images > left and not guessed:
-        raise OptionError(f"--images: there are {left} to train on")
-    count, size = options.images or max(left, 1), options.image_size or size
-    images = Images(
-        torch.zeros((), dtype=torch.uint8).expand(count, channels, size, size),
-        torch.zeros((), dtype=torch.int64).expand(count),
-        tuple(map(str, range(classes))),
-        mean=(0.5,) * channels,
-        std=(0.5,) * channels,
-    )
-    return images, guessed

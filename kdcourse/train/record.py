@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,16 @@ from kdcourse import files
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 Row = dict[str, float]
+MEASURES = {  # of a student on the test set, by their names in the result
+    "test_accuracy": "test accuracy {:.2f} %",
+    "test_nats": "{:.4f} nats a character in the test",
+}
+
+
+def told(result: Mapping[str, Any]) -> str:
+    """Say how good a student is on the test set."""
+    (name,) = MEASURES.keys() & result.keys()
+    return MEASURES[name].format(result[name])
 
 
 class Record:

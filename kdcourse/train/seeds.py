@@ -19,13 +19,15 @@ from kdcourse.estimate import estimate
 from kdcourse.heartbeat import meanwhile
 from kdcourse.train import command
 from kdcourse.train.options import OptionError, Options, listed_seeds
-from kdcourse.train.record import METRICS
+from kdcourse.train.record import METRICS, told
 from kdcourse.training.device import one_thread
 
 EVERY = 0.5  # seconds between two looks at what was written
 COLUMNS = {  # of the table, by the names of what was measured
     "test_accuracy": "test accuracy, %",
     "validation_accuracy": "validation accuracy, %",
+    "test_nats": "test, nats",
+    "validation_nats": "validation, nats",
     "seconds": "seconds",
 }
 
@@ -59,8 +61,8 @@ def run(options: Options, published: str = "") -> int:
             content = {"seeds": finished, **together, "failed": failed}
             files.write(folder / command.RESULT, json.dumps(content, indent=1) + "\n")
             print(table(finished))
-            mean = together["test_accuracy"]["mean"]
-            print(f"mean test accuracy {mean:.2f} %{published}, in {folder}")
+            means = {name: over["mean"] for name, over in together.items()}
+            print(f"mean {told(means)}{published}, in {folder}")
     if failed:
         named = ", ".join(map(str, failed))
         print(f"kdcourse: failed: {named}; the same command tries again", file=sys.stderr)
@@ -77,19 +79,25 @@ def table(finished: Mapping[int, Mapping[str, Any]]) -> str:
     together = _together(finished)
     rows = [["seed", *(COLUMNS[name] for name in together)]]
     rows += [
-        [str(seed), *(f"{result[name]:.2f}" for name in together)]
+        [str(seed), *(_cell(name, result[name]) for name in together)]
         for seed, result in finished.items()
     ]
-    rows.append(["mean", *(f"{over['mean']:.2f}" for over in together.values())])
-    if len(finished) > 1:
-        rows.append(["deviation", *(f"{over['deviation']:.2f}" for over in together.values())])
-        ends = (f"[{over['low']:.2f}, {over['high']:.2f}]" for over in together.values())
-        rows.append(["95 % interval", *ends])
+    whole = [("mean", "{mean}"), ("deviation", "{deviation}"), ("95 % interval", "[{low}, {high}]")]
+    for first, form in whole if len(finished) > 1 else whole[:1]:
+        cells = (
+            form.format(**{key: _cell(name, value) for key, value in over.items()})
+            for name, over in together.items()
+        )
+        rows.append([first, *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join([first.ljust(widths[0]), *map(str.rjust, cells, widths[1:])])
         for first, *cells in rows
     )
+
+
+def _cell(name: str, value: float | None) -> str:
+    return "" if value is None else f"{value:.{4 if name.endswith('nats') else 2}f}"
 
 
 def _alone(options: Options, seed: int) -> Options:
@@ -126,10 +134,10 @@ def _train(options: Options, seed: int) -> tuple[int, str, bool]:
         with one_thread():  # so that the weights do not depend on how many are trained at once
             result = command.run(_alone(options, seed), _data(options), progress=False)
     except Exception as error:
-        told = files.sentence(error) if isinstance(error, OSError) else str(error)
-        return seed, told or type(error).__name__, True
+        reason = files.sentence(error) if isinstance(error, OSError) else str(error)
+        return seed, reason or type(error).__name__, True
     assert result is not None
-    return seed, f"test accuracy {result['test_accuracy']:.2f} %", False
+    return seed, told(result), False
 
 
 @contextmanager
@@ -157,8 +165,9 @@ def _measured(folder: Path) -> dict[str, Any]:
     result = json.loads((folder / command.RESULT).read_text())
     rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     kept = rows[result.get("kept", len(rows)) - 1]  # older results do not tell
-    if "validation_accuracy" in kept:
-        result["validation_accuracy"] = round(100 * kept["validation_accuracy"], 4)
+    for measure, scale in (("validation_accuracy", 100), ("validation_nats", 1)):
+        if measure in kept:
+            result[measure] = round(scale * kept[measure], 4)
     return result
 
 

@@ -80,7 +80,7 @@ def taught(
 
 def nats(lab: Lab, net: nn.Module) -> float:
     """Coverage: what held-out definitions cost a net, per character."""
-    return lab.note(nats_per_token(net, *judged(lab).lessons(vocabulary())))
+    return lab.note(nats_per_token(net, judged(lab).lessons(vocabulary())))
 
 
 def written(lab: Lab, net: nn.Module) -> tuple[Tensor, Tensor]:
@@ -93,7 +93,7 @@ def written(lab: Lab, net: nn.Module) -> tuple[Tensor, Tensor]:
 
 def quality(lab: Lab, made: tuple[Tensor, Tensor]) -> float:
     """Return what a text costs the teacher, per character."""
-    return lab.note(nats_per_token(lab.teacher, *made))
+    return lab.note(nats_per_token(lab.teacher, made))
 
 
 def variety(made: tuple[Tensor, Tensor]) -> float:
