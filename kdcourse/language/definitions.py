@@ -12,7 +12,7 @@ from torch import Tensor
 from kdcourse.checks import check_integer, check_same_samples
 from kdcourse.data import replay
 from kdcourse.files import FileError
-from kdcourse.language.vocabulary import NO_TOKEN, Characters, check_token_rows
+from kdcourse.language.vocabulary import NO_TOKEN, Vocabulary, check_token_rows
 from kdcourse.places import COURSE
 from kdcourse.signatures import check_is, checked
 
@@ -49,7 +49,7 @@ class Definitions:
         both = zip(self.prompts, self.meanings, strict=True)
         return [f"{prompt}{meaning}{END}" for prompt, meaning in both]
 
-    def lessons(self, vocabulary: Characters) -> tuple[Tensor, Tensor]:
+    def lessons(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
         """Return inputs and targets ``(N, T)``: each token's target is the next one.
 
         Only what is to be written is learned: the target is −1 before the colon and behind the end,
@@ -58,7 +58,7 @@ class Definitions:
         return lessons(vocabulary.encode(self.texts), vocabulary.encode(self.prompts), vocabulary)
 
 
-def lessons(texts: Tensor, prompts: Tensor, vocabulary: Characters) -> tuple[Tensor, Tensor]:
+def lessons(texts: Tensor, prompts: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
     """Return inputs and targets of tokenised texts, of which prompts are not to be learned.
 
     Args:
@@ -71,7 +71,7 @@ def lessons(texts: Tensor, prompts: Tensor, vocabulary: Characters) -> tuple[Ten
     """
     check_token_rows("texts", texts)
     check_token_rows("prompts", prompts)
-    check_is("vocabulary", vocabulary, Characters)
+    check_is("vocabulary", vocabulary, Vocabulary)
     check_same_samples("prompts", prompts, "texts", texts)
     (end,) = vocabulary.encode([END])[0].tolist()
     inputs, target = texts[:, :-1].clone(), texts[:, 1:].clone()
