@@ -87,23 +87,23 @@ def common_chunks(
             at a place; −1 where a place does not count.
 
     Returns:
-        The number of the chunk to which the next token belongs, ``(N, T)`` and ``(N, T')``, from 1
-        on; 0 where it belongs to none.
+        The number of the chunk to which the next token belongs, ``(N, T)`` and ``(N, T')``, which
+        rises along the text; 0 where it belongs to none.
     """
     check_token_rows("student_starts", student_starts)
     check_token_rows("teacher_starts", teacher_starts)
     check_same_samples("teacher_starts", teacher_starts, "student_starts", student_starts)
     check_token_rows("student_ends", student_ends)
     check_same_shape("student_ends", student_ends, "student_starts", student_starts)
-    counts, end = student_ends >= 0, student_ends.amax(dim=1, keepdim=True)
-    own = torch.where(counts, student_starts, -1)
+    end = student_ends.amax(dim=1, keepdim=True)
+    inside = student_starts < end
+    own = torch.where(inside, student_starts, -1)
     theirs = torch.where(teacher_starts < end, teacher_starts, -1)
     _, begins = common_places(own, theirs)
     _, as_well = common_places(theirs, own)
     numbers, others = begins.cumsum(dim=1), as_well.cumsum(dim=1)
-    inside, last = student_starts < end, numbers[:, -1:]
     ended = (teacher_starts == end).any(dim=1, keepdim=True)
-    torn = (inside & ~counts) | ((numbers == last) & ~ended)
+    torn = (inside & (student_ends < 0)) | ((numbers == numbers[:, -1:]) & ~ended)
     broken = torch.zeros_like(numbers[:, :1]).expand(-1, numbers.shape[1] + 1)
     broken = broken.scatter_add(1, numbers, torn.long()) > 0
     numbers = numbers.masked_fill(broken.gather(1, numbers) | ~inside, 0)

@@ -26,7 +26,6 @@ from kdcourse.precision import HOTTEST, at_least_float32, not_below_zero, readab
 from kdcourse.predictions import (
     check_of_places,
     check_predictions,
-    counted_only,
     kl_of_rows,
     place_mean,
     place_rows,
@@ -158,16 +157,57 @@ def _checked_chunks(
 def _log_likelihood(
     logits: Tensor, target: Tensor, class_dim: int, weights: Tensor | None, name: str = "target"
 ) -> Tensor:
-    r"""Return the log-probability of each place's target ``(P,)``, exact also where it is near 0.
-
-    .. math:: \log p_y = -\log(1 + e^{-m}), \quad m = z_y - \log \textstyle\sum_{k \ne y} e^{z_k}
-    """
+    """Return the log-probability of each place's target ``(P,)``, 0 where it does not count."""
     check_of_places(name, target, logits, class_dim)
-    rows = at_least_float32(counted_only(place_rows(logits, class_dim), weights))
+    rows = at_least_float32(place_rows(logits, class_dim))
     index = place_target(target, logits, class_dim, weights)[:, None]
-    others = rows.scatter(1, index, torch.finfo(rows.dtype).min).logsumexp(dim=1)
-    margin = rows.gather(1, index)[:, 0] - others
-    return F.logsigmoid(margin.to(widest(margin)))
+    left_out = None if weights is None else (weights == 0)[:, None]
+    made = _LogProbability.apply if rows.requires_grad else _LogProbability.forward
+    return made(rows, index, left_out)[0]
+
+
+class _LogProbability(torch.autograd.Function):
+    r"""The log-probability of one class of each row, exact also where it is close to 0.
+
+    .. math:: \log p_y = \log\big(1 - \textstyle\sum_{k \ne y} p_k\big)
+
+    What does not count is replaced behind the softmax, in place: a copy of all logits costs more
+    than all the rest.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        rows: Tensor, index: Tensor, left_out: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        p = F.softmax(rows, dim=1)
+        largest = rows.amax(dim=1, keepdim=True)
+        log_p = rows.gather(1, index) - largest + p.amax(dim=1, keepdim=True).log()
+        likely = p.gather(1, index) > 0.5
+        others = p.scatter_(1, index, torch.zeros_like(largest))
+        if left_out is not None:
+            log_p, others = log_p.masked_fill(left_out, 0.0), others.masked_fill_(left_out, 0.0)
+        rest = others.sum(dim=1, keepdim=True)
+        kind = widest(rows)
+        log_p = torch.where(likely, (-rest.to(kind)).log1p(), log_p.to(kind))
+        return log_p[:, 0], others, rest
+
+    @staticmethod
+    def setup_context(
+        ctx: Any,
+        inputs: tuple[Tensor, Tensor, Tensor | None],
+        output: tuple[Tensor, Tensor, Tensor],
+    ) -> None:
+        _, others, rest = output
+        ctx.mark_non_differentiable(others, rest)
+        ctx.save_for_backward(inputs[1], others, rest)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor, *_: Any) -> tuple[Tensor, None, None]:
+        index, others, rest = ctx.saved_tensors
+        slope = slope.to(others.dtype)[:, None]
+        return (others * -slope).scatter_(1, index, slope * rest), None, None
 
 
 def _sums(each: Tensor, numbers: Tensor, count: int) -> Tensor:

@@ -15,7 +15,7 @@ from kdcourse.errors import ArgumentError
 from kdcourse.language.alignment import AlignedTerm, Read, common_places
 from kdcourse.language.vocabulary import Vocabulary
 from kdcourse.objective import Lesson
-from kdcourse.precision import HOTTEST, at_least_float32, dtype_for
+from kdcourse.precision import HOTTEST, at_least_float32, dtype_for, not_below_zero
 from kdcourse.predictions import (
     check_predictions,
     counted_only,
@@ -70,22 +70,26 @@ def universal_logit_loss(
             f"{tuple(own)} and {tuple(theirs)}",
         )
     weights = place_weights(student_logits, class_dim, mask=mask, weight=weight)
-    student, teacher = (
-        _sorted(counted_only(place_rows(logits, class_dim), weights), temperature)
+    count = min(student_logits.shape[class_dim], teacher_logits.shape[class_dim])
+    (student, student_rest), (teacher, teacher_rest) = (
+        _largest(counted_only(place_rows(logits, class_dim), weights), temperature, count)
         for logits in (student_logits, teacher_logits.detach())
     )
-    least = min(student.shape[1], teacher.shape[1])
-    each = (student[:, :least] - teacher[:, :least]).abs().sum(dim=1)
-    for rest in (student[:, least:], teacher[:, least:]):
-        if rest.shape[1]:
-            each = each + rest.sum(dim=1)
+    each = (student - teacher).abs().sum(dim=1)
+    for rest in (student_rest, teacher_rest):
+        each = each if rest is None else each + rest
     return place_mean(each, weights).to(at_least_float32(student_logits).dtype)
 
 
-def _sorted(logits: Tensor, temperature: float) -> Tensor:
-    """Return probabilities in decreasing order, ``(P, K)``: as the logits are."""
-    ordered = logits.sort(dim=1, descending=True).values.to(dtype_for(logits, temperature))
-    return F.softmax(ordered if temperature == 1 else ordered / temperature, dim=1)
+def _largest(logits: Tensor, temperature: float, count: int) -> tuple[Tensor, Tensor | None]:
+    """Return the largest probabilities in decreasing order ``(P, count)``, and the others' sum."""
+    logits = logits.to(dtype_for(logits, temperature))
+    if temperature != 1:
+        logits = logits / temperature
+    if logits.shape[1] == count:  # sorted before: sums in another order would be rounded otherwise
+        return F.softmax(logits.sort(dim=1, descending=True).values, dim=1), None
+    largest = F.softmax(logits, dim=1).topk(count, dim=1).values
+    return largest, not_below_zero(1 - largest.sum(dim=1))
 
 
 class UniversalLogitKD(AlignedTerm):
