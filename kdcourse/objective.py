@@ -56,6 +56,7 @@ class Lesson:
         again: Whether the same batch was judged before, beside another teacher.
         inputs: What the student was called with.
         weight: How much each place counts, ≥ 0, where the batch came with weights.
+        teacher_inputs: What the teacher was called with, or will be.
     """
 
     student: Outputs
@@ -64,6 +65,7 @@ class Lesson:
     again: bool = False
     inputs: Inputs = None
     weight: Tensor | None = None
+    teacher_inputs: Inputs = None
 
     @property
     def taught(self) -> Outputs:

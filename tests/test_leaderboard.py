@@ -108,6 +108,8 @@ def test_every_term_that_distils_takes_part_or_is_known_not_to():
         "Saliency",  # twice the price; notebook 3 measures it
         "SEED",  # without labels; notebook 7 measures both
         "SelfDistillation",
+        "UniversalLogitKD",  # of two vocabularies
+        "ChunkLikelihood",
     }
     found = {kind.__name__ for kind in terms()}
     assert left_out < found

@@ -13,7 +13,7 @@ from kdcourse.checks import check_integer, check_same_samples
 from kdcourse.data import replay
 from kdcourse.errors import ArgumentError
 from kdcourse.files import FileError
-from kdcourse.language.vocabulary import NO_TOKEN, Characters, check_token_rows
+from kdcourse.language.vocabulary import NO_TOKEN, Characters, Vocabulary, check_token_rows
 from kdcourse.places import COURSE
 from kdcourse.signatures import check_is, checked
 
@@ -37,7 +37,7 @@ class Texts:
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def lessons(self, vocabulary: Characters) -> tuple[Tensor, Tensor]:
+    def lessons(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
         """Return inputs and targets ``(N, T)``: each token's target is the next one.
 
         Only what is to be written is learned: the target is −1 within the prompt and behind the
@@ -99,7 +99,7 @@ class Definitions(Texts):
         return Definitions(tuple(map("".join, both)), self.meanings, self.kinds)
 
 
-def lessons(texts: Tensor, prompts: Tensor, vocabulary: Characters) -> tuple[Tensor, Tensor]:
+def lessons(texts: Tensor, prompts: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
     """Return inputs and targets of tokenised texts, of which prompts are not to be learned.
 
     Args:
@@ -112,7 +112,7 @@ def lessons(texts: Tensor, prompts: Tensor, vocabulary: Characters) -> tuple[Ten
     """
     check_token_rows("texts", texts)
     check_token_rows("prompts", prompts)
-    check_is("vocabulary", vocabulary, Characters)
+    check_is("vocabulary", vocabulary, Vocabulary)
     check_same_samples("prompts", prompts, "texts", texts)
     (end,) = vocabulary.encode([END])[0].tolist()
     inputs, target = texts[:, :-1].clone(), texts[:, 1:].clone()

@@ -19,7 +19,7 @@ from kdcourse.checks import check_module, check_number, check_positive
 from kdcourse.data import replay_seed
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.language.definitions import END, Texts, lessons
-from kdcourse.language.vocabulary import NO_TOKEN, Characters
+from kdcourse.language.vocabulary import NO_TOKEN, Vocabulary
 from kdcourse.language.writing import sample
 from kdcourse.signatures import check_is, checked
 
@@ -37,7 +37,7 @@ class _Texts:
     def __init__(
         self,
         definitions: Texts,
-        vocabulary: Characters,
+        vocabulary: Vocabulary,
         *,
         length: int,
         batch_size: int,
@@ -45,7 +45,7 @@ class _Texts:
         **how: Any,
     ):
         check_is("definitions", definitions, Texts)
-        check_is("vocabulary", vocabulary, Characters)
+        check_is("vocabulary", vocabulary, Vocabulary)
         check_positive(length=length, batch_size=batch_size)
         for name in how.keys() - {"temperature", "top_p", "greedy"}:
             raise ArgumentTypeError(name, f"there is no argument {name} that tells how to write")
@@ -114,7 +114,7 @@ class Written(_Texts):
         self,
         model: nn.Module,
         definitions: Texts,
-        vocabulary: Characters,
+        vocabulary: Vocabulary,
         *,
         length: int = 80,
         batch_size: int = 64,
@@ -161,7 +161,7 @@ class OnPolicy(_Texts):
         self,
         student: nn.Module,
         definitions: Texts,
-        vocabulary: Characters,
+        vocabulary: Vocabulary,
         *,
         share: float = 0.5,
         teacher: nn.Module | None = None,

@@ -12,7 +12,70 @@ from kdcourse.signatures import check_is
 NO_TOKEN = -1  # what stands behind the end of a text
 
 
-class Characters:
+class Vocabulary:
+    """Pieces of text, one for each token: what all vocabularies have in common.
+
+    A subclass defines :meth:`split`. A text is its pieces, one behind the other.
+
+    Args:
+        pieces: The text of each token, none of them empty, no two the same. Those of a single
+            character are all that texts may be made of.
+    """
+
+    def __init__(self, pieces: Sequence[str]):
+        check_is("pieces", pieces, Sequence[str])
+        if not pieces or not all(pieces) or len(set(pieces)) < len(pieces):
+            raise ArgumentError("pieces", "pieces must be at least one, none empty, and each once")
+        self.pieces = tuple(pieces)
+        self._known = {piece for piece in pieces if len(piece) == 1}
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} tokens)"
+
+    def identity(self) -> object:
+        """Return what distinguishes a vocabulary from others, for the checkpoint."""
+        return self.pieces
+
+    @property
+    def spans(self) -> Tensor:
+        """How many characters each token stands for, ``(V,)``."""
+        return torch.tensor([len(piece) for piece in self.pieces])
+
+    def split(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of each text, whose characters are all known."""
+        raise NotImplementedError(f"{type(self).__name__} must define split(texts)")
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Return tokens ``(N, T)``, T that of the longest text; −1 behind the end of another.
+
+        Raises:
+            ValueError: A text has a character that the vocabulary has not.
+        """
+        check_is("texts", texts, Sequence[str])
+        unknown = set().union(*texts) - self._known
+        if unknown:
+            raise ArgumentError(
+                "texts", f"texts must be made of the vocabulary's characters, got {sorted(unknown)}"
+            )
+        rows = self.split(texts)
+        tokens = torch.full((len(rows), max(map(len, rows), default=0)), NO_TOKEN)
+        for line, row in zip(tokens, rows, strict=True):
+            line[: len(row)] = torch.tensor(row, dtype=torch.int64)
+        return tokens
+
+    def decode(self, tokens: Tensor) -> list[str]:
+        """Return the texts of tokens ``(N, T)``; −1 is nothing."""
+        check_token_rows("tokens", tokens)
+        return [
+            "".join(self.pieces[token] for token in row if token != NO_TOKEN)
+            for row in tokens.tolist()
+        ]
+
+
+class Characters(Vocabulary):
     """A vocabulary of characters, one token each.
 
     >>> vocabulary = Characters.of(["gait: a manner of walking"])
@@ -27,6 +90,7 @@ class Characters:
         check_is("characters", characters, str)
         if not characters or len(set(characters)) < len(characters):
             raise ArgumentError("characters", "characters must be at least one, and each once")
+        super().__init__(list(characters))
         self.characters = characters
         self._tokens = {character: token for token, character in enumerate(characters)}
 
@@ -35,34 +99,8 @@ class Characters:
         """Return the vocabulary of all characters of some texts."""
         return cls("".join(sorted(set().union(*texts))))
 
-    def __len__(self) -> int:
-        return len(self.characters)
-
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """Return tokens ``(N, T)``, T that of the longest text; −1 behind the end of another.
-
-        Raises:
-            ValueError: A text has a character that the vocabulary has not.
-        """
-        check_is("texts", texts, Sequence[str])
-        unknown = set().union(*texts) - self._tokens.keys()
-        if unknown:
-            raise ArgumentError(
-                "texts", f"texts must be made of the vocabulary's characters, got {sorted(unknown)}"
-            )
-        longest = max(map(len, texts), default=0)
-        tokens = torch.full((len(texts), longest), NO_TOKEN)
-        for row, text in zip(tokens, texts, strict=True):
-            row[: len(text)] = torch.tensor([self._tokens[c] for c in text], dtype=torch.int64)
-        return tokens
-
-    def decode(self, tokens: Tensor) -> list[str]:
-        """Return the texts of tokens ``(N, T)``; −1 is nothing."""
-        check_token_rows("tokens", tokens)
-        return [
-            "".join(self.characters[token] for token in row if token != NO_TOKEN)
-            for row in tokens.tolist()
-        ]
+    def split(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[self._tokens[character] for character in text] for text in texts]
 
 
 def check_token_rows(name: str, tokens: Tensor) -> None:

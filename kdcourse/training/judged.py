@@ -14,6 +14,7 @@ from kdcourse.batch import (
     blaming_model,
     call,
     cast_like,
+    views_of,
     weight_of,
 )
 from kdcourse.feature import prediction_gradient
@@ -54,7 +55,9 @@ class Judged(nn.Module):
         shares: dict[str, Tensor] | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss (its mean over several teachers) and all measurements, detached."""
-        inputs, weight = weight_of(inputs)
+        own, theirs = views_of(inputs)
+        inputs, weight = weight_of(own)
+        taught, _ = weight_of(theirs)
         inputs = cast_like(inputs, self.student)
         if self.objective.needs_input_gradient:
             check_one_tensor(inputs, self.objective)
@@ -65,7 +68,7 @@ class Judged(nn.Module):
         with capture(self.student, layers) as features, told, compiled:
             logits = call(self.asked, inputs, "student", self.output)
         learned = Outputs(logits=logits, features=features)
-        lesson = Lesson(learned, target, inputs=inputs, weight=weight)
+        lesson = Lesson(learned, target, inputs=inputs, weight=weight, teacher_inputs=taught)
         if not self.known:  # once: on a GPU, looking at values waits for them
             check_enough(self.objective, len(target))
             for one in shown or (None,):
@@ -136,7 +139,9 @@ def first_lesson(
     if teacher is not None:
         with blaming_model("teacher", taught):
             theirs = show(teacher, taught, target.clamp(min=0), objective)
-    lesson = Lesson(own, target, theirs, inputs=seen, weight=weight)
+    lesson = Lesson(
+        own, target, theirs, inputs=seen, weight=weight, teacher_inputs=weight_of(taught)[0]
+    )
     steps = len(source) * source.knobs.accumulate
     if not objective.prepared:
         objective.prepare(lesson, seed=source.knobs.seed, steps_an_epoch=steps)

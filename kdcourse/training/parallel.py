@@ -108,8 +108,10 @@ class Counts:
 
 def _unseen(inputs: Inputs, target: Tensor) -> Lesson:
     """Return a batch as a term sees it to count, before the nets have seen it."""
-    own, weight = weight_of(views_of(inputs).student)
-    return Lesson(Outputs(), target, inputs=own, weight=weight)
+    own, theirs = views_of(inputs)
+    seen, weight = weight_of(own)
+    taught, _ = weight_of(theirs)
+    return Lesson(Outputs(), target, inputs=seen, weight=weight, teacher_inputs=taught)
 
 
 @torch.no_grad()

@@ -185,16 +185,19 @@ class Run(Learner):
             shown = self.ask([] if self.teacher is None else [self.teacher], theirs, target)
         whole = None  # how much all of the batch counts, where this is not all of it
         if processes.count() > 1 or self.accumulate > 1:
-            whole = self.counts.of(own, target)
+            whole = self.counts.of(inputs, target)
         self.optimizer.zero_grad(set_to_none=True)
         first = not self.judged.known
         values: dict[str, Tensor] = {}
-        split_up = (split_samples(one, self.accumulate, len(target)) for one in (own, target))
+        split_up = (
+            split_samples(one, self.accumulate, len(target)) for one in (own, theirs, target)
+        )
         parts = zip(*split_up, shown, strict=True)
-        for seen, labels, taught in parts:
+        for seen, beside, labels, taught in parts:
+            both = SeparateViews(self._formatted(seen), beside)
             with self._precision():
                 loss, measured = self.judged(
-                    self._formatted(seen), labels, taught, self._shares(seen, labels, whole)
+                    both, labels, taught, self._shares(both, labels, whole)
                 )
             if first:
                 check_all_trained(self.student, self.trained)

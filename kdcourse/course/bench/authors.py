@@ -46,6 +46,24 @@ def skewed_kl(student: Tensor, teacher: Tensor) -> Tensor:
     return (p * (teacher.log_softmax(1) - (0.1 * p + 0.9 * q).log())).sum(1).mean()
 
 
+def universal_logit(student: Tensor, teacher: Tensor) -> Tensor:
+    """ULD of as many classes: probabilities, both sorted."""
+    q, p = (logits.softmax(1).sort(1, descending=True).values for logits in (student, teacher))
+    return (q - p).abs().sum(1).mean()
+
+
+def chunk_likelihood(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+    """ALM at τ = 100 of chunks of one token, less what the student cannot change."""
+    x, y = (z.log_softmax(1).gather(1, target[:, None])[:, 0] / 100 for z in (student, teacher))
+
+    def cross_entropy(log_q: Tensor) -> Tensor:
+        likely = torch.log1p(-torch.exp(log_q))
+        rest = torch.where(log_q < -math.log(2), likely, torch.log(-torch.expm1(log_q)))
+        return -(y.exp() * log_q - torch.expm1(y) * rest)
+
+    return (cross_entropy(x) - cross_entropy(y)).mean()
+
+
 def multi_level(student: Tensor, teacher: Tensor) -> Tensor:
     """MLLD of one view of a batch, one temperature after the other."""
     total = student.new_zeros(())

@@ -22,6 +22,7 @@ from kdcourse.course.claims.results import RESULTS
 from kdcourse.data import replay
 from kdcourse.methods.attention_relation import attention_relation_loss
 from kdcourse.methods.channel_wise import channel_wise_loss
+from kdcourse.methods.chunk_likelihood import chunk_likelihood_loss
 from kdcourse.methods.contrastive import CRD
 from kdcourse.methods.correlation import correlation_congruence_loss
 from kdcourse.methods.curriculum_temperature import curriculum_kd_loss
@@ -39,6 +40,7 @@ from kdcourse.methods.reused_classifier import matched_features_loss
 from kdcourse.methods.review import hierarchical_context_loss
 from kdcourse.methods.scale_decoupled import scale_decoupled_loss
 from kdcourse.methods.transformed_teacher import ttm_loss
+from kdcourse.methods.universal_logit import universal_logit_loss
 from kdcourse.methods.variational import variational_loss
 from kdcourse.methods.virtual_teacher import teacher_free_loss
 from kdcourse.objective import Lesson, Outputs
@@ -204,6 +206,14 @@ METHODS = {
     ),
     "generalised JSD": Method(generalized_jsd_loss, authors.generalized_jsd, "logits"),
     "skewed KL": Method(skewed_kl_loss, authors.skewed_kl, "logits"),
+    "ULD": Method(universal_logit_loss, authors.universal_logit, "logits"),
+    "ALM": Method(
+        chunk_likelihood_loss,
+        authors.chunk_likelihood,
+        "logits",
+        lambda shape: 1 / 100,
+        _labelled,
+    ),
     "MLLD": Method(multi_level_loss, authors.multi_level, "logits"),
     "CTKD": Method(curriculum_kd_loss, authors.curriculum, "logits", inputs=_with_level),
     "SDD": Method(
