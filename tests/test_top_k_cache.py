@@ -114,6 +114,11 @@ def test_a_student_learns_nearly_what_it_learns_from_the_teacher_itself():
     assert history["top_k_kd"][-1] < history["top_k_kd"][0]
 
 
+def test_answers_reach_the_device_of_the_student(device):
+    _, history = learn(lessons(), device=device)
+    assert history["top_k_kd"] == pytest.approx(learn(lessons())[1]["top_k_kd"], rel=1e-4)
+
+
 # --- storage
 
 

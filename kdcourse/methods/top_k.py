@@ -54,6 +54,7 @@ from kdcourse.predictions import (
     INTEGERS,
     check_predictions,
     counted_only,
+    expected_of_rows,
     place_mean,
     place_rows,
     place_shape,
@@ -67,9 +68,8 @@ class TopK(NamedTuple):
 
     Attributes:
         log_p: ``(…, k)``, the log-probabilities of k tokens, k last whatever the dimension of the
-            classes; −∞ where there are fewer, and the token may be any. What they lack to a
-            probability of one belongs to all other tokens together.
-        tokens: ``(…, k)``, which tokens these are, each once.
+            classes. What they lack to a probability of one belongs to all other tokens together.
+        tokens: ``(…, k)``, which tokens these are, of one prediction all different.
         temperature: τ of the softmax.
     """
 
@@ -120,8 +120,8 @@ def sampled_answers(
         class_dim: The dimension of the classes: −1 for ``(N, T, V)``.
 
     Returns:
-        Answers ``(…, k)``, the most frequent first, −∞ in places that are left, as tokens were
-        drawn twice; in float32 at least, without gradient.
+        Answers ``(…, k)``, the most frequent first, some of log-probability −∞ as others were drawn
+        twice; in float32 at least, without gradient.
 
     Source: Anshumann et al. 2025 (arXiv 2503.16870), with draws from p itself.
     """
@@ -224,19 +224,16 @@ class _Divergence(torch.autograd.Function):
         logits: Tensor, p: Tensor, log_p: Tensor, left: Tensor, tokens: Tensor, off: float
     ) -> tuple[Tensor, ...]:
         every = logits.softmax(1)
-        log_largest = every.amax(1, keepdim=True).log()
-        log_q = logits.gather(1, tokens) - logits.amax(1, keepdim=True) + log_largest
-        missing, q = p == 0, every.gather(1, tokens)
-        taken_out = (-q).masked_fill_(missing, 0.0)
-        take_out = every.scatter_add_ if readable(q) else every.scatter_add  # of vmap, one may be
-        others = take_out(1, tokens, taken_out)
+        shift = every.amax(1, keepdim=True).log() - logits.amax(1, keepdim=True)
+        log_q, q = logits.gather(1, tokens) + shift, every.gather(1, tokens)
+        take_out = every.scatter_ if readable(q) else every.scatter  # of vmap, one may be
+        others = take_out(1, tokens, 0.0)
         rest = others.sum(1, keepdim=True)
         left = left.masked_fill((rest == 0) & (left <= off), 0.0)  # there are no others
-        rest = rest.clamp_min(torch.finfo(rest.dtype).tiny)
-        each = ((log_p - log_q).masked_fill_(missing, 0.0) * p).sum(1, keepdim=True)
-        each = (each + torch.xlogy(left, left / rest))[:, 0]
+        share = left / rest.clamp_min(torch.finfo(rest.dtype).tiny)
+        each = expected_of_rows(p, log_p - log_q) + torch.xlogy(left, share).squeeze(1)
         mass = p.sum(1, keepdim=True) + left
-        return each, others, mass - left / rest, (q * mass - p).masked_fill_(missing, 0.0)
+        return each, others, mass - share, q * mass - p
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
