@@ -261,6 +261,13 @@ def test_a_sure_student_still_learns_what_it_leaves_out():
     assert far[1][0, 0] > 0.1
 
 
+def test_logits_may_be_large():
+    near = torch.tensor([[1e4, 1e4 - 1, 1e4 - 3, -1e4, 0.0]])
+    answers = top_k_answers(near, 2)
+    assert top_k_kd_loss(near, answers) < 1e-7
+    torch.testing.assert_close(top_k_kd_loss(near.flip(1), answers).isfinite(), torch.tensor(True))
+
+
 @pytest.mark.parametrize("size", [torch.uint8, torch.int16, torch.int32, torch.int64])
 def test_answers_may_be_stored_small(size):
     answers = top_k_answers(TEACHER, 3)

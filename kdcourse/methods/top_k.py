@@ -185,8 +185,7 @@ def top_k_kd_loss(
     Returns:
         Scalar ≥ 0 in nats; zero if nothing counts.
 
-    Source: the bias of what is renormalised, and of what is not, in Anshumann et al. 2025
-    (arXiv 2503.16870), there without temperature.
+    Source: that the k largest alone are biased, Anshumann et al. 2025 (arXiv 2503.16870).
     """
     check_flag("rest", rest)
     check_predictions("student_logits", student_logits, class_dim)
@@ -224,8 +223,8 @@ class _Divergence(torch.autograd.Function):
         logits: Tensor, p: Tensor, log_p: Tensor, left: Tensor, tokens: Tensor, off: float
     ) -> tuple[Tensor, ...]:
         every = logits.softmax(1)
-        shift = every.amax(1, keepdim=True).log() - logits.amax(1, keepdim=True)
-        log_q, q = logits.gather(1, tokens) + shift, every.gather(1, tokens)
+        log_q = logits.gather(1, tokens) - logits.amax(1, keepdim=True)
+        log_q, q = log_q + every.amax(1, keepdim=True).log(), every.gather(1, tokens)
         take_out = every.scatter_ if readable(q) else every.scatter  # of vmap, one may be
         others = take_out(1, tokens, 0.0)
         rest = others.sum(1, keepdim=True)
