@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,8 @@ class Outputs:
         logits: ``(N, K)``, or of another shape with K classes in one dimension; None where the
             model keeps them to itself.
         probabilities: Of the same shape, at temperature 1, from teachers that show nothing else.
+        top_k: The largest of these (:class:`kdcourse.methods.top_k.TopK`), from teachers of whom
+            nothing else was recorded.
         features: The outputs of the layers that were asked for, by name.
         input_gradient: The gradient of the target's log-probability with respect to the inputs,
             where it was asked for.
@@ -42,6 +45,7 @@ class Outputs:
     probabilities: Tensor | None = None
     features: dict[str, Tensor] = field(default_factory=dict)
     input_gradient: Tensor | None = None
+    top_k: Any = None
 
 
 @dataclass

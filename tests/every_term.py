@@ -21,6 +21,7 @@ TOLD = {
     "KnowledgeReview": {"layers": ["stage1", "stage2"], "norm": False},  # which is of a process
     "Flow": {"layers": ["classifier", "classifier"]},  # of which both nets have as many channels
     "ScaleDecoupledKD": {"layer": "stage3|classifier"},
+    "TopKKD": {"k": 2},
 }
 FEATURES = {
     "stage1": ((2, 4, 4), (3, 4, 4)),

@@ -32,8 +32,12 @@ from kdcourse.augmentation import pad_crop_flip
 from kdcourse.batch import share
 from kdcourse.data import Images
 from kdcourse.errors import ArgumentError
+from kdcourse.language import Characters, wordnet
+from kdcourse.methods.top_k import TopKKD
+from kdcourse.models import language_model
 from kdcourse.teachers import (
     CachedLessons,
+    CachedTexts,
     ClosedTeacher,
     CrossedViews,
     Ensemble,
@@ -259,9 +263,25 @@ def cached(path: Path | None = None):
     return trained(LogitKD(4), teacher=lessons.teacher, train=lessons)
 
 
+WORDS = wordnet().train[:50]
+LETTERS = Characters.of(WORDS.texts)
+
+
+def small_writer():
+    return language_model(8, 1, 2, len(LETTERS), length=80, seed=1).double()
+
+
+def cached_texts() -> list[nn.Module]:
+    writer = language_model(16, 1, 2, len(LETTERS), length=80, seed=2).double()
+    lessons = CachedTexts(writer, *WORDS.lessons(LETTERS), k=4, batch_size=BATCH)
+    objective = TopKKD(4, class_dim=-1, ignore_index=-1)
+    return trained(objective, own=small_writer(), teacher=lessons.teacher, train=lessons)
+
+
 PLACES = {"tokens": tokens, "tokens with a mask": masked, "pixels": pixels}
 # Where the student is not the one of all others.
 BEGUN = {"tokens": small_tokens, "tokens with a mask": small_tokens, "pixels": small_pixels}
+BEGUN["cached texts"] = small_writer
 CASES: dict[str, Callable[[], list[nn.Module]]] = {
     **{kind.__name__: partial(by_term, kind) for kind in terms()},
     "labels smoothed": lambda: trained(CrossEntropy(label_smoothing=0.1)),
@@ -284,6 +304,7 @@ CASES: dict[str, Callable[[], list[nn.Module]]] = {
         LogitKD(4), teacher=teacher(), views=tips.FunctionMatching(pad_crop_flip(1))
     ),
     "cached": cached,
+    "cached texts": cached_texts,
     "stream": from_stream,
     **PLACES,
     "Adam": lambda: trained(

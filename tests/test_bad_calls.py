@@ -26,6 +26,7 @@ from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError, ExplainedError
 from kdcourse.language import Characters, Definitions
 from kdcourse.logit import softmax
+from kdcourse.methods.top_k import top_k_answers
 from kdcourse.methods.variational import VariationalHint
 from kdcourse.models import by_name, capture
 from kdcourse.objective import Objective
@@ -84,11 +85,14 @@ LEFT_OUT = {
     **dict.fromkeys(("Mask", "FakeQuantize", "round_input"), "parts of what prune, quantize make"),
     **dict.fromkeys(("Run", "Judged", "Epochs", "Peers", "Peer", "fit_learner", "show"), INSIDE),
     **dict.fromkeys(("first_lesson", "shared_accuracy", "count_right", "in_batches"), INSIDE),
-    **dict.fromkeys(("Outputs", "Lesson", "Splits", "Landscape", "Curvature", "Spread"), RECORD),
+    **dict.fromkeys(
+        ("Outputs", "Lesson", "Splits", "Landscape", "Curvature", "Spread", "TopK"), RECORD
+    ),
     **dict.fromkeys(
         ("Recipe", "Definitions", "DefinitionSplits", "Lines", "LineSplits", "Read"), RECORD
     ),
     "Cache": INSIDE,
+    "top_k_kd_loss.student_logits": "answers do not tell how many classes there are",
     "wordnet.path": "a file that must hold definitions; its own test has bad ones",
     "read_lines.path": "a file that must hold lines; its own test has bad ones",
     **dict.fromkeys(("cifar10", "cifar100"), "as fashion_mnist, with data that are not here"),
@@ -212,6 +216,10 @@ class Good:
             **dict.fromkeys(("whole_texts.inputs", "whole_texts.target"), (token_rows,)),
             "source": ([],),
             "definitions": (Definitions(("ab",), ("ba",)),),
+            "answers": (top_k_answers(logits, 2),),
+            "CachedTexts.teacher": (models.language_model(8, 1, 2, 4, length=8, seed=1),),
+            "CachedTexts.inputs": (torch.zeros(2, 4, dtype=torch.int64),),
+            "CachedTexts.target": (torch.zeros(2, 4, dtype=torch.int64),),
             "scales": ([1, 2],),
             "temperatures": ([1.0, 4.0],),
             "prediction_gradient.inputs": (asked,),
@@ -350,6 +358,7 @@ ANY_LENGTH = {"logits", "features", "embeddings", "predictions", "queue", "pixel
 ANY_LENGTH |= {"probabilities", "vectors", "class_means", "tokens", "spans"}
 ANY_CLASSES = {"universal_logit_loss", "chunk_likelihood_loss"}
 ANY_PLACES = {"softmax.logits", "standardize.logits"}
+ANY_PLACES |= {"top_k_answers.logits", "sampled_answers.logits"}
 MAY_BE_EMPTY = {"pixels", "queue", "tokens"}
 
 

@@ -135,6 +135,11 @@ class Written(_Texts):
             self.all = _padded([self.written(self.model, some, once) for some in every.split(512)])
         return self.all[rows]
 
+    def lessons(self) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets of all texts, in the order of their prompts."""
+        every = torch.arange(len(self.definitions))
+        return lessons(self.texts(every, torch.Generator()), self.prompts, self.vocabulary)
+
 
 @checked
 class OnPolicy(_Texts):

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor
 
 from kdcourse import files, processes
@@ -34,7 +35,7 @@ class WrongCacheError(ValueError):
 
 
 class Answers:
-    """Answers ``(R, N, K)`` of R epochs, float32, each epoch's known once it is complete.
+    """Answers ``(R, N, K)`` of R epochs, each epoch's known once it is complete.
 
     In a folder, every epoch has a checksum, and is asked for again if its answers were damaged.
 
@@ -43,6 +44,7 @@ class Answers:
         belongs_to: What the answers depend on, by name.
         folder: Where to keep them; it must be new, empty, or hold such answers. In memory, or in a
             temporary file if they are many, without one.
+        dtype: Of the numbers.
 
     Raises:
         ArgumentError: The folder holds something else, or the disk is too small.
@@ -50,12 +52,18 @@ class Answers:
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], belongs_to: dict[str, str], folder: Path | None
+        self,
+        shape: tuple[int, int, int],
+        belongs_to: dict[str, str],
+        folder: Path | None,
+        dtype: DTypeLike = np.float32,
     ):
         self.folder = folder
+        size = np.dtype(dtype).itemsize * math.prod(shape)
         self.known = np.zeros(shape[0], bool)
         if folder is not None:
-            processes.from_main(lambda: _make(folder, shape, belongs_to))
+            sizes = {ANSWERS: size, CHECKSUMS: len(UNKNOWN) * shape[0]}
+            processes.from_main(lambda: _make(folder, sizes, belongs_to))
             seen = processes.from_each((folder / ANSWERS).is_file())
             if not all(seen):
                 raise ArgumentError(
@@ -64,14 +72,14 @@ class Answers:
                     f"{seen.index(False)}: choose a folder that all machines share, or keep none",
                 )
             mode: Literal["r+", "r"] = "r+" if os.access(folder / ANSWERS, os.W_OK) else "r"
-            self.values: np.ndarray = np.memmap(folder / ANSWERS, np.float32, mode, shape=shape)
-        elif 4 * math.prod(shape) <= MOST_IN_MEMORY:
-            self.values = np.zeros(shape, np.float32)
+            self.values: np.ndarray = np.memmap(folder / ANSWERS, dtype, mode, shape=shape)
+        elif size <= MOST_IN_MEMORY:
+            self.values = np.zeros(shape, dtype)
         else:
             with files.temporary_told(), tempfile.TemporaryFile() as aside:
                 where = f"the temporary folder {tempfile.gettempdir()} ($TMPDIR)"
-                _reserve(aside.fileno(), 4 * math.prod(shape), where)
-                self.values = np.memmap(aside, np.float32, "r+", shape=shape)
+                _reserve(aside.fileno(), size, where)
+                self.values = np.memmap(aside, dtype, "r+", shape=shape)
         self._looked_at: set[int] = set()  # epochs whose checksum was compared
 
     def knows(self, epoch: int) -> bool:
@@ -90,9 +98,9 @@ class Answers:
             )
         self.values[epoch, first : first + len(answers)] = answers.cpu().numpy()
 
-    def repeat(self, epoch: int, first: int, last: int) -> Tensor:
+    def repeat(self, epoch: int, samples: slice | np.ndarray) -> Tensor:
         """Return the answers to some samples."""
-        return torch.from_numpy(self.values[epoch, first:last].copy())
+        return torch.from_numpy(np.array(self.values[epoch, samples]))
 
     def complete(self, epoch: int) -> None:
         """Declare that the answers of an epoch are all there."""
@@ -134,7 +142,7 @@ class Answers:
         return sound
 
 
-def _make(folder: Path, shape: tuple[int, int, int], belongs_to: dict[str, str]) -> None:
+def _make(folder: Path, sizes: dict[str, int], belongs_to: dict[str, str]) -> None:
     """Make the folder, unless it is there and belongs to these lessons."""
     if folder.exists() and not folder.is_dir():
         raise ArgumentError("path", f"{folder} is a file: path must be a folder for the answers")
@@ -146,7 +154,6 @@ def _make(folder: Path, shape: tuple[int, int, int], belongs_to: dict[str, str])
             f"{folder} holds other files ({', '.join(sorted(others)[:3])}): choose a folder "
             "of its own for the answers",
         )
-    sizes = {ANSWERS: 4 * math.prod(shape), CHECKSUMS: len(UNKNOWN) * shape[0]}
     if CARD in names:  # which is written last
         _check_card(folder, belongs_to, sizes)
         return

@@ -121,7 +121,7 @@ class CachedLessons:
             first, last = int(own[0]), int(own[-1]) + 1
             if not known:
                 self.answers.keep(number, first, self._answer(theirs))
-            logits = self.answers.repeat(number, first, last)
+            logits = self.answers.repeat(number, slice(first, last))
             yield SeparateViews(inputs, logits.to(inputs.device)), target
         if not known:
             self.answers.complete(number)

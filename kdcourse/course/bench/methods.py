@@ -39,6 +39,7 @@ from kdcourse.methods.orthogonal import OrthogonalProjection
 from kdcourse.methods.reused_classifier import matched_features_loss
 from kdcourse.methods.review import hierarchical_context_loss
 from kdcourse.methods.scale_decoupled import scale_decoupled_loss
+from kdcourse.methods.top_k import top_k_answers, top_k_kd_loss
 from kdcourse.methods.transformed_teacher import ttm_loss
 from kdcourse.methods.universal_logit import universal_logit_loss
 from kdcourse.methods.variational import variational_loss
@@ -50,6 +51,7 @@ Inputs = Sequence[Any]
 Shape = tuple[int, ...]
 SIZES: dict[str, tuple[Shape, Shape]] = {
     "logits": ((16, 10), (256, 1000)),
+    "a vocabulary": ((16, 64), (128, 32_000)),
     "maps of logits": ((8, 10, 4, 4), (64, 100, 8, 8)),
     "features": ((8, 16, 4, 4), (32, 64, 28, 28)),
     "late features": ((8, 16, 4, 4), (64, 64, 8, 8)),
@@ -149,6 +151,12 @@ def _labels(shape: Shape, classes: int | None = None) -> Tensor:
     return torch.randint(classes or shape[1], shape[:1], generator=replay(1))
 
 
+def _few(shape: Shape, dtype: torch.dtype) -> Inputs:
+    """The largest 16 of the teacher's predictions."""
+    student, teacher = pair(shape, dtype)
+    return student, top_k_answers(teacher)
+
+
 def _with_level(shape: Shape, dtype: torch.dtype) -> Inputs:
     return *pair(shape, dtype), torch.ones((), dtype=dtype, requires_grad=True)
 
@@ -210,10 +218,11 @@ METHODS = {
     "ALM": Method(
         chunk_likelihood_loss,
         authors.chunk_likelihood,
-        "logits",
+        "a vocabulary",
         lambda shape: 1 / 100,
         _labelled,
     ),
+    "top-k": Method(top_k_kd_loss, authors.top_k, "a vocabulary", inputs=_few),
     "MLLD": Method(multi_level_loss, authors.multi_level, "logits"),
     "CTKD": Method(curriculum_kd_loss, authors.curriculum, "logits", inputs=_with_level),
     "SDD": Method(

@@ -1,0 +1,353 @@
+r"""Which properties? — predictions, of which a teacher tells the k largest, or a few draws.
+
+A teacher's logits for every token of many texts are too many to be kept: a thousand tokens of a
+vocabulary of 100,000 take 400 MB. Of each prediction, k log-probabilities are kept, and their
+tokens: :class:`TopK`. Two questions remain, what becomes of the other tokens, and which k.
+
+*The k largest.* With p of the teacher, q of the student, and the k tokens' mass P and Q, the chain
+rule of KL says what is known:
+
+.. math:: KL(p \| q) = KL(\bar p \| \bar q) + (1 - P)\, KL(p_{rest} \| q_{rest})
+
+Of :math:`\bar p` and :math:`\bar q`, all other tokens are one event: theirs is the KL that is
+learned, a lower bound of the whole. Its gradient for the logits is :math:`q - \tilde p`, where
+:math:`\tilde p` shares the rest out as the student does. So the k tokens and the mass of the rest
+are learned without a bias. What lacks to :math:`q - p` is
+:math:`(1 - P) \| q_{rest} - p_{rest} \|_1 \le 2 (1 - P)` in sum, and nothing once the student has
+arrived; how to share out its rest, nothing tells it. To *renormalise* the k instead, to
+:math:`p / P`, says that no other token is possible: the gradient is wrong by 2(1 − P) in sum,
+whatever the student says, and it ends with the k scaled up by 1 / P, and with no rest.
+
+*A few draws.* Where k tokens are drawn from p, their relative frequencies are p in the mean, and
+the gradient is that of the whole KL in the mean, with a variance that falls as 1 / k.
+
+Source: Anshumann et al. 2025 (arXiv 2503.16870), who show that top-k is biased, and draw instead.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdcourse.checks import (
+    check_flag,
+    check_floating,
+    check_positive,
+    check_same_device,
+    check_temperature,
+    check_tensor,
+    rounding,
+)
+from kdcourse.errors import ArgumentError, ArgumentTypeError
+from kdcourse.objective import Lesson, Outputs
+from kdcourse.precision import (
+    HOTTEST,
+    at_least_float32,
+    dtype_for,
+    not_below_zero,
+    readable,
+)
+from kdcourse.prediction_term import PredictionTerm
+from kdcourse.predictions import (
+    INTEGERS,
+    check_predictions,
+    counted_only,
+    expected_of_rows,
+    place_mean,
+    place_rows,
+    place_shape,
+    place_weights,
+)
+from kdcourse.signatures import check_is, describe
+
+
+class TopK(NamedTuple):
+    """A teacher's predictions, of each of which k tokens are known.
+
+    Attributes:
+        log_p: ``(…, k)``, the log-probabilities of k tokens, k last whatever the dimension of the
+            classes. What they lack to a probability of one belongs to all other tokens together.
+        tokens: ``(…, k)``, which tokens these are, of one prediction all different.
+        temperature: τ of the softmax.
+    """
+
+    log_p: Tensor
+    tokens: Tensor
+    temperature: float = 1.0
+
+
+def top_k_answers(
+    logits: Tensor, k: int = 16, *, temperature: float = 1.0, class_dim: int = 1
+) -> TopK:
+    """Return the k largest log-probabilities of each prediction, the largest first.
+
+    Args:
+        logits: ``(N, V)``, or of any shape with V classes in ``class_dim``.
+        k: How many; of fewer classes, all.
+        temperature: τ, from 10⁻⁹ to 10⁶.
+        class_dim: The dimension of the classes: −1 for ``(N, T, V)``.
+
+    Returns:
+        Answers ``(…, k)``, in float32 at least, without gradient.
+    """
+    check_positive(k=k)
+    rows = _log_p(logits, temperature, class_dim)
+    return _largest(rows, k, temperature, place_shape(logits, class_dim))
+
+
+def sampled_answers(
+    logits: Tensor,
+    draws: int = 16,
+    *,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+    class_dim: int = 1,
+) -> TopK:
+    r"""Return relative frequencies of tokens that are drawn from each prediction.
+
+    .. math:: \hat p^{(i)} = \tfrac1k \cdot \#\{\text{draws of } i\}, \quad E\,\hat p = p
+
+    So the gradient of KL from them is that of the whole KL in the mean; its value is larger, by
+    what the entropy of :math:`\hat p` lacks to that of p.
+
+    Args:
+        logits: ``(N, V)``, or of any shape with V classes in ``class_dim``.
+        draws: k, with replacement.
+        temperature: τ, from 10⁻⁹ to 10⁶.
+        generator: Of the draws, on the device of the logits; by default torch's own.
+        class_dim: The dimension of the classes: −1 for ``(N, T, V)``.
+
+    Returns:
+        Answers ``(…, k)``, the most frequent first, some of log-probability −∞ as others were drawn
+        twice; in float32 at least, without gradient.
+
+    Source: Anshumann et al. 2025 (arXiv 2503.16870), with draws from p itself.
+    """
+    check_positive(draws=draws)
+    check_is("generator", generator, torch.Generator | None)
+    rows = _log_p(logits, temperature, class_dim)
+    if generator is not None:
+        check_same_device("generator", generator, "logits", logits)
+    if readable(rows) and bool(rows.isnan().any()):
+        raise ArgumentError("logits", "logits must hold numbers, to draw from them")
+    drawn = rows.exp().multinomial(draws, replacement=True, generator=generator)
+    counts = torch.zeros_like(rows).scatter_add_(1, drawn, torch.ones_like(drawn, dtype=rows.dtype))
+    places = place_shape(logits, class_dim)
+    return _largest((counts / draws).log(), draws, temperature, places)
+
+
+def _log_p(logits: Tensor, temperature: float, class_dim: int) -> Tensor:
+    """Return log-probabilities ``(P, V)``."""
+    check_predictions("logits", logits, class_dim)
+    check_temperature(temperature, high=HOTTEST)
+    rows = place_rows(logits.detach(), class_dim).to(dtype_for(logits, temperature))
+    return F.log_softmax(rows / temperature, dim=1)
+
+
+def _largest(log_p: Tensor, k: int, temperature: float, places: list[int]) -> TopK:
+    values, tokens = log_p.topk(min(k, log_p.shape[1]), dim=1)
+    return TopK(values.unflatten(0, places), tokens.unflatten(0, places), temperature)
+
+
+def top_k_kd_loss(
+    student_logits: Tensor,
+    answers: TopK,
+    *,
+    rest: bool = True,
+    class_dim: int = 1,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    r"""KL from answers of which k tokens are known.
+
+    .. math:: \tau^2 \cdot \frac1N \sum_n \Big( \sum_{i \in S} p_i \log\frac{p_i}{q_i}
+              + (1 - P) \log\frac{1 - P}{1 - Q} \Big), \quad
+              P = \sum_{i \in S} p_i, \; Q = \sum_{i \in S} q_i
+
+    With all classes among the k it is :func:`kdcourse.logit.kd_loss`, with fewer a lower bound of
+    it, zero exactly where the k probabilities agree, and with them the mass of the rest. Answers
+    that were drawn (:func:`sampled_answers`) leave no rest.
+
+    Without ``rest`` it is :math:`\sum_S \frac{p_i}{P} \log \frac{p_i}{P\,q_i}`: biased, with its
+    minimum where :math:`q_i = p_i / P`. What is not renormalised either,
+    :math:`\sum_S p_i \log \frac{p_i}{q_i}`, has the same minimum at each place: it is P times as
+    much, but for a constant.
+
+    Args:
+        student_logits: ``(N, V)``, or of any shape with V classes in ``class_dim``.
+        answers: The teacher's; they receive no gradient, and tell the temperature.
+        rest: Whether all other tokens are one event, or ruled out.
+        class_dim, mask, weight: As in :func:`kdcourse.logit.kd_loss`. Where a place does not
+            count, its answer, too, may be anything.
+
+    Returns:
+        Scalar ≥ 0 in nats; zero if nothing counts.
+
+    Source: that the k largest alone are biased, Anshumann et al. 2025 (arXiv 2503.16870).
+    """
+    check_flag("rest", rest)
+    check_predictions("student_logits", student_logits, class_dim)
+    _check_answers(answers, student_logits, class_dim)
+    weights = place_weights(student_logits, class_dim, mask=mask, weight=weight)
+    log_p, tokens = (one.detach().flatten(0, -2) for one in answers[:2])
+    log_p = counted_only(log_p, weights, -math.log(log_p.shape[1]))
+    tokens = counted_only(tokens, weights).long()
+    dtype, temperature = dtype_for(student_logits, answers.temperature), answers.temperature
+    student = counted_only(place_rows(student_logits, class_dim), weights).to(dtype)
+    if temperature != 1:
+        student = student / temperature
+    off, log_p = rounding(log_p), log_p.to(dtype)
+    p = log_p.exp()
+    mass = p.sum(1, keepdim=True)
+    _check_values(mass, tokens, student_logits.shape[class_dim], off)
+    if not rest:
+        p, log_p, mass = p / mass, log_p - mass.log(), torch.ones_like(mass)
+    each = _Divergence.apply(student, p, log_p, (1 - mass).clamp_min(0), tokens, off)[0]
+    loss = not_below_zero(place_mean(each, weights))
+    return (loss * temperature**2).to(at_least_float32(student_logits).dtype)
+
+
+class _Divergence(torch.autograd.Function):
+    """KL at each place ``(P,)``, from k log-probabilities and the mass that is left for the rest.
+
+    The student's rest is a sum over its tokens, and not what the others lack to one, which rounding
+    would decide where the student is sure.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        logits: Tensor, p: Tensor, log_p: Tensor, left: Tensor, tokens: Tensor, off: float
+    ) -> tuple[Tensor, ...]:
+        every = logits.softmax(1)
+        log_q = logits.gather(1, tokens) - logits.amax(1, keepdim=True)
+        log_q, q = log_q + every.amax(1, keepdim=True).log(), every.gather(1, tokens)
+        take_out = every.scatter_ if readable(q) else every.scatter  # of vmap, one may be
+        others = take_out(1, tokens, 0.0)
+        rest = others.sum(1, keepdim=True)
+        left = left.masked_fill((rest == 0) & (left <= off), 0.0)  # there are no others
+        share = left / rest.clamp_min(torch.finfo(rest.dtype).tiny)
+        each = expected_of_rows(p, log_p - log_q) + torch.xlogy(left, share).squeeze(1)
+        mass = p.sum(1, keepdim=True) + left
+        return each, others, mass - share, q * mass - p
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(inputs[4], *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Any, ...]:
+        tokens, others, of_others, of_tokens = ctx.saved_tensors
+        upstream = upstream[:, None]
+        gradient = others * (of_others * upstream)
+        return gradient.scatter_add_(1, tokens, of_tokens * upstream), *(None,) * 5
+
+
+def _check_answers(answers: TopK, logits: Tensor, class_dim: int) -> None:
+    """Require answers of k tokens for every place."""
+    if not isinstance(answers, TopK):
+        raise ArgumentTypeError(
+            "answers", f"answers must be TopK(log_p, tokens), got {describe(answers)}"
+        )
+    check_floating("log_p of answers", answers.log_p)
+    check_tensor("tokens of answers", answers.tokens)
+    for what, one in (("log_p", answers.log_p), ("the tokens", answers.tokens)):
+        check_same_device(f"{what} of answers", one, "student_logits", logits)
+    check_temperature(answers.temperature, "the temperature of answers", HOTTEST)
+    if answers.tokens.dtype not in INTEGERS[1:]:
+        raise ArgumentError(
+            "answers", f"the tokens of answers must be integers, got {answers.tokens.dtype}"
+        )
+    shape, places = tuple(answers.log_p.shape), tuple(place_shape(logits, class_dim))
+    if answers.tokens.shape != shape or shape[:-1] != places or shape[-1] == 0:
+        raise ArgumentError(
+            "answers",
+            f"answers must have the shape ({', '.join(map(str, places))}, k) twice, as "
+            f"student_logits are {tuple(logits.shape)} with class_dim={class_dim}, got {shape} and "
+            f"{tuple(answers.tokens.shape)}",
+        )
+
+
+def _check_values(mass: Tensor, tokens: Tensor, classes: int, off: float) -> None:
+    """Require tokens of the vocabulary, and probabilities whose sum is at most one."""
+    if not readable(tokens) or not readable(mass):
+        return
+    lowest, highest = torch.stack(tokens.aminmax()).tolist()
+    if not 0 <= lowest <= highest < classes:
+        raise ArgumentError(
+            "answers",
+            f"the tokens of answers must lie in [0, {classes}), got from {lowest} to {highest}",
+        )
+    if float(mass.max()) > 1 + off:
+        raise ArgumentError(
+            "answers",
+            "answers must hold log-probabilities, of distinct tokens, whose sum is at most one",
+        )
+
+
+class TopKKD(PredictionTerm):
+    """KL from the k largest of the teacher's predictions: :func:`top_k_kd_loss`.
+
+    Of a teacher that shows all, k are taken. One that was recorded
+    (:class:`kdcourse.teachers.CachedTexts`) shows its answers as they are, k or drawn.
+
+    Args:
+        k: How many of a teacher's predictions to look at.
+        temperature: τ, at which recorded answers were given, too.
+        rest: As of the loss.
+        class_dim, ignore_index, mask: As for every :class:`PredictionTerm
+            <kdcourse.prediction_term.PredictionTerm>`.
+    """
+
+    def __init__(
+        self,
+        k: int = 16,
+        temperature: float = 1.0,
+        *,
+        rest: bool = True,
+        class_dim: int = 1,
+        ignore_index: int | None = None,
+        mask: str | None = None,
+    ):
+        super().__init__(class_dim=class_dim, ignore_index=ignore_index, mask=mask)
+        check_positive(k=k)
+        check_temperature(temperature, high=HOTTEST)
+        check_flag("rest", rest)
+        self.k, self.temperature, self.rest = k, temperature, rest
+
+    @property
+    def name(self) -> str:
+        """Name in the history."""
+        return "top_k_kd"
+
+    def loss(self, lesson: Lesson) -> Tensor:
+        """Return the divergence from what is known of the teacher's predictions."""
+        return top_k_kd_loss(
+            lesson.student_logits,
+            self._answers(lesson.taught),
+            rest=self.rest,
+            class_dim=self.class_dim,
+            weight=self.counting(lesson),
+        )
+
+    def _answers(self, shown: Outputs) -> TopK:
+        if shown.top_k is None:
+            taught = shown.logits
+            if taught is None and shown.probabilities is not None:
+                taught = at_least_float32(shown.probabilities).log()
+            if taught is None:
+                raise ArgumentError("teacher", "this term needs a teacher's predictions")
+            return top_k_answers(
+                taught, self.k, temperature=self.temperature, class_dim=self.class_dim
+            )
+        if shown.top_k.temperature != self.temperature:
+            raise ArgumentError(
+                "temperature",
+                f"temperature must be that of the teacher's answers, {shown.top_k.temperature:g}, "
+                f"got {self.temperature:g}",
+            )
+        return shown.top_k
