@@ -80,18 +80,18 @@ def nats_by_place(model: nn.Module, samples: Samples) -> Tensor:
     Returns:
         ``(T,)``, T the most targets that a text has.
     """
-    sums = torch.zeros(2, 0)  # of nats, and of tokens
+    sums = torch.zeros(2, 0, dtype=torch.float64)  # of nats, and of tokens
     for logits, _, target in answered(model, samples):
         target = _wanted(target).to(logits.device)
         counted = target != NO_TOKEN
         places = counted.cumsum(dim=1)[counted] - 1
         nats = F.cross_entropy(at_least_float32(logits[counted]), target[counted], reduction="none")
-        both = torch.stack([nats, torch.ones_like(nats)]).cpu()
+        both = torch.stack([nats, torch.ones_like(nats)]).double().cpu()
         more = int(counted.sum(dim=1).max()) - sums.shape[1]
         sums = F.pad(sums, (0, max(more, 0))).index_add(1, places.cpu(), both)
     if sums.shape[1] == 0:
         raise ArgumentError("target", "target must have a token somewhere, got none")
-    return sums[0] / sums[1]
+    return (sums[0] / sums[1]).float()
 
 
 def distinct(texts: Sequence[str], n: int = 1) -> float:

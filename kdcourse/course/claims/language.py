@@ -13,7 +13,10 @@ from kdcourse.data import replay
 from kdcourse.language import (
     END,
     Definitions,
+    InTwoVocabularies,
     OnPolicy,
+    Pieces,
+    Vocabulary,
     Written,
     distinct,
     lessons,
@@ -21,7 +24,12 @@ from kdcourse.language import (
     sample,
     wordnet,
 )
+from kdcourse.methods.chunk_likelihood import ChunkLikelihood
+from kdcourse.methods.top_k import TopKKD
+from kdcourse.methods.universal_logit import UniversalLogitKD
+from kdcourse.models import LanguageModel
 from kdcourse.objective import Objective
+from kdcourse.teachers import CachedTexts, correct, every_other_layer, narrowed
 from kdcourse.training.schedules import one_cycle
 
 claim = claims_of(notebook="8")
@@ -36,11 +44,13 @@ labels = partial(CrossEntropy, class_dim=-1)
 word_level = partial(LogitKD, 1.0, class_dim=-1, ignore_index=-1)
 splits = cache(wordnet)
 vocabulary = cache(lambda: splits().vocabulary)
+pieces = cache(lambda: Pieces.of((text for part in splits() for text in part.texts), size=512))
 
 
-def student(lab: Lab) -> nn.Module:
+def student(lab: Lab, width: int | None = None, tokens: Vocabulary | None = None) -> nn.Module:
     """Make a student with fresh weights."""
-    return models.language_model(lab["width"], lab["depth"], 4, len(vocabulary()), seed=lab.seed)
+    count = len(vocabulary() if tokens is None else tokens)
+    return models.language_model(width or lab["width"], lab["depth"], 4, count, seed=lab.seed)
 
 
 def words(lab: Lab, count: int) -> Definitions:
@@ -56,26 +66,39 @@ def judged(lab: Lab) -> Definitions:
     return held_out[: lab["judged"]]
 
 
-def texts(lab: Lab, net: nn.Module, count: int, share: float = 0.0) -> OnPolicy:
+def texts(
+    lab: Lab, net: nn.Module, count: int, share: float = 0.0, tokens: Vocabulary | None = None
+) -> OnPolicy:
     """Return definitions as batches, of which a net writes a share itself."""
     return OnPolicy(
-        net, words(lab, count), vocabulary(), share=share, batch_size=lab["texts"], seed=lab.seed
+        net,
+        words(lab, count),
+        vocabulary() if tokens is None else tokens,
+        share=share,
+        batch_size=lab["texts"],
+        seed=lab.seed,
     )
+
+
+def knobs(lab: Lab, rate: float | None = None) -> dict[str, Any]:
+    """Return how nets learn from texts."""
+    adam = partial(torch.optim.AdamW, lr=rate or lab["rate"], weight_decay=0.01)
+    return {"optimizer": adam, "scheduler": one_cycle}
 
 
 def taught(
-    lab: Lab, net: nn.Module, source: Any, objective: Objective, steps: int | None = None
+    lab: Lab,
+    net: nn.Module,
+    source: Any,
+    objective: Objective,
+    steps: int | None = None,
+    teacher: nn.Module | None = None,
 ) -> nn.Module:
     """Let a net learn from texts, and return it."""
-    return lab.fit(
-        net,
-        objective,
-        source,
-        teacher=lab.teacher if objective.needs_teacher else None,
-        steps=lab["steps"] if steps is None else steps,
-        optimizer=partial(torch.optim.AdamW, lr=lab["rate"], weight_decay=0.01),
-        scheduler=one_cycle,
-    )
+    if objective.needs_teacher and teacher is None:
+        teacher = lab.teacher
+    steps = lab["steps"] if steps is None else steps
+    return lab.fit(net, objective, source, teacher=teacher, steps=steps, **knobs(lab))
 
 
 def nats(lab: Lab, net: nn.Module) -> float:
@@ -212,3 +235,144 @@ def reverse_kl(lab: Lab) -> Measured:
         yield f"{name}, written", quality(lab, made)
         yield f"{name}, variety", variety(made)
         yield f"{name}, nats", nats(lab, net)
+
+
+TOP = 4, 16
+
+
+@claim(
+    Effect("nats of labels − of 16 log-probabilities and the rest", "labels", "16, rest", NATS),
+    Effect("0.01 − what 16 and the rest cost", "0.01", "16, rest − all", NATS),
+    Effect("nats of 4 renormalised − of 4 and the rest", "4, renormalised", "4, rest", NATS),
+    Effect("nats of 16 renormalised − of 16 and the rest", "16, renormalised", "16, rest", NATS),
+    reason="2,000 definitions, KD alone, from answers that were stored. There are 83 characters.",
+    settings=USUAL | dict(words=2000, steps=500),
+    toy=TOY,
+)
+def top_k_answers(lab: Lab) -> Measured:
+    """The 16 largest log-probabilities of each prediction are enough with the rest's mass, and
+    biased without.
+    """
+    seen = words(lab, lab["words"]).lessons(vocabulary())
+    found = {}
+    kinds = {f"{k}, {kind}": (k, kind == "rest") for k in TOP for kind in ("rest", "renormalised")}
+    for name, (k, rest) in {"all": (len(vocabulary()), True), **kinds}.items():
+        source = CachedTexts(lab.teacher, *seen, k=k, batch_size=lab["texts"], seed=lab.seed)
+        term = TopKKD(rest=rest, class_dim=-1, ignore_index=-1)
+        net = taught(lab, student(lab), source, term, teacher=source.teacher)
+        found[name] = nats(lab, net)
+    yield from found.items()
+    net = student(lab)
+    yield "labels", nats(lab, taught(lab, net, texts(lab, net, lab["words"]), labels()))
+    yield "0.01", 0.01
+    yield "16, rest − all", found["16, rest"] - found["all"]
+
+
+def nats_of_pieces(lab: Lab, net: nn.Module) -> float:
+    """Return what held-out definitions cost a net that reads pieces, per character."""
+    seen = judged(lab)
+    _, target = own = seen.lessons(pieces())
+    characters = (seen.lessons(vocabulary())[1] >= 0).sum()
+    return lab.note(nats_per_token(net, own) * float((target >= 0).sum() / characters))
+
+
+@claim(
+    Effect("nats of labels − with KD (pieces, by sorted predictions)", "pieces", "sorted", NATS),
+    Effect("nats of labels − with KD (pieces, by chunks of text)", "pieces", "chunks", NATS),
+    Effect("gain by characters − gain by chunks", "gain, characters", "gain, chunks", NATS),
+    reason="2,000 definitions; the teacher reads characters. Nats per character, in whichever "
+    "tokens.",
+    settings=USUAL | dict(words=2000, steps=400),
+    toy=TOY,
+)
+def another_vocabulary(lab: Lab) -> Measured:
+    """A teacher can be asked in another vocabulary than the student's, at a price."""
+    both = pieces(), vocabulary()
+    found = {}
+    for name, term in {
+        "pieces": None,
+        "sorted": UniversalLogitKD(*both, class_dim=-1, ignore_index=-1),
+        "chunks": ChunkLikelihood(*both, class_dim=-1, ignore_index=-1),
+    }.items():
+        net = student(lab, tokens=pieces())
+        own: Any = texts(lab, net, lab["words"], tokens=pieces())
+        if term is not None:
+            own = InTwoVocabularies(own, *both)
+        taught(lab, net, own, labels() if term is None else labels() + term)
+        found[name] = nats_of_pieces(lab, net)
+    for name, objective in {"characters": labels(), "word-level": labels() + word_level()}.items():
+        net = student(lab)
+        found[name] = nats(lab, taught(lab, net, texts(lab, net, lab["words"]), objective))
+    yield from found.items()
+    yield "gain, characters", found["characters"] - found["word-level"]
+    yield "gain, chunks", found["pieces"] - found["chunks"]
+
+
+@claim(
+    Effect("nats, random − every other layer", "random", "layers", NATS),
+    Effect("nats, random − every other layer, narrowed", "random, narrow", "narrowed", NATS),
+    reason="2,000 definitions, KD alone. The layers are the teacher's first and last; narrowed "
+    "ones keep the most important channels, heads and neurons.",
+    settings=USUAL | dict(words=2000, steps=200, wide=128, rate=0.003, importance=256),
+    toy=TOY | dict(importance=16),
+)
+def start_from_layers(lab: Lab) -> Measured:
+    """A student that starts from its teacher's layers beats one that starts at random."""
+    assert isinstance(lab.teacher, LanguageModel)
+    layers = every_other_layer(lab.teacher, lab["depth"])
+    assert isinstance(layers, LanguageModel)
+    sample = texts(lab, layers, lab["importance"])
+    for name, net in {
+        "random": student(lab, lab["wide"]),
+        "layers": layers,
+        "random, narrow": student(lab),
+        "narrowed": narrowed(layers, lab["width"], sample),
+    }.items():
+        yield f"{name}, before", nats(lab, net)
+        yield name, nats(lab, taught(lab, net, texts(lab, net, lab["words"]), word_level()))
+
+
+@claim(
+    Effect("nats, teacher as it was − corrected", "as it was", "corrected", NATS),
+    reason="2,000 definitions with the part of speech before each word, which the teacher has not "
+    "seen; the student learns from the teacher alone.",
+    settings=USUAL | dict(words=2000, steps=300, correction=100, rate_of_correction=0.0006),
+    toy=TOY | dict(correction=1),
+)
+def language_correction(lab: Lab) -> Measured:
+    """Teacher correction: on other texts than its own, a teacher that has learned from them first
+    teaches better.
+    """
+    known, held_out = (
+        _short(part.in_context()) for part in (words(lab, lab["words"]), judged(lab))
+    )
+    source = partial(
+        OnPolicy,
+        definitions=known,
+        vocabulary=vocabulary(),
+        share=0.0,
+        batch_size=lab["texts"],
+        seed=lab.seed,
+    )
+    corrected = correct(
+        lab.teacher,
+        source(lab.teacher),
+        labels(),
+        steps=lab["correction"],
+        **knobs(lab, lab["rate_of_correction"]),
+        **lab.options,
+    )
+    seen = held_out.lessons(vocabulary())
+    for name, teacher in {"as it was": lab.teacher, "corrected": corrected}.items():
+        net = student(lab)
+        taught(lab, net, source(net), word_level(), teacher=teacher)
+        yield name, lab.note(nats_per_token(net, seen))
+        yield f"{name}, teacher", lab.note(nats_per_token(teacher, seen))
+
+
+def _short(definitions: Definitions) -> Definitions:
+    """Return those that are no longer than the teacher reads."""
+    kept = [n for n, text in enumerate(definitions.texts) if len(text) <= 78]
+    return Definitions(
+        *(tuple(column[n] for n in kept) for column in (definitions.words, definitions.meanings))
+    )
