@@ -11,6 +11,9 @@ from kdcourse.course.bench.losses import Cost
 from kdcourse.course.claims import Claim, Effect, Result, load
 from kdcourse.course.claims.claim import CLAIMS, shown_in
 from kdcourse.data import Images
+from kdcourse.errors import ArgumentError
+from kdcourse.language import Characters, Vocabulary
+from kdcourse.models import language_model
 from kdcourse.motivation import Landscape
 from kdcourse.training import History
 
@@ -452,3 +455,88 @@ def test_a_gallery_names_rows_and_columns():
             assert np.array_equal(axis.images[0].get_array(), image[0].numpy())
     assert [axis.get_title() for axis in rows[0]] == ["ant", "bee"]
     assert [row[0].texts[0].get_text() for row in rows] == ["real", "made"]
+
+
+LETTERS = Characters("\n :abc")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ab:c a\n", "c a\n"),  # behind the colon
+        ("abc", "bc"),  # without one, all that is predicted
+        (":" + 40 * "ab", 15 * "ab"),
+    ],
+)
+def test_next_tokens_show_what_was_expected_at_each_place(text, shown):
+    model = language_model(8, 1, 2, len(LETTERS), length=99, seed=0)
+    figure = plots.next_tokens(model, LETTERS, text, likeliest=3)
+    bars, table, _ = figure.axes
+    first = text.index(shown)
+    tokens = LETTERS.encode([text])
+    p = model(tokens[:, :-1])[0].softmax(dim=1).detach()[first - 1 :][: len(shown)]
+    came = tokens[0, first : first + len(shown)]
+    heights = [bar.get_height() for bar in bars.patches]
+    assert heights == pytest.approx(p[range(len(shown)), came].tolist())
+    assert [t.get_text() for t in bars.get_xticklabels()] == [*shown.translate({10: "⏎", 32: "␣"})]
+    best = p.sort(dim=1, descending=True)
+    assert np.asarray(table.images[0].get_array()) == pytest.approx(best.values[:, :3].T.numpy())
+    names = [LETTERS.characters[n] for n in best.indices[:, :3].T.flatten()]
+    names = ["".join(names).translate({10: "⏎", 32: "␣"})]
+    assert ["".join(text.get_text() for text in table.texts)] == names
+    framed = [text.get_position() for text in table.texts if text.get_bbox_patch()]
+    wanted = (came == best.indices[:, :3].T).nonzero().flip(1).tolist()
+    assert sorted(framed) == sorted(map(tuple, wanted))
+
+
+class Words(Vocabulary):
+    """A token for each of some words, which stand alone, and for every letter."""
+
+    def split(self, texts):
+        return [
+            [self.pieces.index(piece) for piece in text.replace(":", " : ").split()]
+            for text in texts
+        ]
+
+
+def test_long_tokens_are_fewer_and_none_overlaps_another():
+    words = Words(["extraordinary", "characters", ":", *"abcdehinorstxy", " "])
+    model = language_model(8, 1, 2, len(words), seed=0)
+    figure = plots.next_tokens(model, words, "a:" + " ".join(20 * ["extraordinary"]))
+    bars, table, _ = figure.axes
+    figure.draw_without_rendering()
+    assert 3 < len(bars.patches) < 20
+    assert figure.get_figwidth() < 10
+    for texts in (bars.get_xticklabels(), table.texts):
+        boxes = [text.get_window_extent() for text in texts]
+        assert not [a for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+
+
+def test_next_tokens_of_a_text_that_is_only_begun():
+    with pytest.raises(ArgumentError, match="text must go on"):
+        plots.next_tokens(language_model(8, 1, 2, len(LETTERS), seed=0), LETTERS, "ab:")
+
+
+@pytest.mark.parametrize("names", [["forward", "reverse"], {"forward": "KL", "reverse": "other"}])
+def test_two_axes_draw_both_means_with_their_intervals(names):
+    runs = {
+        seed: {
+            f"{name}, {of}": place + seed * (1 + place)
+            for place, name in enumerate(names)
+            for of in ("written", "variety")
+        }
+        for seed in range(3)
+    }
+    result = Result(Claim("toy", "A toy.", 8, lambda seed: {}), runs)
+    words = {"x_label": "different words, %", "y_label": "nats"}
+    (axis,) = plots.two_axes(result, names, x="variety", y="written", **words).axes
+    for name, drawn in zip(names, axis.containers, strict=True):
+        point, _, (across, up) = drawn
+        e = result.estimate(f"{name}, variety")
+        assert point.get_xydata().tolist() == [[e.mean, e.mean]]
+        assert across.get_segments()[0].tolist() == [[e.low, e.mean], [e.high, e.mean]]
+        assert up.get_segments()[0].tolist() == [[e.mean, e.low], [e.mean, e.high]]
+    said = [text.get_text() for text in axis.texts]
+    assert said == (list(names.values()) if isinstance(names, dict) else names)
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("different words, %", "nats")
+    assert len({point.get_marker() for point, _, _ in axis.containers}) == 2

@@ -9,6 +9,8 @@ from tqdm.notebook import tqdm
 from kdcourse.course import widgets
 from kdcourse.course.notebooks import VIEW
 from kdcourse.course.saved_widgets import STATE, freeze
+from kdcourse.language import Characters
+from kdcourse.models import language_model
 
 
 def notebook(*shown):
@@ -53,6 +55,25 @@ def test_settings_at_their_defaults_which_are_not_in_the_state():
     sliders = [ipywidgets.FloatLogSlider(description="temperature"), ipywidgets.IntSlider()]
     (output,), _ = saved(notebook(ipywidgets.VBox(sliders)))
     assert "<div>temperature: 1</div><div>0</div>" in output["text/html"]
+
+
+def test_a_word_that_was_written():
+    words = [ipywidgets.Text("a < b", description="or another"), ipywidgets.Text(description="or")]
+    (output,), _ = saved(notebook(ipywidgets.VBox(words)))
+    assert "<div>or another: a &lt; b</div><div>or</div>" in output["text/html"]
+    assert "Run the cells above" in output["text/html"]
+
+
+def test_what_writers_wrote_is_saved():
+    letters = Characters("\n:ab")
+    models = {"one": language_model(8, 1, 2, len(letters), seed=0)}
+    box = widgets.writers(models, letters, ["ab", "ba"])
+    box.children[0].value = "ba"
+    (output,), state = saved(notebook(box))
+    assert not state
+    assert box.children[-1].value in output["text/html"]
+    for said in ("word: ba", "or another", "temperature: 1", "draw: 0", "Run the cells above"):
+        assert said in output["text/html"]
 
 
 def test_a_choice_that_was_not_made():

@@ -13,6 +13,8 @@ from kdcourse.course import widgets
 from kdcourse.course.claims import Claim, Result
 from kdcourse.course.widgets.screen import outlined
 from kdcourse.data import Images, replay
+from kdcourse.language import Characters
+from kdcourse.models import language_model
 from kdcourse.motivation import Landscape
 from kdcourse.teachers import majority_vote_accuracy
 
@@ -288,3 +290,57 @@ def test_averages_follow_the_momentum():
         scale = (middle - top) / 4
         expected = [middle - scale * value for value in followed[momentum]]
         assert lines["its average"] == pytest.approx(expected, abs=0.2)
+
+
+LETTERS = Characters("\n <:abcd")
+
+
+class Parrot(torch.nn.Module):
+    """A language model that has learned one text by heart, whatever it is given."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tokens = LETTERS.encode([text])[0]
+
+    def forward(self, tokens):
+        comes = self.tokens[1 : tokens.shape[1] + 1]
+        return 99.0 * torch.nn.functional.one_hot(comes, len(LETTERS))[None].float()
+
+
+def cells(screen):
+    return re.findall(r"<t[dh][^>]*>([^<]*)</t", screen.value)
+
+
+def test_writers_define_the_word_that_is_chosen_or_written():
+    models = {"a < b": Parrot("ab:a <cab\n"), "endless": Parrot("ab:" + 17 * "d")}
+    word, other, _, _, screen = widgets.writers(models, LETTERS, ["ab", "ba"], length=20).children
+    shown = ["a &lt; b", "a &lt;cab", "endless", f"{17 * 'd'} …"]
+    assert cells(screen) == ["", "ab:", *shown]
+    word.value = "ba"
+    assert cells(screen) == ["", "ba:", *shown]
+    other.value = " cd "
+    assert cells(screen) == ["", "cd:", *shown]
+
+
+def test_writers_draw_anew_and_are_the_same_again():
+    models = {"one": language_model(8, 1, 2, len(LETTERS), seed=0)}
+    *_, temperature, draw, screen = widgets.writers(models, LETTERS, ["ab"]).children
+    torch.manual_seed(1)
+    seen = {}
+    for heat, number in ((1.0, 0), (1.0, 1), (2.0, 1), (1.0, 0), (2.0, 1)):
+        temperature.value, draw.value = heat, number
+        assert seen.setdefault((heat, number), screen.value) == screen.value
+    assert len(set(seen.values())) == 3
+
+
+def test_writers_say_what_they_cannot_read():
+    *_, screen = controls = widgets.writers({"one": Parrot("ab:\n")}, LETTERS, ["ab"]).children
+    other = controls[1]
+    for word, said in (
+        ("naïve", "These models have never seen “n”, “ï”, “v”, “e”: write another word."),
+        (100 * "a", "The models read and write 80 tokens at most: write a shorter word."),
+    ):
+        other.value = word
+        assert screen.value == f"<p>{said}</p>"
+    other.value = ""
+    assert cells(screen) == ["", "ab:", "one", ""]

@@ -14,7 +14,12 @@ from kdcourse.course.notebooks import VIEW, course_notebooks
 
 STATE = "application/vnd.jupyter.widget-state+json"
 BOXES = {"VBoxModel": "flex-direction: column", "HBoxModel": "align-items: center"}
-SLIDERS = {"IntSliderModel": 0, "FloatSliderModel": 0, "FloatLogSliderModel": 1}  # and defaults
+VALUES: dict[str, Any] = {  # of sliders and of text, by default
+    "IntSliderModel": 0,
+    "FloatSliderModel": 0,
+    "FloatLogSliderModel": 1,
+    "TextModel": "",
+}
 CHOICES = ("ToggleButtonsModel", "SelectionSliderModel", "DropdownModel")
 OPTIONS = "_options_labels"
 SEEN: dict[str, str] = {}  # what widgets showed at the last save, even if their kernel is gone
@@ -72,7 +77,7 @@ def as_html(name: str, models: dict[str, Any]) -> str:
     if kind in BOXES:
         inside = [child.removeprefix("IPY_MODEL_") for child in state.get("children", ())]
         shown = [as_html(child, models) for child in inside]
-        if any(models[child]["model_name"] in (*SLIDERS, *CHOICES) for child in inside):
+        if any(models[child]["model_name"] in (*VALUES, *CHOICES) for child in inside):
             shown.append(HINT)
         style = f"display: flex; {BOXES[kind]}; gap: 4px 8px"
         return f"<div style='{style}'>{''.join(shown)}</div>"
@@ -89,7 +94,7 @@ def as_html(name: str, models: dict[str, Any]) -> str:
         chosen = state.get("index")
         value = "" if chosen is None else state[OPTIONS][chosen]
     else:
-        value = state.get("value", SLIDERS[kind])
+        value = state.get("value", VALUES[kind])
     value = f"{value:.3g}" if isinstance(value, float) else str(value)
     named = ": ".join(filter(None, (state.get("description"), value)))
     return f"<div>{html.escape(named)}</div>"

@@ -10,6 +10,7 @@ from kdcourse.course.plots.curves import (
     surfaces,
     throughput,
 )
+from kdcourse.course.plots.language import next_tokens, two_axes
 from kdcourse.course.plots.leaderboard import gain_against_cost, gains
 from kdcourse.course.plots.measured import (
     arms,

@@ -66,7 +66,13 @@ COLUMNS = (
         (("5b", "peers"), ("5b", "momentum"), ("5b", "uncompressed"), ("5b", "corrected")),
     ),
     Column(549, 92, "Tips", 595, (("6", "same views"), ("6", "patience"))),
-    Column(655, 91, "Further", 700, (("7", "self-\nsupervised"), ("7", "data-free"))),
+    Column(
+        655,
+        91,
+        "Further",
+        700,
+        (("7", "self-\nsupervised"), ("7", "data-free"), ("8", "language\nmodels")),
+    ),
 )
 
 
@@ -76,7 +82,8 @@ def map_index() -> Figure:
     From the minimum of L hangs the question why (notebook 1); from dist, which property is
     distilled: logits (2), features (3) or relations (4); from f large, which teacher: a large one,
     an assistant, an ensemble or an earlier self (5a), peers, a momentum teacher or an
-    uncompressed, perhaps corrected one (5b). Tips (6) and further readings (7) follow.
+    uncompressed, perhaps corrected one (5b). Tips (6), further readings (7) and language models (8)
+    follow.
     """
     return _map("")
 
@@ -117,8 +124,13 @@ def map_6() -> Figure:
 
 
 def map_7() -> Figure:
-    """Map of the lecture; lit is its end, the further readings: self-supervised and data-free."""
+    """Map of the lecture; lit are the further readings: self-supervised and data-free."""
     return _map("7")
+
+
+def map_8() -> Figure:
+    """Map of the lecture; lit is its end: the distillation of language models."""
+    return _map("8")
 
 
 def _map(lit: str) -> Figure:
