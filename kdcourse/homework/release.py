@@ -22,6 +22,7 @@ from kdcourse.course.notebooks import read
 from kdcourse.data import fashion_mnist
 from kdcourse.homework.cells import SEAL, seal
 from kdcourse.homework.master import spell_out
+from kdcourse.language.definitions import WORDNET
 from kdcourse.places import COURSE, INSTALLED, PACKAGE, image_folder
 from kdcourse.teachers.shipped import TEACHERS
 
@@ -128,7 +129,7 @@ def _assign(
     ignored = shutil.ignore_patterns("__pycache__", "share")
     shutil.copytree(PACKAGE, aside / "kdcourse", ignore=ignored)
     fashion_mnist()  # raises if its files are missing or damaged
-    for part in (image_folder() / "FashionMNIST", TEACHERS):  # which the checks read
+    for part in (image_folder() / "FashionMNIST", TEACHERS, WORDNET.parent):  # which checks read
         shutil.copytree(part, aside / "data" / part.name, ignore=shutil.ignore_patterns("*-ubyte"))
     (aside / "requirements.txt").write_text("\n".join(_requirements()))
     otter_assign(str(path), str(aside / "made"), no_run_tests=True, no_pdfs=True)

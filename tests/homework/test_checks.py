@@ -3,7 +3,7 @@
 import re
 import runpy
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import combinations
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from kdcourse import feature, logit, metrics, relational, teachers, tips
 from kdcourse.homework import expect, release
 from kdcourse.homework.judge import check
+from kdcourse.language import writing
 from kdcourse.training import CrossEntropy, LogitKD, constant
 
 HERE = Path(__file__).parent
@@ -104,6 +105,50 @@ def mixup_views(pixels, generator):
     return student.float(), teacher.float()
 
 
+def token_kd_loss(student_logits, teacher_logits, target):
+    return logit.kd_loss(student_logits, teacher_logits, 1.0, class_dim=-1, mask=target != -1)
+
+
+def next_token(logits, temperature, top_p):
+    likely = writing._nucleus(F.softmax(logits / temperature, dim=1), top_p)
+    return likely / likely.sum(dim=1, keepdim=True)
+
+
+def on_policy_step(student, teacher, optimizer, prompts, length, generator):
+    none = teacher(prompts).shape[-1]  # no token ends a text
+    texts = writing.sample(student, prompts, length=length, end=none, generator=generator)
+    judged = torch.arange(length).expand(len(texts), -1)
+    judged = (judged >= prompts.shape[1] - 1) & (judged < length - 1)
+    predictions = student(texts), teacher(texts)
+    optimizer.zero_grad()
+    logit.kd_loss(*predictions, 1.0, divergence="reverse", class_dim=-1, mask=judged).backward()
+    optimizer.step()
+    return texts
+
+
+def exposure_gap(data, own):
+    def means(side):
+        student, teacher, target = side
+        number = (target != -1).cumsum(dim=1) * (target != -1)
+        masks = [number == place + 1 for place in range(int(number.max()))]
+        loss = partial(logit.kd_loss, student, teacher, 1.0, class_dim=-1)
+        return torch.stack([loss(mask=mask) for mask in masks])
+
+    first, second = means(own), means(data)
+    shorter = min(len(first), len(second))
+    return first[:shorter] - second[:shorter]
+
+
+def bump_slopes(teacher_logits, mean):
+    def losses(mean):
+        student = -((torch.arange(len(teacher_logits)) - mean) ** 2) / 2
+        kinds = ("forward", "reverse")
+        pair = student[None], teacher_logits.double()[None]
+        return torch.stack([logit.kd_loss(*pair, 1.0, divergence=kind) for kind in kinds])
+
+    return torch.func.jacrev(losses)(torch.tensor(mean, dtype=torch.float64))
+
+
 COURSE = {
     "1_logit": {
         "softened_softmax": logit.softmax,
@@ -125,6 +170,13 @@ COURSE = {
         "mutual_step": mutual_step,
         "magnitude_masks": magnitude_masks,
         "mixup_views": mixup_views,
+    },
+    "4_language": {
+        "token_kd_loss": token_kd_loss,
+        "next_token": next_token,
+        "on_policy_step": on_policy_step,
+        "exposure_gap": exposure_gap,
+        "bump_slopes": bump_slopes,
     },
 }
 

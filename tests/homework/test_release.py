@@ -25,8 +25,8 @@ def released(tmp_path_factory):
     return folder
 
 
-def test_there_are_three_assignments():
-    assert NAMES == ["1_logit", "2_feature_relational", "3_teachers_tips"]
+def test_there_are_four_assignments():
+    assert NAMES == ["1_logit", "2_feature_relational", "3_teachers_tips", "4_language"]
 
 
 def test_students_get_no_master():
@@ -79,7 +79,7 @@ def test_student_notebooks_have_not_drifted_from_their_masters(name, assignments
 
 def test_every_call_writes_the_same_bytes(released, tmp_path):
     paths = release.release(tmp_path)
-    assert len(paths) == 7
+    assert len(paths) == 2 * len(NAMES) + 1
     for path in paths:
         assert path.read_bytes() == (released / path.relative_to(tmp_path)).read_bytes()
 
@@ -148,6 +148,8 @@ def test_the_archive_brings_what_a_container_needs(name, assignments):
     assert {f"tests/{one.name}.py" for one in assignments[name].questions if one.checks} <= content
     assert "files/kdcourse/logit.py" in content
     assert "files/data/teachers/res16.safetensors" in content
+    assert "files/data/teachers/definitions.safetensors" in content
+    assert "files/data/wordnet/definitions.tsv.gz" in content
     assert sum(part.startswith("files/data/FashionMNIST/raw/") for part in content) == 4
     assert not any("instructors" in part or "__pycache__" in part for part in content)
     assert "otter-grader[" in environment
