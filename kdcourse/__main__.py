@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         ("chunks", "time and memory of KD with 128,000 classes instead (needs 3 GB, five minutes)"),
         ("gradients", "what hand-written gradients save instead"),
         ("methods", "time and memory of the methods' losses instead, beside their authors' form"),
+        ("sampling", "what a cache saves when language models write instead"),
         ("startup", "seconds that importing the package takes instead"),
         ("leaderboard", "what a step by each method of the leaderboard costs instead"),
         ("kernels", "memory and seconds that each notebook's kernel takes instead (ten minutes)"),
@@ -301,6 +302,7 @@ def _bench(options: argparse.Namespace) -> None:
         losses,
         methods,
         overhead,
+        sampling,
         startup,
         training,
     )
@@ -315,11 +317,13 @@ def _bench(options: argparse.Namespace) -> None:
         print(gradients.table(gradients.measure(rounds=options.rounds)))
     if options.methods:
         print(methods.table(methods.measure(rounds=options.rounds)))
+    if options.sampling:
+        print(sampling.table(sampling.measure(rounds=options.rounds)))
     if options.startup:
         print(startup.table(startup.measure(rounds=options.rounds)))
     if options.leaderboard:
         leaderboard.cost.measure(rounds=options.rounds)
-    instead = "training", "chunks", "kernels", "gradients", "methods", "startup", "leaderboard"
+    instead = "training chunks kernels gradients methods sampling startup leaderboard".split()
     if not any(getattr(options, name) for name in instead):
         # The losses first: they need a library that may be missing.
         print(losses.table(losses.measure(rounds=options.rounds)))

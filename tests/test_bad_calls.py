@@ -89,8 +89,10 @@ LEFT_OUT = {
         ("Outputs", "Lesson", "Splits", "Landscape", "Curvature", "Spread", "TopK"), RECORD
     ),
     **dict.fromkeys(
-        ("Recipe", "Definitions", "DefinitionSplits", "Lines", "LineSplits", "Read"), RECORD
+        ("Recipe", "LanguageRecipe", "Definitions", "DefinitionSplits", "Lines", "LineSplits"),
+        RECORD,
     ),
+    "Read": RECORD,
     "Cache": INSIDE,
     "top_k_kd_loss.student_logits": "answers do not tell how many classes there are",
     "wordnet.path": "a file that must hold definitions; its own test has bad ones",

@@ -19,6 +19,7 @@ from kdcourse.course.bench import (
     losses,
     methods,
     overhead,
+    sampling,
     startup,
     training,
 )
@@ -81,10 +82,35 @@ def test_overhead_is_stored_as_it_is_printed(tmp_path):
 
 
 def test_what_was_not_measured_says_how_to(tmp_path):
-    for bench in (chunks, gradients, kernels, losses, methods, overhead, startup, training):
+    for bench in (
+        chunks,
+        gradients,
+        kernels,
+        losses,
+        methods,
+        overhead,
+        sampling,
+        startup,
+        training,
+    ):
         store = replace(bench.STORE, path=tmp_path / "none.json")
         with pytest.raises(FileNotFoundError, match=f"measure: {store.command}"):
             store.load()
+
+
+def test_sampling_is_stored_as_it_is_printed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "MODELS", {"a model": (8, 1)})
+    store = replace(sampling.STORE, path=tmp_path / "sampling.json")
+    comparisons = sampling.measure(rounds=1, store=store)
+    assert store.load() == comparisons
+    assert len(comparisons) == len(sampling.TEXTS)
+    rectangular(sampling.table(comparisons), 2)
+
+
+def test_a_cache_saves_most_of_the_time():
+    ratios = {each.name: each.ratio for each in sampling.load()}
+    assert max(ratios.values()) < 1
+    assert all(ratio < 1 / 5 for name, ratio in ratios.items() if "64 texts" in name)
 
 
 def test_startup_is_stored_as_it_is_printed(tmp_path, monkeypatch):

@@ -63,7 +63,7 @@ def test_every_notebook_has_its_hour_and_its_minutes():
 
 def test_the_sessions_are_long_enough():
     cells = [[cell.strip() for cell in row.split("|")] for row in PLAN]
-    assert [cell[1] for cell in cells] == [str(n) for n in range(1, 9)]
+    assert [cell[1] for cell in cells] == [str(n) for n in range(1, 10)]
     for session, rows in groupby(cells, key=lambda cell: cell[2]):
         assert sum(int(cell[4]) for cell in rows) <= 90, session
     minutes = {re.search(LINK, cell[3])[1][10]: int(cell[4]) for cell in cells}

@@ -23,6 +23,7 @@ from kdcourse.course.bench import (
     losses,
     methods,
     overhead,
+    sampling,
     startup,
     training,
 )
@@ -43,6 +44,7 @@ def render(text: str) -> str:
         "verdicts": verdicts,
         "claims": of_notebooks,
         "bench": lambda: overhead.table(overhead.load()),
+        "bench-sampling": lambda: sampling.table(sampling.load()),
         "bench-startup": lambda: startup.table(startup.load()),
         "bench-losses": lambda: losses.table(losses.load()),
         "bench-methods": of_methods,
