@@ -323,8 +323,8 @@ def _bench(options: argparse.Namespace) -> None:
         print(startup.table(startup.measure(rounds=options.rounds)))
     if options.leaderboard:
         leaderboard.cost.measure(rounds=options.rounds)
-    instead = "training chunks kernels gradients methods sampling startup leaderboard".split()
-    if not any(getattr(options, name) for name in instead):
+    instead = ("training", "chunks", "kernels", "gradients", "methods", "sampling", "startup")
+    if not any(getattr(options, name) for name in (*instead, "leaderboard")):
         # The losses first: they need a library that may be missing.
         print(losses.table(losses.measure(rounds=options.rounds)))
         print(overhead.table(overhead.measure(rounds=options.rounds)))
