@@ -80,7 +80,7 @@ def chunk_likelihood_loss(
     Returns:
         Scalar ≥ 0 in nats; zero if nothing counts.
 
-    Source: Minixhofer, Vulić, Ponti 2025 (arXiv 2503.20083), section 3. The authors' code takes the
+    Source: Minixhofer, Vulić, Ponti 2025 (arXiv 2503.20083). The authors' code takes the
     cross-entropy, which is KL plus what the student cannot change, without the factor τ = 100, and
     adds 10⁻⁶ to the logarithms; it knows further ways to choose chunks.
     """

@@ -54,7 +54,7 @@ def universal_logit_loss(
     Returns:
         Scalar from 0 to 2; zero if nothing counts.
 
-    Source: Boizard et al. 2024 (arXiv 2402.12030), section 3. The authors' code (with the weight
+    Source: Boizard et al. 2024 (arXiv 2402.12030). The authors' code (with the weight
     1.5, τ = 1 for both, and no factor τ²) takes the mean over the tokens of each text, and then
     that over texts: the same if texts are of equal length, or with 1/length as the weight.
     """

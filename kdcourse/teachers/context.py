@@ -10,7 +10,7 @@ and needs none. Both may be one model at first.
 >>> objective = LogitKD(1.0, class_dim=-1, ignore_index=-1)
 >>> fit(student, lessons, objective, teacher=ContextTeacher(teacher))
 
-Source: Askell et al. 2021 (arXiv 2112.00861), section 2, *Context Distillation*; Snell et al. 2022
+Source: Askell et al. 2021 (arXiv 2112.00861), *context distillation*; Snell et al. 2022
 (arXiv 2209.15189).
 """
 
