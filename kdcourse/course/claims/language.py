@@ -207,7 +207,8 @@ ON_POLICY = USUAL | dict(words=2000, begin=400, steps=100)
     Effect("KL on its own texts, off-policy − on-policy", "off, own", "on, own", NATS),
     Effect("the teacher's nats on what they write", "off, written", "on, written", NATS),
     reason="A student that has learned 2,000 definitions goes on by KD for 100 steps, on these or "
-    "on its own texts. Nats per character.",
+    "on its own texts. On those, the teacher is in more doubt itself, and a doubtful prediction is "
+    "easily met. Nats per character.",
     settings=ON_POLICY,
     toy=TOY,
 )

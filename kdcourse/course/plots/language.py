@@ -109,7 +109,9 @@ def two_axes(
             capsize=3,
             linestyle="",
         )
-        style: dict[str, Any] = {"xytext": (7, 6), "textcoords": "offset points"}
+        # Above and below in turn, as neighbours may be all but equal.
+        style: dict[str, Any] = {"xytext": (7, -14 if place % 2 else 6)}
+        style |= {"textcoords": "offset points"}
         axis.annotate(label, (across.mean, up.mean), color=colour, size=9, **style)
     axis.set(xlabel=x_label, ylabel=y_label)
     axis.margins(0.15)
