@@ -260,11 +260,14 @@ class _AngleLoss(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor]) -> None:
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # zeros, as large as the second output
         ctx.save_for_backward(output[1])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor | None, _: None) -> tuple[Tensor | None, None]:
+        if gradient is None:
+            return None, None
         return gradient * ctx.saved_tensors[0], None
 
 

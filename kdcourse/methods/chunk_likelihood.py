@@ -201,10 +201,13 @@ class _LogProbability(torch.autograd.Function):
     ) -> None:
         _, others, rest = output
         ctx.mark_non_differentiable(others, rest)
+        ctx.set_materialize_grads(False)  # zeros, as large as all logits
         ctx.save_for_backward(inputs[1], others, rest)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor, *_: Any) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, slope: Tensor | None, *_: None) -> tuple[Tensor | None, None, None]:
+        if slope is None:
+            return None, None, None
         index, others, rest = ctx.saved_tensors
         slope = slope.to(others.dtype)[:, None]
         return (others * -slope).scatter_(1, index, slope * rest), None, None

@@ -237,10 +237,13 @@ class _Divergence(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # zeros, as large as all logits
         ctx.save_for_backward(inputs[4], *output[1:])
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, upstream: Tensor | None, *_: None) -> tuple[Any, ...]:
+        if upstream is None:
+            return (None,) * 6
         tokens, others, of_others, of_tokens = ctx.saved_tensors
         upstream = upstream[:, None]
         gradient = others * (of_others * upstream)
