@@ -8,7 +8,7 @@ import pytest
 import torch
 from toys import same, weights
 
-from kdcourse import CrossEntropy, LogitKD, claims, data, fit, metrics, models, teachers
+from kdcourse import CrossEntropy, LogitKD, claims, data, fit, language, metrics, models, teachers
 from kdcourse.course.claims.online import shifted
 from kdcourse.places import COURSE
 
@@ -32,7 +32,15 @@ def by_neighbours(net, splits):
     return metrics.neighbour_accuracy(net, splits.train[: SMALL["images"]], splits.test)
 
 
+def by_letters(net, splits):
+    """The share of letters of test definitions that a language model foresees."""
+    inputs, target = language.wordnet().test[:300].lessons(language.wordnet().vocabulary)
+    right = metrics.predict(net, inputs).argmax(dim=2) == target
+    return float(right[target >= 0].float().mean())
+
+
 JUDGES = {  # who does not judge a net by its predictions for the test images
+    "on_policy": by_letters,
     "seed": by_neighbours,
     "self_supervised": by_neighbours,
     "correction": lambda net, splits: metrics.accuracy(net, shifted(splits.test, 0.5, 0.1, 1)),
