@@ -3,7 +3,7 @@
 The texts are short definitions from WordNet, read and written character by character. A student
 learns them from people's texts, and goes on by KD, on the same texts or on its own.
 
-Paper: Agarwal et al., 2023, arXiv 2306.13649 (GKD); Gu et al., 2023, arXiv 2306.08543 (MiniLLM).
+Paper: Agarwal et al., 2024, arXiv 2306.13649 (GKD); Gu et al., 2024, arXiv 2306.08543 (MiniLLM).
 Run: python examples/on_policy.py
 Prints how often students foresee the next letter of test definitions, and how probable the teacher
 finds what they write, in nats per letter; then what five seeds showed (claim reverse-kl).

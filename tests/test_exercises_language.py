@@ -34,7 +34,7 @@ def up_to(ordered, share):
 MISTAKES = [
     (check.nats_of, lambda z, y: each(z, y).mean(), "without a target are counted"),
     (check.nats_of, lambda z, y: each(z, y).sum(), "the sum over the places"),
-    (check.nats_of, of_texts, "not over texts of means"),
+    (check.nats_of, of_texts, "not the mean of the texts' means"),
     (check.nats_of, lambda z, y: F.cross_entropy(z.flatten(0, 1), y.flatten() % 7), "of −1"),
     (check.nucleus, lambda p, share: nucleus(p, share, up_to), "tokens [1] are left"),
     (check.nucleus, lambda p, share: nucleus(p, share, before, divide=False), "divide by it"),

@@ -1,9 +1,9 @@
 """How good a language model is, and what it writes.
 
-Two things are to be told apart. Whether a model foresees what people write: its nats on held-out
+Two things must be told apart. Whether a model foresees what people write: its nats on held-out
 texts (*coverage*). And whether it writes what people would: the nats of a better model on its
 texts (*quality*), which are low for a model that always writes one good text, so that the share of
-distinct words is to be seen beside them (*diversity*).
+distinct words has to be reported with them (*diversity*); misspelt words count as distinct.
 """
 
 from collections.abc import Sequence

@@ -42,8 +42,8 @@ def sample(
         length: Tokens of a text, with its prompt, at most.
         end: The token that ends a text.
         temperature: τ > 0, by which logits are divided before one is drawn.
-        top_p: The share in (0, 1] of the likeliest tokens to draw from: as few as have that
-            probability together.
+        top_p: Draw from the fewest likeliest tokens whose probabilities sum to at least this, in
+            (0, 1].
         greedy: Whether to take the likeliest token instead.
         generator: Draws the tokens; torch's global one by default.
 

@@ -68,7 +68,7 @@ class TopK(NamedTuple):
 
     Attributes:
         log_p: ``(…, k)``, the log-probabilities of k tokens, k last whatever the dimension of the
-            classes. What they lack to a probability of one belongs to all other tokens together.
+            classes. What is missing to a total of one belongs to all other tokens together.
         tokens: ``(…, k)``, which tokens these are, of one prediction all different.
         temperature: τ of the softmax.
     """
@@ -110,7 +110,7 @@ def sampled_answers(
     .. math:: \hat p^{(i)} = \tfrac1k \cdot \#\{\text{draws of } i\}, \quad E\,\hat p = p
 
     So the gradient of KL from them is that of the whole KL in the mean; its value is larger, by
-    what the entropy of :math:`\hat p` lacks to that of p.
+    as much as the entropy of :math:`\hat p` falls short, on average, of that of p.
 
     Args:
         logits: ``(N, V)``, or of any shape with V classes in ``class_dim``.

@@ -43,7 +43,7 @@ def universal_logit_loss(
               \big|
 
     where σ and σ' sort them in decreasing order, and the shorter one is continued with zeros: the
-    cost of the cheapest transport if every two classes are equally far from each other.
+    least distance over all ways to match the classes one to one.
 
     Args:
         student_logits: ``(N, K)``, or of any shape with K classes in ``class_dim``.

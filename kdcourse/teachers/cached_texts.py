@@ -38,7 +38,8 @@ def answer_bytes(k: int, classes: int, tokens: int = 1) -> int:
     """Return the bytes that answers take: of each token 2k for log-probabilities, and k tokens.
 
     A token takes the bytes of the smallest integer that holds all: 1 up to 256 classes, 2 up to
-    32,768, and 4. All log-probabilities of a token would take 2 · classes.
+    32,768, and 4. All log-probabilities of a token would take 2 · classes in order; here their
+    tokens are kept as well.
 
     Args:
         k: Log-probabilities that are kept of each prediction.

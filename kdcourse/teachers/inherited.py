@@ -48,8 +48,7 @@ def every_other_layer(teacher: StagedNet, depth: int | None = None) -> StagedNet
     Returns:
         A model of the teacher's class, all of whose weights can be trained.
 
-    Source: Sanh et al. 2019 (arXiv 1910.01108), section 3, where BERT's blocks 0, 2, 4, 7, 9 and 11
-    are taken.
+    Source: Sanh et al. 2019 (arXiv 1910.01108), section 3: one layer out of two.
     """
     last = len(_blocks(teacher)) - 1
     depth = -(-teacher.stages // 2) if depth is None else depth

@@ -25,13 +25,13 @@ def nats_of(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
             F.cross_entropy(logits.flatten(0, 1), target.flatten() % 7)
         ),
         "that is the sum over the places, not their mean": float(each.sum()),
-        "it is the mean over all places, not over texts of means": float(
+        "take the mean over all places, not the mean of the texts' means": float(
             (each.sum(dim=1) / counted).mean()
         ),
     }
     right = float(each.sum() / counted.sum())
     expect.value(found, right, "the mean over the nine places that count", mistakes)
-    return "Long texts have more places, and so more of a say."
+    return "Longer texts have more places, and so count for more."
 
 
 @exercise
@@ -64,12 +64,12 @@ def rest(answer: float) -> str:
     p, q = (torch.tensor(each, dtype=torch.float64) for each in ([0.6, 0.3, 0.1], [0.4, 0.2, 0.4]))
     right = float((p * (p / q).log()).sum())
     mistakes = {
-        "that is what the two alone say; there is the rest": 0.0,
+        "that is what the two alone say; add the rest": 0.0,
         "the rest counts as well": float((p * (p / q).log())[:2].sum()),
         "weigh by the teacher's probabilities": float((q * (q / p).log()).sum()),
     }
     expect.value(expect.number(answer), right, "the KL with the rest", mistakes)
-    return "Renormalised, both are ⅔ and ⅓: a student may give any mass to the rest, unseen."
+    return "With both renormalised, each says ⅔ and ⅓: the rest could have any mass, unseen."
 
 
 @exercise
