@@ -139,7 +139,7 @@ IMAGES = {"KDCOURSE_DATA": str(COURSE / "data")}
 
 
 def test_the_wheel_is_small_and_gives_no_solution_away(wheel, installed):
-    assert wheel.stat().st_size < 10e6
+    assert wheel.stat().st_size < 12e6  # of which 3e6 are the teacher that writes definitions
     names = [path.relative_to(installed.package).as_posix() for path in installed.listing()]
     assert {"share/notebooks/1_motivation.ipynb", "share/notebooks/homework/1_logit.ipynb"} < {
         *names
