@@ -286,8 +286,10 @@ def _teachers(options: argparse.Namespace) -> None:
     names = shipped.known(options.names)  # before any is trained
     for name in names:
         card = shipped.train_teacher(name, folder)
-        tested = [f"{key.replace('_', ' ')} {card[key]}" for key in card if key.startswith("test_")]
-        print(f"{name}: {', '.join(tested)}, sha256 {card['sha256']}")
+        for key, unit in {"test_accuracy": "%", "test_nats": "per character"}.items():
+            if key in card:
+                tested = f"{key.replace('_', ' ')} {card[key]} {unit}"
+                print(f"{name}: {tested}, sha256 {card['sha256']}")
     print(f"stored in {folder}")
     if folder != shipped.TEACHERS:
         print(f"pretrained({names[0]!r}, {str(folder)!r}) loads one of them")

@@ -32,13 +32,22 @@ from kdcourse.objective import Objective
 from kdcourse.teachers import CachedTexts, correct, every_other_layer, narrowed
 from kdcourse.training.schedules import one_cycle
 
-claim = claims_of(notebook="8")
-
 # Rate and steps were chosen on validation data, for labels alone.
 USUAL: dict[str, Any] = dict(
     teacher="definitions", depth=2, width=48, rate=0.01, texts=32, judged=500
 )
-TOY: dict[str, Any] = dict(words=32, few=16, many=32, steps=2, begin=1, judged=20, texts=16)
+TOY: dict[str, Any] = {
+    **dict(words=32, few=16, many=32, importance=16, judged=20, texts=16),
+    **dict(steps=2, few_steps=2, many_steps=2, begin=1, correction=1),
+}
+
+
+def claim(*effects: Effect, settings: dict[str, Any], reason: str) -> Any:
+    """Return the decorator that registers a claim, with what is usual here."""
+    settings = USUAL | settings
+    toy = {name: TOY[name] for name in settings.keys() & TOY.keys()}
+    return claims_of(notebook="8")(*effects, settings=settings, toy=toy, reason=reason)
+
 
 labels = partial(CrossEntropy, class_dim=-1)
 word_level = partial(LogitKD, 1.0, class_dim=-1, ignore_index=-1)
@@ -142,8 +151,7 @@ def doubt(lab: Lab, seen: tuple[Tensor, Tensor]) -> float:
     Effect("nats of labels − with KD (4,000 definitions)", "many labels", "many KD", NATS),
     reason="Held-out nats per character. Each place of a text offers a whole prediction to "
     "learn from, not one character.",
-    settings=USUAL | dict(few=500, many=4000, few_steps=200, many_steps=500),
-    toy=TOY | dict(few_steps=2, many_steps=2),
+    settings=dict(few=500, many=4000, few_steps=200, many_steps=500),
 )
 def word_level_kd(lab: Lab) -> Measured:
     """Word-level KD beats labels alone, with few texts and with many."""
@@ -164,8 +172,7 @@ def word_level_kd(lab: Lab) -> Measured:
     ),
     reason="2,000 definitions of the same words, by people or by the teacher: drawn, or letter by "
     "letter the likeliest. The student sees the texts and nothing else of the teacher.",
-    settings=USUAL | dict(words=2000, steps=400),
-    toy=TOY,
+    settings=dict(words=2000, steps=400),
 )
 def sequence_level_kd(lab: Lab) -> Measured:
     """Sequence-level KD, on texts that the teacher has written, beats labels at equal numbers."""
@@ -199,7 +206,7 @@ def go_on(
     return taught(lab, net, texts(lab, net, lab["words"], share), objective)
 
 
-ON_POLICY = USUAL | dict(words=2000, begin=400, steps=100)
+ON_POLICY = dict(words=2000, begin=400, steps=100)
 
 
 @claim(
@@ -210,7 +217,6 @@ ON_POLICY = USUAL | dict(words=2000, begin=400, steps=100)
     "on its own texts. On those, the teacher is itself in more doubt, and a vague prediction may "
     "be easier to match. Nats per character.",
     settings=ON_POLICY,
-    toy=TOY,
 )
 def on_policy(lab: Lab) -> Measured:
     """On-policy distillation closes exposure bias: a student follows its teacher less well where
@@ -241,7 +247,6 @@ def on_policy(lab: Lab) -> Measured:
     reason="A student that has learned 2,000 definitions goes on for 100 steps on its own texts. "
     "Some of the variety that is lost is nonsense: what is misspelt counts as a different word.",
     settings=ON_POLICY,
-    toy=TOY,
 )
 def reverse_kl(lab: Lab) -> Measured:
     """Reverse KL trades diversity for quality."""
@@ -263,8 +268,7 @@ TOP = 4, 16
     Effect("nats of 4 renormalised − of 4 and the rest", "4, renormalised", "4, rest", NATS),
     reason="2,000 definitions, KD alone, from answers that were stored; there are 83 characters. "
     "The 16 hold so much of the teacher's mass that the rest hardly matters to them.",
-    settings=USUAL | dict(words=2000, steps=250),
-    toy=TOY,
+    settings=dict(words=2000, steps=250),
 )
 def top_k_answers(lab: Lab) -> Measured:
     """The largest log-probabilities of each prediction are enough with the rest's mass (16), and
@@ -299,8 +303,7 @@ def nats_of_pieces(lab: Lab, net: nn.Module) -> float:
     Effect("gain by characters − gain by chunks", "gain, characters", "gain, chunks", NATS),
     reason="2,000 definitions; the teacher reads characters. Nats per character, in whichever "
     "tokens. The weights, 0.1 and 1, were chosen on validation data.",
-    settings=USUAL | dict(words=2000, steps=250),
-    toy=TOY,
+    settings=dict(words=2000, steps=250),
 )
 def another_vocabulary(lab: Lab) -> Measured:
     """A teacher can be asked in another vocabulary than the student's, at a price."""
@@ -330,8 +333,7 @@ def another_vocabulary(lab: Lab) -> Measured:
     Effect("nats, random − every other layer, narrowed", "random, narrow", "narrowed", NATS),
     reason="2,000 definitions, KD alone. The layers are the teacher's first and last; narrowed "
     "ones keep the most important channels, heads and neurons.",
-    settings=USUAL | dict(words=2000, steps=100, wide=128, importance=256),
-    toy=TOY | dict(importance=16),
+    settings=dict(words=2000, steps=100, wide=128, importance=256),
 )
 def start_from_layers(lab: Lab) -> Measured:
     """A student that starts from its teacher's layers beats one that starts at random."""
@@ -353,8 +355,7 @@ def start_from_layers(lab: Lab) -> Measured:
     Effect("nats, teacher as it was − corrected", "as it was", "corrected", NATS),
     reason="2,000 definitions with the part of speech before each word, which the teacher has not "
     "seen; the student learns from the teacher alone.",
-    settings=USUAL | dict(words=2000, steps=200, correction=100, rate_of_correction=0.0006),
-    toy=TOY | dict(correction=1),
+    settings=dict(words=2000, steps=200, correction=100, rate_of_correction=0.0006),
 )
 def language_correction(lab: Lab) -> Measured:
     """Teacher correction: on other texts than its own, a teacher that has learned from them first
