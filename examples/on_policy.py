@@ -22,7 +22,6 @@ def main(images=2000, epochs=1):
     splits, teacher = language.wordnet(), teachers.pretrained("definitions")
     vocabulary, known, test = splits.vocabulary, splits.train[:images], splits.test[:300]
     prompts, (inputs, target) = vocabulary.encode(test.prompts), test.lessons(vocabulary)
-    (end,) = vocabulary.encode([language.END])[0].tolist()
     adam = partial(torch.optim.AdamW, lr=0.01, weight_decay=0.01)
     options = {"optimizer": adam, "scheduler": one_cycle}
 
@@ -42,9 +41,8 @@ def main(images=2000, epochs=1):
     ):
         student = learn(share, terms, start)
         right = metrics.predict(student, inputs).argmax(dim=2) == target
-        made = language.sample(
-            student, prompts, length=78, end=end, generator=torch.Generator().manual_seed(0)
-        )
+        draw = torch.Generator().manual_seed(0)
+        made = language.sample(student, prompts, length=78, end=vocabulary.end, generator=draw)
         nats = language.nats_per_token(teacher, language.lessons(made, prompts, vocabulary))
         share_right = float(right[target >= 0].float().mean())
         print(f"{name}: {share_right:.1%} of letters foreseen, {nats:.2f} nats on what it writes")

@@ -24,7 +24,6 @@ from kdcourse.checks import (
     check_tensor,
 )
 from kdcourse.errors import ArgumentError
-from kdcourse.language.definitions import END
 from kdcourse.language.vocabulary import NO_TOKEN, Vocabulary, check_token_rows
 from kdcourse.objective import Lesson
 from kdcourse.precision import readable
@@ -231,7 +230,7 @@ class InTwoVocabularies:
         check_integer("length", length, 1)
         self.source, self.length = source, length
         self.student_vocabulary, self.teacher_vocabulary = student_vocabulary, teacher_vocabulary
-        (self.end,) = teacher_vocabulary.encode([END])[0].tolist()
+        self.end = teacher_vocabulary.end
 
     def __len__(self) -> int:
         return len(self.source)  # type: ignore[arg-type]

@@ -13,12 +13,12 @@ from kdcourse.checks import check_integer, check_same_samples
 from kdcourse.data import replay
 from kdcourse.errors import ArgumentError
 from kdcourse.files import FileError
-from kdcourse.language.vocabulary import NO_TOKEN, Characters, Vocabulary, check_token_rows
+from kdcourse.language.vocabulary import END, NO_TOKEN, Characters, Vocabulary, check_token_rows
 from kdcourse.places import COURSE
 from kdcourse.signatures import check_is, checked
 
 WORDNET = COURSE / "data" / "wordnet" / "definitions.tsv.gz"
-BEHIND_THE_WORD, END = ":", "\n"
+BEHIND_THE_WORD = ":"
 
 
 class Texts:
@@ -114,11 +114,11 @@ def lessons(texts: Tensor, prompts: Tensor, vocabulary: Vocabulary) -> tuple[Ten
     check_token_rows("prompts", prompts)
     check_is("vocabulary", vocabulary, Vocabulary)
     check_same_samples("prompts", prompts, "texts", texts)
-    (end,) = vocabulary.encode([END])[0].tolist()
     inputs, target = texts[:, :-1].clone(), texts[:, 1:].clone()
     given = (prompts != NO_TOKEN).sum(dim=1, keepdim=True)
     place = torch.arange(1, texts.shape[1], device=texts.device)
-    return inputs.masked_fill(inputs == NO_TOKEN, end), target.masked_fill(place < given, NO_TOKEN)
+    inputs = inputs.masked_fill(inputs == NO_TOKEN, vocabulary.end)
+    return inputs, target.masked_fill(place < given, NO_TOKEN)
 
 
 class DefinitionSplits(NamedTuple):

@@ -9,7 +9,8 @@ import torch
 from kdcourse.data import replay
 from kdcourse.errors import ArgumentError
 from kdcourse.files import FileError, why
-from kdcourse.language.definitions import END, Texts
+from kdcourse.language.definitions import Texts
+from kdcourse.language.vocabulary import END
 from kdcourse.signatures import checked
 
 TENTH = 10

@@ -8,8 +8,8 @@ from typing import Any
 from kdcourse import files
 from kdcourse.checks import check_integer
 from kdcourse.errors import ArgumentError
-from kdcourse.language.definitions import BEHIND_THE_WORD, END
-from kdcourse.language.vocabulary import Vocabulary
+from kdcourse.language.definitions import BEHIND_THE_WORD
+from kdcourse.language.vocabulary import END, Vocabulary
 from kdcourse.signatures import check_is, checked
 
 # No piece reaches beyond a word with the blank before it. What ends a prompt or a text stands

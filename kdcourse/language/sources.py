@@ -18,7 +18,7 @@ from kdcourse import processes
 from kdcourse.checks import check_module, check_number, check_positive
 from kdcourse.data import replay_seed
 from kdcourse.errors import ArgumentError, ArgumentTypeError
-from kdcourse.language.definitions import END, Texts, lessons
+from kdcourse.language.definitions import Texts, lessons
 from kdcourse.language.vocabulary import NO_TOKEN, Vocabulary
 from kdcourse.language.writing import sample
 from kdcourse.signatures import check_is, checked
@@ -54,7 +54,7 @@ class _Texts:
         self.definitions, self.vocabulary = definitions, vocabulary
         self.length, self.batch_size, self.seed, self.how = length, batch_size, seed, how
         self.prompts = vocabulary.encode(definitions.prompts)
-        (self.end,) = vocabulary.encode([END])[0].tolist()
+        self.end = vocabulary.end
         self.epoch = 0
 
     def __len__(self) -> int:

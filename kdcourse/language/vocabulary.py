@@ -10,6 +10,7 @@ from kdcourse.errors import ArgumentError
 from kdcourse.signatures import check_is
 
 NO_TOKEN = -1  # what stands behind the end of a text
+END = "\n"  # what ends a text
 
 
 class Vocabulary:
@@ -43,6 +44,16 @@ class Vocabulary:
     def spans(self) -> Tensor:
         """How many characters each token stands for, ``(V,)``."""
         return torch.tensor([len(piece) for piece in self.pieces])
+
+    @property
+    def end(self) -> int:
+        """The token that ends a text, a line's end.
+
+        Raises:
+            ValueError: The vocabulary has none.
+        """
+        (token,) = self.encode([END])[0].tolist()
+        return int(token)
 
     def split(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each text, whose characters are all known."""

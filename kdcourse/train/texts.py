@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from kdcourse.batch import blaming_model, call
 from kdcourse.data import replay
 from kdcourse.language import (
-    END,
     Characters,
     Definitions,
     Lines,
@@ -188,12 +187,11 @@ def tested(student: nn.Module, corpus: Corpus, seed: int) -> dict[str, Any]:
     distinct = [*dict.fromkeys(prompts)]
     some = (distinct if len(distinct) > 1 else prompts)[:SHOWN]
     place = next(student.parameters()).device
-    (end,) = corpus.vocabulary.encode([END])[0].tolist()
     written = sample(
         student,
         corpus.vocabulary.encode(some).to(place),
         length=corpus.length,
-        end=end,
+        end=corpus.vocabulary.end,
         temperature=TEMPERATURE,
         generator=replay(seed, device=place),
     )

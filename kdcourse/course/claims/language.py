@@ -11,7 +11,6 @@ from kdcourse.course.claims.claim import NATS, Effect, Measured, claims_of
 from kdcourse.course.claims.experiment import Lab
 from kdcourse.data import replay
 from kdcourse.language import (
-    END,
     Definitions,
     InTwoVocabularies,
     OnPolicy,
@@ -118,8 +117,7 @@ def nats(lab: Lab, net: nn.Module) -> float:
 def written(lab: Lab, net: nn.Module) -> tuple[Tensor, Tensor]:
     """Let a net define the judged words, and return its texts as lessons."""
     prompts = vocabulary().encode(judged(lab).prompts)
-    (end,) = vocabulary().encode([END])[0].tolist()
-    made = sample(net, prompts, length=78, end=end, generator=replay(lab.seed, 8))
+    made = sample(net, prompts, length=78, end=vocabulary().end, generator=replay(lab.seed, 8))
     return lessons(made, prompts, vocabulary())
 
 

@@ -75,13 +75,12 @@ def _written(
     draw: int,
 ) -> str:
     """Let a model go on with a prompt, and return what it writes; an ellipsis: it did not end."""
-    (end,) = vocabulary.encode([END])[0].tolist()
     prompts = vocabulary.encode([prompt]).to(next(model.parameters(), torch.empty(0)).device)
     tokens = sample(
         model,
         prompts,
         length=length,
-        end=end,
+        end=vocabulary.end,
         temperature=temperature,
         generator=replay(draw, device=prompts.device),
     )
