@@ -23,6 +23,8 @@ PAGES = [
     *NOTEBOOKS,
     "index",
     "notebooks",
+    "examples/index",
+    "examples/attention",
     "guide",
     "loops",
     "teaching",
