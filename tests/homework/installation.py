@@ -17,19 +17,17 @@ from packaging.requirements import Requirement
 SITE = Path(sysconfig.get_path("purelib"))
 
 
-def requirements(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
+def requirements(name: str, *extras: str) -> set[str]:
     """Return the distributions that pip installs with one, as they are installed here."""
-    found, left = set(), [(name, frozenset(extras))]
+    found, left = set(), [(name, extra) for extra in ("", *extras)]
     while left:
-        one, extras = left.pop()
+        one, extra = left.pop()
         for needed in map(Requirement, metadata.requires(one) or ()):
-            wanted = [{"extra": extra} for extra in ("", *extras)]
-            if needed.marker and not any(map(needed.marker.evaluate, wanted)):
-                continue
-            if needed.name not in found:
-                found.add(needed.name)
-                left.append((needed.name, frozenset(needed.extras)))
-    return found
+            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                added = {(needed.name, more) for more in ("", *needed.extras)} - found
+                found |= added
+                left += added
+    return {name for name, _ in found}
 
 
 def link(source, place):
@@ -56,7 +54,7 @@ class Installation:
         venv.create(place, symlinks=True)
         self.python = place / "bin" / "python"
         (self.site,) = place.glob("lib/python*/site-packages")
-        for name in requirements("kdcourse", frozenset(extras)):
+        for name in requirements("kdcourse", *extras):
             self.add(name)
         # What Jupyter's packages keep there, and what may be written.
         (place / "share").symlink_to(Path(sys.prefix) / "share")

@@ -55,8 +55,8 @@ def test_binder():
         clone = machine.folder / "clone"
         subprocess.run(["git", "clone", "-q", "--depth=1", COURSE.as_uri(), clone], check=True)
         options = "--no-index", "--no-build-isolation", "-r", ".binder/requirements.txt"
-        command = [sys.executable, "-m", "pip", "--python", machine.python, "install", *options]
-        subprocess.run(command, cwd=clone, check=True)
+        pip = [sys.executable, "-m", "pip", "--python", machine.python, "install", "--quiet"]
+        subprocess.run([*pip, *options], cwd=clone, check=True)
         there = {"PATH": f"{machine.python.parent}:/usr/bin:/bin", "HOME": str(machine.home)}
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | there
         subprocess.run([clone / ".binder/postBuild"], env=environment, check=True)
