@@ -47,7 +47,14 @@ LEFT_OUT = {
     "kdcourse.many_classes": "behind in_chunks and linear_kd_loss",
     "kdcourse.predictions": "the checks and means that losses on predictions share",
     **dict.fromkeys(
-        ("check_entries", "check_numbers", "check_token_rows", "check_task", "check_manner"),
+        (
+            "check_entries",
+            "check_numbers",
+            "check_token_rows",
+            "check_no_end",
+            "check_task",
+            "check_manner",
+        ),
         "these are checks, too",
     ),
     **dict.fromkeys(("judge_of", "answered"), "behind training and metrics"),

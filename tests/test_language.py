@@ -56,6 +56,54 @@ def test_a_file_that_is_none_is_named(tmp_path):
     assert len(own.train) == 0
 
 
+GOOD = gzip.compress(b"cat\tnoun\ta pet\ndog\tnoun\tanother\n" * 50, mtime=0)
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        (gzip.compress(b"cat\tnoun\ta pet\n\ndog\tnoun\n"), "line 2 has 1 part.*, not 3"),
+        (gzip.compress(b"cat\tnoun\ta pet\twith fur\n"), "line 1 has 4 part.*, not 3"),
+        (gzip.compress(b""), "no line"),
+        (b"", "no line"),
+        (GOOD[:-9], "ended before"),
+        (GOOD[:10] + bytes(9) + GOOD[10:], "Error -3"),
+    ],
+    ids=["short", "long", "empty", "nothing", "cut", "garbled"],
+)
+def test_what_are_no_definitions_is_named(held, message, tmp_path):
+    (tmp_path / "own.gz").write_bytes(held)
+    with pytest.raises(FileError, match=rf"own\.gz cannot be read as definitions: .*{message}"):
+        wordnet(tmp_path / "own.gz")
+
+
+def test_a_line_ends_where_an_editor_ends_it(tmp_path):
+    (tmp_path / "own.gz").write_bytes(gzip.compress("cat\tnoun\ta\u2028pet\r\n".encode()))
+    assert wordnet(tmp_path / "own.gz", held_out=0).train.meanings == ("a\u2028pet",)
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ((("a", "b"), ("x",)), "meanings must be one for each of 2 words, got 1"),
+        ((("a", "b"), ("x", "y"), ("noun",)), "kinds must be one for each of 2 words, got 1"),
+        (("ab", ("x", "y")), "words must be a list"),
+        ((("a",), ("x\ny",)), "meanings must hold no end of a line, got 'x.ny'"),
+    ],
+)
+def test_definitions_that_do_not_belong_together_are_refused(given_, message):
+    with pytest.raises((ArgumentError, TypeError), match=message):
+        Definitions(*given_)
+
+
+def test_lessons_of_no_text_are_refused():
+    none = torch.zeros(0, 0, dtype=torch.int64)
+    with pytest.raises(ArgumentError, match="texts must have at least one token"):
+        lessons(none, none, LETTERS)
+    with pytest.raises(ArgumentError, match="texts must have at least one token"):
+        Definitions((), ()).lessons(LETTERS)
+
+
 @given(st.lists(st.text("ab:\n", max_size=9), min_size=1, max_size=5))
 def test_texts_come_back_from_their_tokens(texts):
     tokens = LETTERS.encode(texts)

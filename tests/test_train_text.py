@@ -70,6 +70,20 @@ def test_lines_are_shared_out_and_equal_ones_count_once(mine):
     assert vocabulary.decode(target)[0] == splits.test.lines[0] + "\n"
 
 
+def test_lines_are_those_of_an_editor(tmp_path):
+    held = "\ufeffab\u2028c\r\nde\x0cf\r\n\x0c\nab\u2028c\ng\n"
+    (tmp_path / "mine.txt").write_bytes(held.encode())
+    lines = [line for part in read_lines(tmp_path / "mine.txt") for line in part.lines]
+    assert sorted(lines) == ["ab\u2028c", "de\x0cf", "g"]
+
+
+def test_what_are_no_lines_is_refused():
+    with pytest.raises(TypeError, match="lines must be a list"):
+        Lines("abc")
+    with pytest.raises(ArgumentError, match=r"lines must hold no end of a line, got 'a.nb'"):
+        Lines(("a\nb",))
+
+
 def test_what_is_no_file_of_lines_is_named(tmp_path):
     with pytest.raises(FileError, match="nothing"):
         read_lines(tmp_path / "nothing.txt")
