@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
-from toys import same, weights
+from toys import CLASSES, images, same, weights
 
 from kdcourse import LogitKD, UniversalLogitKD, fit
+from kdcourse.augmentation import Flip
 from kdcourse.errors import ArgumentError
 from kdcourse.language import (
     Characters,
@@ -16,9 +17,13 @@ from kdcourse.language import (
     sample,
     wordnet,
 )
-from kdcourse.models import language_model
+from kdcourse.models import language_model, plain
+from kdcourse.teachers import CachedLessons, CachedTexts
+from kdcourse.tips import Consistent
 from kdcourse.training import CrossEntropy, constant
+from kdcourse.training.epochs import Epochs
 from kdcourse.training.fingerprint import fingerprint
+from kdcourse.training.knobs import Knobs
 
 WORDS = wordnet().train[:24]
 VOCABULARY = Characters.of(wordnet().train.texts)
@@ -148,6 +153,28 @@ def test_a_run_goes_on_with_the_source_that_it_began_with(kind, fresh, tmp_path)
         student.load_state_dict(start)
     run(3, "run.pt")
     assert same(weights(student), whole)
+
+
+def lessons_in_batches_of_11():
+    """Sources with 24 texts, or images, of which the last batch holds two."""
+    teacher, how = model(), {"length": 40, "batch_size": 11}
+    on_policy = OnPolicy(teacher, WORDS, VOCABULARY, **how)
+    yield on_policy
+    yield Written(teacher, WORDS, VOCABULARY, **how)
+    yield InTwoVocabularies(on_policy, VOCABULARY, VOCABULARY)
+    yield CachedTexts(teacher, *WORDS.lessons(VOCABULARY), batch_size=11)
+    views = Consistent(Flip())
+    yield CachedLessons(plain(2, classes=CLASSES), images(24), views=views, epochs=1, batch_size=11)
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_last_batch_that_is_too_small_is_refused_before_any_step(number):
+    source = [*lessons_in_batches_of_11()][number]
+    for parts, accumulate in ((3, 3), (3, 1), (4, 2)):  # on one, three and two processes
+        epochs = Epochs(source, torch.device("cpu"), Knobs(accumulate=accumulate))
+        with pytest.raises(ArgumentError, match=r"last batch of an epoch holds 2 sample\(s\), too"):
+            epochs.check_parts(parts)
+    Epochs(source, torch.device("cpu"), Knobs(accumulate=2)).check_parts(2)
 
 
 def test_another_source_is_another_run():

@@ -71,6 +71,11 @@ class _Texts:
     def __len__(self) -> int:
         return -(-len(self.definitions) // self.batch_size)
 
+    @property
+    def samples(self) -> int:
+        """The number of texts of an epoch."""
+        return len(self.definitions)
+
     def set_epoch(self, epoch: int) -> None:
         """Let the next pass be that of an epoch, which it is drawn from."""
         self.epoch = epoch
