@@ -120,14 +120,13 @@ class Epochs:
     def check_parts(self, parts: int) -> None:
         """Refuse batches that cannot be split among processes, and each share into parts."""
         count = processes.count()
-        if not isinstance(self.train, Images):
-            if count > 1 and not _shares_out(self.train):
-                raise ArgumentError(
-                    "train",
-                    f"under {count} processes, train must be Images, CachedLessons, or a "
-                    f"DataLoader with a DistributedSampler, got {type(self.train).__name__}: each "
-                    "process would see the same samples",
-                )
+        if not isinstance(self.train, Images) and count > 1 and not _shares_out(self.train):
+            raise ArgumentError(
+                "train",
+                f"under {count} processes, train must be Images, CachedLessons, or a "
+                f"DataLoader with a DistributedSampler, got {type(self.train).__name__}: each "
+                "process would see the same samples",
+            )
         if not self._shared_by_batch:
             parts = self.knobs.accumulate
         if self.last is not None and self.last < parts:
