@@ -1,5 +1,6 @@
 """``python -m kdcourse train`` on texts: whose they are, what is measured, and what is refused."""
 
+import inspect
 import json
 import math
 from dataclasses import replace
@@ -17,10 +18,12 @@ from kdcourse.__main__ import main
 from kdcourse.errors import ArgumentError
 from kdcourse.files import FileError
 from kdcourse.language import Characters, Lines, Nats, Written, nats_per_token, read_lines, wordnet
+from kdcourse.language.writing import check_manner
 from kdcourse.places import COURSE
 from kdcourse.prediction_term import judge_of
 from kdcourse.train import plan, texts
 from kdcourse.train.options import Options
+from kdcourse.train.parser import EXAMPLES
 from kdcourse.train.recipes import methods
 
 SMALL = ["--batch-size", "8", "--device", "cpu", "--optimizer", "adamw", "--learning-rate", "0.01"]
@@ -324,6 +327,11 @@ def test_a_mistake_names_its_option(arguments, message, mine, tmp_path, request,
     assert message in shown.err
     assert shown.err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_the_help_tells_how_texts_are_written():
+    for name in inspect.signature(check_manner).parameters:
+        assert name in EXAMPLES
 
 
 def test_texts_are_what_has_a_dot_or_a_slash():
