@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_train_command import rows, stopping, timeless, weights
 from toys import same
 from toys import weights as weights_of
@@ -231,6 +231,15 @@ def test_a_student_takes_over_its_teachers_vocabulary(taught, tmp_path, capsys):
     shown = capsys.readouterr().err
     assert "--data: " in shown
     assert "characters that are not in the teacher's vocabulary: 'z'" in shown
+
+
+@pytest.mark.parametrize("held", ["", "aa"])
+def test_a_vocabulary_that_is_none_is_named_by_its_option(held, mine, taught, tmp_path, capsys):
+    save_file(load_file(taught[-1]), tmp_path / "other.safetensors", {"vocabulary": held})
+    other = [*taught[:-1], str(tmp_path / "other.safetensors")]
+    assert train(mine, tmp_path / "run", *other, *KD) == 1
+    told = "--teacher-weights: characters must be at least one, and each once"
+    assert told in capsys.readouterr().err
 
 
 def test_changed_texts_are_named_by_their_option(mine, tmp_path, capsys):

@@ -123,7 +123,8 @@ def _vocabulary_of(files: Sequence[str]) -> Characters | None:
             pass
     if len(found) > 1:
         raise OptionError("--teacher-weights: these nets have different vocabularies")
-    return Characters(found.pop()) if found else None
+    with blaming("teacher-weights"):
+        return Characters(found.pop()) if found else None
 
 
 def try_out(model: nn.Module, corpus: Corpus, who: str) -> None:
