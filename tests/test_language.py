@@ -203,6 +203,13 @@ def test_a_model_is_that_of_its_seed_and_says_what_does_not_fit():
     torch.testing.assert_close(matrix, matrix.tril())
 
 
+@pytest.mark.parametrize("token", [-1, 4])
+def test_a_model_names_tokens_that_it_does_not_know(token):
+    with pytest.raises(ArgumentError, match=r"tokens must lie in \[0, 4\), got from .* to "):
+        tiny()(torch.tensor([[0, token]]))
+    assert tiny()(torch.zeros(0, 2, dtype=torch.int64)).shape == (0, 2, 4)
+
+
 # --- writing
 
 
