@@ -61,7 +61,7 @@ class LanguageModel(StagedNet):
     def _check_known(self, tokens: Tensor) -> None:
         """Require tokens of the vocabulary, where they can be read; −1 is none."""
         if tokens.numel() and readable(tokens):
-            known: int = self.stem.tokens.num_embeddings  # type: ignore[union-attr]
+            known: int = self.stem.tokens.num_embeddings  # type: ignore[assignment, union-attr]
             lowest, highest = torch.stack(tokens.aminmax()).tolist()
             if not 0 <= lowest <= highest < known:
                 raise ArgumentError(
