@@ -174,7 +174,8 @@ class Options:
         with blaming("optimizer"):
             check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
         if self.keep == "best" and not self.validation:
-            raise OptionError("--keep: the best is found by images to validate on (--validation)")
+            what = "texts" if self.reads_texts else "images"
+            raise OptionError(f"--keep: the best is found by {what} to validate on (--validation)")
         if self.nesterov and self.momentum == 0:
             raise OptionError("--nesterov: needs a momentum above 0; say --no-nesterov")
         self._check_kind()

@@ -120,7 +120,9 @@ def prepare(
         train: Any = images
         if isinstance(images, Corpus):
             texts.check_parts(options, images, parts)
-            teacher = plan.lessons(images[:2])["teacher"]
+            lessons = plan.lessons(images[:2])
+            texts.check_labels(lessons["train"], objective)
+            teacher = lessons["teacher"]
             train = texts.source(replace(options, texts="data"), images, student, None)
         rehearse(student, train, objective, teacher=teacher, parts=parts, **knobs)
         if options.cache:

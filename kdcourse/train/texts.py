@@ -26,6 +26,7 @@ from kdcourse.language import (
 from kdcourse.language.vocabulary import NO_TOKEN
 from kdcourse.models import LanguageModel
 from kdcourse.modes import evaluation_mode
+from kdcourse.objective import Objective
 from kdcourse.train.language import Reader
 from kdcourse.train.options import DEFINITIONS, OptionError, Options, blaming
 from kdcourse.training.teacher import Teacher
@@ -122,7 +123,8 @@ def _vocabulary_of(files: Sequence[str]) -> Characters | None:
             pass
     if len(found) > 1:
         raise OptionError("--teacher-weights: these nets have different vocabularies")
-    return Characters(found.pop()) if found else None
+    with blaming("teacher-weights"):
+        return Characters(found.pop()) if found else None
 
 
 def try_out(model: nn.Module, corpus: Corpus, who: str) -> None:
@@ -169,6 +171,15 @@ def source(
     text = "OnPolicy(share=0)" if options.texts == "data" else options.texts
     with blaming("texts"):
         return Reader(text, given, "texts").made
+
+
+def check_labels(train: Source, objective: Objective) -> None:
+    """Refuse a student that would learn its own words as if they were right."""
+    if isinstance(train, OnPolicy) and train.share > 0 and not objective.needs_teacher:
+        raise OptionError(
+            "--texts: a student has no labels for the texts that it writes: let --loss compare it "
+            "with a --teacher, as LogitKD(1) does"
+        )
 
 
 def check_parts(options: Options, corpus: Corpus, parts: int) -> None:
