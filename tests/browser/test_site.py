@@ -28,6 +28,7 @@ PAGES = [
     "teaching",
     "claims",
     "benchmarks",
+    "published",
     "api",
     "api/logit",
     "api/training",
