@@ -7,8 +7,8 @@ It may be cut off: the same command goes on, in as many runs as it takes. Option
 ``python -m kdcourse train``, and hold for the teacher, too. With ``--seeds 0-4``, students learn
 from the first of the teachers, and begin with the first of the students before them. What comes out
 lies in ``recipe-runs/resnet56-resnet20/kd``: ``result.json`` has the test accuracy after the last
-epoch, seeds, device, versions and seconds, ``options.toml`` all settings. ``RECIPE_RUNS`` is another
-folder for it.
+epoch, seeds, device, versions and seconds, ``options.toml`` all settings. ``RECIPE_RUNS`` names
+another folder for it.
 """
 
 import os

@@ -60,7 +60,9 @@ def load(name: str, method: str, folder: Path = RESULTS) -> Measured | None:
         )
     expected = recipes.load(name, method).settings["epochs"]
     if lengths != {expected}:
-        raise RuntimeError(f"{path} comes from {lengths} epochs, and the recipe has {expected}")
+        raise RuntimeError(
+            f"{path} comes from {sorted(lengths)} epochs, and the recipe has {expected}"
+        )
     return measured
 
 
