@@ -29,22 +29,28 @@ def _chapter(name: str) -> str:
 
 def _table(shown: dict[str, str], name: str, group: dict[str, Recipe]) -> str:
     """Return rows for some methods of a pair, by what they are called."""
-    rows = [("method", "published, %", "source", "measured here, %", "batch, rate", "how")]
-    rows.append(("---",) * len(rows[0]))
+    head = "method", "published, %", "source", "batch, rate", "measured here, %"
+    rows: list[tuple[str, ...]] = [head, ("---",) * len(head)]
     for method, called in shown.items():
         recipe = group[method]
-        here = None if recipe.why else measured.load(name, method)
-        rows.append(
-            (
-                called,
-                recipe.target,
-                _linked(recipe.source) if recipe.target else "",
-                str(here or ("no recipe" if recipe.why else NOT_YET)),
-                "" if recipe.why else recipe.rate,
-                here.about if here else recipe.why,
-            )
-        )
+        source = _linked(recipe.source) if recipe.target else ""
+        rate = "" if recipe.why else recipe.rate
+        row = called, _held(recipe.target), source, _held(rate), _here(name, method, recipe)
+        rows.append(row)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _here(name: str, method: str, recipe: Recipe) -> str:
+    """Say what was measured, and how, or why nothing was."""
+    if recipe.why:
+        return f"no recipe: {recipe.why}"
+    here = measured.load(name, method)
+    return NOT_YET if here is None else f"{_held(str(here))} ({here.about})"
+
+
+def _held(text: str) -> str:
+    """Keep numbers that belong together in one line."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _as_code(conditions: str) -> str:
@@ -53,5 +59,6 @@ def _as_code(conditions: str) -> str:
 
 
 def _linked(source: str) -> str:
-    """Let the numbers of papers lead to them."""
-    return re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", source)
+    """Let authors and years lead to their papers."""
+    paper = r"([A-Z][\w ,.]* \d{4}) \(arXiv (\d{4}\.\d{5})\)"
+    return re.sub(paper, r"[\1](https://arxiv.org/abs/\2)", source)

@@ -139,7 +139,8 @@ def _of_pair(shared: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, An
             for name, value in options.items()
         }
 
-    published, tables = pair.get("published", {}), {}
+    published = pair.get("published", {})
+    tables: dict[str, Any] = {}
     for method, own in shared["methods"].items():
         missing = _names(own) - pair.keys()
         if (missing and method not in published) or own.get("after", method) not in {
