@@ -24,7 +24,7 @@ autodoc_typehints_description_target = "documented"
 html_theme = "pydata_sphinx_theme"
 html_title = "Knowledge distillation, taught and measured"
 # Room for wide tables and lines of code.
-PAGES = "claims", "leaderboard", "benchmarks", "guide", "loops", "teaching"
+PAGES = "claims", "leaderboard", "published", "benchmarks", "guide", "loops", "teaching"
 WIDE = *PAGES, "notebooks/*", "examples/*"
 html_sidebars = {page: [] for page in WIDE}
 html_static_path = ["static"]

@@ -15,7 +15,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from kdcourse import files
-from kdcourse.course import claims, leaderboard, plots, schematics
+from kdcourse.course import claims, leaderboard, plots, published, schematics
 from kdcourse.course.bench import (
     chunks,
     gradients,
@@ -34,7 +34,7 @@ from kdcourse.course.leaderboard import BOARDS
 from kdcourse.course.notebooks import course_notebooks, number
 from kdcourse.places import COURSE, INSTALLED
 
-WITH_RESULTS = "claims", "leaderboard", "benchmarks", "gpu", "teaching"
+WITH_RESULTS = "claims", "leaderboard", "published", "benchmarks", "gpu", "teaching"
 PAGES = [COURSE / name for name in ("README.md", *(f"docs/{page}.md" for page in WITH_RESULTS))]
 
 
@@ -53,6 +53,7 @@ def render(text: str) -> str:
         "bench-chunks": lambda: chunks.table(chunks.load()),
         "bench-kernels": lambda: kernels.table(kernels.load()),
         "leaderboard": boards,
+        "published": published.tables,
         "gpu": report.about,
         "gpu-steps": report.steps_table,
         "gpu-losses": report.losses_table,

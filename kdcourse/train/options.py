@@ -74,12 +74,20 @@ class Options:
     Options marked ``free`` may change between a run and its continuation.
     """
 
-    student: str = _option("", "net to train: plain8, res16, resnet20, wrn-16-2, …; lm-2x48", "NET")
+    student: str = _option(
+        "",
+        "net to train: plain8, resnet20, wrn-16-2, …; lm-2x48; \"reuse_classifier(by_name('res8'), "
+        'teacher)"',
+        "NET",
+    )
     teacher: str = _option(
         "none", "who teaches: res16, resnet56, \"Ensemble(pretrained('res16'), …)\"", "TEACHER"
     )
     teacher_weights: tuple[str, ...] = _option(
         (), "weights of the teacher's nets, in the order of their names", "FILE"
+    )
+    student_weights: str | None = _option(
+        None, "weights that the student begins with, of an earlier run", "FILE"
     )
     loss: str = _option(
         "CrossEntropy()", "terms: 'CrossEntropy() + 4 * LogitKD(temperature=4)'", "TERMS"

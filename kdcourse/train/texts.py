@@ -1,6 +1,5 @@
 """What is different where texts are learned from: data, whose texts, and what is measured."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -100,11 +99,12 @@ def read(options: Options) -> CorpusSplits:
         parts = wordnet() if options.data == DEFINITIONS else read_lines(options.data)
     texts = [text for part in parts for text in part.texts]
     own = Characters.of(texts)
-    vocabulary = _vocabulary_of(options.teacher_weights) or own
+    vocabulary = _vocabulary_of(options) or own
     unknown = sorted(set(own.characters) - set(vocabulary.characters))
     if unknown:
+        whose = "student" if options.student_weights else "teacher"
         raise OptionError(
-            f"--data: {options.data} has characters that are not in the teacher's vocabulary: "
+            f"--data: {options.data} has characters that are not in the {whose}'s vocabulary: "
             f"{' '.join(map(repr, unknown[:10]))}"
         )
     longest = max(map(len, texts))
@@ -112,18 +112,20 @@ def read(options: Options) -> CorpusSplits:
     return CorpusSplits(train, validation[: options.validation], test)
 
 
-def _vocabulary_of(files: Sequence[str]) -> Characters | None:
+def _vocabulary_of(options: Options) -> Characters | None:
     """Return the vocabulary that is stored beside weights; None if there is none."""
     found: set[str] = set()
+    files = (*options.teacher_weights, options.student_weights or "")
     for path in filter(Path.is_file, map(Path, files)):
         try:
             with safe_open(path, "pt") as weights:
                 found |= {v for key, v in (weights.metadata() or {}).items() if key == VOCABULARY}
         except (OSError, SafetensorError):  # which is told where the weights are loaded
             pass
+    name = "student-weights" if options.student_weights else "teacher-weights"
     if len(found) > 1:
-        raise OptionError("--teacher-weights: these nets have different vocabularies")
-    with blaming("teacher-weights"):
+        raise OptionError(f"--{name}: these nets have different vocabularies")
+    with blaming(name):
         return Characters(found.pop()) if found else None
 
 

@@ -30,6 +30,7 @@ PAGES = [
     "teaching",
     "claims",
     "benchmarks",
+    "published",
     "api",
     "api/logit",
     "api/training",
