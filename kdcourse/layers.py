@@ -117,7 +117,7 @@ def ends_of_stages(shapes: Sequence[Shape], count: int) -> list[int]:
     positions = [shape[1:] if len(shape) > 2 else shape[:-1] for shape in shapes]
     placed = [n for n, size in enumerate(positions) if math.prod(size) > 1]
     following = [positions[n] for n in placed[1:]] + [()]
-    ends = [n for n, size in zip(placed, following, strict=True) if positions[n] != size]
+    ends = [n for n, size in zip(placed, following, strict=False) if positions[n] != size]
     if len(ends) < count:
         layers = placed if len(placed) >= count else range(len(shapes))
         ends = [layers[math.ceil(k * len(layers) / count) - 1] for k in range(1, count + 1)]
