@@ -336,8 +336,8 @@ def report(
     Args:
         student: A classifier of images, or several by name; they stay where they are.
         teacher: The classifier that taught them, if there is one.
-        test: Images with labels, as for :func:`predict`; they are read once, after all else.
-            Robustness is measured for :class:`kdcourse.data.Images` only.
+        test: Images with labels, as for :func:`predict`, which are read once, after the validation.
+            They are corrupted, for robustness, if they are :class:`kdcourse.data.Images`.
         validation: Images with labels on which temperatures are fitted; without them, calibration
             is measured as it is.
         baseline: Name of the student that others are compared with; by default, the first of

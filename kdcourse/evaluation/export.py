@@ -91,8 +91,8 @@ def exports_of(model: nn.Module, inputs: Tensor) -> dict[str, Exported]:
         "ONNX": (lambda: _by_onnx(model, inputs), "loaded and run by onnxruntime, on the CPU"),
         "int8": (
             lambda: _rounded(model, inputs),
-            "weights rounded by channel, inputs of layers by image; simulated in floating point, so "
-            "that it shows what eight bits cost in accuracy, not what they gain in time",
+            "weights rounded by channel, inputs of layers by image; computed in floating point, so "
+            "that it shows what eight bits change, not how much time they save",
         ),
     }
     expected, found = predict(model, inputs).double().cpu(), {}

@@ -1,14 +1,14 @@
 r"""How much a student is like its teacher, whether that is right or wrong.
 
-A student may be as accurate as its teacher and yet err on other images. Three looks at it: which
-class both name (agreement), how far apart their probabilities are,
+A student may be as accurate as its teacher and yet err on other images. Three looks at it: how
+often both name the same class (agreement), how far apart their probabilities are,
 
 .. math:: KL = \sum_k p_T(k) \log \frac{p_T(k)}{p_S(k)},
 
 and whether their embeddings are alike up to rotation and scale (CKA).
 
-Source: Stanton et al. 2021 (arXiv 2106.05945), section 2; Kornblith et al. 2019
-(arXiv 1905.00414), section 3.
+Source: Stanton et al. 2021 (arXiv 2106.05945); Kornblith et al. 2019 (arXiv 1905.00414),
+section 3.
 """
 
 from dataclasses import dataclass

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from kdcourse import files
 from kdcourse.data import Images
 from kdcourse.evaluation.accuracy import Accuracy, accuracy_of
-from kdcourse.evaluation.answers import TEACHER, Answers, answers
+from kdcourse.evaluation._answers import TEACHER, Answers, answers
 from kdcourse.evaluation.calibration import Calibration, calibration_of, fit_temperature
 from kdcourse.evaluation.classes import ClassChange, class_changes
 from kdcourse.evaluation.cost import Cost, costs_of, device_of, pareto_front
@@ -24,11 +24,11 @@ from kdcourse.evaluation.export import Exported, exports_of
 from kdcourse.evaluation.fidelity import Fidelity, fidelity_of
 from kdcourse.evaluation.resampling import Resamples
 from kdcourse.evaluation.robustness import Robustness, robustness_of
-from kdcourse.metrics import Samples, in_batches
+from kdcourse.metrics import Samples
 from kdcourse.training.device import processor
 
 # Those that may be left out, in the order in which they are measured.
-PARTS = ("cost", "calibration", "fidelity", "classes", "robustness", "export")
+PARTS = ("calibration", "fidelity", "classes", "cost", "robustness", "export")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Report:
         Raises:
             FileError: It cannot be written.
         """
-        from kdcourse.evaluation.page import page
+        from kdcourse.evaluation._page import page
 
         as_json = Path(path).suffix == ".json"
         content = (
@@ -91,12 +91,12 @@ class Report:
         files.write(path, content + "\n")
 
     def __str__(self) -> str:
-        from kdcourse.evaluation.page import text
+        from kdcourse.evaluation._page import text
 
         return text(self)
 
     def _repr_html_(self) -> str:
-        from kdcourse.evaluation.page import summary
+        from kdcourse.evaluation._page import summary
 
         return summary(self)
 
@@ -149,8 +149,7 @@ class Measurement:
         return Resamples(len(self.seen.target), self.resamples, self.seed)
 
     def cost(self) -> dict[str, Cost]:
-        batch, _ = next(in_batches(self.test, name="test"))
-        return costs_of(self.nets, batch[:1])
+        return costs_of(self.nets, self.seen.inputs[:1])
 
     def calibration(self) -> dict[str, Calibration]:
         temperatures: dict[str, float] = {}
@@ -215,8 +214,15 @@ class Measurement:
     def robustness(self) -> dict[str, Robustness]:
         if not isinstance(self.test, Images):
             raise NotMeasuredError("it needs Images, of which the pixels are known")
-        how = {"resamples": self.resamples, "seed": self.seed, "progress": self.progress}
-        return robustness_of(self.nets, self.test, TEACHER if self.teacher else None, **how)
+        return robustness_of(
+            self.nets,
+            self.test,
+            TEACHER if self.teacher is not None else None,
+            self.baseline,
+            resamples=self.resamples,
+            seed=self.seed,
+            progress=self.progress,
+        )
 
     def export(self) -> dict[str, dict[str, Exported]]:
         return {name: exports_of(net, self.seen.inputs) for name, net in self.students.items()}

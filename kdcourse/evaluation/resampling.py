@@ -61,7 +61,7 @@ class Resamples:
         Raises:
             ArgumentError: There are not N values.
         """
-        draws, samples = self.times.shape
+        samples = self.times.shape[1]
         if values.dim() not in (1, 2) or len(values) != samples:
             raise ArgumentError(
                 "values",

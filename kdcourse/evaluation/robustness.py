@@ -37,12 +37,14 @@ class Robustness:
         corrupted: Mean over all corruptions and severities.
         by_corruption: At severities 1 to 5, by the name of the corruption.
         minus_teacher: ``corrupted`` less that of the teacher, on the same images.
+        minus_baseline: ``corrupted`` less that of the student that others are compared with.
     """
 
     clean: Interval
     corrupted: Interval
     by_corruption: dict[str, tuple[float, ...]]
     minus_teacher: Interval | None = None
+    minus_baseline: Interval | None = None
 
 
 def _gaussian_noise(pixels: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
@@ -139,7 +141,8 @@ def corrupt(images: Images, corruption: str, severity: int, *, seed: int = 0) ->
 def robustness_of(
     nets: Mapping[str, nn.Module],
     images: Images,
-    teacher: str | None,
+    teacher: str | None = None,
+    baseline: str | None = None,
     *,
     resamples: int,
     seed: int,
@@ -157,12 +160,18 @@ def robustness_of(
         name: torch.stack([right for rights in by.values() for right in rights]).mean(dim=0)
         for name, by in found.items()
     }
+
+    def minus(name: str, other: str | None) -> Interval | None:
+        alone = other in (None, name) or name == teacher
+        return None if alone else drawn.interval(means[name] - means[str(other)])
+
     return {
         name: Robustness(
             drawn.interval(clean[name]),
             drawn.interval(means[name]),
             {kind: tuple(float(r.mean()) for r in rights) for kind, rights in by.items()},
-            drawn.interval(means[name] - means[teacher]) if teacher not in (None, name) else None,
+            minus(name, teacher),
+            minus(name, baseline),
         )
         for name, by in found.items()
     }

@@ -56,26 +56,21 @@ def answers(
     """
     logits: dict[str, list[Tensor]] = {net: [] for net in nets}
     embeddings: dict[str, list[Tensor]] = {}
-    targets, inputs = [], []
+    targets: list[Tensor] = []
+    inputs: list[Tensor] = []
     with ExitStack() as hooks:
-        shown = {}
-        for net, layer in (layers or {}).items():
-            with suppress(ArgumentError):  # it has no such layer
-                shown[net] = hooks.enter_context(capture(nets[net], [layer]))
-                embeddings[net] = []
-        bar = tqdm(
-            in_batches(samples, name=name), f"{name} images", disable=not progress, leave=False
-        )
-        for batch, target in bar:
-            _check_images(batch, target, name)
+        shown = _watched(nets, layers or {}, hooks)
+        batches = in_batches(samples, name=name)
+        for batch, target in tqdm(batches, f"{name} images", disable=not progress, leave=False):
+            labels = _checked(batch, target, name)
             for net, model in nets.items():
-                found = _logits(net, model, batch, target, name)
-                check_target(target, *found.shape, name=f"the target of {name}")
-                logits[net].append(found)
+                logits[net].append(_logits(net, model, batch, labels, name))
                 if net in shown:
-                    embeddings[net].append(shown[net][layers[net]].flatten(1).float().cpu())
-            targets.append(target.cpu())
-            inputs += [batch.cpu()] if sum(map(len, inputs)) < SHOWN else []
+                    (embedding,) = shown[net].values()
+                    embeddings.setdefault(net, []).append(embedding.flatten(1).float().cpu())
+            targets.append(labels.cpu())
+            if sum(len(one) for one in inputs) < SHOWN:
+                inputs.append(batch.cpu())
     if not targets:
         raise ArgumentError(name, f"{name} must hold at least one image")
     return Answers(
@@ -86,29 +81,41 @@ def answers(
     )
 
 
-def _check_images(batch: object, target: object, name: str) -> None:
-    """Require images and labels."""
+def _watched(
+    nets: Mapping[str, nn.Module], layers: Mapping[str, str], hooks: ExitStack
+) -> dict[str, dict[str, Tensor]]:
+    """Record the layer of each net that has it."""
+    shown = {}
+    for net, layer in layers.items():
+        with suppress(ArgumentError):  # it has no such layer
+            shown[net] = hooks.enter_context(capture(nets[net], [layer]))
+    return shown
+
+
+def _checked(batch: object, target: object, name: str) -> Tensor:
+    """Require images, and return their labels."""
     if not isinstance(batch, Tensor) or batch.dim() != 4:
-        got = tuple(batch.shape) if isinstance(batch, Tensor) else type(batch).__name__
+        got = tuple(batch.shape) if isinstance(batch, Tensor) else f"a {type(batch).__name__}"
         raise ArgumentError(
             name,
             f"{name} must hold images (N, C, H, W), got {got}: a report is for image classifiers",
         )
     if not isinstance(target, Tensor):
         raise ArgumentError(name, f"{name} must have labels, got images alone")
+    return target
 
 
 def _logits(net: str, model: nn.Module, batch: Tensor, target: Tensor, name: str) -> Tensor:
     """Return the logits ``(N, K)`` of a net for one batch, on the CPU."""
-    who = "teacher" if net == TEACHER else "student"
-    ((outputs, _, _),) = answered(
-        model, [(batch, target)], name=name, who=who if net == who else f"{who} {net!r}"
-    )
-    argument = f"the outputs of the {who}"
+    who = TEACHER if net == TEACHER else "student"
+    called = who if net == who else f"{who} {net!r}"
+    ((outputs, _, _),) = answered(model, [(batch, target)], name=name, who=called)
+    argument = f"the outputs of the {called}"
     check_matrix(argument, outputs)
     check_numbers(who, argument, outputs)
+    check_target(target, len(outputs), outputs.shape[1], f"the target of {name}")
     found = outputs.float().cpu()
-    if who == "teacher" and are_probabilities(found):
+    if who == TEACHER and are_probabilities(found):
         return found.clamp_min(torch.finfo(torch.float32).tiny).log()
-    check_logits(who, f"the {who}", found)
+    check_logits(who, f"the {called}", found)
     return found
