@@ -150,7 +150,7 @@ def _add_report(command: Any) -> None:
         "--without",
         default="",
         metavar="PARTS",
-        help="leave out cost, calibration, fidelity, classes, robustness, export: 'export,cost'",
+        help="leave out calibration, fidelity, classes, cost, robustness, export: 'export,cost'",
     )
     report.add_argument(
         "--baseline",

@@ -1,7 +1,7 @@
 """Judged beyond accuracy: what :func:`kdcourse.metrics.report` measures, a file a concept."""
 
-from kdcourse.evaluation.accuracy import Accuracy, in_top
 from kdcourse.evaluation._answers import TEACHER
+from kdcourse.evaluation.accuracy import Accuracy, in_top
 from kdcourse.evaluation.calibration import (
     Calibration,
     Reliability,

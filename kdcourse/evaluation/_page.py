@@ -3,9 +3,6 @@
 from html import escape
 
 from kdcourse.evaluation import _figures as figures
-from kdcourse.evaluation.cost import BATCHES
-from kdcourse.evaluation.report import Report
-from kdcourse.evaluation.resampling import Interval
 from kdcourse.evaluation._sections import SECTIONS, numbers, section
 from kdcourse.evaluation._writing import (
     Between,
@@ -20,6 +17,9 @@ from kdcourse.evaluation._writing import (
     span,
     table,
 )
+from kdcourse.evaluation.cost import BATCHES
+from kdcourse.evaluation.report import Report
+from kdcourse.evaluation.resampling import Interval
 
 STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1f2328;--quiet:#57606a;--faint:#d5dae0;

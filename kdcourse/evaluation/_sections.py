@@ -5,11 +5,6 @@ from html import escape
 
 from kdcourse.evaluation import _figures as figures
 from kdcourse.evaluation._answers import TEACHER
-from kdcourse.evaluation.calibration import BINS
-from kdcourse.evaluation.classes import ClassChange
-from kdcourse.evaluation.cost import BATCHES, ROUNDS
-from kdcourse.evaluation.report import Report, compared
-from kdcourse.evaluation.robustness import IMAGES, SEVERITIES
 from kdcourse.evaluation._writing import (
     Row,
     figure,
@@ -25,6 +20,11 @@ from kdcourse.evaluation._writing import (
     table,
     written,
 )
+from kdcourse.evaluation.calibration import BINS
+from kdcourse.evaluation.classes import ClassChange
+from kdcourse.evaluation.cost import BATCHES, ROUNDS
+from kdcourse.evaluation.report import Report, compared
+from kdcourse.evaluation.robustness import IMAGES, SEVERITIES
 
 MOST = 24  # classes in a figure
 

@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from kdcourse import files
 from kdcourse.data import Images
-from kdcourse.evaluation.accuracy import Accuracy, accuracy_of
 from kdcourse.evaluation._answers import TEACHER, Answers, answers
+from kdcourse.evaluation.accuracy import Accuracy, accuracy_of
 from kdcourse.evaluation.calibration import Calibration, calibration_of, fit_temperature
 from kdcourse.evaluation.classes import ClassChange, class_changes
 from kdcourse.evaluation.cost import Cost, costs_of, device_of, pareto_front

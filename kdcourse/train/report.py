@@ -3,7 +3,7 @@
 import argparse
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -116,12 +116,10 @@ def measured(
         baseline=baseline,
         without=without,
     )
-    if taught:
-        report.conditions["teacher"] = f"that of {taught[0]}: {_teacher(runs[taught[0]])}"
-        for name in taught[1:]:
-            if _teacher(runs[name]) != _teacher(runs[taught[0]]):
-                report.conditions[f"teacher of {name}"] = f"{_teacher(runs[name])}, not measured"
-    return report
+    told = {f"teacher of {name}": _teacher(runs[name]) for name in taught}
+    if len(set(told.values())) > 1:
+        told["teacher"] = f"that of {taught[0]}"
+    return replace(report, conditions={**report.conditions, **told})
 
 
 def _teacher(run: Finished) -> str:
