@@ -22,17 +22,17 @@ from kdcourse.evaluation.report import Report
 from kdcourse.evaluation.resampling import Interval
 
 STYLE = """
-:root{color-scheme:light dark;--paper:#fff;--ink:#1f2328;--quiet:#57606a;--faint:#d5dae0;
---soft:#f3f5f7;--n0:#0072b2;--n1:#d55e00;--n2:#666;--n3:#009e73;--n4:#b0578d;--n5:#1f2328}
-@media(prefers-color-scheme:dark){:root{--paper:#171b21;--ink:#e8ecf1;--quiet:#a9b3be;
---faint:#3d454f;--soft:#20262e;--n0:#56b4e9;--n1:#f0893a;--n2:#9a9fa5;--n3:#2cc295;--n4:#e39bc6;
+.kd{--paper:#fff;--ink:#1f2328;--quiet:#57606a;--faint:#d5dae0;
+--n0:#0072b2;--n1:#d55e00;--n2:#666;--n3:#009e73;--n4:#b0578d;--n5:#1f2328}
+@media(prefers-color-scheme:dark){.kd{--paper:#171b21;--ink:#e8ecf1;--quiet:#a9b3be;
+--faint:#3d454f;--n0:#56b4e9;--n1:#f0893a;--n2:#9a9fa5;--n3:#2cc295;--n4:#e39bc6;
 --n5:#e8ecf1}}
 .kd{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper)}
 .kd h2{margin:2.2em 0 .3em}.kd p{max-width:46em;margin:.5em 0}.kd .how{color:var(--quiet)}
 .kd figure{margin:1em 0}.kd figcaption{color:var(--quiet);font-size:.9em;max-width:50em}
 .kd .wide{overflow-x:auto}.kd .pairs{display:grid;grid-auto-flow:column;justify-content:start;
 gap:0 1em}
-.kd table{border-collapse:collapse;margin:.8em 0;font-variant-numeric:tabular-nums}
+.kd table{color:inherit;border-collapse:collapse;margin:.8em 0;font-variant-numeric:tabular-nums}
 .kd caption{text-align:left;color:var(--quiet);font-size:.9em}
 .kd th,.kd td{padding:.25em .8em;border-bottom:1px solid var(--faint);text-align:right}
 .kd th:first-child,.kd .words{text-align:left}.kd thead th{vertical-align:bottom}
@@ -83,7 +83,7 @@ def page(report: Report) -> str:
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
 <meta name="viewport" content="width=device-width,initial-scale=1">
-<style>body{{margin:0;background:var(--paper)}}
+<style>html{{color-scheme:light dark}}body{{margin:0}}
 .kd main{{max-width:72em;margin:0 auto;padding:1em 1.5em 4em}}{STYLE}</style></head>
 <body class="kd"><main><h1>{escape(title)}</h1>
 <p>{escape(_verdict(report))}</p>

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdcourse.batch import call
+from kdcourse.batch import call, cast_like
 from kdcourse.checks import check_positive
 from kdcourse.errors import ArgumentError
 from kdcourse.models import multiply_adds
@@ -63,7 +63,7 @@ def latencies(
     check_positive(rounds=rounds)
     if not nets:
         raise ArgumentError("nets", "nets must hold at least one net")
-    given = {name: inputs.to(device_of(net)) for name, net in nets.items()}
+    given = {name: cast_like(inputs.to(device_of(net)), net) for name, net in nets.items()}
     taken: dict[str, list[float]] = {name: [] for name in nets}
     for _ in range(WARM_UP + rounds):
         for name, net in nets.items():
@@ -117,7 +117,7 @@ def device_of(net: nn.Module) -> torch.device:
 
 def _adds(net: nn.Module, inputs: Tensor) -> int | None:
     try:
-        return multiply_adds(net, inputs.to(device_of(net)))
+        return multiply_adds(net, cast_like(inputs.to(device_of(net)), net))
     except ArgumentError:  # an operation that torch cannot count
         return None
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kdcourse.batch import cast_like
 from kdcourse.checks import check_floating, check_values
 from kdcourse.evaluation.cost import device_of
 from kdcourse.metrics import predict
@@ -86,19 +87,11 @@ def exports_of(model: nn.Module, inputs: Tensor) -> dict[str, Exported]:
 
     What cannot be done is told in the notes.
     """
-    ways: dict[str, tuple[Callable[[], tuple[int, Tensor]], str]] = {
-        "torch.export": (lambda: _by_torch(model, inputs), "loaded and run by torch"),
-        "ONNX": (lambda: _by_onnx(model, inputs), "loaded and run by onnxruntime, on the CPU"),
-        "int8": (
-            lambda: _rounded(model, inputs),
-            "weights rounded by channel, inputs of layers by image; computed in floating point, so "
-            "that it shows what eight bits change, not how much time they save",
-        ),
-    }
+    inputs = cast_like(inputs, model)
     expected, found = predict(model, inputs).double().cpu(), {}
-    for name, (way, note) in ways.items():
+    for name, (way, note) in WAYS.items():
         try:
-            size, outputs = way()
+            size, outputs = way(model, inputs)
         except Exception as error:  # whatever the exporter makes of somebody's net
             words = str(error).strip().splitlines() or [type(error).__name__]
             found[name] = Exported(None, None, None, f"not exported: {words[0]}")
@@ -129,6 +122,17 @@ def _by_onnx(model: nn.Module, inputs: Tensor) -> tuple[int, Tensor]:
 def _rounded(model: nn.Module, inputs: Tensor) -> tuple[int, Tensor]:
     rounded = quantize(model)
     return size_on_disk(rounded), predict(rounded, inputs)
+
+
+WAYS: dict[str, tuple[Callable[[nn.Module, Tensor], tuple[int, Tensor]], str]] = {
+    "torch.export": (_by_torch, "loaded and run by torch"),
+    "ONNX": (_by_onnx, "loaded and run by onnxruntime, on the CPU"),
+    "int8": (
+        _rounded,
+        "weights rounded by channel, inputs of layers by image; computed in floating point, so "
+        "that it shows what eight bits change, not how much time they save",
+    ),
+}
 
 
 def _program(model: nn.Module, inputs: Tensor) -> torch.export.ExportedProgram:
