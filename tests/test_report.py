@@ -13,7 +13,7 @@ from toys import CLASSES, images, net, train
 from kdcourse import data, metrics, models
 from kdcourse.__main__ import main
 from kdcourse.data import Splits
-from kdcourse.evaluation import PARTS, TEACHER, _page, fit_temperature
+from kdcourse.evaluation import PARTS, TEACHER, Exported, _page, fit_temperature
 from kdcourse.files import FileError
 from kdcourse.teachers import ClosedTeacher, Ensemble
 from kdcourse.train import command
@@ -31,13 +31,19 @@ def report(student=None, teacher=None, test=None, **options):
 
 @pytest.fixture(scope="module")
 def whole():
-    """A report with all its parts, on two students of which one has learned."""
+    """A report with all its parts, on two students of which one has learned; nothing exported."""
     test = replace(images(60, seed=3), classes=("a", "b <i>", "c", "d"), name="quadrants")
     learned, teacher = net(seed=1), net(4, seed=2)
     train(learned, epochs=3)
     train(teacher, epochs=4)
     students = {"labels": net(seed=1), "KD & co": learned}
-    return metrics.report(students, teacher, test, validation=images(48, seed=4), **QUIET)
+    given = {"validation": images(48, seed=4), "without": ["export"], **QUIET}
+    found = metrics.report(students, teacher, test, **given)
+    forms = {
+        "int8": Exported(15_000, 0.25, 0.991, "rounded"),
+        "ONNX": Exported(None, None, None, "not exported: pip install 'kdcourse[export]'"),
+    }
+    return replace(found, left_out={}, export=dict.fromkeys(students, forms))
 
 
 # --- what is measured
@@ -104,8 +110,10 @@ class Counted:
 def test_the_test_images_are_read_once_and_after_the_validation():
     order = []
     given = {"test": Counted("test", order), "validation": Counted("validation", order)}
-    report(without=(), **given)
+    found = report(without=(), **given)
     assert order == ["validation", "test"]
+    assert found.left_out.keys() == {"robustness"}  # of which batches do not tell the pixels
+    assert found.export["student"].keys() == {"torch.export", "ONNX", "int8"}
 
 
 def test_parts_can_be_left_out():
@@ -223,6 +231,7 @@ def test_the_page_says_how_certain_it_is_and_on_what_it_was_measured(whole):
         "1 thread(s)",
         "KD &amp; co",
         "b &lt;i&gt;",
+        "not exported: pip install &#x27;kdcourse[export]&#x27;",
     ):
         assert words in page
     assert "<i>" not in page
