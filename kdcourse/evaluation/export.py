@@ -8,13 +8,12 @@ asked about the same inputs. ONNX needs ``pip install 'kdcourse[export]'``.
 
 import io
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,11 +74,18 @@ def to_onnx(model: nn.Module, inputs: Tensor) -> bytes:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ImportError(f"{', '.join(missing)} missing: {EXTRA}")
-    program = _program(model, inputs)
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        torch.onnx.export(program, (), path, dynamo=True, verbose=False, external_data=False)
-        return path.read_bytes()
+    file = io.BytesIO()
+    if (
+        torch.__version__ < "2.9"
+    ):  # where that of programs is an experiment, and fails on batch norm
+        axes = {"inputs": {0: "batch"}}
+        with _quiet(), evaluation_mode(model):
+            given: Any = {"input_names": ["inputs"], "dynamic_axes": axes, "dynamo": False}
+            torch.onnx.export(model, (_two(model, inputs),), file, **given)
+    else:
+        with _quiet():
+            torch.onnx.export(_program(model, inputs), (), file, dynamo=True, external_data=False)
+    return file.getvalue()
 
 
 def exports_of(model: nn.Module, inputs: Tensor) -> dict[str, Exported]:
@@ -137,12 +143,16 @@ WAYS: dict[str, tuple[Callable[[nn.Module, Tensor], tuple[int, Tensor]], str]] =
 
 def _program(model: nn.Module, inputs: Tensor) -> torch.export.ExportedProgram:
     """Trace a net in eval mode, for batches of any size."""
-    check_floating("inputs", inputs)
-    check_values("inputs", inputs)
-    two = inputs[:1].expand(2, *inputs.shape[1:]).contiguous().to(device_of(model))
     batch = {0: torch.export.Dim("batch")}
     with _quiet(), evaluation_mode(model), torch.no_grad():
-        return torch.export.export(model, (two,), dynamic_shapes=(batch,))
+        return torch.export.export(model, (_two(model, inputs),), dynamic_shapes=(batch,))
+
+
+def _two(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Return a batch of two: one alone would be taken for a constant."""
+    check_floating("inputs", inputs)
+    check_values("inputs", inputs)
+    return inputs[:1].expand(2, *inputs.shape[1:]).contiguous().to(device_of(model))
 
 
 @contextmanager
