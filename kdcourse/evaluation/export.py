@@ -8,11 +8,13 @@ asked about the same inputs. ONNX needs ``pip install 'kdcourse[export]'``.
 
 import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,18 +76,16 @@ def to_onnx(model: nn.Module, inputs: Tensor) -> bytes:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ImportError(f"{', '.join(missing)} missing: {EXTRA}")
-    file = io.BytesIO()
-    if (
-        torch.__version__ < "2.9"
-    ):  # where that of programs is an experiment, and fails on batch norm
-        axes = {"inputs": {0: "batch"}}
-        with _quiet(), evaluation_mode(model):
-            given: Any = {"input_names": ["inputs"], "dynamic_axes": axes, "dynamo": False}
-            torch.onnx.export(model, (_two(model, inputs),), file, **given)
-    else:
-        with _quiet():
-            torch.onnx.export(_program(model, inputs), (), file, dynamo=True, external_data=False)
-    return file.getvalue()
+    with _quiet(), evaluation_mode(model), tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/model.onnx"
+        if torch.__version__ < "2.9":  # whose export of programs fails on batch norm
+            axes = {"inputs": {0: "batch"}}
+            how: dict[str, Any] = {"input_names": ["inputs"], "dynamic_axes": axes}
+            torch.onnx.export(model, (_two(model, inputs),), path, dynamo=False, **how)
+        else:
+            program = _program(model, inputs)
+            torch.onnx.export(program, (), path, dynamo=True, external_data=False)
+        return Path(path).read_bytes()
 
 
 def exports_of(model: nn.Module, inputs: Tensor) -> dict[str, Exported]:
