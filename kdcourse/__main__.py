@@ -11,6 +11,7 @@ from typing import Any
 from kdcourse import files
 
 Run = Callable[[argparse.Namespace], int | None]  # a command; without a status, it went well
+WRONGLY_CALLED = 2  # the status that argparse gives, too
 ENDED_BY_READER = 141  # the status of a program whose output is no longer read
 
 
@@ -76,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     command("train", _train, help="train any net, also on many GPUs", add_help=False)
 
+    _add_report(command)
+
     _add_reproduce(command)
 
     teachers = command("teachers", _teachers, help="train the teachers that ship with the course")
@@ -125,6 +128,36 @@ def _parser() -> argparse.ArgumentParser:
 
     command("docs", _docs, help="write the stored measurements into README and docs")
     return parser
+
+
+def _add_report(command: Any) -> None:
+    report = command(
+        "report",
+        _report,
+        help="judge trained students beyond their accuracy, on one page",
+        description="Measure students that train has finished, beside their teacher: accuracy with "
+        "intervals, fidelity, calibration, robustness, who paid for the gain, cost, and exported "
+        "forms. The page needs no network; beside the first run, others may be named to compare.",
+    )
+    report.add_argument("runs", nargs="+", metavar="RUN", help="folders that train has written")
+    report.add_argument(
+        "--out",
+        default="report.html",
+        metavar="FILE",
+        help="where to; as JSON where it ends in .json (report.html)",
+    )
+    report.add_argument(
+        "--without",
+        default="",
+        metavar="PARTS",
+        help="leave out calibration, fidelity, classes, cost, robustness, export: 'export,cost'",
+    )
+    report.add_argument(
+        "--baseline",
+        metavar="RUN",
+        help="the run that others are compared with (the first without a teacher)",
+    )
+    report.add_argument("--device", metavar="NAME", help="cpu, cuda, mps (the best there is)")
 
 
 def _add_reproduce(command: Any) -> None:
@@ -226,6 +259,17 @@ def _train(options: argparse.Namespace) -> int:
     from kdcourse.train.main import main
 
     return main(options.arguments)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from kdcourse.train import report
+    from kdcourse.train.options import OptionError
+
+    try:
+        return report.main(options)
+    except OptionError as error:
+        print(f"kdcourse: {error}", file=sys.stderr)
+        return WRONGLY_CALLED
 
 
 def _reproduce(options: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """How good is a model, and how close is it to another?"""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from kdcourse.batch import Batch, Inputs, Output, blaming_model, call, read_batch, share, to_device
 from kdcourse.checks import (
+    check_choice,
     check_integer,
     check_matrix,
     check_module,
@@ -304,6 +306,73 @@ def linear_cka(embeddings: Tensor, others: Tensor) -> float:
     """
     x, y = (e.double() - e.double().mean(dim=0) for e in _both(embeddings, others, least=2))
     return float((y.T @ x).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm()))
+
+
+@checked
+def report(
+    student: nn.Module | Mapping[str, nn.Module],
+    teacher: nn.Module | None,
+    test: Samples,
+    *,
+    validation: Samples | None = None,
+    baseline: str | None = None,
+    without: Sequence[str] = (),
+    layer: str | tuple[str, str] = "embedding",
+    resamples: int = 2000,
+    seed: int = 0,
+    progress: bool = True,
+) -> Any:
+    """Measure a student beyond its accuracy, beside its teacher and perhaps other students.
+
+    >>> found = metrics.report({"labels": alone, "KD": taught}, teacher, splits.test,
+    ...                        validation=splits.validation)
+    >>> found                                   # a table, and accuracy against latency
+    >>> found.accuracy["KD"].minus_baseline     # its gain, with a 95 % interval
+    >>> found.save("report.html")               # everything, on one page
+
+    Intervals are those of a bootstrap over the test images: they hold what other images might have
+    shown of these nets, not what other seeds of training would have changed.
+
+    Args:
+        student: A classifier of images, or several by name; they stay where they are.
+        teacher: The classifier that taught them, if there is one.
+        test: Images with labels, as for :func:`predict`, which are read once, after the validation.
+            They are corrupted, for robustness, if they are :class:`kdcourse.data.Images`.
+        validation: Images with labels on which temperatures are fitted; without them, calibration
+            is measured as it is.
+        baseline: Name of the student that others are compared with; by default, the first of
+            several.
+        without: Parts to leave out: ``"fidelity"``, ``"calibration"``, ``"robustness"``,
+            ``"classes"``, ``"cost"``, ``"export"``.
+        layer: The layer whose outputs are compared by CKA; a pair where the teacher's has another
+            name. Where a net has no such layer, the report says so.
+        resamples: Number of draws of the bootstrap.
+        seed: Seed of the bootstrap and of the corruptions.
+        progress: Whether to show progress bars.
+
+    Returns:
+        A :class:`kdcourse.evaluation.Report`.
+
+    Raises:
+        ArgumentError: A name or a part is unknown, or these are no classifiers of images.
+    """
+    from kdcourse.evaluation import PARTS, TEACHER, Measurement  # which build on this module
+
+    students = dict(student) if isinstance(student, Mapping) else {"student": student}
+    if not students or TEACHER in students:
+        raise ArgumentError(
+            "student", f"student must name at least one, and none of them {TEACHER!r}"
+        )
+    for part in without:
+        check_choice("without", part, PARTS)
+    if baseline is not None:
+        check_choice("baseline", baseline, tuple(students))
+    elif len(students) > 1:
+        baseline = next(iter(students))
+    check_integer("resamples", resamples, 2)
+    layers = (layer, layer) if isinstance(layer, str) else (layer[0], layer[1])
+    how = (test, validation, baseline, layers, resamples, seed, progress)
+    return Measurement(students, teacher, *how).report(without)
 
 
 def _embeddings(name: str, embeddings: Tensor, least: int = 1) -> Tensor:

@@ -110,6 +110,23 @@ LEFT_OUT = {
     "takes_knobs": "a decorator",
     "Knobs.validation": "looked at by the procedures, which know what can be measured",
     "train_teacher": "runs for minutes; its arguments are those of pretrained",
+    **dict.fromkeys(
+        [
+            *("Accuracy", "Bin", "Calibration", "ClassChange", "Cost", "Exported", "Fidelity"),
+            *("Interval", "Latency", "Measurement", "Reliability", "Report", "Robustness"),
+        ],
+        RECORD,
+    ),
+    **dict.fromkeys(
+        [
+            *("accuracy_of", "calibration_of", "class_changes", "compared", "costs_of"),
+            *("device_of", "exports_of", "fidelity_of", "middle", "reliability_of"),
+            *("robustness_of", "NotMeasuredError"),
+        ],
+        "behind the checks of metrics.report",
+    ),
+    "check_answers": "these are checks, too",
+    "to_onnx": "needs an extra; its arguments are those of to_torch_export",
 }
 
 SAMPLES = 8
@@ -164,6 +181,13 @@ class Good:
             "pixels": (pictures.pixels,),
             "images": (pictures, pictures.inputs()),
             "test": (rows,),
+            "report.test": (pictures,),
+            "report.student": (net,),
+            "corruption": ("contrast",),
+            "severity": (1,),
+            "nets": ({"net": net},),
+            "costs": ([1.0, 2.0],),
+            "qualities": ([1.0, 2.0],),
             "queue": (rows,),
             "mask": (torch.ones(3),),
             "weight": (rows,),
@@ -271,6 +295,8 @@ ALSO = {
     "landscape.loss": nn.functional.cross_entropy,
     "from_torchvision.validation": 5,
     "ContextLessons.contexts": ["a"],
+    "report.without": ["calibration", "classes", "cost", "robustness", "export"],
+    **{"rounds": 1, "resamples": 10},
 }
 
 # Bad values, by the kind of the parameter: of another type,
@@ -294,7 +320,7 @@ WRONG: dict[Any, tuple[Any, ...]] = {
 }
 # or of the right one, out of range.
 ANY_INTEGER = {"seed", "label", "epoch", "channel_dim", "ignore_index"}
-FROM_ZERO = {"padding", "decimals", "validation", "held_out", "end", *ANY_INTEGER}
+FROM_ZERO = {"padding", "decimals", "severity", "validation", "held_out", "end", *ANY_INTEGER}
 FROM_THE_END = {"class_dim"}  # -1 is the last
 ABOVE_ZERO = {"variance", "temperature", "lowest", "power", "extent", "tolerance", "bend", "clip"}
 SHARES = {"probability", "accuracy", "correlation", "sparsity", "share", "leaks", "most"}

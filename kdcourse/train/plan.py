@@ -119,6 +119,24 @@ def prepare(
     return plan
 
 
+def trained(options: Options, images: Images, weights: Path) -> tuple[nn.Module, nn.Module | None]:
+    """Return the student of a finished run, and its teacher, but for one that followed it.
+
+    Args:
+        options: Those of the run.
+        images: Images like those it was trained on.
+        weights: The safetensors file of the student.
+    """
+    given: dict[str, Any] = {"seed": options.seed, **_known(images), "epochs": options.epochs}
+    with blaming("student"):
+        student, _ = _net(options.student, given, "nets")
+        load_weights(student, weights)
+    given |= {"student": student, "steps": options.steps or images.steps(options.batch_size)}
+    teacher = _teacher(options, given, need_weights=True, read_weights=True)
+    follows = isinstance(teacher, Teacher) and teacher.follows_student
+    return student.eval(), None if follows else teacher
+
+
 def some(train: Any, options: Options) -> Any:
     """Return as many of the data to train on as are asked for."""
     if options.images is not None and options.images > len(train):

@@ -1,7 +1,10 @@
 """Where to compute, and in which precision."""
 
+import platform
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 
 import torch
 
@@ -58,6 +61,14 @@ def wait_for(device: torch.device) -> None:
     """Wait until a device has done all that it was told."""
     if device.type != "cpu":
         torch.zeros((), device=device).item()
+
+
+def processor() -> str:
+    """Name the processor and the instructions that torch uses on it."""
+    linux = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", linux.read_text()) if linux.is_file() else None
+    name = found[1] if found else platform.processor()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 @contextmanager

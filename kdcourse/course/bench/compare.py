@@ -5,8 +5,6 @@ turns, and the median over the rounds counts.
 """
 
 import json
-import platform
-import re
 import statistics
 import time
 import timeit
@@ -28,6 +26,7 @@ from kdcourse.checks import check_positive
 from kdcourse.course.claims.results import current_versions
 from kdcourse.course.claims.table import markdown
 from kdcourse.places import intact, latest, own_folder
+from kdcourse.training.device import processor as processor
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Row = TypeVar("Row")
@@ -142,14 +141,6 @@ def comparison_table(comparisons: Iterable[Comparison]) -> str:
         for c in comparisons
     )
     return markdown(("ours ÷ other", "ours, s", "other, s", "ratio", "rounds"), rows)
-
-
-def processor() -> str:
-    """Name the processor and the instructions that torch uses on it."""
-    linux = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.+)", linux.read_text()) if linux.is_file() else None
-    name = found[1] if found else platform.processor()
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def peak_memory(function: Callable[[], object], device: torch.device | str = "cpu") -> int:
