@@ -224,6 +224,8 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, begun: float) ->
                     row |= learner.validate(knobs.validation)
                     bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if "validation" in k})
                 history.rows.append(row)
+                for one, report in zip(learner.diagnoses, learner.reports(history.rows), strict=True):
+                    one.tell(report, stacklevel=5)
                 if learner.best is not None:
                     learner.best.see(history.rows)
                 if checkpoint is not None:
@@ -246,6 +248,7 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, begun: float) ->
     if learner.best is not None:
         learner.best.restore()
     history.capture = steps.outcome
+    history.diagnoses = learner.reports(history.rows)
     if learner.began is not None:
         history.seconds_to_first_step = learner.began - begun
     return history

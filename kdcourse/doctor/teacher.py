@@ -1,0 +1,306 @@
+"""The teacher: does it hold still, does it see what the student sees, and does it know anything?"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from kdcourse.batch import Inputs
+from kdcourse.doctor.look import Said, Found, Look, remark_if
+from kdcourse.precision import at_least_float32
+
+# Four standard deviations: that chance does so much happens once in 30,000 times, and a run is
+# judged by several checks after every epoch.
+SIGMAS = 4.0
+ENOUGH = 64  # labels from which on guessing can be told from knowing: for 10 classes, 25 % from 10 %
+ALIKE = 0.99  # noise of a tenth of the inputs' own spread is below it; a shift by a pixel is far off
+SURE = 0.01  # a soft target with less off its first class is a label, but for rounding
+SPEAKING = 0.1  # the doubt at which a teacher is said to speak
+TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
+MANY = 1000  # classes, from which on their order is not tried: its search grows with the cube
+BELOW = 0.05  # augmentation may cost a sound teacher so much, against clean validation images
+
+# What is observed.
+
+
+def part_in_train_mode(teacher: nn.Module) -> str:
+    """Return the name of a part of a teacher that is in train mode, or nothing."""
+    training = (name for name, part in teacher.named_modules() if part.training)
+    found = next(training, None)
+    return "" if found is None else found or type(teacher).__name__
+
+
+def digest(tensors: Sequence[Tensor]) -> Tensor | None:
+    """Return a number for each tensor, which changes as its values do; None if there are none."""
+    numbers = [one.detach() for one in tensors if one.numel() and not one.is_complex()]
+    if not numbers:
+        return None
+    return torch.stack([one.float().norm().cpu() for one in numbers])
+
+
+def likeness(student_inputs: Inputs, teacher_inputs: Inputs) -> float | None:
+    """Return how alike two nets' inputs are; None where they cannot be compared.
+
+    Of integers, such as tokens, the share that is equal. Of others, the mean correlation over the
+    last dimensions of each sample and channel: it is 1 where only brightness and contrast differ,
+    as where each net has a normalisation of its own.
+    """
+    both = [
+        [one for one in tree_leaves(nest) if isinstance(one, Tensor) and one.dim()]
+        for nest in (student_inputs, teacher_inputs)
+    ]
+    pairs = list(zip(*both, strict=False))
+    if not pairs or len(both[0]) != len(both[1]) or any(a.shape != b.shape for a, b in pairs):
+        return None
+    return min(_correlation(a, b) if a.is_floating_point() else _equal(a, b) for a, b in pairs)
+
+
+def _equal(one: Tensor, other: Tensor) -> float:
+    return float((one == other).float().mean())
+
+
+def _correlation(one: Tensor, other: Tensor) -> float:
+    if torch.equal(one, other):
+        return 1.0
+    first = min(2, one.dim() - 1)
+    rows = [x.detach().float().flatten(first) for x in (one, other)]
+    centred = [x - x.mean(dim=-1, keepdim=True) for x in rows]
+    found = nn.functional.cosine_similarity(*centred, dim=-1)
+    varied = (centred[0].norm(dim=-1) > 0) | (centred[1].norm(dim=-1) > 0)
+    return float(found[varied].mean()) if bool(varied.any()) else 1.0
+
+
+def doubt(logits: Tensor) -> Tensor:
+    """Return the mean probability off the first class, by temperature, of logits ``(P, K)``."""
+    logits = at_least_float32(logits.detach())
+    off = [1 - (logits / tau).softmax(dim=-1).amax(dim=-1).mean() for tau in TEMPERATURES]
+    return torch.stack(off).cpu()
+
+
+# What is judged.
+
+
+def judge_mode(looks: Sequence[Look]) -> Found:
+    """Judge whether the teacher is in eval mode."""
+    parts = [look.in_train_mode for look in looks if look.in_train_mode is not None]
+    if not parts:
+        return None
+    found = next(filter(None, parts), "")
+    return remark_if(
+        bool(found),
+        "the teacher's mode",
+        f"The teacher is in train mode ({found})",
+        "so that its dropout and the other samples of a batch change what it says of each",
+        "call teacher.eval() before the loop, or ask a FrozenTeacher, which stays in eval mode",
+    )
+
+
+def judge_stillness(looks: Sequence[Look]) -> Found:
+    """Judge whether the teacher's weights and statistics stay as they are."""
+    weights = [look.weights for look in looks if look.weights is not None]
+    statistics = [look.statistics for look in looks if look.statistics is not None]
+    if max(len(weights), len(statistics)) < 2:
+        return None
+    return [
+        *remark_if(
+            _differ(weights),
+            "the teacher's weights",
+            "The teacher's weights change while it teaches",
+            "so that it drifts towards whatever its student says",
+            "give the optimizer the student's parameters alone, and ask the teacher without "
+            "gradients",
+        ),
+        *remark_if(
+            _differ(statistics),
+            "the teacher's statistics",
+            "The teacher's running statistics (buffers) move while it teaches",
+            "so that it is another teacher after every batch, also once it is in eval mode again",
+            "call teacher.eval() before it is asked for the first time, and load its weights anew",
+        ),
+    ]
+
+
+def _differ(digests: Sequence[Tensor]) -> bool:
+    return any(not torch.equal(digests[0], one) for one in digests[1:])
+
+
+def judge_gradients(looks: Sequence[Look]) -> Found:
+    """Judge whether gradients reach the teacher."""
+    reached = [look.reached for look in looks if look.reached is not None]
+    if not reached:
+        return None
+    return remark_if(
+        any(reached),
+        "the teacher's gradients",
+        "The loss sends gradients into the teacher's weights",
+        "which costs a backward pass through it, and lets an optimizer pull it to the student",
+        "ask it under torch.no_grad(), or freeze it by teacher.requires_grad_(False)",
+    )
+
+
+def judge_view(looks: Sequence[Look]) -> Found:
+    """Judge whether both nets see the same."""
+    seen = [look.likeness for look in looks if look.likeness is not None]
+    if not seen:
+        return None
+    mean = sum(seen) / len(seen)
+    return remark_if(
+        mean < ALIKE,
+        "the view",
+        f"The teacher sees another view of the samples than the student (alike by {mean:.2f}, "
+        "where 1 is the same)",
+        "so that it describes something that the student is not shown",
+        "augment once and show the result to both (augment=, or views=Consistent(…) of fit)",
+    )
+
+
+def judge_knowledge(looks: Sequence[Look]) -> Found:
+    """Judge whether the teacher knows the labels, perhaps in another order of the classes."""
+    target, _, said = labelled(looks)
+    if len(target) < ENOUGH:
+        return None
+    right = float((target == said).float().mean())
+    order = _order(target, said)
+    if order is not None:
+        taken, better = order
+        listed = ", ".join(map(str, taken[:20])) + ", …" * (len(taken) > 20)
+        return remark_if(
+            True,
+            "the order of classes",
+            f"The teacher has the classes in another order: it is right about {right:.0%} of what "
+            f"it teaches, and about {better:.0%} once its outputs are taken as [{listed}]",
+            "so that it teaches wrong classes with confidence",
+            "reorder its outputs (logits[:, order]), or train it on the same class indices",
+        )
+    classes = int(torch.cat([target, said]).max()) + 1
+    shares = [torch.bincount(one, minlength=classes) / len(target) for one in (target, said)]
+    guessed = float(shares[0] @ shares[1])  # by answers that have nothing to do with the labels
+    return remark_if(
+        right < guessed + SIGMAS * _deviation(guessed, len(target)),
+        "the teacher's accuracy",
+        f"The teacher is at chance: right about {right:.0%} of what it teaches, and guessing would "
+        f"be about {guessed:.0%}",
+        "so that all it adds is noise",
+        "see that its weights are loaded, that its inputs are normalised as in its own training, "
+        "and that the classes have its order",
+    )
+
+
+def labelled(looks: Sequence[Look]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the targets, and what student and teacher say there, wherever there is a label."""
+    kept: list[tuple[Tensor, Tensor, Tensor]] = [(torch.empty(0, dtype=torch.int64),) * 3]
+    for look in looks:
+        one = look.said
+        if one is not None and one.target is not None and one.teacher is not None:
+            known = one.target >= 0
+            kept.append((one.target[known], one.student[known], one.teacher[known]))
+    target, student, teacher = (torch.cat(parts) for parts in zip(*kept, strict=True))
+    return target, student, teacher
+
+
+def _order(target: Tensor, said: Tensor) -> tuple[list[int], float] | None:
+    """Return which output of the teacher is which class, if another order is better, and how good.
+
+    The order is sought on every other sample, and judged on those between: the best of all orders
+    would always win on the samples that it was made for. By McNemar's test, only samples that one
+    of the two gets right and the other does not say which is better.
+    """
+    classes = int(torch.cat([target, said]).max()) + 1
+    if classes > MANY:
+        return None
+    counts = torch.bincount(target[::2] * classes + said[::2], minlength=classes**2)
+    # Where nothing is known of a class, it stays where it is.
+    gain = counts.view(classes, classes).double() + torch.eye(classes, dtype=torch.float64) / 2
+    _, order = linear_sum_assignment(gain.numpy(), maximize=True)
+    target, said = target[1::2], said[1::2]
+    before, after = said == target, said == torch.from_numpy(order)[target]
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    if gained - lost <= SIGMAS * math.sqrt(gained + lost):
+        return None
+    return order.tolist(), float(after.float().mean())
+
+
+def _deviation(share: float, count: int) -> float:
+    return math.sqrt(share * (1 - share) / count)
+
+
+def judge_against_student(looks: Sequence[Look], validation_accuracy: float | None) -> Found:
+    """Judge whether the teacher knows less than the student.
+
+    The student is measured where it has not learned: on a validation set, or by the first looks.
+    """
+    target, _, said = labelled(looks)
+    fresh, own, _ = labelled([look for look in looks if look.early])
+    count = len(target) if validation_accuracy is not None else min(len(target), len(fresh))
+    if count < ENOUGH:
+        return None
+    right = float((target == said).float().mean())
+    student = validation_accuracy
+    if student is None:
+        student = float((fresh == own).float().mean())
+    spread = math.hypot(_deviation(right, len(target)), _deviation(student, count))
+    return remark_if(
+        right < student - BELOW - SIGMAS * spread,
+        "teacher and student",
+        f"The teacher is right about {right:.0%} of what it teaches, and the student about "
+        f"{student:.0%}",
+        "so that the student is held back by who knows less",
+        "see that the teacher's inputs are normalised as in its own training, take another "
+        "teacher, or a smaller weight",
+    )
+
+
+def judge_sureness(looks: Sequence[Look]) -> Found:
+    """Judge whether the soft targets say more than labels."""
+    asked = [a for look in looks if (a := look.said) and a.doubt is not None and a.temperature]
+    if not asked:
+        return None
+    temperature = asked[-1].temperature
+    off = torch.stack([one.doubt for one in asked if one.doubt is not None]).mean(dim=0)
+    now = _at(off, temperature or 1.0)
+    speaks = [tau for tau, share in zip(TEMPERATURES, off.tolist(), strict=True) if share > SPEAKING]
+    at = f"at τ = {speaks[0]:g} it would" if speaks else "it would not at any τ up to 32"
+    return remark_if(
+        now < SURE,
+        "soft targets",
+        f"The teacher is too sure to teach at τ = {temperature:g}: {now:.1e} of its probability is "
+        "off its first class",
+        "so that its soft targets are labels and hold no doubt to learn from",
+        f"raise the temperature ({at} put a tenth there), or take a teacher that has not "
+        "memorised these samples",
+    )
+
+
+def _at(off: Tensor, temperature: float) -> float:
+    """Return the doubt at a temperature, between those at which it was observed."""
+    known = torch.tensor(TEMPERATURES)
+    place = int(torch.searchsorted(known, temperature).clamp(1, len(known) - 1))
+    share = (temperature - known[place - 1]) / (known[place] - known[place - 1])
+    return float(torch.lerp(off[place - 1], off[place], share.clamp(0, 1)))
+
+
+def what_both_say(
+    student: Tensor, teacher: Tensor | None, target: Tensor | None, temperature: float | None
+) -> Said:
+    """Observe what both nets say, from rows of logits ``(P, K)``, one a place that counts."""
+    said = student.detach().argmax(dim=-1).cpu()
+    known = None if target is None else target.cpu()
+    if teacher is None or teacher.shape != student.shape:
+        return Said(known, said)
+    return Said(
+        known,
+        said,
+        teacher.detach().argmax(dim=-1).cpu(),
+        (logit_scale(student), logit_scale(teacher)),
+        doubt(teacher),
+        temperature,
+    )
+
+
+def logit_scale(logits: Tensor) -> float:
+    """Return how far the logits ``(P, K)`` of a place spread around their mean."""
+    logits = at_least_float32(logits.detach())
+    return float((logits - logits.mean(dim=-1, keepdim=True)).square().mean().sqrt())
