@@ -34,14 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _let_go_of_output()
         if isinstance(error, BrokenPipeError):  # whoever reads has seen enough, as `head`
             return ENDED_BY_READER
-        told = files.sentence(error) if isinstance(error, OSError) else error
-        print(f"kdcourse: {told}", file=sys.stderr)
+        print(f"kdcourse: {_told(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         resumed = options.run in (_train, _reproduce, _grade)
         hint = "; the same command goes on where it stopped" * resumed
         print(f"kdcourse: interrupted{hint}", file=sys.stderr)
         return 130
+
+
+def _told(error: Exception) -> str:
+    return files.sentence(error) if isinstance(error, OSError) else str(error)
 
 
 def _let_go_of_output() -> None:
@@ -76,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command("train", _train, help="train any net, also on many GPUs", add_help=False)
 
+    _add_doctor(command)
     _add_reproduce(command)
 
     teachers = command("teachers", _teachers, help="train the teachers that ship with the course")
@@ -125,6 +129,26 @@ def _parser() -> argparse.ArgumentParser:
 
     command("docs", _docs, help="write the stored measurements into README and docs")
     return parser
+
+
+def _add_doctor(command: Any) -> None:
+    doctor = command(
+        "doctor",
+        _doctor,
+        help="look at a run for what goes wrong in it",
+        description="Examine what `train` has written, or is writing: student, teacher, data and "
+        "loss are made again from its options, a few batches are looked at, and so is its history. "
+        "Nothing is trained or written. The exit status is 0 without a remark, 1 with some, and 2 "
+        "if there is no run that can be examined.",
+    )
+    doctor.add_argument("folder", type=Path, metavar="DIR", help="what --out of train was")
+    doctor.add_argument(
+        "--alone", type=Path, metavar="DIR", help="the same by labels alone, to compare with"
+    )
+    doctor.add_argument("--batches", type=int, default=4, help="batches to look at (4)")
+    doctor.add_argument(
+        "--device", help="cpu, cuda, cuda:1 or mps (that of the run, or the best there is)"
+    )
 
 
 def _add_reproduce(command: Any) -> None:
@@ -226,6 +250,20 @@ def _train(options: argparse.Namespace) -> int:
     from kdcourse.train.main import main
 
     return main(options.arguments)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from kdcourse.train.examine import examine
+
+    try:
+        report = examine(
+            options.folder, options.alone, batches=options.batches, device=options.device
+        )
+    except (ValueError, OSError, RuntimeError) as error:  # 1 means that something was found
+        print(f"kdcourse: {_told(error)}", file=sys.stderr)
+        return 2
+    print(report)
+    return int(bool(report.findings))
 
 
 def _reproduce(options: argparse.Namespace) -> int:

@@ -53,7 +53,8 @@ class Doctor:
         shares = by.endswith("validation_accuracy") and any(by in row for row in rows)
         found: dict[str, Found] = {name: check(self.looks) for name, check in CHECKS.items()}
         known = max(row[by] for row in rows if by in row) if shares else None
-        found["teacher and student"] = teacher.judge_against_student(self.looks, known)
+        if not found["its accuracy and classes"]:  # which would say why
+            found["teacher and student"] = teacher.judge_against_student(self.looks, known)
         found["validation"] = student.judge_decline(rows, by, lowest, samples)
         findings = [one for some in found.values() for one in some or ()]
         looked_at = [name for name, some in found.items() if some is not None]

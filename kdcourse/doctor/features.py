@@ -10,6 +10,7 @@ FEWEST = 8  # samples from which on a layer that says the same of all is dead, a
 DEAD = 0.95  # the share of units; behind a ReLU, a third may be dead in a net that is sound
 # A decade: a softmax of logits ten times as large is as good as hard, of a tenth as good as flat.
 FAR = 10.0
+LATER = 3  # looks, of epochs that may be short, until logits that began small should have grown
 
 
 def dead_share(features: Tensor) -> float | None:
@@ -46,7 +47,7 @@ def judge_layers(looks: Sequence[Look]) -> Found:
 def judge_scales(looks: Sequence[Look]) -> Found:
     """Judge whether the student's logits are of the teacher's size.
 
-    They may be small at first; once it has learned, they may not.
+    They may be small at first, and grow; they are not large at any time.
     """
     every = [(k.early, k.said.scales) for k in looks if k.said and k.said.scales]
     ratios = [(early, own / max(theirs, 1e-30)) for early, (own, theirs) in every]
@@ -54,7 +55,7 @@ def judge_scales(looks: Sequence[Look]) -> Found:
     if not ratios:
         return None
     large = min(ratio for _, ratio in ratios) > FAR
-    small = bool(later) and max(later) < 1 / FAR
+    small = len(later) >= LATER and max(later[-LATER:]) < 1 / FAR
     last = ratios[-1][1]
     return remark_if(
         large or small,

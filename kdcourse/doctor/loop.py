@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from kdcourse.batch import are_classes, logits_of
@@ -165,8 +164,8 @@ def watch(
 
     The first three batches are looked at, and then every ``every``-th one; that costs a backward
     pass for each term. Nothing is changed in either net, and no random number is drawn. What both
-    were called with, and returned, is seen by hooks: call the modules that are watched, not compiled
-    ones that were made of them.
+    were called with, and returned, is seen by hooks: call the modules that are watched, and no
+    compiled ones that were made of them.
 
     Args:
         student: The module that learns.

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 from kdcourse.doctor.look import Found, remark_if
 from kdcourse.doctor.teacher import SIGMAS
 
 Rows = Sequence[Mapping[str, float]]
-LAST = 3  # epochs, one after the other: a single one may be an accident
+LAST = 3  # epochs, one after the other, for which a student has been worse than at its best,
+TWICE = 2  # and than by labels alone: a single one may be an accident of its batch norm
 LEAST = 0.01  # a point; less is not worth a remark
 RELATIVE = 0.05  # of measures that are no shares, whose error is not known
 
@@ -47,17 +49,16 @@ def judge_behind(rows: Rows, alone: Rows, by: str, lowest: bool, samples: int | 
     other = {row["epoch"]: row[by] for row in alone if by in row}
     sign = -1 if lowest else 1
     both = [(row["epoch"], row[by], other[row["epoch"]]) for row in rows if row["epoch"] in other]
-    if len(both) < LAST:
+    if len(both) < TWICE:
         return None
     gaps = [sign * (theirs - own) > margin_of_chance(theirs, samples) for _, own, theirs in both]
-    worse = all(gaps[-LAST:])
-    begun = both[0][0] if all(gaps) else both[len(gaps) - gaps[::-1].index(False)][0] if worse else 0
+    behind = sum(1 for _ in takewhile(bool, reversed(gaps)))  # epochs, up to the last
     _, own, theirs = both[-1]
     return remark_if(
-        worse,
+        behind >= TWICE,
         "labels alone",
-        f"Since epoch {begun:.0f}, the student is worse than by labels alone ({by} {own:.4g} "
-        f"against {theirs:.4g} in the last)",
+        f"Since epoch {both[-max(behind, 1)][0]:.0f}, the student is worse than by labels alone "
+        f"({by} {own:.4g} against {theirs:.4g} in the last)",
         "so that the teacher costs more than it brings",
         "lower the weight of its terms, let it teach in the first epochs only, or take a teacher "
         "nearer to the student",

@@ -84,7 +84,7 @@ class Diagnosis(Doctor):
         inputs, target, shown, logits = self.part
         teacher = self._frozen()
         seen: dict[str, Any] = {"early": early, "said": self._said(inputs, target, shown, logits)}
-        dead = {}
+        dead: dict[str, float] = {}
         for one in shown:
             dead |= dead_shares("teacher", one.features)
         if teacher is not None and not getattr(teacher, "recorded", False):
@@ -116,7 +116,9 @@ class Diagnosis(Doctor):
         rows, dim = place_rows(logits, judge.class_dim), judge.class_dim
         labels = judge.judged(lesson)
         known = None if labels is None else target.masked_fill(~labels, -1).flatten()
-        taught = _logits(shown[0]) if self._frozen() is not None and _answers_teach(objective) else None
+        taught = (
+            _logits(shown[0]) if self._frozen() is not None and _answers_teach(objective) else None
+        )
         if taught is not None:
             taught = place_rows(taught, dim) if taught.shape == logits.shape else None
         counts = judge.counting(lesson)
@@ -126,9 +128,9 @@ class Diagnosis(Doctor):
         places = places[:: max(1, len(places) * rows.shape[1] // MOST)]
         if not len(places):
             return None
-        tau = next((t.at_places.temperature for _, t in objective.parts() if _is_kd(t)), None)
-        picked = (None if one is None else one[places] for one in (rows, taught, known))
-        return teachers.what_both_say(*picked, tau)  # type: ignore[arg-type]
+        taught = None if taught is None else taught[places]
+        known = None if known is None else known[places]
+        return teachers.what_both_say(rows[places], taught, known, _temperature(objective))
 
     def _gradients(
         self, inputs: SeparateViews, target: Tensor, shown: Sequence[Outputs], *, sampled: bool
@@ -171,9 +173,10 @@ def _labels(objective: Objective) -> str:
     return next((name for name, (w, t) in parts if w and t.mean_over == "labels"), "")
 
 
-def _is_kd(term: Any) -> bool:
-    """Whether a term compares predictions, softened by a temperature."""
-    return isinstance(term.at_places, LogitKD)
+def _temperature(objective: Objective) -> float | None:
+    """Return the temperature of the first term that compares softened predictions."""
+    places = (term.at_places for _, term in objective.parts())
+    return next((one.temperature for one in places if isinstance(one, LogitKD)), None)
 
 
 def _answers_teach(objective: Objective) -> bool:

@@ -224,8 +224,7 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, begun: float) ->
                     row |= learner.validate(knobs.validation)
                     bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if "validation" in k})
                 history.rows.append(row)
-                for one, report in zip(learner.diagnoses, learner.reports(history.rows), strict=True):
-                    one.tell(report, stacklevel=5)
+                learner.tell(history.rows)
                 if learner.best is not None:
                     learner.best.see(history.rows)
                 if checkpoint is not None:

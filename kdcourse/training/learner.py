@@ -184,6 +184,12 @@ class Learner:
             for one, by, rating in zip(self.diagnoses, self.rated, self.ratings, strict=False)
         ]
 
+    def tell(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Warn of what was found and not told before, in the main process."""
+        if processes.is_main():
+            for one, report in zip(self.diagnoses, self.reports(rows), strict=True):
+                one.tell(report, stacklevel=7)
+
     def _row(self) -> dict[str, float]:
         """Return the means over the epoch, in all processes."""
         (samples, labels, judged), sums = self.tally.totals()

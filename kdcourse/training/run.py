@@ -21,6 +21,7 @@ from kdcourse.batch import (
 from kdcourse.data import in_order
 from kdcourse.errors import ArgumentError, NotFiniteError
 from kdcourse.metrics import Samples
+from kdcourse.modes import kept_buffers
 from kdcourse.objective import Objective, Outputs
 from kdcourse.signatures import check_is
 from kdcourse.training.capture import why_not
@@ -236,6 +237,19 @@ class Run(Learner):
                 self.teacher.follow(self.student, self.share)
             else:
                 self.teacher.update(self.student, self.taken + 1)
+
+    def look(self, inputs: Inputs, target: Tensor) -> None:
+        """Let the doctor look at a batch, without learning from it."""
+        own, theirs = views_of(inputs)
+        asked = self.ask([] if self.teacher is None else [self.teacher], theirs, target)
+        parts = (split_samples(one, self.accumulate, len(target)) for one in (own, theirs, target))
+        for seen, beside, labels, taught in zip(*parts, asked, strict=True):
+            both = SeparateViews(self._formatted(seen), beside)
+            with torch.no_grad(), self.precision(), kept_buffers(self.student):
+                logits = self.judged.lesson(both, labels).student_logits
+            for one in self.diagnoses:
+                one.see(both, labels, taught, logits)
+                one.look()
 
     def ask(
         self, teachers: Sequence[Teacher], inputs: Inputs, target: Tensor
