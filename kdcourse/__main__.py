@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         ("chunks", "time and memory of KD with 128,000 classes instead (needs 3 GB, five minutes)"),
         ("gradients", "what hand-written gradients save instead"),
         ("methods", "time and memory of the methods' losses instead, beside their authors' form"),
+        ("doctor", "what a doctor costs that looks at a run instead (ten minutes)"),
         ("sampling", "what a cache saves when language models write instead"),
         ("startup", "seconds that importing the package takes instead"),
         ("leaderboard", "what a step by each method of the leaderboard costs instead"),
@@ -337,6 +338,7 @@ def _bench(options: argparse.Namespace) -> None:
     from kdcourse.course import leaderboard
     from kdcourse.course.bench import (
         chunks,
+        doctor,
         gradients,
         kernels,
         losses,
@@ -357,6 +359,8 @@ def _bench(options: argparse.Namespace) -> None:
         print(gradients.table(gradients.measure(rounds=options.rounds)))
     if options.methods:
         print(methods.table(methods.measure(rounds=options.rounds)))
+    if options.doctor:
+        print(doctor.table(doctor.measure(rounds=options.rounds)))
     if options.sampling:
         print(sampling.table(sampling.measure(rounds=options.rounds)))
     if options.startup:
@@ -364,7 +368,7 @@ def _bench(options: argparse.Namespace) -> None:
     if options.leaderboard:
         leaderboard.cost.measure(rounds=options.rounds)
     instead = ("training", "chunks", "kernels", "gradients", "methods", "sampling", "startup")
-    if not any(getattr(options, name) for name in (*instead, "leaderboard")):
+    if not any(getattr(options, name) for name in (*instead, "doctor", "leaderboard")):
         # The losses first: they need a library that may be missing.
         print(losses.table(losses.measure(rounds=options.rounds)))
         print(overhead.table(overhead.measure(rounds=options.rounds)))

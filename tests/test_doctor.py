@@ -34,7 +34,7 @@ from kdcourse.training import (
     SimilarityPreserving,
     WarmUp,
 )
-from kdcourse.training.diagnosis import compare_with_labels_alone
+from kdcourse.training.diagnosis import Diagnosis, compare_with_labels_alone
 
 KD = CrossEntropy() + 3 * LogitKD(4)
 
@@ -218,11 +218,12 @@ def test_a_term_that_is_noise(teacher):
 
 def test_a_teacher_below_its_student(teacher):
     def mistaken(logits):
-        wrong = torch.arange(len(logits)) % 5 < 3
+        wrong = torch.arange(len(logits)) % 4 < 3
         return torch.where(wrong[:, None], torch.randn(logits.shape), logits)
 
     given = {"teacher": Around(teacher, behind=mistaken), "validation": images(80, seed=5)}
-    found = examined(net(seed=3), CrossEntropy() + 0.1 * LogitKD(4), learning_rate=0.1, **given)
+    objective = CrossEntropy() + 0.01 * LogitKD(4)
+    found = examined(net(4, seed=3), objective, learning_rate=0.1, epochs=6, **given)
     assert "so that the student is held back" in found["teacher and student"]
 
 
@@ -358,6 +359,30 @@ def test_a_run_is_the_same_bit_by_bit(make, objective, options, teacher):
     assert ends[0][1] == ends[1][1]
     assert torch.equal(*states)
     assert not teacher.training
+
+
+def test_a_replayed_step_is_looked_at_like_a_plain_one(teacher, replaying, monkeypatch):
+    looks, ends = [], []
+    reported = Diagnosis.report
+    monkeypatch.setattr(
+        Diagnosis, "report", lambda self, *rest: looks.append(self.looks) or reported(self, *rest)
+    )
+    views, large = tips.Independent(Flip()), taught_anew(teacher).double()
+    options = {"epochs": 3, "train": images(96), "views": views, "device": replaying.device}
+    for captured in (True, False):
+        student = net().double()
+        with pytest.warns(UserWarning, match="another view"):
+            history = train(student, KD, teacher=large, capture=captured, diagnose=True, **options)
+        assert history.capture.startswith("captured") is captured
+        ends.append((weights(student), looks[-1]))
+    for name, value in ends[0][0].items():
+        torch.testing.assert_close(value, ends[1][0][name])
+    for one, other in zip(ends[0][1], ends[1][1], strict=True):
+        assert torch.equal(one.said.student, other.said.student)
+        assert torch.equal(one.said.target, other.said.target)
+        torch.testing.assert_close(one.said.doubt, other.said.doubt)
+        assert one.likeness == pytest.approx(other.likeness)
+        assert one.gradients.norms == pytest.approx(other.gradients.norms, rel=1e-4)
 
 
 def test_a_run_that_resumes_is_examined_from_there(teacher, tmp_path):

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from kdcourse import processes
 from kdcourse.batch import Inputs
+from kdcourse.doctor.doctor import FIRST
 from kdcourse.doctor.findings import Report
 from kdcourse.errors import ArgumentError
 from kdcourse.metrics import Samples, known_length
@@ -150,6 +151,8 @@ class Learner:
         self.taken += 1
         for one in self.diagnoses:
             one.after_step(self.taken)
+        if self.taken == FIRST:
+            self.tell((), 2)
 
     def epoch(self, source: Epochs, number: int, steps: Steps, bar: tqdm) -> dict[str, float]:
         """Learn from every batch of an epoch and return the means over it."""
@@ -184,11 +187,11 @@ class Learner:
             for one, by, rating in zip(self.diagnoses, self.rated, self.ratings, strict=False)
         ]
 
-    def tell(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Warn of what was found and not told before, in the main process."""
-        if processes.is_main():
+    def tell(self, rows: Sequence[Mapping[str, float]], deeper: int = 0) -> None:
+        """Warn of what was found and not told before, in the main process, at the call of fit."""
+        if self.diagnoses and processes.is_main():
             for one, report in zip(self.diagnoses, self.reports(rows), strict=True):
-                one.tell(report, stacklevel=7)
+                one.tell(report, stacklevel=6 + deeper)
 
     def _row(self) -> dict[str, float]:
         """Return the means over the epoch, in all processes."""
