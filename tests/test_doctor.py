@@ -211,7 +211,7 @@ class Noise(Around):
 
 
 def test_a_term_that_is_noise(teacher):
-    noise = CrossEntropy() + 3 * LogitKD(1)
+    noise = CrossEntropy() + 30 * LogitKD(1)
     found = examined(net(8), noise, teacher=Noise(teacher), train=images(320), epochs=1)
     assert "is noise that no two batches agree on" in found["noise in logit_kd"]
 

@@ -18,6 +18,7 @@ AGAINST = -0.3  # gradients in many dimensions that have nothing to do with each
 # noise, too (a share of 0.7 to 0.9 in the course's runs), and so they are the measure: what batches
 # agree on must be a third of what they agree on there.
 NOISE, LESS = 0.9, 1 / 3
+DROWNS = 10.0  # noise as long as the labels' gradient is in every step; ten times as long drowns it
 
 
 def gradients_of(
@@ -139,7 +140,10 @@ def judge_noise(looks: Sequence[Look]) -> Found:
         )
         louder = min(_ratio(one, name) for one in observed)
         found += remark_if(
-            share > NOISE and labels < NOISE and 1 - share < LESS * (1 - labels) and louder > 1,
+            share > NOISE
+            and labels < NOISE
+            and 1 - share < LESS * (1 - labels)
+            and louder > DROWNS,
             f"noise in {name}",
             f"{share:.0%} of the gradient of {name} is noise that no two batches agree on (of the "
             f"labels' {labels:.0%}), and it is {louder:.1f} times as long",
