@@ -80,7 +80,7 @@ LEFT_OUT = {
     **dict.fromkeys(
         [
             f"kdcourse.doctor.{name}"
-            for name in ("doctor", "features", "look", "student", "teacher", "terms")
+            for name in ("answers", "doctor", "features", "look", "student", "teacher", "terms")
         ],
         "observations and judgements behind fit and watch",
     ),

@@ -14,6 +14,7 @@ from kdcourse import doctor, further, models, teachers, tips
 from kdcourse.augmentation import Compose, Flip, pad_crop_flip
 from kdcourse.data import replay
 from kdcourse.doctor import Finding, Report
+from kdcourse.doctor import answers as of_answers
 from kdcourse.doctor import features as of_features
 from kdcourse.doctor import student as of_student
 from kdcourse.doctor import teacher as of_teacher
@@ -162,8 +163,8 @@ def test_a_teacher_that_is_too_sure(teacher):
     sure = Around(teacher, behind=lambda z: 4 * z)
     found = examined(net(), CrossEntropy() + LogitKD(1), teacher=sure)
     with torch.no_grad():
-        off = of_teacher.doubt(sure(images(160).inputs()))
-    tau = of_teacher.TEMPERATURES[int((off > of_teacher.SPEAKING).nonzero()[0])]
+        off = of_answers.doubt(sure(images(160).inputs()))
+    tau = of_answers.TEMPERATURES[int((off > of_answers.SPEAKING).nonzero()[0])]
     assert "too sure to teach at τ = 1:" in found["soft targets"]
     assert f"(at τ = {tau:g} it would" in found["soft targets"]
 
@@ -421,14 +422,14 @@ def test_an_order_is_found_by_the_samples_between():
     draw = torch.Generator().manual_seed(0)
     target = torch.randint(6, (400,), generator=draw)
     order = torch.tensor([3, 0, 1, 5, 2, 4])
-    found = of_teacher._order(target, order[target])
+    found = of_answers._order(target, order[target])
     assert found == (order.tolist(), 1.0)
-    assert of_teacher._order(target, target) is None
+    assert of_answers._order(target, target) is None
     swapped = torch.where(target == 1, 2, torch.where(target == 2, 1, target))
-    assert of_teacher._order(target, swapped)[0] == [0, 2, 1, 3, 4, 5]
+    assert of_answers._order(target, swapped)[0] == [0, 2, 1, 3, 4, 5]
     for seed in range(50):  # chance is no order
         said = torch.randint(6, (400,), generator=torch.Generator().manual_seed(seed + 1))
-        assert of_teacher._order(target, said) is None
+        assert of_answers._order(target, said) is None
 
 
 def test_noise_is_told_from_what_batches_agree_on():
@@ -467,12 +468,12 @@ def test_likeness():
 def test_doubt_and_scales():
     logits = torch.tensor([[2.0, 0.0], [0.0, 4.0]], dtype=torch.float64)
     off = [
-        (1 - torch.sigmoid(torch.tensor([2.0, 4.0]) / t)).mean() for t in of_teacher.TEMPERATURES
+        (1 - torch.sigmoid(torch.tensor([2.0, 4.0]) / t)).mean() for t in of_answers.TEMPERATURES
     ]
-    torch.testing.assert_close(of_teacher.doubt(logits).float(), torch.stack(off))
-    between = of_teacher._at(of_teacher.doubt(logits).float(), 5.0)
+    torch.testing.assert_close(of_answers.doubt(logits).float(), torch.stack(off))
+    between = of_answers._at(of_answers.doubt(logits).float(), 5.0)
     assert off[4] < between < off[5]
-    assert of_teacher.logit_scale(logits) == pytest.approx((5 / 2) ** 0.5)
+    assert of_answers.logit_scale(logits) == pytest.approx((5 / 2) ** 0.5)
     assert of_features.dead_share(torch.zeros(2, 3)) is None
     assert of_features.dead_share(torch.arange(16.0).view(8, 2) * torch.tensor([0, 1])) == 0.5
 

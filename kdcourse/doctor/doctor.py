@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 
-from kdcourse.doctor import features, student, teacher, terms
+from kdcourse.doctor import answers, features, student, teacher, terms
 from kdcourse.doctor.findings import Report
 from kdcourse.doctor.look import Check, Found, Look
 
@@ -13,12 +13,12 @@ CHECKS: dict[str, Check] = {  # what is judged by looks, as a report names it
     "its stillness": teacher.judge_stillness,
     "its gradients": teacher.judge_gradients,
     "the views": teacher.judge_view,
-    "its accuracy and classes": teacher.judge_knowledge,
-    "its doubt": teacher.judge_sureness,
+    "its accuracy and classes": answers.judge_knowledge,
+    "its doubt": answers.judge_sureness,
     "gradient ratios": terms.judge_loudness,
     "gradient cosines": terms.judge_direction,
     "gradient noise": terms.judge_noise,
-    "logit scales": features.judge_scales,
+    "logit scales": answers.judge_scales,
     "layers": features.judge_layers,
 }
 
@@ -54,7 +54,7 @@ class Doctor:
         found: dict[str, Found] = {name: check(self.looks) for name, check in CHECKS.items()}
         known = max(row[by] for row in rows if by in row) if shares else None
         if not found["its accuracy and classes"]:  # which would say why
-            found["teacher and student"] = teacher.judge_against_student(self.looks, known)
+            found["teacher and student"] = answers.judge_against_student(self.looks, known)
         found["validation"] = student.judge_decline(rows, by, lowest, samples)
         findings = [one for some in found.values() for one in some or ()]
         looked_at = [name for name, some in found.items() if some is not None]

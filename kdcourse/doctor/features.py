@@ -1,4 +1,4 @@
-"""What nets show: layers that say the same of everything, and logits of another size."""
+"""Layers that say the same of everything."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,9 +8,6 @@ from kdcourse.doctor.look import Found, Look, remark_if
 
 FEWEST = 8  # samples from which on a layer that says the same of all is dead, and no accident
 DEAD = 0.95  # the share of units; behind a ReLU, a third may be dead in a net that is sound
-# A decade: a softmax of logits ten times as large is as good as hard, of a tenth as good as flat.
-FAR = 10.0
-LATER = 3  # looks, of epochs that may be short, until logits that began small should have grown
 
 
 def dead_share(features: Tensor) -> float | None:
@@ -42,26 +39,3 @@ def judge_layers(looks: Sequence[Look]) -> Found:
             "initialisation of what lies before it",
         )
     return found
-
-
-def judge_scales(looks: Sequence[Look]) -> Found:
-    """Judge whether the student's logits are of the teacher's size.
-
-    They may be small at first, and grow; they are not large at any time.
-    """
-    every = [(k.early, k.said.scales) for k in looks if k.said and k.said.scales]
-    ratios = [(early, own / max(theirs, 1e-30)) for early, (own, theirs) in every]
-    later = [ratio for early, ratio in ratios if not early]
-    if not ratios:
-        return None
-    large = min(ratio for _, ratio in ratios) > FAR
-    small = len(later) >= LATER and max(later[-LATER:]) < 1 / FAR
-    last = ratios[-1][1]
-    return remark_if(
-        large or small,
-        "the scale of logits",
-        f"The student's logits are {last:.2g} times as large as the teacher's",
-        "so that one of them is as good as hard, or flat, at any temperature that suits the other",
-        "look at the initialisation of the last layer, or at a factor on one net's outputs, and "
-        "see that both are logits and not probabilities",
-    )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kdcourse.batch import are_classes, logits_of
 from kdcourse.checks import check_positive, check_temperature
 from kdcourse.doctor import teacher as teachers
+from kdcourse.doctor.answers import what_both_say
 from kdcourse.doctor.doctor import FIRST, Doctor
 from kdcourse.doctor.features import dead_shares
 from kdcourse.doctor.findings import Report
@@ -107,13 +108,14 @@ class Watched:
             seen["gradients"] = gradients_of(losses, weights, labels, sampled=early)
         if self.teacher is not None and "teacher" in self.passes:
             theirs, taught, mode = self.passes["teacher"]
-            seen |= {
-                "in_train_mode": mode,
-                "weights": teachers.digest([*self.teacher.parameters()]),
-                "statistics": teachers.digest([*self.teacher.buffers()]),
-                "reached": _reached(self.teacher, losses) if taught.requires_grad else False,
-                "likeness": teachers.likeness(own, theirs),
-            }
+            seen |= {"in_train_mode": mode}
+            if isinstance(taught, Tensor):
+                asked = taught.requires_grad
+                seen["reached"] = _reached(self.teacher, losses) if asked else False
+            if not getattr(self.teacher, "follows_student", False):
+                seen["weights"] = teachers.digest([*self.teacher.parameters()])
+                seen["statistics"] = teachers.digest([*self.teacher.buffers()])
+                seen["likeness"] = teachers.likeness(own, theirs)
         return Look(**seen)
 
     def _said(self, logits: Tensor, target: Tensor | None) -> Said | None:
@@ -121,8 +123,10 @@ class Watched:
             return None
         rows = place_rows(logits, self.class_dim)
         taught = self.passes["teacher"][1] if "teacher" in self.passes else None
-        if taught is not None:
-            taught = place_rows(taught, self.class_dim) if taught.shape == logits.shape else None
+        if isinstance(taught, Tensor) and taught.shape == logits.shape:
+            taught = place_rows(taught, self.class_dim)
+        else:
+            taught = None
         if target is not None and (not are_classes(target) or target.numel() != len(rows)):
             target = None
         if target is not None:
@@ -131,7 +135,7 @@ class Watched:
                 counts = target != self.ignore_index
                 rows, target = rows[counts], target[counts]
                 taught = None if taught is None else taught[counts]
-        return teachers.what_both_say(rows, taught, target, self.temperature) if len(rows) else None
+        return what_both_say(rows, taught, target, self.temperature) if len(rows) else None
 
 
 def _reached(teacher: nn.Module, losses: dict[str, Tensor]) -> bool | None:
@@ -169,7 +173,8 @@ def watch(
 
     Args:
         student: The module that learns.
-        teacher: The module that teaches; without one, only the student is looked at.
+        teacher: The module that teaches, the one that is called (of a ``FrozenTeacher`` whose
+            ``show`` is used, its ``model``); without one, only the student is looked at.
         temperature: The one at which the teacher's soft targets are made, > 0.
         layers: Names of layers of both nets that are compared.
         class_dim: The dimension of the classes, 1 or more, or negative.

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
+from kdcourse.doctor.answers import SIGMAS
 from kdcourse.doctor.look import Found, remark_if
-from kdcourse.doctor.teacher import SIGMAS
 
 Rows = Sequence[Mapping[str, float]]
 LAST = 3  # epochs, one after the other, for which a student has been worse than at its best,

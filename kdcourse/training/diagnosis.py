@@ -17,6 +17,7 @@ from torch import Tensor
 from kdcourse.batch import SeparateViews, map_samples, weight_of
 from kdcourse.checks import check_positive
 from kdcourse.doctor import teacher as teachers
+from kdcourse.doctor.answers import what_both_say
 from kdcourse.doctor.doctor import FIRST, Doctor
 from kdcourse.doctor.features import dead_shares
 from kdcourse.doctor.findings import Report
@@ -38,8 +39,9 @@ from kdcourse.training.teacher import Teacher
 if TYPE_CHECKING:
     from kdcourse.training.run import Run
 
-FEW = 32  # samples that gradients are computed of: it is their size that is judged, in decades
-MOST = 2**22  # logits of a batch that are looked at
+# Samples that gradients are computed of: at first, what they agree on is told from noise; later,
+# only their length counts, in decades.
+FEW, FEWER = 32, 16
 
 Part = tuple[SeparateViews, Tensor, Sequence[Outputs], Tensor]
 
@@ -122,15 +124,14 @@ class Diagnosis(Doctor):
         if taught is not None:
             taught = place_rows(taught, dim) if taught.shape == logits.shape else None
         counts = judge.counting(lesson)
-        places = torch.arange(len(rows), device=rows.device)
         if counts is not None:
-            places = places[counts.flatten() > 0]
-        places = places[:: max(1, len(places) * rows.shape[1] // MOST)]
-        if not len(places):
+            counted = counts.flatten() > 0
+            rows = rows[counted]
+            taught = None if taught is None else taught[counted]
+            known = None if known is None else known[counted]
+        if not len(rows):
             return None
-        taught = None if taught is None else taught[places]
-        known = None if known is None else known[places]
-        return teachers.what_both_say(rows[places], taught, known, _temperature(objective))
+        return what_both_say(rows, taught, known, _temperature(objective))
 
     def _gradients(
         self, inputs: SeparateViews, target: Tensor, shown: Sequence[Outputs], *, sampled: bool
@@ -139,7 +140,7 @@ class Diagnosis(Doctor):
         run = self.run
         least = max(term.least for _, term in run.objective.parts())
         whole = any(one.top_k is not None for one in shown)
-        stride = 1 if whole else max(1, len(target) // max(FEW, least))
+        stride = 1 if whole else max(1, len(target) // max(FEW if sampled else FEWER, least))
         few, labels = _few(inputs, len(target), stride), target[::stride]
         taught = [_few_outputs(one, len(target), stride) for one in shown]
         weights = [one for one in run.student.parameters() if one.requires_grad]

@@ -91,7 +91,8 @@ def fit(
             :class:`kdcourse.training.Knobs`: ``epochs``, ``learning_rate``, ``checkpoint``, ….
 
     Returns:
-        The history of every term, one row an epoch.
+        The history of every term, one row an epoch; with ``diagnose=True``, what a doctor has found
+        is its ``diagnosis``.
 
     Raises:
         ArgumentError: Settings that cannot work together (found before any work is done), batches
