@@ -40,9 +40,9 @@ def what_both_say(
     Of very many places, as a batch of texts has, some will do.
     """
     stride = max(1, len(student) // PLACES, student.numel() // LOGITS)
-    student, teacher, target = (
-        None if one is None else one[::stride] for one in (student, teacher, target)
-    )
+    student = student[::stride]
+    teacher = None if teacher is None else teacher[::stride]
+    target = None if target is None else target[::stride]
     said = student.detach().argmax(dim=-1).cpu()
     known = None if target is None else target.cpu()
     if teacher is None or teacher.shape != student.shape:
