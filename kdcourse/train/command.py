@@ -265,7 +265,7 @@ def _finish(
     else:
         measured = {"test_accuracy": round(100 * metrics.accuracy(student.to(device), test), 4)}
     write(folder / STUDENT, save(weights, about))
-    if history.diagnoses:
+    if history.diagnoses and history.diagnosis.looks:  # not of a run that was at its end already
         write(folder / DIAGNOSIS, json.dumps(history.diagnosis.as_dict(), indent=1) + "\n")
     result = {
         **measured,

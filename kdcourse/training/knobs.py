@@ -112,8 +112,9 @@ class Knobs:
         diagnose: Whether a doctor looks over the first three batches and the last of every epoch,
             which changes nothing in the run: is the teacher still, in eval mode, right, and in
             doubt; does it see what the student sees; how strongly does each term pull, and
-            whither; are layers dead; does the student grow worse? What it finds is a warning, and
-            is in :attr:`History.diagnosis`. A run that resumes is examined from there on.
+            whither; are layers dead; does the student grow worse? It looks between steps, also
+            where these are captured or compiled. What it finds is a warning, and is in
+            :attr:`History.diagnosis`. A run that resumes is examined from there on.
         progress: Whether to show a progress bar.
     """
 
