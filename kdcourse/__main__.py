@@ -35,14 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _let_go_of_output()
         if isinstance(error, BrokenPipeError):  # whoever reads has seen enough, as `head`
             return ENDED_BY_READER
-        told = files.sentence(error) if isinstance(error, OSError) else error
-        print(f"kdcourse: {told}", file=sys.stderr)
+        print(f"kdcourse: {_told(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         resumed = options.run in (_train, _reproduce, _grade)
         hint = "; the same command goes on where it stopped" * resumed
         print(f"kdcourse: interrupted{hint}", file=sys.stderr)
         return 130
+
+
+def _told(error: Exception) -> str:
+    return files.sentence(error) if isinstance(error, OSError) else str(error)
 
 
 def _let_go_of_output() -> None:
@@ -78,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     command("train", _train, help="train any net, also on many GPUs", add_help=False)
 
     _add_report(command)
-
+    _add_doctor(command)
     _add_reproduce(command)
 
     teachers = command("teachers", _teachers, help="train the teachers that ship with the course")
@@ -93,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         ("chunks", "time and memory of KD with 128,000 classes instead (needs 3 GB, five minutes)"),
         ("gradients", "what hand-written gradients save instead"),
         ("methods", "time and memory of the methods' losses instead, beside their authors' form"),
+        ("doctor", "what a doctor costs that looks at a run instead (ten minutes)"),
         ("sampling", "what a cache saves when language models write instead"),
         ("startup", "seconds that importing the package takes instead"),
         ("leaderboard", "what a step by each method of the leaderboard costs instead"),
@@ -158,6 +162,26 @@ def _add_report(command: Any) -> None:
         help="the run that others are compared with (the first without a teacher)",
     )
     report.add_argument("--device", metavar="NAME", help="cpu, cuda, mps (the best there is)")
+
+
+def _add_doctor(command: Any) -> None:
+    doctor = command(
+        "doctor",
+        _doctor,
+        help="look at a run for what goes wrong in it",
+        description="Examine what `train` has written, or is writing: student, teacher, data and "
+        "loss are made again from its options, a few batches are looked at, and so is its history. "
+        "Nothing is trained or written. The exit status is 0 without a remark, 1 with some, and 2 "
+        "if there is no run that can be examined.",
+    )
+    doctor.add_argument("folder", type=Path, metavar="DIR", help="what --out of train was")
+    doctor.add_argument(
+        "--alone", type=Path, metavar="DIR", help="the same by labels alone, to compare with"
+    )
+    doctor.add_argument("--batches", type=int, default=4, help="batches to look at (4)")
+    doctor.add_argument(
+        "--device", help="cpu, cuda, cuda:1 or mps (that of the run, or the best there is)"
+    )
 
 
 def _add_reproduce(command: Any) -> None:
@@ -272,6 +296,20 @@ def _report(options: argparse.Namespace) -> int:
         return WRONGLY_CALLED
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from kdcourse.train.examine import examine
+
+    try:
+        report = examine(
+            options.folder, options.alone, batches=options.batches, device=options.device
+        )
+    except (ValueError, OSError, RuntimeError) as error:  # 1 means that something was found
+        print(f"kdcourse: {_told(error)}", file=sys.stderr)
+        return 2
+    print(report)
+    return int(bool(report.findings))
+
+
 def _reproduce(options: argparse.Namespace) -> int:
     from kdcourse.course import claims
 
@@ -343,6 +381,7 @@ def _bench(options: argparse.Namespace) -> None:
     from kdcourse.course import leaderboard
     from kdcourse.course.bench import (
         chunks,
+        doctor,
         gradients,
         kernels,
         losses,
@@ -363,6 +402,8 @@ def _bench(options: argparse.Namespace) -> None:
         print(gradients.table(gradients.measure(rounds=options.rounds)))
     if options.methods:
         print(methods.table(methods.measure(rounds=options.rounds)))
+    if options.doctor:
+        print(doctor.table(doctor.measure(rounds=options.rounds)))
     if options.sampling:
         print(sampling.table(sampling.measure(rounds=options.rounds)))
     if options.startup:
@@ -370,7 +411,7 @@ def _bench(options: argparse.Namespace) -> None:
     if options.leaderboard:
         leaderboard.cost.measure(rounds=options.rounds)
     instead = ("training", "chunks", "kernels", "gradients", "methods", "sampling", "startup")
-    if not any(getattr(options, name) for name in (*instead, "leaderboard")):
+    if not any(getattr(options, name) for name in (*instead, "doctor", "leaderboard")):
         # The losses first: they need a library that may be missing.
         print(losses.table(losses.measure(rounds=options.rounds)))
         print(overhead.table(overhead.measure(rounds=options.rounds)))

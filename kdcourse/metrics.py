@@ -130,6 +130,16 @@ def in_batches(
         yield from (read_batch(batch, name) for batch in samples)
 
 
+def known_length(samples: object) -> int | None:
+    """Return the number of samples, if that can be told without going through them."""
+    counted = samples[1] if _is_pair(samples) else samples  # type: ignore[index]
+    if isinstance(counted, DataLoader):
+        counted = counted.dataset
+    if isinstance(counted, Tensor | Images | Dataset) and hasattr(counted, "__len__"):
+        return len(counted)
+    return None
+
+
 def _is_pair(samples: object) -> bool:
     return (
         isinstance(samples, tuple | list)

@@ -32,6 +32,7 @@ from kdcourse.models import by_name, capture
 from kdcourse.objective import Objective
 from kdcourse.signatures import matches
 from kdcourse.teachers import PatchNet, TwoViews, prune, unpack
+from kdcourse.training.history import History
 from kdcourse.training.learner import Learner
 
 # What is left out, and why: modules, names, or single parameters.
@@ -84,6 +85,15 @@ LEFT_OUT = {
         ],
         INSIDE,
     ),
+    **dict.fromkeys(
+        [
+            f"kdcourse.doctor.{name}"
+            for name in ("answers", "doctor", "features", "look", "student", "teacher", "terms")
+        ],
+        "observations and judgements behind fit and watch",
+    ),
+    "kdcourse.doctor.findings": RECORD,
+    **dict.fromkeys(("Watched", "Diagnosis", "known_length"), INSIDE),
     **dict.fromkeys(("own_randomness", "Answers", "intact"), INSIDE),
     "known": "names of teachers from the command line",
     "kdcourse.training.checkpoint": INSIDE,
@@ -152,6 +162,9 @@ class Good:
         token_rows = torch.arange(8).view(2, 4) % 2
         self.by_name: dict[str, tuple[Any, ...]] = {
             "student": (net,),
+            **dict.fromkeys(
+                ("history", "alone"), (History([{"epoch": 1, "validation_accuracy": 0.5}]),)
+            ),
             "students": ([net, other],),
             "teacher": (other,),
             "assistants": ([models.plain(2, classes=CLASSES, seed=3)],),
@@ -372,10 +385,11 @@ def out_of_range(case: str, name: str, kind: Any, values: Mapping[str, Any]) -> 
         return ["nonsense", ""] if {what, f"{case}.{name}"} & CHOICES else []
     if kind is Tensor and isinstance(values.get(name), Tensor):
         return tensors(case, name, values)
-    listed = get_origin(kind) is Sequence and name in NOT_EMPTY and case != "capture"
+    listed = get_origin(kind) is Sequence and name in NOT_EMPTY and case not in NO_LAYERS
     return [[]] if listed else []
 
 
+NO_LAYERS = {"capture", "watch"}  # which may be told of none
 NOT_EMPTY = {
     "layers",
     "student_features",

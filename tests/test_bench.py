@@ -14,6 +14,7 @@ from kdcourse.course import plots
 from kdcourse.course.bench import (
     chunks,
     compare,
+    doctor,
     gradients,
     kernels,
     losses,
@@ -84,6 +85,7 @@ def test_overhead_is_stored_as_it_is_printed(tmp_path):
 def test_what_was_not_measured_says_how_to(tmp_path):
     for bench in (
         chunks,
+        doctor,
         gradients,
         kernels,
         losses,
@@ -96,6 +98,17 @@ def test_what_was_not_measured_says_how_to(tmp_path):
         store = replace(bench.STORE, path=tmp_path / "none.json")
         with pytest.raises(FileNotFoundError, match=f"measure: {store.command}"):
             store.load()
+
+
+def test_a_doctors_cost_is_stored_as_it_is_printed(tmp_path):
+    store = replace(doctor.STORE, path=tmp_path / "doctor.json")
+    comparisons = doctor.measure(images=256, epochs=1, rounds=1, store=store)
+    assert store.load() == comparisons
+    rectangular(doctor.table(comparisons), 1)
+
+
+def test_a_doctor_costs_less_than_a_fiftieth():
+    assert all(each.ratio < 1.02 for each in doctor.load())
 
 
 def test_sampling_is_stored_as_it_is_printed(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from kdcourse.course import docs, notebooks, site
 from kdcourse.course.bench import (
     chunks,
     compare,
+    doctor,
     gradients,
     kernels,
     losses,
@@ -187,7 +188,7 @@ def refuse(*_, **__):
     raise AssertionError("worked")
 
 
-BENCHES = (chunks, gradients, kernels, losses, methods, overhead, startup, training)
+BENCHES = (chunks, doctor, gradients, kernels, losses, methods, overhead, startup, training)
 WORK = {
     "teachers": lambda place: train_teacher("res16", place, progress=False),
     "release": lambda place: release.release(place),

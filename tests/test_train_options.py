@@ -196,7 +196,7 @@ def test_every_option_is_tried_above():
     (mark,) = test_a_mistake_names_its_option_and_leaves_nothing_behind.pytestmark
     tried = {word for arguments, _ in mark.args[1] for word in arguments}
     harmless = {"data-root", "download", "tensorboard", "out", "nesterov", "sync-batch-norm"}
-    harmless |= {"capture"}
+    harmless |= {"capture", "diagnose"}
     known = {dashed(spec.name) for spec in fields(Options)}
     assert known - {word[2:] for word in tried} == harmless
 

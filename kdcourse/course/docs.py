@@ -18,6 +18,7 @@ from kdcourse import files
 from kdcourse.course import claims, leaderboard, plots, published, schematics
 from kdcourse.course.bench import (
     chunks,
+    doctor,
     gradients,
     kernels,
     losses,
@@ -44,6 +45,7 @@ def render(text: str) -> str:
         "verdicts": verdicts,
         "claims": of_notebooks,
         "bench": lambda: overhead.table(overhead.load()),
+        "bench-doctor": lambda: doctor.table(doctor.load()),
         "bench-sampling": lambda: sampling.table(sampling.load()),
         "bench-startup": lambda: startup.table(startup.load()),
         "bench-losses": lambda: losses.table(losses.load()),

@@ -74,6 +74,7 @@ class Peers(Learner):
         self.students = [run.student for run in self.runs]
         self.objectives = [run.objective for run in self.runs]
         self.device = self.runs[0].device
+        self.diagnoses = [one for run in self.runs for one in run.diagnoses]
         self.counts = Counts(self.device, self.objectives)
         for run in self.runs:
             run.counts = self.counts
@@ -239,4 +240,4 @@ def _of_student(number: int, history: History) -> History:
     for row in history.rows:
         own = {name.removeprefix(start): v for name, v in row.items() if name.startswith(start)}
         rows.append({"epoch": row["epoch"], **own, "seconds": row["seconds"]})
-    return replace(history, rows=rows)
+    return replace(history, rows=rows, diagnoses=history.diagnoses[number : number + 1])

@@ -35,6 +35,7 @@ except ImportError:  # on Windows, where nobody keeps others out
 
 OPTIONS, CHECKPOINT, CACHE = "options.toml", "checkpoint.pt", "answers"
 STUDENT, RESULT = "student.safetensors", "result.json"
+DIAGNOSIS = "diagnosis.json"
 RESULTS = {"epochs", "parameters", "seconds", "processes", "device", "torch"}
 
 
@@ -265,6 +266,8 @@ def _finish(
     else:
         measured = {"test_accuracy": round(100 * metrics.accuracy(student.to(device), test), 4)}
     write(folder / STUDENT, save(weights, about))
+    if history.diagnoses and history.diagnosis.looks:  # not of a run that was at its end already
+        write(folder / DIAGNOSIS, json.dumps(history.diagnosis.as_dict(), indent=1) + "\n")
     result = {
         **measured,
         "epochs": len(history),

@@ -163,6 +163,9 @@ class Options:
     keep: str = _option(
         Knobs.keep, "weights: those of the last epoch, or of the best by validation", "last|best"
     )
+    diagnose: bool = _option(
+        Knobs.diagnose, "let a doctor look at some batches, and store what it finds", free=True
+    )
     tensorboard: bool = _option(False, "write TensorBoard's files, too", free=True)
     out: str = _option(
         "", "folder to write to, on all machines; the same command resumes", "DIR", free=True

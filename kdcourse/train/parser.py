@@ -15,8 +15,9 @@ Also a language model, on the definitions that come with the course or on a file
 Every epoch is checkpointed: the same command resumes a run that was stopped, also with another
 number of processes. Into --out go options.toml, checkpoint.pt, metrics.jsonl (a line an epoch,
 accuracies in [0, 1]), student.safetensors, and result.json with the test accuracy in percent, which
-is read once, at the end. With --seeds, each seed has a folder of its own in --out, and result.json
-there has what they say together."""
+is read once, at the end; with --diagnose, diagnosis.json with what a doctor has found, which
+`python -m kdcourse doctor` reads. With --seeds, each seed has a folder of its own in --out, and
+result.json there has what they say together."""
 
 EXAMPLES = """examples:
   python -m kdcourse train --student plain8 --teacher res16 --images 4000 \\

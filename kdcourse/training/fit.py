@@ -91,7 +91,8 @@ def fit(
             :class:`kdcourse.training.Knobs`: ``epochs``, ``learning_rate``, ``checkpoint``, ….
 
     Returns:
-        The history of every term, one row an epoch.
+        The history of every term, one row an epoch; with ``diagnose=True``, what a doctor has found
+        is its ``diagnosis``.
 
     Raises:
         ArgumentError: Settings that cannot work together (found before any work is done), batches
@@ -224,6 +225,7 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, begun: float) ->
                     row |= learner.validate(knobs.validation)
                     bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if "validation" in k})
                 history.rows.append(row)
+                learner.tell(history.rows)
                 if learner.best is not None:
                     learner.best.see(history.rows)
                 if checkpoint is not None:
@@ -246,6 +248,7 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, begun: float) ->
     if learner.best is not None:
         learner.best.restore()
     history.capture = steps.outcome
+    history.diagnoses = learner.reports(history.rows)
     if learner.began is not None:
         history.seconds_to_first_step = learner.began - begun
     return history

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from kdcourse.doctor.findings import Report
+
 COLUMNS = (  # beside those of the terms
     *("epoch", "loss", "train_accuracy", "validation_accuracy", "teacher_validation_accuracy"),
     *("learning_rate", "seconds"),
@@ -25,6 +27,7 @@ class History:
         capture: Whether a step was captured as a CUDA graph, or why not.
         seconds_to_first_step: From the call to the end of the first step, compiling included; None
             if no step was taken.
+        diagnoses: What a doctor has found with each student, where that was asked for.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -34,6 +37,14 @@ class History:
     lowest: bool = False
     capture: str = ""
     seconds_to_first_step: float | None = None
+    diagnoses: list[Report] = field(default_factory=list)
+
+    @property
+    def diagnosis(self) -> Report:
+        """What a doctor has found in this run (``fit(..., diagnose=True)``)."""
+        if not self.diagnoses:
+            raise AttributeError("nothing was diagnosed: train with diagnose=True")
+        return self.diagnoses[0]
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -47,14 +47,8 @@ class Judged(nn.Module):
         self.known = False  # whether what goes together has been found out, by a first batch
         self.logits: Tensor  # of the present batch
 
-    def forward(
-        self,
-        inputs: Inputs,
-        target: Tensor,
-        shown: Sequence[Outputs],
-        shares: dict[str, Tensor] | None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss (its mean over several teachers) and all measurements, detached."""
+    def lesson(self, inputs: Inputs, target: Tensor) -> Lesson:
+        """Call the student, and return what it showed, but for its input gradient."""
         own, theirs = views_of(inputs)
         inputs, weight = weight_of(own)
         taught, _ = weight_of(theirs)
@@ -68,16 +62,31 @@ class Judged(nn.Module):
         with capture(self.student, layers) as features, told, compiled:
             logits = call(self.asked, inputs, "student", self.output)
         learned = Outputs(logits=logits, features=features)
-        lesson = Lesson(learned, target, inputs=inputs, weight=weight, teacher_inputs=taught)
+        return Lesson(learned, target, inputs=inputs, weight=weight, teacher_inputs=taught)
+
+    def differentiate_inputs(self, lesson: Lesson) -> None:
+        """Let the student show its input gradient, if the objective looks at it."""
+        if self.objective.needs_input_gradient:
+            with blaming_argument("objective", "differentiating by the inputs", not self.known):
+                lesson.student.input_gradient = prediction_gradient(
+                    lesson.student_logits, lesson.inputs, lesson.target, create_graph=True
+                )
+
+    def forward(
+        self,
+        inputs: Inputs,
+        target: Tensor,
+        shown: Sequence[Outputs],
+        shares: dict[str, Tensor] | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss (its mean over several teachers) and all measurements, detached."""
+        lesson = self.lesson(inputs, target)
         if not self.known:  # once: on a GPU, looking at values waits for them
             check_enough(self.objective, len(target))
             for one in shown or (None,):
                 check_lesson(replace(lesson, teacher=one), self.objective)
-        self.logits = logits.detach()
-        if self.objective.needs_input_gradient:
-            with blaming_argument("objective", "differentiating by the inputs", not self.known):
-                gradient = prediction_gradient(logits, inputs, target, create_graph=True)
-            learned.input_gradient = gradient
+        self.logits = lesson.student_logits.detach()
+        self.differentiate_inputs(lesson)
         with blaming_argument("objective", "the objective", first=not self.known):
             judged = [
                 self.objective.values(replace(lesson, teacher=one, again=number > 0), shares)
@@ -87,7 +96,7 @@ class Judged(nn.Module):
         if len(judged) > 1:
             terms = {name: torch.stack([each[name] for each in judged]).mean() for name in terms}
         if not self.known and torch.is_grad_enabled():
-            check_reached(self.objective, terms, features)
+            check_reached(self.objective, terms, lesson.student.features)
         self.known = True
         loss = self.objective.weighted(terms)
         values = {"loss": loss.detach(), **{name: value.detach() for name, value in terms.items()}}

@@ -109,6 +109,12 @@ class Knobs:
             raise :class:`StopTraining`.
         on_interrupt: On Ctrl-C or a stopped kernel, ``"return"`` the history so far (the student
             keeps what it has learned) or ``"raise"``, as many processes always do.
+        diagnose: Whether a doctor looks over the first three batches and the last of every epoch,
+            which changes nothing in the run: is the teacher still, in eval mode, right, and in
+            doubt; does it see what the student sees; how strongly does each term pull, and
+            whither; are layers dead; does the student grow worse? It looks between steps, also
+            where these are captured or compiled. What it finds is a warning, and is in
+            :attr:`History.diagnosis`. A run that resumes is examined from there on.
         progress: Whether to show a progress bar.
     """
 
@@ -138,6 +144,7 @@ class Knobs:
     keep: str = "last"
     log: Log | None = None
     on_interrupt: str = "return"
+    diagnose: bool = False
     progress: bool = True
 
     def __post_init__(self) -> None:

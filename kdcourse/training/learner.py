@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ from tqdm.auto import tqdm
 
 from kdcourse import processes
 from kdcourse.batch import Inputs
+from kdcourse.doctor.doctor import FIRST
+from kdcourse.doctor.findings import Report
 from kdcourse.errors import ArgumentError
-from kdcourse.metrics import Samples
+from kdcourse.metrics import Samples, known_length
 from kdcourse.objective import Objective
 from kdcourse.training import checkpoint as checkpoints
 from kdcourse.training.best import Best
 from kdcourse.training.capture import Steps, why_not
 from kdcourse.training.device import wait_for
+from kdcourse.training.diagnosis import Diagnosis
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.fingerprint import described, fingerprint
 from kdcourse.training.history import History
@@ -50,6 +53,7 @@ class Learner:
     began: float | None = None  # when the first step was done
     unreplayable: str = ""  # why no step can be captured, if it is because of who learns
     source: Epochs | None = None  # of its batches, which may have a state, too
+    diagnoses: Sequence[Diagnosis] = ()  # of each student, where that is asked for
     best: Best | None = None  # its best weights so far, where they are kept
 
     @cached_property
@@ -145,6 +149,10 @@ class Learner:
         steps(given)
         self.advance()
         self.taken += 1
+        for one in self.diagnoses:
+            one.after_step(self.taken)
+        if self.taken == FIRST:
+            self.tell((), 2)
 
     def epoch(self, source: Epochs, number: int, steps: Steps, bar: tqdm) -> dict[str, float]:
         """Learn from every batch of an epoch and return the means over it."""
@@ -163,10 +171,27 @@ class Learner:
             bar.update()
         row = self._row()
         self.finish()
+        for one in self.diagnoses:
+            one.look()
         # Their batch norm has seen this process's samples only; the checkpoint is the main's.
         learned = (*self.students, *self.objectives)
         processes.copy_from_main(buffer for model in learned for buffer in model.buffers())
         return {**row, **rates, "seconds": time.perf_counter() - start}
+
+    def reports(self, rows: Sequence[Mapping[str, float]]) -> list[Report]:
+        """Return what was found so far with each student, if that was asked for."""
+        assert self.source is not None
+        count = known_length(self.source.knobs.validation)
+        return [
+            one.report(rows, by, rating.lowest, count if by.endswith("accuracy") else None)
+            for one, by, rating in zip(self.diagnoses, self.rated, self.ratings, strict=False)
+        ]
+
+    def tell(self, rows: Sequence[Mapping[str, float]], deeper: int = 0) -> None:
+        """Warn of what was found and not told before, in the main process, at the call of fit."""
+        if self.diagnoses and processes.is_main():
+            for one, report in zip(self.diagnoses, self.reports(rows), strict=True):
+                one.tell(report, stacklevel=6 + deeper)
 
     def _row(self) -> dict[str, float]:
         """Return the means over the epoch, in all processes."""

@@ -21,10 +21,12 @@ from kdcourse.batch import (
 from kdcourse.data import in_order
 from kdcourse.errors import ArgumentError, NotFiniteError
 from kdcourse.metrics import Samples
+from kdcourse.modes import kept_buffers
 from kdcourse.objective import Objective, Outputs
 from kdcourse.signatures import check_is
 from kdcourse.training.capture import why_not
 from kdcourse.training.device import autocast_dtype
+from kdcourse.training.diagnosis import Diagnosis
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.fingerprint import described, fingerprint
 from kdcourse.training.judged import Judged, first_lesson, show
@@ -118,6 +120,7 @@ class Run(Learner):
         self.sgd = DeviceSGD(self.optimizer) if self.replayed and not self.apart else None
         self.share = torch.zeros((), device=self.device)  # by which a teacher follows
         self.recorded: list[Tensor | None] = []  # the gradients that a replay writes
+        self.diagnoses = [Diagnosis(self)] if self.knobs.diagnose else []
         self.called = self.moved = False  # the present step, other than by a replay; the optimiser
 
     def _why_apart(self) -> str:
@@ -161,6 +164,8 @@ class Run(Learner):
                 for weight, gradient in zip(self.trained, self.recorded, strict=True):
                     weight.grad = gradient
             self._optimize()
+        for one in self.diagnoses:
+            one.advance(replayed=not self.called)
         self.called = False
         # A loader may yield more than its length says.
         if getattr(self.scheduler, "last_epoch", 0) < self.steps:
@@ -169,6 +174,8 @@ class Run(Learner):
 
     def captured(self) -> None:
         self.recorded = [weight.grad for weight in self.trained]
+        for one in self.diagnoses:
+            one.captured()
 
     def _differentiate(
         self, inputs: Inputs, target: Tensor, shown: Shown | None
@@ -195,13 +202,15 @@ class Run(Learner):
         parts = zip(*split_up, shown, strict=True)
         for seen, beside, labels, taught in parts:
             both = SeparateViews(self._formatted(seen), beside)
-            with self._precision():
+            with self.precision():
                 loss, measured = self.judged(
                     both, labels, taught, self._shares(both, labels, whole)
                 )
             if first:
                 check_all_trained(self.student, self.trained)
             self.watch.see(seen, taught, self.judged.logits, measured)
+            for one in self.diagnoses:
+                one.see(both, labels, taught, self.judged.logits)
             with blaming_argument("objective", "differentiating the objective", first):
                 self.scaler.scale(loss).backward()
             for name, value in measured.items():
@@ -229,6 +238,19 @@ class Run(Learner):
             else:
                 self.teacher.update(self.student, self.taken + 1)
 
+    def look(self, inputs: Inputs, target: Tensor) -> None:
+        """Let the doctor look at a batch, without learning from it."""
+        own, theirs = views_of(inputs)
+        asked = self.ask([] if self.teacher is None else [self.teacher], theirs, target)
+        parts = (split_samples(one, self.accumulate, len(target)) for one in (own, theirs, target))
+        for seen, beside, labels, taught in zip(*parts, asked, strict=True):
+            both = SeparateViews(self._formatted(seen), beside)
+            with torch.no_grad(), self.precision(), kept_buffers(self.student):
+                logits = self.judged.lesson(both, labels).student_logits
+            for one in self.diagnoses:
+                one.see(both, labels, taught, logits)
+                one.look()
+
     def ask(
         self, teachers: Sequence[Teacher], inputs: Inputs, target: Tensor
     ) -> Iterator[list[Outputs]]:
@@ -236,7 +258,7 @@ class Run(Learner):
         split_up = (split_samples(one, self.accumulate, len(target)) for one in (inputs, target))
         for seen, labels in zip(*split_up, strict=True):
             seen = self._formatted(seen)
-            with self._precision(), blaming_model("teacher", seen, first=not self.judged.known):
+            with self.precision(), blaming_model("teacher", seen, first=not self.judged.known):
                 shown = [show(teacher, seen, labels, self.objective) for teacher in teachers]
             yield shown
 
@@ -259,7 +281,8 @@ class Run(Learner):
             return images.contiguous(memory_format=torch.channels_last)
         return in_order(images)
 
-    def _precision(self) -> torch.autocast:
+    def precision(self) -> torch.autocast:
+        """Return the context in which nets and losses are called."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
     def start(self) -> None:

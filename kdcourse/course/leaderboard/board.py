@@ -19,6 +19,7 @@ from kdcourse.course.claims.reproduce import compare, measure
 from kdcourse.course.claims.results import Result, read
 from kdcourse.course.leaderboard.methods import KD, METHODS, Method
 from kdcourse.data import Images
+from kdcourse.doctor.terms import gradient_vector
 from kdcourse.objective import Objective
 from kdcourse.places import COURSE
 from kdcourse.train.language import Reader
@@ -227,8 +228,7 @@ def _length(
     shown = [show(one, *batch, objective) for one in asked]
     loss, _ = Judged(net.train(), objective)(*batch, shown, None)
     weights = [weight for weight in net.parameters() if weight.requires_grad]
-    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-    return float(sum(g.square().sum() for g in gradients if g is not None)) ** 0.5
+    return float(gradient_vector(loss, weights).norm())
 
 
 def reproduce(
