@@ -26,7 +26,7 @@ CONSTANTS = {1 / math.log(2): "takes logarithms to base 2"}
 TEMPERATURE = {
     -2.0: "leaves out the factor τ²",
     -1.0: "has a factor τ, where ours has τ²",
-    2.0: "has the factor τ² twice",
+    2.0: "has a further factor τ²",
 }
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 ABSOLUTE = 1e-9  # values and gradients below are taken for zero
@@ -81,29 +81,21 @@ class Factor:
     def phrases(self) -> dict[str, str]:
         """Say what the loss does beside ours, by what is in its factor, or ``"constant"``."""
         said = {}
-        for base, power in self.powers:
-            letter, _, less = base.partition("−")
-            what = WORDS.get(letter, letter)
-            if base == "τ":
-                said[base] = TEMPERATURE.get(
-                    power, f"has a further factor {Factor(1, ((base, power),))}"
-                )
-            elif less:
-                said[base] = (
-                    "counts other pairs or triples of samples"
-                    if letter == "N"
-                    else f"has a factor with {base}"
-                )
-            elif abs(power) == 1:
-                said[base] = (
-                    f"sums over the {what}" if power > 0 else f"averages over the {what}, too"
-                )
+        for letter in dict.fromkeys(base.partition("−")[0] for base, _ in self.powers):
+            alone = tuple(pair for pair in self.powers if pair[0].partition("−")[0] == letter)
+            part, what = Factor(1.0, alone), WORDS.get(letter, letter)
+            if letter == "τ":
+                said[letter] = TEMPERATURE.get(alone[0][1], f"has a further factor {part}")
+            elif len(alone) > 1 or "−" in alone[0][0]:
+                said[letter] = f"counts other pairs or triples of {what}, a factor {part}"
+            elif abs(alone[0][1]) == 1:
+                summed, averaged = f"sums over the {what}", f"averages over the {what}, too"
+                said[letter] = summed if alone[0][1] > 0 else averaged
             else:
-                said[base] = f"has a factor {Factor(1, ((base, power),))}"
+                said[letter] = f"has a factor {part}"
         if self.constant != 1:
-            said["constant"] = CONSTANTS.get(
-                self.constant, f"has a constant factor {_number(self.constant)}"
-            )
+            constant = f"has a constant factor {_number(self.constant)}"
+            said["constant"] = CONSTANTS.get(self.constant, constant)
         return said
 
 

@@ -3,7 +3,7 @@
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcourse.conformance.calling import LossCall, call_of
-from kdcourse.conformance.convention import fitted, gradient_ratio, value_of, value_ratio
+from kdcourse.conformance.convention import GROWN, fitted, gradient_ratio, value_of, value_ratio
 from kdcourse.conformance.kinds import LossKind, losses_of_ours
 from kdcourse.errors import ExplainedError
 from kdcourse.many_classes import DIVERGENCES
 
+Part = Callable[[Tensor, Tensor], Tensor]
 Idea = tuple[str, LossCall, LossCall]  # in words; what is then a multiple of what
 NEAR = 0.1  # how far off a loss may be that is ours but for an epsilon
 
@@ -32,15 +33,25 @@ def explanation(call: LossCall, reference: LossCall, kind: LossKind) -> str:
     values = [value_of(call, *kind.draw(seed), 2.0) for seed in range(3)]
     if not all(value is not None and math.isfinite(value) for value in values):
         return "it is not finite, for inputs as they occur"
-    return "it is no multiple of ours" + _nearly(call, reference, kind)
+    ratio = value_ratio(call, reference)
+    if (here := ratio(kind, 2.0)) is None:
+        return "it is no multiple of ours" + _nearly(call, reference, kind)
+    others = (kind.sized(**{x: grown(size)}) for x, size in kind.sizes.items() for grown in GROWN)
+    there = next((other for other in others if ratio(other, 2.0) is None), None)
+    elsewhere = "of other sizes" if there is None else f"of the shape {there.student}"
+    return (
+        f"it is {here:.4g} · ours for inputs of the shape {kind.student}, but no such multiple for "
+        f"those {elsewhere}"
+    )
 
 
 def ideas(call: LossCall, reference: LossCall, kind: LossKind) -> Iterator[Idea]:
     """Yield what could be meant, the likeliest first."""
     if kind.letters[1] == "K" and not kind.probabilities:
+        yield from _of_parts(call, _clipped())
         yield from _of_inputs(call, reference)
         yield from _of_temperatures(call, reference)
-        yield from _of_parts(call)
+        yield from _of_parts(call, (*PARTS.items(), *_differences()))
     yield from _of_values(call, reference)
     for words, other in _ours(call):
         yield f"it is our {words}", call, other
@@ -91,17 +102,16 @@ def _of_temperatures(call: LossCall, reference: LossCall) -> Iterator[Idea]:
     yield twice, call, softened
 
 
-def _of_parts(call: LossCall) -> Iterator[Idea]:
+def _of_parts(call: LossCall, parts: Iterable[tuple[str, Part]]) -> Iterator[Idea]:
     """KL and differences of what is no log-softmax and no softmax."""
 
     def softened(s: Tensor, t: Tensor, tau: float, part: Part) -> Tensor:
         return part(s / tau, t / tau)
 
-    for words, part in (*PARTS.items(), *_clipped(), *_differences()):
+    for words, part in parts:
         yield words, call, _made(call, partial(softened, part=part))
 
 
-Part = Callable[[Tensor, Tensor], Tensor]
 PARTS: dict[str, Part] = {  # of logits that are divided by τ
     "it is KL with a softmax over the samples instead of the classes": (
         lambda s, t: F.kl_div(s.log_softmax(0), t.softmax(0), reduction="batchmean")

@@ -73,7 +73,8 @@ class ConformanceReport:
 
     def _weight(self, factor: Factor) -> str:
         inverse = factor.inverse()
-        letters = [letter for letter in (*self.kind.letters, "τ") if factor.power(letter)]
+        inside = {base.partition("−")[0] for base, _ in factor.powers}
+        letters = [letter for letter in (*self.kind.letters, "τ") if letter in inside]
         sizes = {letter: USUAL.get(letter, 8) for letter in letters if letter != "τ"}
         at = ", ".join(
             f"{name} = {size}" for name, size in {**sizes, "τ": 4}.items() if name in letters

@@ -156,7 +156,7 @@ def teacher_stays(trial: Trial) -> Observation:
         if reached is None or not reached.any():
             return None
         return Fault(
-            "a gradient reaches the teacher: detach what it shows, or ask it under no_grad",
+            "a gradient reaches the teacher, unless it is detached, or asked under no_grad",
             (
                 "teacher.requires_grad_()",
                 f"{call.shown(temperature=tau)}.backward()",
