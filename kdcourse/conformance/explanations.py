@@ -12,45 +12,54 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcourse.conformance.calling import LossCall, call_of
-from kdcourse.conformance.convention import GROWN, fitted, gradient_ratio, value_of, value_ratio
+from kdcourse.conformance.convention import (
+    GROWN,
+    fitted,
+    gradient_ratio,
+    measured,
+    value_of,
+    value_ratio,
+)
+from kdcourse.conformance.factor import EXACT
 from kdcourse.conformance.kinds import LossKind, losses_of_ours
 from kdcourse.errors import ExplainedError
 from kdcourse.many_classes import DIVERGENCES
 
 Part = Callable[[Tensor, Tensor], Tensor]
 Idea = tuple[str, LossCall, LossCall]  # in words; what is then a multiple of what
-NEAR = 0.1  # how far off a loss may be that is ours but for an epsilon
+NEAR = 0.02  # how far off a loss may be that is ours but for an epsilon
 
 
 def explanation(call: LossCall, reference: LossCall, kind: LossKind) -> str:
     """Say what a loss computes that has no constant factor to ours."""
-    for words, one, other in ideas(call, reference, kind):
-        factor = fitted(value_ratio(one, other), kind, one, other)
-        if factor is None and "KL" in words:  # up to what the student cannot change
-            factor = fitted(gradient_ratio(one, other), kind, one, other)
-        if factor is not None:
-            return words + ("" if factor.is_one else f", times {factor}")
     values = [value_of(call, *kind.draw(seed), 2.0) for seed in range(3)]
-    if not all(value is not None and math.isfinite(value) for value in values):
+    finite = all(value is not None and math.isfinite(value) for value in values)
+    for words, one, other in ideas(call, reference, kind):
+        both = measured(one), measured(other)
+        factor = fitted(value_ratio(*both), kind, one, other)
+        if factor is None and "KL" in words:  # up to what the student cannot change
+            factor = fitted(gradient_ratio(*both), kind, one, other)
+        if factor is not None:
+            times = "" if factor.is_one else f", times {factor}"
+            return words + times + "; its value is not finite" * (not finite)
+    if not finite:
         return "it is not finite, for inputs as they occur"
-    ratio = value_ratio(call, reference)
+    ratio = value_ratio(measured(call), measured(reference))
     if (here := ratio(kind, 2.0)) is None:
         return "it is no multiple of ours" + _nearly(call, reference, kind)
     others = (kind.sized(**{x: grown(size)}) for x, size in kind.sizes.items() for grown in GROWN)
     there = next((other for other in others if ratio(other, 2.0) is None), None)
-    elsewhere = "of other sizes" if there is None else f"of the shape {there.student}"
-    return (
-        f"it is {here:.4g} · ours for inputs of the shape {kind.student}, but no such multiple for "
-        f"those {elsewhere}"
-    )
+    elsewhere = "at other temperatures" if there is None else f"of it for {there.student}"
+    times = "ours" if abs(here - 1) < EXACT else f"{here:.4g} · ours"
+    return f"it is {times} for inputs of the shape {kind.student}, and no multiple {elsewhere}"
 
 
 def ideas(call: LossCall, reference: LossCall, kind: LossKind) -> Iterator[Idea]:
     """Yield what could be meant, the likeliest first."""
     if kind.letters[1] == "K" and not kind.probabilities:
         yield from _of_parts(call, _clipped())
-        yield from _of_inputs(call, reference)
         yield from _of_temperatures(call, reference)
+        yield from _of_inputs(call, reference)
         yield from _of_parts(call, (*PARTS.items(), *_differences()))
     yield from _of_values(call, reference)
     for words, other in _ours(call):

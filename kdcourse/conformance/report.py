@@ -3,7 +3,8 @@
 import textwrap
 from dataclasses import dataclass
 
-from kdcourse.conformance.convention import Convention, Factor
+from kdcourse.conformance.convention import Convention
+from kdcourse.conformance.factor import Factor
 from kdcourse.conformance.kinds import LossKind
 from kdcourse.conformance.properties.values import ADDED, SAME
 from kdcourse.conformance.trial import BREAKS, DIFFERS, HOLDS, NOT_HERE, Observation
@@ -49,7 +50,7 @@ class ConformanceReport:
 
     def __getitem__(self, name: str) -> Observation:
         """Return what was found of a property, by its name."""
-        return next(found for found in self.findings if found.name == name)
+        return {found.name: found for found in self.findings}[name]
 
     @property
     def verdict(self) -> str:
@@ -73,8 +74,7 @@ class ConformanceReport:
 
     def _weight(self, factor: Factor) -> str:
         inverse = factor.inverse()
-        inside = {base.partition("−")[0] for base, _ in factor.powers}
-        letters = [letter for letter in (*self.kind.letters, "τ") if letter in inside]
+        letters = [letter for letter in (*self.kind.letters, "τ") if letter in factor.letters]
         sizes = {letter: USUAL.get(letter, 8) for letter in letters if letter != "τ"}
         at = ", ".join(
             f"{name} = {size}" for name, size in {**sizes, "τ": 4}.items() if name in letters

@@ -10,19 +10,20 @@ from torch import Tensor
 
 from kdcourse.conformance.calling import LossCall
 from kdcourse.conformance.convention import (
-    ABSOLUTE,
     REFUSALS,
+    SEEDS,
     WARM,
     Convention,
     gradient_of,
     value_of,
 )
+from kdcourse.conformance.factor import ABSOLUTE
 from kdcourse.conformance.kinds import LossKind
 
 HOLDS, DIFFERS, BREAKS, NOT_HERE = "holds", "differs", "breaks", "does not apply"
 CLOSE = 1e-3  # how far apart, relative, two values may be that should be the same
+TINY = 1e-12
 MANY = 64  # numbers in an input, beyond which nobody reads them
-SEEDS = 2  # of the inputs that are drawn
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Trial:
                     (call.shown(temperature=tau),),
                 )
 
-        drawn = [prepare(*self.kind.draw(seed)) for seed in range(SEEDS)]
+        drawn = [prepare(*self.kind.draw(seed)) for seed in SEEDS]
         if not anyway and any(wrong(self.reference, inputs) for inputs in drawn):
             return Observation(name, NOT_HERE, f"{self.reference.name} has no such property")
         found = [(inputs, fault) for inputs in drawn if (fault := wrong(self.call, inputs))]
@@ -191,8 +192,8 @@ def nearly_equal(value: float, expected: float, close: float = CLOSE) -> bool:
 
 
 def four_digits(value: float) -> str:
-    """Write a number in four digits."""
-    return f"{value:.4g}"
+    """Write a number in four digits, and what rounding has left of zero as zero."""
+    return "0" if abs(value) <= TINY else f"{value:.4g}"
 
 
 def single(tensor: Tensor) -> Tensor:

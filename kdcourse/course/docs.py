@@ -18,6 +18,7 @@ from kdcourse import files
 from kdcourse.course import claims, leaderboard, plots, schematics
 from kdcourse.course.bench import (
     chunks,
+    conformance,
     gradients,
     kernels,
     losses,
@@ -34,7 +35,7 @@ from kdcourse.course.leaderboard import BOARDS
 from kdcourse.course.notebooks import course_notebooks, number
 from kdcourse.places import COURSE, INSTALLED
 
-WITH_RESULTS = "claims", "leaderboard", "benchmarks", "gpu", "teaching"
+WITH_RESULTS = "claims", "leaderboard", "benchmarks", "conformance", "gpu", "teaching"
 PAGES = [COURSE / name for name in ("README.md", *(f"docs/{page}.md" for page in WITH_RESULTS))]
 
 
@@ -52,6 +53,8 @@ def render(text: str) -> str:
         "bench-gradients": lambda: gradients.table(gradients.load()),
         "bench-chunks": lambda: chunks.table(chunks.load()),
         "bench-kernels": lambda: kernels.table(kernels.load()),
+        "conformance": lambda: conformance.table(conformance.load()),
+        "conformance-programs": lambda: conformance.programs(conformance.load()),
         "leaderboard": boards,
         "gpu": report.about,
         "gpu-steps": report.steps_table,

@@ -107,6 +107,6 @@ def batch_size(trial: Trial) -> Observation:
         ("torch.cat([teacher, teacher])", twice),
     )
     factor = trial.convention.factor
-    if found.status == BREAKS and factor is not None and factor.power("N"):
+    if found.status == BREAKS and factor is not None and "N" in factor.letters:
         return Observation(found.name, DIFFERS, f"it changes with N, by the factor {factor}")
     return found

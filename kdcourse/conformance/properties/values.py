@@ -23,7 +23,7 @@ from kdcourse.conformance.trial import (
     single,
 )
 
-SAME = "ours, up to a factor"
+SAME, TEACHER = "ours, up to a factor", "no gradient to the teacher"
 ADDED = "something is added to its value that the student cannot change"
 
 
@@ -164,4 +164,4 @@ def teacher_stays(trial: Trial) -> Observation:
             ),
         )
 
-    return trial.looked_at("no gradient to the teacher", measure, anyway=True)
+    return trial.looked_at(TEACHER, measure, anyway=True)
