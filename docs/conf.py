@@ -20,8 +20,8 @@ autodoc_typehints_description_target = "documented"
 html_theme = "pydata_sphinx_theme"
 html_title = "Knowledge distillation, taught and measured"
 # Room for wide tables and lines of code.
-WIDE = "claims", "leaderboard", "benchmarks", "guide", "conformance", "loops", "teaching", "notebooks/*"
-html_sidebars = {page: [] for page in WIDE}
+WIDE = "claims", "leaderboard", "benchmarks", "guide", "loops", "conformance", "teaching"
+html_sidebars = {page: [] for page in (*WIDE, "notebooks/*")}
 html_static_path = ["static"]
 html_css_files = ["course.css"]
 html_show_sourcelink = False

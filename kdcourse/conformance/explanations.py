@@ -32,7 +32,7 @@ NEAR = 0.02  # how far off a loss may be that is ours but for an epsilon
 
 def explanation(call: LossCall, reference: LossCall, kind: LossKind) -> str:
     """Say what a loss computes that has no constant factor to ours."""
-    values = [value_of(call, *kind.draw(seed), 2.0) for seed in range(3)]
+    ours, values = reference.name, [value_of(call, *kind.draw(seed), 2.0) for seed in range(3)]
     finite = all(value is not None and math.isfinite(value) for value in values)
     for words, one, other in ideas(call, reference, kind):
         both = measured(one), measured(other)
@@ -46,11 +46,11 @@ def explanation(call: LossCall, reference: LossCall, kind: LossKind) -> str:
         return "it is not finite, for inputs as they occur"
     ratio = value_ratio(measured(call), measured(reference))
     if (here := ratio(kind, 2.0)) is None:
-        return "it is no multiple of ours" + _nearly(call, reference, kind)
+        return f"it is no multiple of {ours}" + _nearly(call, reference, kind)
     others = (kind.sized(**{x: grown(size)}) for x, size in kind.sizes.items() for grown in GROWN)
     there = next((other for other in others if ratio(other, 2.0) is None), None)
     elsewhere = "at other temperatures" if there is None else f"of it for {there.student}"
-    times = "ours" if abs(here - 1) < EXACT else f"{here:.4g} · ours"
+    times = ours if abs(here - 1) < EXACT else f"{here:.4g} · {ours}"
     return f"it is {times} for inputs of the shape {kind.student}, and no multiple {elsewhere}"
 
 

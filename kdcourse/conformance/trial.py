@@ -206,8 +206,7 @@ def as_program(**tensors: Tensor) -> list[str]:
     lines = []
     for name, tensor in tensors.items():
         values = tensor.detach().double().mul(1e4).round().div(1e4).tolist()
-        text = re.sub(r"(\d\.)0\b", r"\1", str(values)).replace("nan", "torch.nan")
-        lines.append(f"{name} = torch.tensor({text})")
+        lines.append(f"{name} = torch.tensor({values})".replace("nan", "torch.nan"))
     return lines
 
 

@@ -90,15 +90,13 @@ def conventions_of(one: ForeignLoss) -> Conventions:
 
 def table(rows: Sequence[Conventions]) -> str:
     """Return the conventions as a table in Markdown."""
-    head = ("library", "loss", "is checked as", "convention", "÷ ours", "what breaks", "detaches")
+    head = ("loss", "convention", "÷ ours", "what breaks", "detaches")
     cells = (
         (
-            f"{row.library} {row.version}",
-            f"`{row.loss}`",
-            f"`{row.like}`",
-            row.convention.removeprefix("it is "),
+            f"**{row.library} {row.version}** `{row.loss}`",
+            row.convention.removeprefix("it is ").partition(". λ")[0],
             row.factor or "no factor",
-            "; ".join(f"{name}: {told}" for name, (told, _) in _broken(row).items()),
+            ", ".join(_broken(row)),
             {True: "yes", False: "no", None: "not measured"}[row.detaches],
         )
         for row in rows
