@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from kdcourse.errors import ArgumentError, ArgumentTypeError
@@ -268,8 +267,3 @@ def _name(loss: Any, name: str) -> str:
 
 def _all(parameters: Parameters) -> str:
     return ", ".join(p.name for p in parameters) or "nothing"
-
-
-def same_numbers(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a copy in another precision, that no loss can change the original by."""
-    return tensor.detach().to(dtype, copy=True)

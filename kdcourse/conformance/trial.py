@@ -2,8 +2,9 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -96,37 +97,22 @@ class Trial:
             anyway: Whether it is asked of every loss, whatever ours does.
         """
         tau = self.temperature if temperature is None else temperature
-
-        def wrong(call: LossCall, inputs: Inputs) -> Fault | None:
-            try:
-                return measure(call, *inputs, tau)
-            except REFUSALS as error:
-                return Fault(
-                    f"it raises {type(error).__name__}: {_short(error)}",
-                    (call.shown(temperature=tau),),
-                )
-
+        wrong = partial(_wrong, measure, tau)
         drawn = [prepare(*self.kind.draw(seed)) for seed in SEEDS]
         if not anyway and any(wrong(self.reference, inputs) for inputs in drawn):
             return Observation(name, NOT_HERE, f"{self.reference.name} has no such property")
         found = [(inputs, fault) for inputs in drawn if (fault := wrong(self.call, inputs))]
         if not found:
             return Observation(name, HOLDS)
-        for inputs in self._smaller(prepare):
+        shown, told = found[0]
+        for inputs in (prepare(*pair) for pair in self.kind.small()):
             fault = wrong(self.call, inputs)
-            if (
-                fault
-                and _words(fault) == _words(found[0][1])
-                and (anyway or not wrong(self.reference, inputs))
-            ):
-                found.insert(0, (inputs, fault))
+            if fault is None or _words(fault) != _words(told):
+                continue
+            if anyway or not wrong(self.reference, inputs):
+                shown, told = inputs, fault
                 break
-        inputs, fault = found[0]
-        return Observation(name, BREAKS, fault.told, self.program(inputs, fault.lines))
-
-    def _smaller(self, prepare: Prepare) -> Iterator[Inputs]:
-        for student, teacher in self.kind.small():
-            yield prepare(student, teacher)
+        return Observation(name, BREAKS, told.told, self.program(shown, told.lines))
 
     def program(self, inputs: Inputs, lines: tuple[str, ...]) -> str:
         """Return a program that defines student and teacher, and calls the loss; of many, none."""
@@ -184,6 +170,15 @@ class Trial:
         if float((gradient - right).norm()) <= close * float(right.norm()) + ABSOLUTE:
             return None
         return Fault("its gradient is not that of ours times the factor", (f"{line}.backward()",))
+
+
+def _wrong(measure: Measure, temperature: float, call: LossCall, inputs: Inputs) -> Fault | None:
+    """Return what is wrong with a loss, which may be that it raises an error."""
+    try:
+        return measure(call, *inputs, temperature)
+    except REFUSALS as error:
+        told = f"it raises {type(error).__name__}: {_short(error)}"
+        return Fault(told, (call.shown(temperature=temperature),))
 
 
 def nearly_equal(value: float, expected: float, close: float = CLOSE) -> bool:
