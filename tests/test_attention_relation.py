@@ -120,6 +120,17 @@ def test_samples_of_padding_alone_are_no_fault(counted):
     assert s.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("held", [math.nan, math.inf])
+def test_what_the_mask_leaves_out_may_hold_anything(held):
+    student = STUDENT.masked_fill(~MASK[:, :, None], held).requires_grad_()
+    teacher = TEACHER.masked_fill(~MASK[:, :, None], held)
+    loss = attention_relation_loss(student, teacher, 2, MASK)
+    own = STUDENT.clone().requires_grad_()
+    expected = attention_relation_loss(own, TEACHER, 2, MASK)
+    (found,), (wanted,) = (torch.autograd.grad(*one) for one in ((loss, student), (expected, own)))
+    torch.testing.assert_close((loss, found), (expected, wanted))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @pytest.mark.parametrize("mask", [None, MASK])
 def test_large_vectors_stay_finite(dtype, mask):
@@ -186,6 +197,7 @@ def test_the_term_finds_its_mask_in_the_inputs():
         (lambda: attention_relation_loss(STUDENT[0], TEACHER, 2), "student_vectors must have sh"),
         (lambda: attention_relation_loss(STUDENT, TEACHER, 2, MASK[1:]), "mask must hold True"),
         (lambda: attention_relation_loss(STUDENT, TEACHER, 2, MASK.float()), "mask must hold"),
+        (lambda: attention_relation_loss(STUDENT, TEACHER, 2, 2 * MASK.long()), "mask must hold"),
         (lambda: attention_relation_loss(STUDENT, TEACHER, 2, [1]), "mask must be a dense"),
         (lambda: attention_relation_loss(STUDENT, TEACHER, 2, channel_dim=2), "channel_dim must"),
         (lambda: AttentionRelation(["q"], channel_dim=(1, 0)), "channel_dim must be 1"),

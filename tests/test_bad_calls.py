@@ -47,7 +47,15 @@ LEFT_OUT = {
     "kdcourse.many_classes": "behind in_chunks and linear_kd_loss",
     "kdcourse.predictions": "the checks and means that losses on predictions share",
     **dict.fromkeys(
-        ("check_entries", "check_numbers", "check_token_rows"), "these are checks, too"
+        (
+            "check_entries",
+            "check_numbers",
+            "check_token_rows",
+            "check_no_end",
+            "check_task",
+            "check_manner",
+        ),
+        "these are checks, too",
     ),
     **dict.fromkeys(("judge_of", "answered"), "behind training and metrics"),
     "both_embeddings": "the checks that losses on relations share",

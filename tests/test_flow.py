@@ -100,11 +100,27 @@ def test_zero_at_equality_and_above_zero_elsewhere(name):
 
 
 def test_against_the_benchmarks_convention():
-    """The mean over a matrix, of features that are average-pooled; here they have one size."""
-    s, t = ([z, z[:, :2].sin()] for z in (STUDENT, TEACHER))
-    flows = [(first[:, :, None] * second[:, None]).mean(dim=(3, 4)) for first, second in (s, t)]
+    """The mean over a matrix, of features that are average-pooled."""
+    s, t = ([z, z[:, :2, ::2].sin()] for z in (STUDENT, TEACHER))
+    flows = []
+    for first, second in (s, t):
+        small = F.adaptive_avg_pool2d(first, second.shape[2:])
+        flows.append((small[:, :, None] * second[:, None]).mean(dim=(3, 4)))
     theirs = F.mse_loss(*flows)
-    torch.testing.assert_close(flow_loss(s, t), 4 * 2 * theirs)
+    torch.testing.assert_close(flow_loss(s, t, pooling="average"), 4 * 2 * theirs)
+    assert flow_loss(s, t) > 1.1 * 4 * 2 * theirs
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **kind: flow_loss([STUDENT] * 2, [TEACHER] * 2, **kind),
+        lambda **kind: Flow(["a", "b"], **kind),
+    ],
+)
+def test_another_pooling_is_refused(make):
+    with pytest.raises(ArgumentError, match="pooling must be one of 'max', 'average', got 'mean'"):
+        make(pooling="mean")
 
 
 def test_where_something_is_does_not_matter_as_long_as_both_layers_move():

@@ -315,6 +315,10 @@ def test_a_narrow_one_writes_with_its_cache_as_without():
         ({"heads": HEADS + 1}, "heads must be an integer from 1 to 4"),
         ({"hidden": HIDDEN + 1}, "hidden must be an integer from 1 to 32"),
         ({"batches": []}, "batches must hold at least one"),
+        (
+            {"batches": [(BATCH[0], torch.full_like(BATCH[1], -1))]},
+            "batches must hold a target som",
+        ),
         ({"batches": [(BATCH[0], BATCH[1][:, :-1])]}, "batches must hold tokens"),
         ({"batches": [(torch.zeros(2, 3, 4), torch.zeros(2, dtype=torch.int64))]}, "batches must"),
     ],

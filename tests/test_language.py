@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from kdcourse import AttentionRelation, CrossEntropy, LogitKD, fit
 from kdcourse.errors import ArgumentError
 from kdcourse.files import FileError
-from kdcourse.language import Characters, beam_search, sample, wordnet
+from kdcourse.language import Characters, Vocabulary, beam_search, sample, wordnet
 from kdcourse.language.definitions import END, Definitions, lessons
 from kdcourse.models import capture, language_model
 
@@ -56,6 +56,54 @@ def test_a_file_that_is_none_is_named(tmp_path):
     assert len(own.train) == 0
 
 
+GOOD = gzip.compress(b"cat\tnoun\ta pet\ndog\tnoun\tanother\n" * 50, mtime=0)
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        (gzip.compress(b"cat\tnoun\ta pet\n\ndog\tnoun\n"), "line 2 has 1 part.*, not 3"),
+        (gzip.compress(b"cat\tnoun\ta pet\twith fur\n"), "line 1 has 4 part.*, not 3"),
+        (gzip.compress(b""), "no line"),
+        (b"", "no line"),
+        (GOOD[:-9], "ended before"),
+        (GOOD[:10] + bytes(9) + GOOD[10:], "Error -3"),
+    ],
+    ids=["short", "long", "empty", "nothing", "cut", "garbled"],
+)
+def test_what_are_no_definitions_is_named(held, message, tmp_path):
+    (tmp_path / "own.gz").write_bytes(held)
+    with pytest.raises(FileError, match=rf"own\.gz cannot be read as definitions: .*{message}"):
+        wordnet(tmp_path / "own.gz")
+
+
+def test_a_line_ends_where_an_editor_ends_it(tmp_path):
+    (tmp_path / "own.gz").write_bytes(gzip.compress("cat\tnoun\ta\u2028pet\r\n".encode()))
+    assert wordnet(tmp_path / "own.gz", held_out=0).train.meanings == ("a\u2028pet",)
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ((("a", "b"), ("x",)), "meanings must be one for each of 2 words, got 1"),
+        ((("a", "b"), ("x", "y"), ("noun",)), "kinds must be one for each of 2 words, got 1"),
+        (("ab", ("x", "y")), "words must be a list"),
+        ((("a",), ("x\ny",)), "meanings must hold no end of a line, got 'x.ny'"),
+    ],
+)
+def test_definitions_that_do_not_belong_together_are_refused(given_, message):
+    with pytest.raises((ArgumentError, TypeError), match=message):
+        Definitions(*given_)
+
+
+def test_lessons_of_no_text_are_refused():
+    none = torch.zeros(0, 0, dtype=torch.int64)
+    with pytest.raises(ArgumentError, match="texts must have at least one token"):
+        lessons(none, none, LETTERS)
+    with pytest.raises(ArgumentError, match="texts must have at least one token"):
+        Definitions((), ()).lessons(LETTERS)
+
+
 @given(st.lists(st.text("ab:\n", max_size=9), min_size=1, max_size=5))
 def test_texts_come_back_from_their_tokens(texts):
     tokens = LETTERS.encode(texts)
@@ -72,6 +120,25 @@ def test_a_vocabulary_of_texts_knows_their_characters_and_no_others():
     for bad in ("", "aa"):
         with pytest.raises(ArgumentError, match="each once"):
             Characters(bad)
+
+
+@pytest.mark.parametrize("token", [-2, 4])
+def test_a_token_of_no_vocabulary_is_refused(token):
+    with pytest.raises(ArgumentError, match=r"tokens must lie in \[0, 4\), or be −1"):
+        LETTERS.decode(torch.tensor([[0, token]]))
+
+
+def test_a_vocabulary_without_an_end_says_so():
+    for vocabulary in (Characters("ab"), Halves(["a", "\n"])):
+        with pytest.raises(ArgumentError, match="vocabulary must have a token of its own for a li"):
+            _ = vocabulary.end
+
+
+class Halves(Vocabulary):
+    """A vocabulary that says every character twice."""
+
+    def split(self, texts):
+        return [[self.pieces.index(one) for one in text for _ in range(2)] for text in texts]
 
 
 def test_what_is_learned_is_the_definition_and_its_end():
@@ -134,6 +201,13 @@ def test_a_model_is_that_of_its_seed_and_says_what_does_not_fit():
     matrix = shown["stage1.attention.matrix"]
     assert matrix.shape == (2, 2, 5, 5)
     torch.testing.assert_close(matrix, matrix.tril())
+
+
+@pytest.mark.parametrize("token", [-1, 4])
+def test_a_model_names_tokens_that_it_does_not_know(token):
+    with pytest.raises(ArgumentError, match=r"tokens must lie in \[0, 4\), got from .* to "):
+        tiny()(torch.tensor([[0, token]]))
+    assert tiny()(torch.zeros(0, 2, dtype=torch.int64)).shape == (0, 2, 4)
 
 
 # --- writing
@@ -232,11 +306,29 @@ def test_the_nucleus_holds_as_few_tokens_as_have_the_share_together():
         assert set(tokens[:, 1].tolist()) == {*range(count)}
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("given_", [{"temperature": 1e-6}, {"temperature": 1e-9}, {"top_p": 1e-46}])
+def test_the_coldest_is_the_likeliest_in_any_precision(dtype, given_):
+    model = tiny().to(dtype)
+    cold = sample(model, PROMPTS, length=8, end=EOS, **given_)
+    assert torch.equal(sample(model, PROMPTS, length=8, end=EOS, greedy=True), cold)
+
+
 def test_the_likeliest_token_is_that_of_a_cold_model():
     model = tiny()
     cold = sample(model, PROMPTS, length=8, end=EOS, temperature=1e-4)
     assert torch.equal(sample(model, PROMPTS, length=8, end=EOS, greedy=True), cold)
     assert torch.equal(beam_search(model, PROMPTS, length=8, end=EOS, beams=1), cold)
+
+
+def test_half_precision_does_not_decide_between_beams():
+    class Fixed(nn.Module):
+        def forward(self, tokens):
+            logits = torch.tensor([0.001, 0.003, 0.002, -9.0], dtype=torch.bfloat16)
+            return logits.expand(*tokens.shape, 4)
+
+    found = beam_search(Fixed(), torch.tensor([[1]]), length=6, end=EOS, beams=4)
+    assert found.tolist() == [[1] * 6]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -266,11 +358,29 @@ def test_beams_follow_prompts_of_any_length():
         ({"length": 2}, "length must be at least that of the prompts, 3"),
         ({"temperature": 0}, "temperature"),
         ({"top_p": 0}, "top_p"),
+        ({"length": 10}, "length must be at most 9, as the model reads 8 tokens, got 10"),
+        ({"prompts": torch.tensor([[0, EOS, 1]])}, "must not hold the token that ends a text, 3"),
+        ({"prompts": torch.tensor([[0, -1, 1]])}, "−1 behind their ends only"),
+        ({"prompts": torch.tensor([[0, -2]])}, "−1 behind their ends only"),
+        ({"model": tiny(scale=math.nan)}, "its logits are NaN"),
+        ({"model": tiny(scale=math.nan), "greedy": True}, "its logits are NaN"),
     ],
 )
 def test_what_does_not_fit_is_refused(given_, message):
+    given_ = {"model": tiny(), "prompts": PROMPTS, "length": 8, "end": EOS, **given_}
     with pytest.raises(ArgumentError, match=message):
-        sample(**{"model": tiny(), "prompts": PROMPTS, "length": 8, "end": EOS, **given_})
+        sample(**given_)
+    if not given_.keys() & {"temperature", "top_p", "greedy"}:
+        with pytest.raises(ArgumentError, match=message):
+            beam_search(**given_)
+
+
+def test_a_text_may_be_one_token_longer_than_what_the_model_reads():
+    model = tiny()
+    with torch.no_grad():
+        model.classifier.bias[EOS] = -99.0
+    assert sample(model, PROMPTS, length=9, end=EOS).shape == (3, 9)
+    assert beam_search(model, PROMPTS, length=9, end=EOS).shape == (3, 9)
 
 
 # --- learning

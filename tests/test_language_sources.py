@@ -1,14 +1,29 @@
 """Whose texts a student learns from: its teacher's, its own, or those of the data."""
 
+import copy
+
 import pytest
 import torch
-from toys import same, weights
+from toys import CLASSES, images, same, weights
 
-from kdcourse import LogitKD, fit
+from kdcourse import LogitKD, UniversalLogitKD, fit
+from kdcourse.augmentation import Flip
 from kdcourse.errors import ArgumentError
-from kdcourse.language import Characters, OnPolicy, Written, sample, wordnet
-from kdcourse.models import language_model
+from kdcourse.language import (
+    Characters,
+    InTwoVocabularies,
+    OnPolicy,
+    Written,
+    sample,
+    wordnet,
+)
+from kdcourse.models import language_model, plain
+from kdcourse.teachers import CachedLessons, CachedTexts
+from kdcourse.tips import Consistent
 from kdcourse.training import CrossEntropy, constant
+from kdcourse.training.epochs import Epochs
+from kdcourse.training.fingerprint import fingerprint
+from kdcourse.training.knobs import Knobs
 
 WORDS = wordnet().train[:24]
 VOCABULARY = Characters.of(wordnet().train.texts)
@@ -110,6 +125,79 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_were_not(kind, tmp_path):
     assert same(run(3, checkpoint=tmp_path / "run.pt"), whole)
 
 
+@pytest.mark.parametrize("kind", ["written", "on policy", "two vocabularies"])
+@pytest.mark.parametrize("fresh", [True, False], ids=["a fresh student", "the same student"])
+def test_a_run_goes_on_with_the_source_that_it_began_with(kind, fresh, tmp_path):
+    """As in a notebook, where the cell with ``fit`` is run again."""
+    student, teacher = model(), model(16, seed=3)
+    source = Written(teacher, WORDS, VOCABULARY, **SMALL)
+    objective, asked = CrossEntropy(class_dim=-1), None
+    if kind != "written":
+        source = OnPolicy(student, WORDS, VOCABULARY, share=0.5, **SMALL)
+        objective, asked = LogitKD(1.0, **AT), teacher
+    if kind == "two vocabularies":
+        other = Characters(VOCABULARY.characters[::-1])
+        source = InTwoVocabularies(source, VOCABULARY, other)
+        objective = UniversalLogitKD(VOCABULARY, other, class_dim=-1)
+    start = copy.deepcopy(student.state_dict())
+
+    def run(epochs, file):
+        how = {"scheduler": constant, "checkpoint": tmp_path / file, "progress": False}
+        fit(student, source, objective, teacher=asked, epochs=epochs, **how)
+
+    run(3, "whole.pt")
+    whole = weights(student)
+    student.load_state_dict(start)
+    run(1, "run.pt")
+    if fresh:
+        student.load_state_dict(start)
+    run(3, "run.pt")
+    assert same(weights(student), whole)
+
+
+def lessons_in_batches_of_11():
+    """Sources with 24 texts, or images, of which the last batch holds two."""
+    teacher, how = model(), {"length": 40, "batch_size": 11}
+    on_policy = OnPolicy(teacher, WORDS, VOCABULARY, **how)
+    yield on_policy
+    yield Written(teacher, WORDS, VOCABULARY, **how)
+    yield InTwoVocabularies(on_policy, VOCABULARY, VOCABULARY)
+    yield CachedTexts(teacher, *WORDS.lessons(VOCABULARY), batch_size=11)
+    views = Consistent(Flip())
+    yield CachedLessons(plain(2, classes=CLASSES), images(24), views=views, epochs=1, batch_size=11)
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_last_batch_that_is_too_small_is_refused_before_any_step(number):
+    source = [*lessons_in_batches_of_11()][number]
+    for parts, accumulate in ((3, 3), (3, 1), (4, 2)):  # on one, three and two processes
+        epochs = Epochs(source, torch.device("cpu"), Knobs(accumulate=accumulate))
+        with pytest.raises(ArgumentError, match=r"last batch of an epoch holds 2 sample\(s\), too"):
+            epochs.check_parts(parts)
+    Epochs(source, torch.device("cpu"), Knobs(accumulate=2)).check_parts(2)
+
+
+def test_another_source_is_another_run():
+    student, teacher = model(), model(seed=2)
+    given = {"student": student, "definitions": WORDS, "vocabulary": VOCABULARY, **SMALL}
+    others = (
+        {"share": 0.25},
+        {"seed": 1},
+        {"temperature": 0.5},
+        {"length": 41},
+        {"batch_size": 9},
+        {"definitions": WORDS[:9]},
+        {"teacher": teacher},
+        {"teacher": model(seed=3)},
+    )
+    made = [OnPolicy(**{**given, **other}) for other in ({}, *others)]
+    other = Characters(VOCABULARY.characters[::-1])
+    made += [Written(one, WORDS, VOCABULARY, **SMALL) for one in (student, teacher)]
+    made += [InTwoVocabularies(made[0], VOCABULARY, v) for v in (VOCABULARY, other)]
+    made += [InTwoVocabularies(made[0], VOCABULARY, other, length=9)]
+    assert len({fingerprint(source) for source in made}) == len(made)
+
+
 @pytest.mark.parametrize(
     ("given_", "message"),
     [
@@ -117,6 +205,16 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_were_not(kind, tmp_path):
         ({"share": 1.5}, "share"),
         ({"definitions": WORDS[:0]}, "at least one"),
         ({"length": 0}, "length"),
+        ({"length": 3}, "length must be above that of the prompts"),
+        ({"length": 82}, "length must be at most 81, as the model reads 80 tokens"),
+        ({"temperature": 0}, "temperature must be"),
+        ({"temperature": "cold"}, "temperature must be a real number"),
+        ({"top_p": 2}, "top_p must be"),
+        ({"greedy": 3}, "greedy must be True or False"),
+        (
+            {"vocabulary": Characters(VOCABULARY.characters.replace("\n", ""))},
+            "vocabulary must have a token of its own for a line's end",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(given_, message):

@@ -9,8 +9,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from kdcourse import models
 from kdcourse.errors import ArgumentError
 
-# Ours by arithmetic; He et al. 2015 table 6 (shortcut "pad", ten classes) and the CIFAR-100 nets
-# of the distillation literature by their published counts.
+# By arithmetic. Below they are compared with what papers say, and in test_literature_nets.py the
+# nets of the literature with other implementations, weight by weight.
 COUNTS = [
     (models.plain(2), 536),
     (models.plain(4), 1_854),
@@ -45,8 +45,18 @@ def test_parameter_counts(model, count):
     ("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)]
 )
 def test_parameter_counts_of_the_original_resnets(depth, millions):
+    """He et al. 2015, table 6."""
     count = models.count_parameters(models.resnet(depth, classes=10, shortcut="pad"))
     assert round(count / 1e6, 2 if millions < 1 else 1) == millions
+
+
+@pytest.mark.parametrize(
+    ("depth", "widen", "millions"), [(16, 1, 0.2), (16, 2, 0.7), (40, 1, 0.6), (40, 2, 2.2)]
+)
+def test_parameter_counts_of_the_original_wide_resnets(depth, widen, millions):
+    """Zhou et al. 2018 (arXiv 1708.04106), table 1: students and teachers on CIFAR-10."""
+    count = models.count_parameters(models.wide_resnet(depth, widen, classes=10))
+    assert round(count / 1e6, 1) == millions
 
 
 def test_wrn_28_10_has_36_5_million():

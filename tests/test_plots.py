@@ -61,10 +61,10 @@ def test_predictions_draw_both_models_and_mark_the_true_class():
 
 def test_heat_writes_every_number():
     values = np.array([[1.0, 2.0], [3.0, 4.5]])
-    figure = plots.heat(
-        values, "ab", "xy", row_label="row", column_label="column", value_label="value, %"
-    )
+    words = {"row_label": "row", "column_label": "column", "value_label": "value, %"}
+    figure = plots.heat(values, "ab", "xy", **words, framed=["bx"])
     axis, bar = figure.axes
+    assert [frame.get_xy() for frame in axis.patches] == [(-0.5, 0.5)]
     assert [text.get_text() for text in axis.texts] == ["1.0", "2.0", "3.0", "4.5"]
     assert (axis.get_xlabel(), axis.get_ylabel(), bar.get_ylabel()) == ("column", "row", "value, %")
 

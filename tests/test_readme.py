@@ -54,7 +54,7 @@ def test_the_wheel_has_the_name_that_is_said():
 
 def test_there_are_programs():
     assert [len(programs(page)) for page in (README, GUIDE)] == [2, 12]
-    assert len(COMMANDS) == 10
+    assert len(COMMANDS) == 13
 
 
 def test_programs_run_one_after_the_other(tmp_path, monkeypatch):
@@ -114,6 +114,9 @@ def test_commands_are_understood(command, tmp_path, monkeypatch, capsys):
     weights.parent.mkdir(parents=True)
     teacher = models.by_name("resnet56", channels=3, classes=100)
     save_file(teacher.state_dict(), weights)
+    (tmp_path / "runs/fsp-first").mkdir()
+    begun = models.by_name("resnet20", channels=3, classes=100)
+    save_file(begun.state_dict(), tmp_path / "runs/fsp-first/student.safetensors")
     (tmp_path / "runs/writer").mkdir()
     writer = models.by_name("lm-2x64", classes=83)
     save_file(writer.state_dict(), tmp_path / "runs/writer/student.safetensors")

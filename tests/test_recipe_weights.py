@@ -1,9 +1,11 @@
 """The weights of the literature's trainings: with the losses as their authors write them."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from kdcourse import data, models
@@ -118,6 +120,33 @@ def test_dist_has_the_authors_weights():
 
     expected = apart(own, theirs) / 64 + apart(own.T, theirs.T) / 100
     assert loss == pytest.approx(labels + 2 * 16 * expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", [RESNETS, WIDE, VGGS])
+def test_fsp_has_the_authors_means(name):
+    loss, student, teacher, *_ = judged(name, "fsp-first")
+
+    def flows(outputs):
+        maps = [one.double() for one in outputs.features.values()]
+        for one, other in pairwise(maps):
+            size = min(one.shape[2:], other.shape[2:])
+            one, other = (F.adaptive_avg_pool2d(z, size).flatten(2) for z in (one, other))
+            yield one @ other.mT / one.shape[2]
+
+    pairs = zip(flows(student), flows(teacher), strict=True)
+    expected = [F.mse_loss(own, theirs).item() for own, theirs in pairs]
+    assert len(expected) == (4 if name == VGGS else 3)
+    assert loss == pytest.approx(sum(expected), rel=1e-4)
+
+
+def test_simkd_compares_what_the_teachers_classifier_reads():
+    loss, student, teacher, _, made = judged("resnet32x4-resnet8x4", "simkd")
+    own, theirs = student.features["projection"], teacher.features["stage3"]
+    assert loss == pytest.approx(F.mse_loss(own, theirs).item(), rel=1e-5)
+    assert made.student.projection[0].out_channels == 256 // 2
+    whole, head = models.resnet(8, widen=4), nn.Linear(256, 100)
+    without = models.count_parameters(whole) - models.count_parameters(head)
+    assert models.count_parameters(made.student.body) == without
 
 
 def test_crd_has_the_authors_weights():
@@ -278,10 +307,19 @@ def test_review_has_the_authors_weight(name, weight):
     assert (one, other, rising.steps, len(rising.term.fusions)) == (1, weight, 20 * 782, 4)
 
 
-def test_the_reviewed_stages_of_a_wide_teacher_are_taken_before_relu():
-    *_, made = judged(WIDE, "review")
-    kinds = [type(made.teacher.get_submodule(one)) for one in made.objective.teacher_layers]
-    assert kinds[:-1] == [torch.nn.BatchNorm2d] * 3
+@pytest.mark.parametrize("name", [RESNETS, WIDE])
+def test_the_reviewed_stages_of_a_teacher_are_taken_before_relu(name):
+    _, student, teacher, _, made = judged(name, "review")
+    *stages, embedding = teacher.features.values()
+    assert len(stages) == 3
+    assert all(stage.min() < 0 for stage in stages)
+    assert embedding.min() >= 0
+    *own, _ = student.features.values()
+    assert all(stage.min() >= 0 for stage in own) == (name == RESNETS)
+    if name == RESNETS:
+        with models.capture(made.teacher, ["stage1", "stage1.-1.sum"]) as shown:
+            made.teacher(torch.randn(2, 3, 32, 32))
+        assert torch.equal(shown["stage1"], shown["stage1.-1.sum"].relu())
 
 
 @pytest.mark.parametrize(("name", "weight"), [(RESNETS, 1), ("resnet32x4-resnet8x4", 3.5)])

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from toys import images, net, same, train, weights
 
-from kdcourse import metrics
+from kdcourse import metrics, models
 from kdcourse.errors import ArgumentError
 from kdcourse.methods.reused_classifier import SimKD, matched_features_loss, reuse_classifier
 
@@ -105,10 +105,10 @@ def test_it_learns_without_a_label_and_the_classifier_stays():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"channels": (0, 4)}, "channels"),
-        ({"channels": 4}, "channels"),
-        ({"channels": (2, 4), "reduction": 0}, "reduction"),
-        ({"channels": (2, 4), "classifier": "fc"}, "classifier"),
+        ({"widths": (0, 4)}, "widths"),
+        ({"widths": 4}, "widths"),
+        ({"widths": (2, 4), "reduction": 0}, "reduction"),
+        ({"widths": (2, 4), "classifier": "fc"}, "classifier"),
     ],
 )
 def test_what_does_not_fit_is_refused(given, message):
@@ -129,3 +129,24 @@ def test_a_classifier_with_batch_norm_and_dropout_stays_the_teachers():
     assert same(weights(student.classifier), before)
     assert not student.classifier.training
     assert classifier.training  # the given one stays as it is
+
+
+# --- nets of ours, which are cut by themselves
+
+
+def test_nets_of_ours_are_cut_before_their_embedding():
+    teacher, inputs = net(4, seed=2).eval(), images().inputs()
+    student, other = reuse_classifier(net(seed=1), teacher, seed=1), reused(teacher)
+    found = list(weights(student).values())
+    assert all(map(torch.equal, found, weights(other).values()))
+    assert torch.equal(student.eval()(inputs), other.eval()(inputs))
+    with models.capture(student, ["body.stage2", "projection"]) as shown:
+        student(inputs)
+    assert shown["projection"].shape[1] == teacher.classifier.in_features
+
+
+def test_the_widths_of_other_nets_must_be_told():
+    body, classifier = parts(net())
+    for pair in ((body, net(4)), (net(), classifier), (body, classifier)):
+        with pytest.raises(ArgumentError, match="widths must be told for body and classifier"):
+            reuse_classifier(*pair)

@@ -1,7 +1,9 @@
 """Versions stand in one place, and the ways to install agree."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -79,6 +81,41 @@ def test_make_installs_with_the_constraints_and_help_lists_every_target():
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     for target in targets:
         assert re.search(rf"^make {target}\s+\S", shown.stdout, re.MULTILINE), target
+
+
+def test_the_citation_is_of_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(cited)
+    assert (cited["version"], cited["license"]) == (PROJECT["version"], PROJECT["license"])
+    newest = re.search(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    assert PROJECT["version"] in newest
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """Programs of a machine: those that stand for others write down how they were called."""
+    for name in ("bash", "dirname"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    for name in ("apt-get", "sudo", "make", "python3"):
+        (tmp_path / name).write_text(f'#!/bin/bash\necho {name} "$@" >> {tmp_path}/called\n')
+        (tmp_path / name).chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize("missing", [{"bwrap", "chromium"}, {"bwrap"}, set()], ids=len)
+def test_a_dev_container_gets_what_it_lacks_and_the_course(machine, missing):
+    container = json.loads(
+        re.sub("^//.*", "", (ROOT / ".devcontainer/devcontainer.json").read_text())
+    )
+    for name in {"bwrap", "chromium"} - missing:
+        (machine / name).symlink_to(machine / "make")
+    script = ROOT / container["onCreateCommand"]
+    subprocess.run([script], env={"PATH": str(machine)}, check=True)
+    _, *called, last = (machine / "called").read_text().splitlines()
+    assert last == "make install"
+    packages = [name.replace("bwrap", "bubblewrap") for name in sorted(missing, reverse=True)]
+    wanted = [f"apt-get install -qy {' '.join(packages)}"] if missing else []
+    assert [line.removeprefix("sudo ") for line in called][1:] == wanted
 
 
 def test_importing_a_loss_loads_nothing_but_torch():

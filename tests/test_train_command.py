@@ -67,6 +67,40 @@ def result(folder):
 
 
 @pytest.mark.usefixtures("few")
+def test_a_student_begins_with_the_weights_of_an_earlier_run(tmp_path, capsys):
+    assert train(tmp_path / "first", epochs=1) == 0
+    begun = tmp_path / "first/student.safetensors"
+    still = ["--student-weights", str(begun), "--learning-rate", "0"]
+    assert train(tmp_path / "second", *still, epochs=1) == 0
+    found, expected = (load_file(tmp_path / n / "student.safetensors") for n in ("second", "first"))
+    learned = dict(models.by_name("plain2").named_parameters())
+    assert all(torch.equal(found[name], expected[name]) for name in learned)
+
+    assert train(tmp_path / "second", "--learning-rate", "0", epochs=1) == 1
+    assert "--student-weights: the run in" in capsys.readouterr().err
+    save_file(models.by_name("plain3").state_dict(), begun)
+    assert train(tmp_path / "third", *still) == 1
+    assert f"--student-weights: {begun} holds the weights of an" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("few")
+def test_a_student_is_made_of_its_teacher(tmp_path):
+    given = ["--student", "reuse_classifier(by_name('plain2'), teacher)", "--loss"]
+    given += ["SimKD(('projection', 'stage3'))"]
+    assert train(tmp_path, *given, epochs=2) == 0
+    found = load_file(tmp_path / "student.safetensors")
+    teacher = load_file(TEACHERS / "res16.safetensors")
+    assert torch.equal(found["classifier.classifier.weight"], teacher["classifier.weight"])
+    assert "body.stage3.0.0.weight" in found
+    before, measured = weights(tmp_path), result(tmp_path)
+    for name in ("result.json", "student.safetensors"):  # as if it had been stopped before
+        (tmp_path / name).unlink()
+    assert train(tmp_path, *given, epochs=2) == 0
+    assert weights(tmp_path) == before
+    assert result(tmp_path)["test_accuracy"] == measured["test_accuracy"]
+
+
+@pytest.mark.usefixtures("few")
 def test_what_is_written(tmp_path, capsys, splits):
     assert train(tmp_path) == 0
     assert {path.name for path in tmp_path.iterdir()} == FILES

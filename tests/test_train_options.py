@@ -29,6 +29,7 @@ def unread(monkeypatch):
 TAUGHT = ["--teacher", "res16", "--loss"]
 
 
+REUSED = "reuse_classifier(by_name('plain2'), teacher)"
 LAYER = "AttentionTransfer(['stage1'])"
 CACHED = ["--loss", "LogitKD()", "--cache", "3"]
 
@@ -86,6 +87,16 @@ CACHED = ["--loss", "LogitKD()", "--cache", "3"]
         (["--teacher", "resnet8", "--loss", "LogitKD()"], "--teacher-weights: 'resnet8' makes 1 n"),
         (["--teacher-weights", "x"], "--teacher-weights: there is no --teacher"),
         ([*TAUGHT, "LogitKD()", "--teacher-weights", "x"], "--teacher-weights: x cannot be read"),
+        (["--student-weights", "x"], "--student-weights: x cannot be read: there is no such file"),
+        (["--student", REUSED], "--student: there is no --teacher that it could be made of"),
+        (
+            ["--student", "reuse_classifier('res8', teacher)", *TAUGHT, "LogitKD()"],
+            "--student: \"reuse_classifier('res8', teacher)\" at character 1: body must be a",
+        ),
+        (
+            ["--student", REUSED, "--teacher", "MomentumTeacher()", "--loss", "LogitKD()"],
+            "--teacher: 'MomentumTeacher()' at character 1: MomentumTeacher.__init__() missing",
+        ),
         (["--data", "cifar1000"], "--data: unknown data set 'cifar1000'"),
         (["--data", "VisionDataset"], "--data: VisionDataset is not among the classification sets"),
         (["--data", "photo-tour"], "--data: PhotoTour is not among the classification sets"),

@@ -6,15 +6,16 @@ import re
 import subprocess
 import sys
 from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from kdcourse import data, models
+from kdcourse import models
 from kdcourse.__main__ import main
+from kdcourse.course import published
 from kdcourse.places import COURSE
-from kdcourse.train import command, recipes
+from kdcourse.train import measured, recipes
 from kdcourse.train.language import Reader
 from kdcourse.train.options import OptionError, Options, read_toml
 from kdcourse.train.plan import prepare
@@ -42,8 +43,13 @@ PUBLISHED = {
     "wttm": [71.92, 74.13, 76.37, 76.06, 74.44, 69.59],
     "ctkd": [71.19, 73.52, 75.45, 73.39, 73.52, 68.67],
     "sdd": [None, None, None, 76.63, None, 69.55],
-    "review": [71.89, 73.89, 76.12, 75.63, None, None],
-    "nd": [72.53, None, None, 75.54, None, None],
+    "review": [71.89, 73.89, 76.12, 75.63, 74.84, 69.89],
+    "nd": [72.53, None, None, 75.54, None, 70.10],
+    "fsp-first": [None] * 6,
+    "fsp": [69.95, 71.89, 72.91, 72.62, 70.23, None],
+    "simkd": [None, None, None, 78.08, None, None],  # its README; r = 2
+    "cc": [69.63, 71.48, 73.56, 72.97, 70.71, 65.43],
+    "mlld": [72.19, 74.11, 76.63, 77.08, 75.18, 71.04],  # as Sun et al. quote it
 }
 DEVIATIONS = {  # as Zheng and Yang tell them; of DIST its own, which are the same
     "kd": [0.24, 0.18, 0.28, 0.25, 0.19, 0.32],
@@ -57,50 +63,159 @@ DEVIATIONS = {  # as Zheng and Yang tell them; of DIST its own, which are the sa
     "ttm": [0.16, 0.23, 0.15, 0.28, 0.07, 0.28],
     "wttm": [0.40, 0.37, 0.10, 0.27, 0.19, 0.58],
 }
-# Not every pair's weights are known.
-OFFERED = {"review": PAIRS[:4], "nd": [PAIRS[0], PAIRS[3]]}
+# Not every pair's weights are known, or channels the same; two methods cannot be said.
+OFFERED = {"review": PAIRS[:4], "nd": [PAIRS[0], PAIRS[3]], "cc": [], "mlld": []}
+OFFERED |= dict.fromkeys(("fsp", "fsp-first"), PAIRS[:5])
 EACH = [
     (pair, method) for pair in PAIRS for method in PUBLISHED if pair in OFFERED.get(method, PAIRS)
 ]
-# Every method, and every pair: with the method whose layers all have to fit.
-SOME = [(PAIRS[0], method) for method in PUBLISHED] + [(name, "attention") for name in PAIRS[1:]]
-# What else names layers that differ between pairs.
-NAMING = [one for one in EACH if one[1] in ("vid", "sdd", "review") and one[0] != PAIRS[0]]
 OWN_SCHEDULE = ("review", "nd")
 
 
 def test_every_pair_has_its_methods_and_what_was_published():
     assert recipes.names() == sorted(PAIRS)
     for number, name in enumerate(PAIRS):
-        found = recipes.methods(name)
-        assert list(found) == [method for pair, method in EACH if pair == name]
-        for method, recipe in found.items():
+        assert list(recipes.methods(name)) == [method for pair, method in EACH if pair == name]
+        found = {m: one for group in recipes.comparable(name).values() for m, one in group.items()}
+        for method, row in PUBLISHED.items():
+            if method not in found:
+                assert row[number] is None
+                continue
             deviations = DEVIATIONS.get(method, [None] * len(PAIRS))
-            published = PUBLISHED[method][number], deviations[number]
+            recipe, published = found[method], (row[number], deviations[number])
             assert (recipe.published, recipe.deviation) == published
+            assert recipe.source
+            assert bool(recipe.why) == ((name, method) not in EACH)
 
 
-def test_a_pair_tells_accuracies_of_its_methods():
+def test_a_pair_tells_accuracies_of_methods_alone():
     for path in recipes.FOLDER.glob("*.toml"):
-        for name, pair in read_toml(path)["pairs"].items():
-            for key in recipes.ACCURACIES:
-                assert pair.get(key, {}).keys() <= recipes.methods(name).keys()
+        table = read_toml(path)
+        for pair in table["pairs"].values():
+            assert pair["published"].keys() <= table["methods"].keys()
 
 
 def test_a_method_is_offered_where_all_its_names_stand_for_something():
     assert "nd" not in recipes.methods("vgg13-vgg8")
     with pytest.raises(OptionError, match="--method: unknown method 'nd'"):
         recipes.load("vgg13-vgg8", "nd")
+    with pytest.raises(OptionError, match=r"review cannot be run .*: not known for this pair: rev"):
+        recipes.load("vgg13-vgg8", "review")
+    with pytest.raises(OptionError, match=r"mlld cannot be run for .*: two views of a batch"):
+        recipes.load("vgg13-vgg8", "mlld")
 
 
 def test_the_list(capsys):
+    """Every recipe is there once, below its pair and its conditions."""
     assert main(["train", "--recipes"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + len(EACH)
-    for (name, method), line in zip(sorted(EACH, key=lambda e: e[0]), lines[1:], strict=True):
-        recipe = recipes.load(name, method)
-        cells = [name, method, recipe.target, recipes.NOT_RUN, recipe.settings["loss"]]
-        assert re.split(" {2,}", line) == [cell for cell in cells if cell]
+    expected = [["", "published, %", "measured here, %", "loss"]]
+    for name in sorted(PAIRS):
+        expected.append([name])
+        for conditions, group in recipes.comparable(name).items():
+            expected.append(["", conditions or "from labels alone"])
+            for method, recipe in group.items():
+                last = [measured.NOT_YET, recipe.settings.get("loss")]
+                last = ["no recipe", recipe.why] if recipe.why else last
+                cells = [method, *filter(None, [recipe.target]), *last]
+                expected.append(["", *cells])
+    assert [re.split(" {2,}", line) for line in lines] == expected
+
+
+def test_only_like_is_compared_with_like():
+    groups = recipes.comparable("resnet56-resnet20")
+    usual = "240 epochs, pad_crop_flip(4)"
+    longer = "480 epochs, pad_crop_flip(4) and RandAugment(2, 10)"
+    staged, own = f"30 epochs + {usual}", f"{usual}, another student"
+    assert list(groups) == ["", usual, staged, longer, own]
+    assert list(groups[""]) == ["teacher", "alone"]
+    assert list(groups[staged]) == ["fsp", "fsp-first"]
+    assert (list(groups[longer]), list(groups[own])) == (["mlld"], ["simkd"])
+    for group in groups.values():
+        known = [recipe.published for recipe in group.values() if recipe.published]
+        assert known == sorted(known, reverse=True)
+
+
+OWN_FILE = """
+student = "plain1"
+epochs = 4
+[methods.longer]
+steps = 2000
+published = [71.5, 0.25]
+source = "somebody"
+[methods.second]
+after = "longer"
+augment = "Flip()"
+"""
+
+
+def test_a_file_of_ones_own(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(OWN_FILE)
+    one, other = recipes.methods(str(path)).values()
+    assert (one.conditions, one.target) == ("2,000 steps, no augmentation", "71.50 ± 0.25")
+    assert (one.source, other.after, other.rate) == ("somebody", "longer", "128, 0.1")
+    assert other.conditions == "2,000 steps + 4 epochs, Flip()"
+    path.write_text(OWN_FILE.replace('"longer"', '"last"'))
+    with pytest.raises(OptionError, match="second comes after unknown method 'last'"):
+        recipes.methods(str(path))
+
+
+def test_a_second_stage_needs_the_first(tmp_path, capsys):
+    assert (
+        main(["train", "resnet56-resnet20", "--method", "fsp", "--out", str(tmp_path / "x")]) == 1
+    )
+    told = "--student-weights: fsp begins with the student.safetensors of fsp-first"
+    assert told in capsys.readouterr().err
+
+
+# --- what was measured
+
+
+def one_run(seed, accuracy, **changed):
+    run = {"test_accuracy": accuracy, "seconds": 100.0 + seed, "seed": seed, "epochs": 240}
+    return {**run, "device": "some GPU", "torch": "2.9", "python": "3.12", **changed}
+
+
+def stored(folder, content):
+    path = folder / "vgg13-vgg8" / "kd.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+    return measured.load("vgg13-vgg8", "kd", folder)
+
+
+def test_what_was_measured_is_shown_with_how(tmp_path):
+    assert measured.load("vgg13-vgg8", "kd", tmp_path) is None
+    found = stored(tmp_path, one_run(3, 72.5))
+    assert (str(found), found.about) == (
+        "72.50",
+        "seed 3; some GPU, torch 2.9, Python 3.12; 103 s each",
+    )
+    found = stored(tmp_path, {"seeds": {"0": one_run(0, 72.0), "2": one_run(2, 73.0)}})
+    assert (str(found), found.about) == (
+        "72.50 ± 0.71",
+        "seeds 0, 2; some GPU, torch 2.9, Python 3.12; 101 s each",
+    )
+
+
+def test_another_training_is_not_taken_for_a_recipes(tmp_path):
+    with pytest.raises(RuntimeError, match=r"comes from \[2\] epochs, and the recipe has 240"):
+        stored(tmp_path, one_run(0, 72.0, epochs=2))
+    with pytest.raises(RuntimeError, match="is damaged"):
+        stored(tmp_path, {"test_accuracy": 72.0})
+
+
+def test_the_page_shows_what_was_measured(tmp_path, monkeypatch):
+    found = {"kd": stored(tmp_path, one_run(3, 72.5))}
+    row = (
+        "| kd | 72.98 ± 0.19 | [Tian et al. 2020](https://arxiv.org/abs/1910.10699), ± [Zheng, Yang"
+    )
+    assert row in published.tables().replace("\N{NO-BREAK SPACE}", " ")
+    assert published.tables().count("*not yet*") == len(EACH) - 5  # a first stage has no row
+    monkeypatch.setattr(measured, "load", lambda name, method: found.get(method))
+    assert published.tables().count("| 72.50 (seed 3; some GPU, torch 2.9, Python") == len(PAIRS)
+    row = "| mlld | 72.19 | Jin et al. 2023 (CVPR) |  | no recipe: two views of a batch, and"
+    assert row in published.tables()
 
 
 def test_a_deviation_stands_beside_its_mean():
@@ -108,53 +223,6 @@ def test_a_deviation_stands_beside_its_mean():
     assert (recipe.published, recipe.deviation, recipe.target) == (71.75, 0.3, "71.75 ± 0.30")
     assert recipes.load("resnet56-resnet20", "similarity").target == "69.67"
     assert recipes.load("vgg13-vgg8", "dist").target == ""
-
-
-@pytest.fixture(scope="module")
-def few():
-    splits = data.fashion_mnist()
-    return data.Splits(splits.train[:8], splits.validation[:0], splits.test[:8])
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A file of weights for each teacher, untrained."""
-    folder = tmp_path_factory.mktemp("weights")
-
-    def file(name):
-        path = folder / name
-        if not path.exists():
-            save_file(models.by_name(name, seed=1).state_dict(), path)
-        return str(path)
-
-    return file
-
-
-@pytest.mark.parametrize(("name", "method"), SOME, ids=map("-".join, SOME))
-def test_two_steps_on_real_images(name, method, few, weights, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command, "from_torchvision", lambda *_, **__: few)
-    recipe = recipes.load(name, method)
-    arguments = ["--data", "fashion-mnist", "--batch-size", "4", "--epochs", "1"]
-    if recipe.settings["teacher"] != "none":
-        arguments += ["--teacher-weights", weights(recipe.settings["teacher"])]
-    given = [name, "--method", method, *arguments, "--device", "cpu", "--out", str(tmp_path)]
-    assert main(["train", *given]) == 0
-    published = f" (published: {recipe.target} %)" if recipe.target else ""
-    assert f" %{published}, in {tmp_path}" in capsys.readouterr().out
-    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert '"loss": ' in line
-    student = prepare(Options(recipe.settings["student"], device="cpu")).student.state_dict()
-    learned = load_file(tmp_path / "student.safetensors")
-    trained = [name for name, weight in student.items() if weight.is_floating_point()]
-    assert all(learned[name].isfinite().all() for name in trained)
-    assert any(not torch.equal(learned[name], student[name]) for name in trained)
-    assert student.keys() == learned.keys()
-
-
-@pytest.mark.parametrize(("name", "method"), NAMING, ids=map("-".join, NAMING))
-def test_layers_that_are_named_for_a_pair_fit(name, method):
-    settings = recipes.load(name, method).settings
-    prepare(Options(**settings, device="cpu"), need_weights=False)  # with a rehearsal
 
 
 NETS = {  # teacher and student
@@ -194,7 +262,8 @@ def test_nets_are_the_benchmarks_and_convolutions_start_from_he(name):
 def test_the_schedule_is_that_of_the_benchmark():
     for name, method in EACH:
         settings = recipes.load(name, method).settings
-        assert settings["epochs"] == 240
+        first = method == "fsp-first"
+        assert settings["epochs"] == (30 if first else 240)
         assert settings["augment"] == "pad_crop_flip(4)"
         assert (settings["weight_decay"], settings["momentum"]) == (5e-4, 0.9)
         assert settings["validation"] == 0
@@ -202,9 +271,10 @@ def test_the_schedule_is_that_of_the_benchmark():
         mobile = name == "resnet50-mobilenetv2" and method != "teacher"
         usual = 64, 0.01 if mobile else 0.05, False
         assert told == ((128, 0.1, True) if method in OWN_SCHEDULE else usual)
-        assert settings["schedule"] == "at_epochs([150, 180, 210], factor=0.1)"
-        assert (settings["teacher"] == "none") == (method in ("teacher", "alone"))
-    made = prepare(Options("plain1", schedule=settings["schedule"], epochs=240, learning_rate=0.05))
+        falling = "at_epochs([150, 180, 210], factor=0.1)"
+        assert settings["schedule"] == ("constant" if first else falling)
+        assert (settings["teacher"] == "none") == (method in ("teacher", "alone", "fsp"))
+    made = prepare(Options("plain1", schedule=falling, epochs=240, learning_rate=0.05))
     optimizer = made.knobs["optimizer"](made.student.parameters())
     schedule, found = made.knobs["scheduler"](optimizer, 240), []
     for _ in range(240):
@@ -221,20 +291,73 @@ def test_recipes_are_found_from_anywhere(tmp_path, monkeypatch):
         recipes.load("resnet56", "kd")
 
 
-def test_the_script_trains_the_teacher_and_then_the_student(tmp_path):
-    script = COURSE / "benchmarks" / "recipe.sh"
-    small = ["--data", "fashion-mnist", "--image-size", "8", "--images", "64"]
-    small += ["--epochs", "1", "--device", "cpu"]
-    command = [script, "resnet56-resnet20", "kd", *small, "--batch-size", "32"]
-    place = {"PYTHON": sys.executable, "RECIPE_RUNS": str(tmp_path)}
+SCRIPT = COURSE / "benchmarks" / "recipe.py"
 
-    done = subprocess.run(command, env=os.environ | place, capture_output=True, text=True)
+
+def test_the_script_trains_the_teacher_and_then_the_student(tmp_path):
+    small = ["--data", "fashion-mnist", "--image-size", "4", "--images", "64"]
+    small += ["--epochs", "1", "--device", "cpu", "--batch-size", "32"]
+    command = [sys.executable, SCRIPT, "resnet56-resnet20", "kd", *small]
+    place = os.environ | {"RECIPE_RUNS": str(tmp_path)}
+
+    done = subprocess.run(command, env=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = {
         name: json.loads((tmp_path / "resnet56-resnet20" / name / "result.json").read_text())
         for name in ("teacher", "kd")
     }
     assert results["teacher"]["parameters"] > results["kd"]["parameters"]
-    assert {"device", "torch", "seconds", "test_accuracy"} <= results["kd"].keys()
-    asked = subprocess.run([script], capture_output=True, text=True)
-    assert (asked.returncode, "recipe.sh resnet56-resnet20 kd" in asked.stdout) == (2, True)
+    told = {"device", "torch", "python", "seed", "seconds", "test_accuracy"}
+    assert told <= results["kd"].keys()
+
+
+@pytest.fixture
+def script():
+    spec = spec_from_file_location("recipe", SCRIPT)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_script_trains_whatever_comes_before(script, tmp_path, monkeypatch):
+    monkeypatch.setenv("RECIPE_RUNS", str(tmp_path))
+    calls = []
+    monkeypatch.setattr(
+        script, "train", lambda pair, method, _, *given: calls.append((method, *given))
+    )
+
+    def file(name):
+        return str(tmp_path / "vgg13-vgg8" / name / "student.safetensors")
+
+    teacher, seeds = ["--teacher-weights", file("teacher")], ["--seeds", "0-1"]
+    for method, expected in {
+        "teacher": [("teacher", *seeds)],
+        "alone": [("alone", *seeds)],
+        "fsp": [
+            ("teacher", *seeds),
+            ("fsp-first", *seeds, *teacher),
+            ("fsp", *seeds, "--student-weights", file("fsp-first")),
+        ],
+    }.items():
+        calls.clear()
+        script.main("vgg13-vgg8", method, *seeds)
+        assert calls == expected
+    with pytest.raises(
+        SystemExit, match=r"recipe\.py: --method: unknown method 'kdd'; did you mean"
+    ):
+        script.main("vgg13-vgg8", "kdd")
+
+
+def test_the_script_stops_where_a_training_fails(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        script.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 3)
+    )
+    with pytest.raises(SystemExit, match="3"):
+        script.main("vgg13-vgg8", "kd")
+
+
+def test_the_script_finds_the_weights_of_the_first_seed(script, tmp_path):
+    assert script.weights(tmp_path) == str(tmp_path / "student.safetensors")
+    for seed in (10, 9):
+        (tmp_path / f"seed-{seed}").mkdir()
+    assert script.weights(tmp_path) == str(tmp_path / "seed-9" / "student.safetensors")

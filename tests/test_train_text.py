@@ -1,5 +1,6 @@
 """``python -m kdcourse train`` on texts: whose they are, what is measured, and what is refused."""
 
+import inspect
 import json
 import math
 from dataclasses import replace
@@ -7,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_train_command import rows, stopping, timeless, weights
 from toys import same
 from toys import weights as weights_of
@@ -17,10 +18,12 @@ from kdcourse.__main__ import main
 from kdcourse.errors import ArgumentError
 from kdcourse.files import FileError
 from kdcourse.language import Characters, Lines, Nats, Written, nats_per_token, read_lines, wordnet
+from kdcourse.language.writing import check_manner
 from kdcourse.places import COURSE
 from kdcourse.prediction_term import judge_of
 from kdcourse.train import plan, texts
 from kdcourse.train.options import Options
+from kdcourse.train.parser import EXAMPLES
 from kdcourse.train.recipes import methods
 
 SMALL = ["--batch-size", "8", "--device", "cpu", "--optimizer", "adamw", "--learning-rate", "0.01"]
@@ -68,6 +71,20 @@ def test_lines_are_shared_out_and_equal_ones_count_once(mine):
     inputs, target = splits.test.lessons(vocabulary := Characters.of(splits.train.texts))
     assert vocabulary.decode(inputs)[0].rstrip("\n") == "\n" + splits.test.lines[0]
     assert vocabulary.decode(target)[0] == splits.test.lines[0] + "\n"
+
+
+def test_lines_are_those_of_an_editor(tmp_path):
+    held = "\ufeffab\u2028c\r\nde\x0cf\r\n\x0c\nab\u2028c\ng\n"
+    (tmp_path / "mine.txt").write_bytes(held.encode())
+    lines = [line for part in read_lines(tmp_path / "mine.txt") for line in part.lines]
+    assert sorted(lines) == ["ab\u2028c", "de\x0cf", "g"]
+
+
+def test_what_are_no_lines_is_refused():
+    with pytest.raises(TypeError, match="lines must be a list"):
+        Lines("abc")
+    with pytest.raises(ArgumentError, match=r"lines must hold no end of a line, got 'a.nb'"):
+        Lines(("a\nb",))
 
 
 def test_what_is_no_file_of_lines_is_named(tmp_path):
@@ -216,6 +233,15 @@ def test_a_student_takes_over_its_teachers_vocabulary(taught, tmp_path, capsys):
     assert "characters that are not in the teacher's vocabulary: 'z'" in shown
 
 
+@pytest.mark.parametrize("held", ["", "aa"])
+def test_a_vocabulary_that_is_none_is_named_by_its_option(held, mine, taught, tmp_path, capsys):
+    save_file(load_file(taught[-1]), tmp_path / "other.safetensors", {"vocabulary": held})
+    other = [*taught[:-1], str(tmp_path / "other.safetensors")]
+    assert train(mine, tmp_path / "run", *other, *KD) == 1
+    told = "--teacher-weights: characters must be at least one, and each once"
+    assert told in capsys.readouterr().err
+
+
 def test_changed_texts_are_named_by_their_option(mine, tmp_path, capsys):
     assert train(mine, tmp_path / "run") == 0
     (tmp_path / "run" / "result.json").unlink()
@@ -284,9 +310,15 @@ def test_the_example_recipe(method, capsys):
         (["--texts", "Written()"], "--texts: there is no --teacher who could write"),
         (["--texts", "OnPolicy(share=2)"], "--texts: 'OnPolicy(share=2)' at character 1: share"),
         (["--texts", "OnPolicy(top_k=2)"], "there is no argument top_k"),
+        (["--texts", "OnPolicy(temperature=0)"], "--texts: 'OnPolicy(temperature=0)' at charact"),
+        (["--texts", "Written(greedy=3)", "TAUGHT"], "greedy must be True or False, got 3"),
+        (["--texts", "OnPolicy(length=500)"], "length must be at most 81, as the model reads 80"),
+        (["--texts", "OnPolicy(length=1)"], "length must be above that of the prompts, 1"),
+        (["--texts", "OnPolicy()"], "--texts: a student has no labels for the texts that it wr"),
         (["--texts", "LogitKD()"], "--texts: 'LogitKD()' makes none of the texts that --help"),
         (["--data", "nothing.txt"], "--data: nothing.txt cannot be read as lines of text"),
         (["--images", "9"], "--images: there are 8 to train on"),
+        (["--validation", "0", "--keep", "best"], "--keep: the best is found by texts to validat"),
         (["--batch-size", "7", "--accumulate", "2"], "--batch-size: the last batch of an epoch h"),
         (["--loss", "AttentionTransfer(['stage9'])", "TAUGHT"], "--loss: LanguageModel has no lay"),
         (["--loss", "Saliency()", "TAUGHT"], "--loss: "),
@@ -304,6 +336,11 @@ def test_a_mistake_names_its_option(arguments, message, mine, tmp_path, request,
     assert message in shown.err
     assert shown.err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_the_help_tells_how_texts_are_written():
+    for name in inspect.signature(check_manner).parameters:
+        assert name in EXAMPLES
 
 
 def test_texts_are_what_has_a_dot_or_a_slash():

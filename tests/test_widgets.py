@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 
 from kdcourse import logit
-from kdcourse.course import widgets
+from kdcourse.course import plots, widgets
 from kdcourse.course.claims import Claim, Result
 from kdcourse.course.widgets.screen import outlined
 from kdcourse.data import Images, replay
 from kdcourse.language import Characters
+from kdcourse.layers import LayerMap
 from kdcourse.models import language_model
 from kdcourse.motivation import Landscape
 from kdcourse.teachers import majority_vote_accuracy
@@ -344,3 +345,16 @@ def test_writers_say_what_they_cannot_read():
         assert screen.value == f"<p>{said}</p>"
     other.value = ""
     assert cells(screen) == ["", "ab:", "one", ""]
+
+
+def test_layers_are_framed_by_the_rule_and_the_number_of_pairs():
+    likeness = torch.tensor([[0.1, 0.9, 0.2], [0.3, 0.2, 0.4]])
+    shapes = [(4, 8, 8), (4, 4, 4), (4, 2, 2)]
+    found = LayerMap(("a", "b<"), ("x", "y", "z"), likeness, (tuple(shapes[:2]), tuple(shapes)))
+    rule, pairs, screen = widgets.layers(found).children
+    assert pairs.value == 2
+    assert "Proposed: a ← y, b&lt; ← z" in screen.value
+    framed = re.findall(rf"border: 3px solid {plots.DISTILLED}.*?>([\d.]+)</td>", screen.value)
+    assert framed == ["0.90", "0.40"]
+    pairs.value, rule.value = 1, "stage"
+    assert "Proposed: b&lt; ← z</p>" in screen.value

@@ -15,7 +15,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from kdcourse import files
-from kdcourse.course import claims, leaderboard, plots, schematics
+from kdcourse.course import claims, leaderboard, plots, published, schematics
 from kdcourse.course.bench import (
     chunks,
     conformance,
@@ -35,7 +35,8 @@ from kdcourse.course.leaderboard import BOARDS
 from kdcourse.course.notebooks import course_notebooks, number
 from kdcourse.places import COURSE, INSTALLED
 
-WITH_RESULTS = "claims", "leaderboard", "benchmarks", "conformance", "gpu", "teaching"
+MEASURED = "benchmarks", "conformance", "gpu"
+WITH_RESULTS = "claims", "leaderboard", "published", *MEASURED, "teaching"
 PAGES = [COURSE / name for name in ("README.md", *(f"docs/{page}.md" for page in WITH_RESULTS))]
 
 
@@ -56,6 +57,7 @@ def render(text: str) -> str:
         "conformance": lambda: conformance.table(conformance.load()),
         "conformance-programs": lambda: conformance.programs(conformance.load()),
         "leaderboard": boards,
+        "published": published.tables,
         "gpu": report.about,
         "gpu-steps": report.steps_table,
         "gpu-losses": report.losses_table,

@@ -12,11 +12,11 @@ import nbformat
 
 import kdcourse
 from kdcourse import files
-from kdcourse.course import notebooks, schematics
+from kdcourse.course import gallery, notebooks, schematics
 from kdcourse.places import COURSE
 
 DOCS = COURSE / "docs"
-NEEDED = "sphinx", "myst_nb", "pydata_sphinx_theme", "sphinx-mathjax-offline"
+NEEDED = "sphinx", "myst_nb", "pydata_sphinx_theme", "sphinx_design", "sphinx-mathjax-offline"
 
 
 def build(folder: Path) -> int:
@@ -48,7 +48,7 @@ def _pages(sources: Path, folder: Path) -> int:
 
 
 def assemble(folder: Path) -> Path:
-    """Gather the sources of the pages: ``docs/``, notebooks, a page for each library module."""
+    """Gather the sources of the pages: ``docs/``, notebooks, examples, library modules."""
     shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(schematics.FOLDER, folder / "notebooks" / schematics.FOLDER.name)
     paths = notebooks.course_notebooks()
@@ -61,6 +61,7 @@ def assemble(folder: Path) -> Path:
     for source in folder.glob("*.md"):
         source.write_text(link_inside(source.read_text(encoding="utf-8")), encoding="utf-8")
     (folder / "map.txt").write_text(notebooks.course_map("notebooks/"), encoding="utf-8")
+    gallery.write(folder / "examples")
     (folder / "api").mkdir()
     for module in pkgutil.iter_modules(kdcourse.__path__):
         if module.name not in (*kdcourse.APPARATUS, "__main__"):
@@ -70,8 +71,9 @@ def assemble(folder: Path) -> Path:
 
 
 def link_inside(text: str) -> str:
-    """Let the links of a page in ``docs/`` lead to the site's notebooks; name all other files."""
+    """Let a page in ``docs/`` lead to the site's notebooks and examples, and name other files."""
     text = re.sub(r"\]\(\.\./(notebooks/\w+\.ipynb)\)", r"](\1)", text)
+    text = re.sub(r"\]\(\.\./(examples/\w+)\.py\)", r"](\1.md)", text)
     return re.sub(r"\[([^]]+)\]\(\.\./([^)]+)\)", r"\1 (`\2`)", text)
 
 

@@ -232,6 +232,10 @@ class InTwoVocabularies:
         self.student_vocabulary, self.teacher_vocabulary = student_vocabulary, teacher_vocabulary
         self.end = teacher_vocabulary.end
 
+    def identity(self) -> tuple[object, ...]:
+        """Return what the batches depend on."""
+        return self.source, self.student_vocabulary, self.teacher_vocabulary, self.length
+
     def __len__(self) -> int:
         return len(self.source)  # type: ignore[arg-type]
 

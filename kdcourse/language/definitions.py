@@ -1,6 +1,7 @@
 """Words and their definitions: short texts that a small model can learn to write."""
 
 import gzip
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,16 @@ class Definitions(Texts):
     meanings: tuple[str, ...]
     kinds: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in ("words", "meanings", "kinds"):
+            many = getattr(self, name)
+            check_is(name, many, Sequence[str])
+            if len(many) != len(self) and (many or name != "kinds"):
+                raise ArgumentError(
+                    name, f"{name} must be one for each of {len(self)} words, got {len(many)}"
+                )
+        check_no_end("meanings", self.meanings)
+
     def __len__(self) -> int:
         return len(self.words)
 
@@ -99,6 +110,13 @@ class Definitions(Texts):
         return Definitions(tuple(map("".join, both)), self.meanings, self.kinds)
 
 
+def check_no_end(name: str, texts: Sequence[str]) -> None:
+    """Require texts that do not end before they are over."""
+    for text in texts:
+        if END in text:
+            raise ArgumentError(name, f"{name} must hold no end of a line, got {text!r}")
+
+
 def lessons(texts: Tensor, prompts: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
     """Return inputs and targets of tokenised texts, of which prompts are not to be learned.
 
@@ -114,6 +132,8 @@ def lessons(texts: Tensor, prompts: Tensor, vocabulary: Vocabulary) -> tuple[Ten
     check_token_rows("prompts", prompts)
     check_is("vocabulary", vocabulary, Vocabulary)
     check_same_samples("prompts", prompts, "texts", texts)
+    if texts.shape[1] == 0:
+        raise ArgumentError("texts", "texts must have at least one token, got none")
     inputs, target = texts[:, :-1].clone(), texts[:, 1:].clone()
     given = (prompts != NO_TOKEN).sum(dim=1, keepdim=True)
     place = torch.arange(1, texts.shape[1], device=texts.device)
@@ -146,19 +166,29 @@ def wordnet(path: str | Path | None = None, *, held_out: int = 2000) -> Definiti
     """
     check_integer("held_out", held_out, 0)
     place = WORDNET if path is None else Path(path)
-    try:
-        lines = gzip.decompress(place.read_bytes()).decode().splitlines()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise FileError(f"{place} cannot be read as definitions: {error}") from error
     meanings: dict[str, list[tuple[str, str]]] = {}
-    for line in lines:
-        word, kind, meaning = line.split("\t")
-        meanings.setdefault(word, []).append((meaning, kind))
+    try:
+        for word, kind, meaning in _rows(place):
+            meanings.setdefault(word, []).append((meaning, kind))
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise FileError(f"{place} cannot be read as definitions: {error}") from error
     words = [*meanings]
     order = torch.randperm(len(words), generator=replay(0)).tolist()
     first, second = held_out, 2 * held_out
     parts = order[second:], order[:first], order[first:second]
     return DefinitionSplits(*(_of([words[n] for n in part], meanings) for part in parts))
+
+
+def _rows(place: Path) -> list[list[str]]:
+    """Read lines of three parts, which end where an editor ends them: not within a meaning."""
+    with gzip.open(place, "rt", encoding="utf-8") as file:
+        rows = [line.rstrip("\n").split("\t") for line in file]
+    if not rows:
+        raise ValueError("it has no line")
+    for number, row in enumerate(rows, 1):
+        if len(row) != 3:
+            raise ValueError(f"line {number} has {len(row)} part(s) between tabs, not 3")
+    return rows
 
 
 def _of(words: Sequence[str], meanings: dict[str, list[tuple[str, str]]]) -> Definitions:

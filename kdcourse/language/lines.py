@@ -1,5 +1,6 @@
 """A file of one's own: a text a line."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -9,9 +10,9 @@ import torch
 from kdcourse.data import replay
 from kdcourse.errors import ArgumentError
 from kdcourse.files import FileError, why
-from kdcourse.language.definitions import Texts
+from kdcourse.language.definitions import Texts, check_no_end
 from kdcourse.language.vocabulary import END
-from kdcourse.signatures import checked
+from kdcourse.signatures import check_is, checked
 
 TENTH = 10
 
@@ -25,6 +26,10 @@ class Lines(Texts):
     """
 
     lines: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_is("lines", self.lines, Sequence[str])
+        check_no_end("lines", self.lines)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -66,10 +71,10 @@ def read_lines(path: str | Path, *, seed: int = 0) -> LineSplits:
         ValueError: It has fewer than three different lines.
     """
     try:
-        text = Path(path).read_text("utf-8")
+        text = Path(path).read_text("utf-8-sig")  # some editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(f"{path} cannot be read as lines of text: {why(error)}") from None
-    lines = [*dict.fromkeys(filter(None, map(str.strip, text.splitlines())))]
+    lines = [*dict.fromkeys(filter(None, map(str.strip, text.split(END))))]
     if len(lines) < 3:
         raise ArgumentError(
             "path", f"path must be a file of at least three different lines, got {len(lines)}"

@@ -20,7 +20,7 @@ from kdcourse.data import replay_seed
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.language.definitions import Texts, lessons
 from kdcourse.language.vocabulary import NO_TOKEN, Vocabulary
-from kdcourse.language.writing import sample
+from kdcourse.language.writing import check_manner, check_task, sample
 from kdcourse.signatures import check_is, checked
 
 Write = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
@@ -49,6 +49,7 @@ class _Texts:
         check_positive(length=length, batch_size=batch_size)
         for name in how.keys() - {"temperature", "top_p", "greedy"}:
             raise ArgumentTypeError(name, f"there is no argument {name} that tells how to write")
+        check_manner(**how)
         if len(definitions) == 0:
             raise ArgumentError("definitions", "definitions must hold at least one")
         self.definitions, self.vocabulary = definitions, vocabulary
@@ -56,9 +57,24 @@ class _Texts:
         self.prompts = vocabulary.encode(definitions.prompts)
         self.end = vocabulary.end
         self.epoch = 0
+        if length <= self.prompts.shape[1]:
+            raise ArgumentError(
+                "length",
+                f"length must be above that of the prompts, {self.prompts.shape[1]}, got {length}",
+            )
+
+    def identity(self) -> tuple[object, ...]:
+        """Return what the batches depend on, but for what a model has learned in the meantime."""
+        texts = self.definitions, self.vocabulary
+        return *texts, self.length, self.batch_size, self.seed, self.how
 
     def __len__(self) -> int:
         return -(-len(self.definitions) // self.batch_size)
+
+    @property
+    def samples(self) -> int:
+        """The number of texts of an epoch."""
+        return len(self.definitions)
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next pass be that of an epoch, which it is drawn from."""
@@ -125,8 +141,12 @@ class Written(_Texts):
         super().__init__(
             definitions, vocabulary, length=length, batch_size=batch_size, seed=seed, **how
         )
+        check_task(model, self.prompts, length, self.end)
         self.model = model
         self.all: Tensor | None = None
+
+    def identity(self) -> tuple[object, ...]:
+        return *super().identity(), self.model
 
     def texts(self, rows: Tensor, draw: torch.Generator) -> Tensor:
         if self.all is None:
@@ -153,8 +173,8 @@ class OnPolicy(_Texts):
         definitions: Whose words are the prompts; or other texts with prompts.
         vocabulary: Both nets'.
         share: That of the texts that the student writes, in [0, 1]; λ of GKD.
-        teacher: Who writes the other texts; without one they are the definitions.
-        length: Tokens of a text, with its prompt, at most.
+        teacher: Who writes the other texts; without one they are the definitions, in full.
+        length: Tokens of a text that is written, with its prompt, at most.
         batch_size: Texts a batch.
         seed: Of the order of the texts, and of what is drawn.
         how: As for :func:`kdcourse.language.sample`: ``temperature``, ``top_p``, ``greedy``.
@@ -180,8 +200,15 @@ class OnPolicy(_Texts):
         super().__init__(
             definitions, vocabulary, length=length, batch_size=batch_size, seed=seed, **how
         )
+        if share > 0:
+            check_task(student, self.prompts, length, self.end)
+        if teacher is not None and share < 1:
+            check_task(teacher, self.prompts, length, self.end)
         self.student, self.share, self.teacher = student, share, teacher
         self.own = vocabulary.encode(definitions.texts)
+
+    def identity(self) -> tuple[object, ...]:
+        return *super().identity(), self.share, self.teacher, repr(self.student)
 
     def texts(self, rows: Tensor, draw: torch.Generator) -> Tensor:
         by_student = torch.rand(len(rows), generator=draw) < self.share

@@ -52,8 +52,14 @@ class Vocabulary:
         Raises:
             ValueError: The vocabulary has none.
         """
-        (token,) = self.encode([END])[0].tolist()
-        return int(token)
+        tokens = self.split([END])[0] if END in self._known else []
+        if len(tokens) != 1:
+            raise ArgumentError(
+                "vocabulary",
+                f"vocabulary must have a token of its own for a line's end, {END!r}, which ends a "
+                f"text, got {self!r}",
+            )
+        return tokens[0]
 
     def split(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each text, whose characters are all known."""
@@ -78,8 +84,18 @@ class Vocabulary:
         return tokens
 
     def decode(self, tokens: Tensor) -> list[str]:
-        """Return the texts of tokens ``(N, T)``; −1 is nothing."""
+        """Return the texts of tokens ``(N, T)``; −1 is nothing.
+
+        Raises:
+            ValueError: A token is none of the vocabulary's.
+        """
         check_token_rows("tokens", tokens)
+        if bool(((tokens < NO_TOKEN) | (tokens >= len(self))).any()):
+            raise ArgumentError(
+                "tokens",
+                f"tokens must lie in [0, {len(self)}), or be −1 for nothing, got from "
+                f"{int(tokens.min())} to {int(tokens.max())}",
+            )
         return [
             "".join(self.pieces[token] for token in row if token != NO_TOKEN)
             for row in tokens.tolist()

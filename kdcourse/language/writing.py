@@ -12,11 +12,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcourse.batch import call
-from kdcourse.checks import check_flag, check_integer, check_module, check_number, check_positive
+from kdcourse.checks import (
+    check_flag,
+    check_integer,
+    check_module,
+    check_number,
+    check_positive,
+    check_temperature,
+)
 from kdcourse.errors import ArgumentError
 from kdcourse.language.vocabulary import NO_TOKEN, check_token_rows
 from kdcourse.models.language_model import LanguageModel
 from kdcourse.modes import evaluation_mode
+from kdcourse.precision import HOTTEST, at_least_float32, readable
 from kdcourse.signatures import check_is
 
 Next = Callable[[Tensor], Tensor]  # from all tokens so far to the logits of the next ones
@@ -41,7 +49,7 @@ def sample(
         prompts: ``(N, P)``, P ≥ 1, −1 behind the end of those that are shorter.
         length: Tokens of a text, with its prompt, at most.
         end: The token that ends a text.
-        temperature: τ > 0, by which logits are divided before one is drawn.
+        temperature: τ, from 10⁻⁹ to 10⁶, by which logits are divided before one is drawn.
         top_p: Draw from the fewest likeliest tokens whose probabilities sum to at least this, in
             (0, 1].
         greedy: Whether to take the likeliest token instead.
@@ -52,11 +60,9 @@ def sample(
 
     Source: of ``top_p``, Holtzman et al. 2020 (arXiv 1904.09751), section 3.1: nucleus sampling.
     """
-    _check(model, prompts, length, end)
+    check_task(model, prompts, length, end)
     check_is("generator", generator, torch.Generator | None)
-    check_number("temperature", temperature, 0.0, open_low=True)
-    check_number("top_p", top_p, 0.0, 1.0, open_low=True)
-    check_flag("greedy", greedy)
+    check_manner(temperature=temperature, top_p=top_p, greedy=greedy)
     tokens, written = prompts[:, :1], prompts.new_zeros(len(prompts), dtype=torch.bool)
     with evaluation_mode(model):
         ask, _ = _asked(model)
@@ -92,7 +98,7 @@ def beam_search(
     Returns:
         ``(N, T)`` as from :func:`sample`, the likeliest text of those that are left.
     """
-    _check(model, prompts, length, end)
+    check_task(model, prompts, length, end)
     check_positive(beams=beams)
     count, every = len(prompts), beams * torch.arange(len(prompts), device=prompts.device)
     tokens = prompts[:, :1].repeat_interleave(beams, dim=0)
@@ -117,25 +123,58 @@ def beam_search(
     return _without_ends(tokens[every + scores.argmax(dim=1)], end)
 
 
-def _check(model: nn.Module, prompts: Tensor, length: int, end: int) -> None:
+def check_task(model: nn.Module, prompts: Tensor, length: int, end: int) -> None:
+    """Require what a model can write: texts of so many tokens, which begin with these prompts."""
     check_module("model", model)
     check_token_rows("prompts", prompts)
     check_integer("end", end, 0)
     if prompts.numel() == 0 or bool((prompts[:, 0] < 0).any()):
         raise ArgumentError("prompts", "prompts must be one at least, with at least one token each")
+    before, behind = prompts[:, :-1], prompts[:, 1:]
+    if bool((prompts < NO_TOKEN).any()) or bool(((before < 0) & (behind >= 0)).any()):
+        raise ArgumentError(
+            "prompts", "prompts must be tokens, which are at least 0, and −1 behind their ends only"
+        )
+    if bool((behind == end).any()):
+        raise ArgumentError(
+            "prompts",
+            f"prompts must not hold the token that ends a text, {end}, but in the first place",
+        )
     check_positive(length=length)
     if length < prompts.shape[1]:
         raise ArgumentError(
             "length", f"length must be at least that of the prompts, {prompts.shape[1]}"
         )
+    if isinstance(model, LanguageModel) and length > model.length + 1:  # the last is not read
+        raise ArgumentError(
+            "length",
+            f"length must be at most {model.length + 1}, as the model reads {model.length} tokens, "
+            f"got {length}",
+        )
+
+
+def check_manner(*, temperature: float = 1.0, top_p: float = 1.0, greedy: bool = False) -> None:
+    """Require a way to draw tokens, as :func:`sample` has it."""
+    check_temperature(temperature, high=HOTTEST)
+    check_number("top_p", top_p, 0.0, 1.0, open_low=True)
+    check_flag("greedy", greedy)
 
 
 def _asked(model: nn.Module) -> tuple[Next, Callable[[Tensor], None]]:
     """Return how a model is asked for the next token's logits, and how rows change places."""
     if not isinstance(model, LanguageModel):
-        return lambda tokens: call(model, tokens, "model")[:, -1], lambda rows: None
+        return lambda tokens: _numbers(call(model, tokens, "model")[:, -1]), lambda rows: None
     cache = model.cache()
-    return lambda tokens: model(tokens[:, cache.used :], cache)[:, -1], cache.reorder
+    return lambda tokens: _numbers(model(tokens[:, cache.used :], cache)[:, -1]), cache.reorder
+
+
+def _numbers(logits: Tensor) -> Tensor:
+    """Return logits in float32 at least, as sums of probabilities need; refuse NaN."""
+    if readable(logits) and bool(logits.isnan().any()):
+        raise ArgumentError(
+            "model", "model must say how probable tokens are, and its logits are NaN"
+        )
+    return at_least_float32(logits)
 
 
 def _forced(prompts: Tensor, place: int) -> Tensor:
@@ -151,7 +190,8 @@ def _nucleus(p: Tensor, share: float) -> Tensor:
         return p
     ordered, places = p.sort(dim=1, descending=True)
     before = ordered.cumsum(dim=1) - ordered
-    return torch.zeros_like(p).scatter(1, places, ordered.masked_fill(before >= share, 0.0))
+    beyond = (before >= share) & (before > 0)  # the likeliest belongs to it in any case
+    return torch.zeros_like(p).scatter(1, places, ordered.masked_fill(beyond, 0.0))
 
 
 def _without_ends(tokens: Tensor, end: int) -> Tensor:

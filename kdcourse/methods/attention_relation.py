@@ -23,7 +23,7 @@ from kdcourse.checks import (
 from kdcourse.errors import ArgumentError
 from kdcourse.grid import both_sides, channels_first
 from kdcourse.objective import Layer, LayerTerm, Lesson
-from kdcourse.precision import at_least_float32, gram_matrix
+from kdcourse.precision import at_least_float32, gram_matrix, readable
 from kdcourse.signatures import check_is
 
 
@@ -49,8 +49,8 @@ def attention_relation_loss(
         student_vectors: Queries, keys or values of all tokens, ``(N, T, D)``.
         teacher_vectors: The same of the teacher, ``(N, T, D')``; receives no gradient.
         heads: Number A of relation heads, which divides D and D'.
-        mask: ``(N, T)``, True (or 1) where a position counts and False (or 0) where it is padding;
-            without one all positions count.
+        mask: ``(N, T)``, True (or 1) where a position counts and False (or 0) where it is padding,
+            which may hold anything; without one all positions count.
         channel_dim: 1 where the channels come behind N, as behind the convolutions of some vision
             transformers, ``(N, D, H, W)``; or a pair, the student's and the teacher's.
 
@@ -71,6 +71,8 @@ def attention_relation_loss(
                 "heads", f"heads must divide the width of {name}, {tokens.shape[2]}, got {heads}"
             )
     counted = None if mask is None else _counted(mask, student)
+    if counted is not None:
+        student, teacher = (one.masked_fill(~counted[:, :, None], 0) for one in (student, teacher))
     ours, theirs = (_log_relations(tokens, heads, counted) for tokens in (student, teacher))
     divergence = theirs.exp() * (theirs - ours)  # (N, A, T, T)
     if counted is None:
@@ -192,7 +194,10 @@ def _counted(mask: Tensor, tokens: Tensor) -> Tensor:
             f"mask must hold True and False, or 1 and 0, of shape {tuple(tokens.shape[:2])}, got "
             f"{mask.dtype} of shape {tuple(mask.shape)}",
         )
-    return mask.bool()
+    counted = mask != 0
+    if readable(mask) and not bool((~counted | (mask == 1)).all()):
+        raise ArgumentError("mask", "mask must hold 0 and 1 only, or False and True")
+    return counted
 
 
 def _log_relations(tokens: Tensor, heads: int, counted: Tensor | None) -> Tensor:

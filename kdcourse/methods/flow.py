@@ -14,21 +14,30 @@ from itertools import pairwise
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcourse.checks import check_same_samples
+from kdcourse.checks import check_choice, check_same_samples
 from kdcourse.errors import ArgumentError
-from kdcourse.grid import both_sides, channels_first
+from kdcourse.grid import both_sides, channels_first, pooled
 from kdcourse.map_term import MapTerm
 from kdcourse.objective import Layer, Lesson
 from kdcourse.precision import at_least_float32, inner_products
 from kdcourse.signatures import check_is
 
-POOL = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
+MAXIMA = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
+
+
+def _maxima(features: Tensor, size: list[int]) -> Tensor:
+    """Take maxima of neighbouring positions, down to a grid of some size."""
+    return MAXIMA[len(size)](features, size)
+
+
+POOLING = {"max": _maxima, "average": pooled}
 
 
 def flow_loss(
     student_features: Sequence[Tensor],
     teacher_features: Sequence[Tensor],
     *,
+    pooling: str = "max",
     channel_dim: int | tuple[int, int] = 1,
     class_token: bool | tuple[bool, bool] = False,
 ) -> Tensor:
@@ -38,7 +47,7 @@ def flow_loss(
               G_l = \frac{1}{HW} \sum_{h, w} A_{l, hw}\, A_{l+1, hw}^\top
 
     with the channels of a layer at a position as a vector :math:`A_{hw}`. Where the sizes of
-    the two layers differ, the larger is max-pooled to the smaller. Those of student and teacher may
+    the two layers differ, the larger is pooled to the smaller. Those of student and teacher may
     differ as they like, since positions are summed over.
 
     Args:
@@ -47,6 +56,7 @@ def flow_loss(
             a ResNet, the first and the last layer of a stage.
         teacher_features: Those of the teacher, as many, with as many channels each; receives no
             gradient.
+        pooling: ``"max"``, as in the paper, or ``"average"``.
         channel_dim, class_token: As in :func:`kdcourse.feature.attention_transfer_loss`.
 
     Returns:
@@ -57,6 +67,7 @@ def flow_loss(
     (:func:`kdcourse.training.fit_in_stages`). The benchmark by Tian et al. 2020 (arXiv 1910.10699)
     takes the mean over a matrix, 1/(C·C') of this, and average-pools.
     """
+    check_choice("pooling", pooling, tuple(POOLING))
     sides = both_sides(channel_dim, class_token)
     student = _layers("student_features", student_features, *sides[0])
     teacher = [one.detach() for one in _layers("teacher_features", teacher_features, *sides[1])]
@@ -75,7 +86,7 @@ def flow_loss(
                 f"each layer, got {own.shape[1]} and {theirs.shape[1]}",
             )
     first, *others = (
-        F.mse_loss(_flow(*own), _flow(*theirs), reduction="sum") / len(own[0])
+        F.mse_loss(_flow(*own, pooling), _flow(*theirs, pooling), reduction="sum") / len(own[0])
         for own, theirs in zip(pairwise(student), pairwise(teacher), strict=True)
     )
     return sum(others, start=first)
@@ -102,16 +113,15 @@ def _layers(
     return layers
 
 
-def _flow(first: Tensor, second: Tensor) -> Tensor:
+def _flow(first: Tensor, second: Tensor, pooling: str) -> Tensor:
     """Return the flow matrices ``(N, C, C')`` between two layers of one net."""
     size = [*map(min, first.shape[2:], second.shape[2:])]
-    one, other = (_pooled(layer, size).flatten(2) for layer in (first, second))
+    pool = POOLING[pooling]
+    one, other = (
+        (layer if [*layer.shape[2:]] == size else pool(layer, size)).flatten(2)
+        for layer in (first, second)
+    )
     return inner_products(one, other) / one.shape[2]
-
-
-def _pooled(features: Tensor, size: list[int]) -> Tensor:
-    """Take maxima of neighbouring positions, down to a grid of some size."""
-    return features if [*features.shape[2:]] == size else POOL[len(size)](features, size)
 
 
 class Flow(MapTerm):
@@ -122,6 +132,8 @@ class Flow(MapTerm):
 
     Args:
         layers: Names of at least two layers in their order, or pairs of names.
+        pooling: How the larger of two layers is brought to the size of the other one: ``"max"``, or
+            ``"average"``, as in the benchmark.
         channel_dim: As of every :class:`MapTerm <kdcourse.map_term.MapTerm>`.
         class_token: As of every :class:`MapTerm <kdcourse.map_term.MapTerm>`.
     """
@@ -130,16 +142,23 @@ class Flow(MapTerm):
         self,
         layers: Sequence[Layer],
         *,
+        pooling: str = "max",
         channel_dim: int | tuple[int, int] = 1,
         class_token: bool | tuple[bool, bool] = False,
     ):
         super().__init__(layers, channel_dim=channel_dim, class_token=class_token)
         if len(layers) < 2:
             raise ArgumentError("layers", f"layers must name at least two, got {layers!r}")
+        check_choice("pooling", pooling, tuple(POOLING))
+        self.pooling = pooling
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the sum of the squared distances between flow matrices."""
         student, teacher = zip(*self.shown(lesson), strict=True)
         return flow_loss(
-            student, teacher, channel_dim=self.channel_dim, class_token=self.class_token
+            student,
+            teacher,
+            pooling=self.pooling,
+            channel_dim=self.channel_dim,
+            class_token=self.class_token,
         )

@@ -17,7 +17,7 @@ from kdcourse.checks import check_module, check_positive
 from kdcourse.errors import ArgumentError
 from kdcourse.grid import at_the_smaller_size, both_sides, on_one_grid
 from kdcourse.map_term import MapTerm
-from kdcourse.models import seeded
+from kdcourse.models import ConvNet, seeded
 from kdcourse.objective import Layer, Lesson
 from kdcourse.precision import at_least_float32
 from kdcourse.signatures import check_is, checked
@@ -26,29 +26,28 @@ from kdcourse.signatures import check_is, checked
 def reuse_classifier(
     body: nn.Module,
     classifier: nn.Module,
-    channels: tuple[int, int],
+    widths: tuple[int, int] | None = None,
     *,
     reduction: int = 2,
     seed: int | None = None,
 ) -> nn.Sequential:
     r"""Make a student of a body without a classifier, and of the teacher's classifier.
 
-    >>> net = models.residual(8)
-    >>> student = reuse_classifier(
-    ...     nn.Sequential(net.stem, net.stage1, net.stage2, net.stage3),
-    ...     nn.Sequential(teacher.embedding, teacher.classifier),
-    ...     channels=(32, 64),
-    ... )
+    >>> student = reuse_classifier(models.residual(8), models.residual(16))
     >>> fit(student, train, SimKD(("projection", "stage3")), teacher=teacher)
+    >>> body = nn.Sequential(*[*resnet.children()][:-2])                   # of any other nets
+    >>> student = reuse_classifier(body, nn.Sequential(pool, flatten, linear), widths=(512, 2048))
 
     Between the two is the paper's projection: convolutions 1×1, 3×3 and 1×1, each followed by batch
     norm and ReLU, which stay a part of the student.
 
     Args:
-        body: A module that maps inputs to features ``(N, C, H, W)``.
-        classifier: A module that maps the teacher's features ``(N, C', H', W')`` to logits; it is
-            copied, and the copy does not learn: its weights are frozen, and it is in eval mode.
-        channels: C and C'.
+        body: A module that maps inputs to features ``(N, C, H, W)``, or one of our convolutional
+            nets, whose stem and stages do.
+        classifier: A module that maps the teacher's features ``(N, C', H', W')`` to logits, or one
+            of our convolutional nets, whose last layers do. It is copied, and the copy does not
+            learn: its weights are frozen, and it is in eval mode.
+        widths: C and C', which two nets of ours tell.
         reduction: The inner convolutions have C' / reduction channels, at least one.
         seed: Seed of the projection's weights.
 
@@ -59,9 +58,15 @@ def reuse_classifier(
     """
     check_module("body", body)
     check_module("classifier", classifier)
-    check_is("channels", channels, tuple[int, int])
-    check_positive(reduction=reduction, **{"channels": min(channels)})
-    own, theirs = channels
+    if widths is None:
+        widths = _widths(body, classifier)
+    check_is("widths", widths, tuple[int, int])
+    check_positive(reduction=reduction, **{"widths": min(widths)})
+    if isinstance(body, ConvNet):
+        body, _ = body.halves()
+    if isinstance(classifier, ConvNet):
+        _, classifier = classifier.halves()
+    own, theirs = widths
     inner = max(1, theirs // reduction)
     sizes = ((own, inner, 1), (inner, inner, 3), (inner, theirs, 1))
     with seeded(seed):
@@ -80,6 +85,14 @@ def reuse_classifier(
         "classifier": copy.deepcopy(classifier).requires_grad_(False).eval(),
     }
     return nn.Sequential(OrderedDict(parts))
+
+
+def _widths(body: nn.Module, classifier: nn.Module) -> tuple[int, int]:
+    """Return how many channels the last stages of two convolutional nets of ours have."""
+    if isinstance(body, ConvNet) and isinstance(classifier, ConvNet):
+        return body.classifier.in_features, classifier.classifier.in_features
+    kinds = f"{type(body).__name__} and {type(classifier).__name__}"
+    raise ArgumentError("widths", f"widths must be told for body and classifier that are {kinds}")
 
 
 def matched_features_loss(

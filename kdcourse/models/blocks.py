@@ -30,7 +30,7 @@ class ResidualBlock(nn.Module):
     """``relu(x + conv(relu(conv(x))))``, with batch norm after each convolution (He 2015).
 
     With a ``bottleneck``, there are three convolutions: 1×1 to a quarter of the channels, 3×3,
-    and 1×1 to all of them.
+    and 1×1 to all of them. The layer ``sum`` shows what goes into the last ReLU.
     """
 
     def __init__(
@@ -62,10 +62,11 @@ class ResidualBlock(nn.Module):
             self.shortcut = PadShortcut(channels_in, channels_out, stride)
         else:
             self.shortcut = conv_norm(channels_in, channels_out, stride, kernel=1)
+        self.sum = nn.Identity()  # has no weights, but a name
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to ``(N, C', H/stride, W/stride)``."""
-        return F.relu(self.shortcut(features) + self.residual(features))
+        return F.relu(self.sum(self.shortcut(features) + self.residual(features)))
 
 
 @checked

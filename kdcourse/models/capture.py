@@ -103,14 +103,14 @@ def _entry(output: object, name: str) -> object:
     return several[number] if whole else None  # type: ignore[index]
 
 
-def _first_tensor(output: object) -> Tensor | None:
+def first_tensor(output: object) -> Tensor | None:
     """Return the first tensor of what a layer returned, which may be, or be in, a tuple or dict."""
     if isinstance(output, Tensor):
         return output
     if not isinstance(output, Mapping | tuple | list):
         return None
     several = output.values() if isinstance(output, Mapping) else output
-    return next((one for one in map(_first_tensor, several) if one is not None), None)
+    return next((one for one in map(first_tensor, several) if one is not None), None)
 
 
 class _Recorder:
@@ -135,7 +135,7 @@ class _Recorder:
         name: str,
         behind: Sequence[nn.Module] = (),
     ) -> None:
-        shown = _first_tensor(_entry(output, name))
+        shown = first_tensor(_entry(output, name))
         if shown is None:
             raise ArgumentTypeError(
                 "layers", f"layer {name!r} returns a {type(output).__name__}, which holds no tensor"

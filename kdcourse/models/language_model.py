@@ -8,6 +8,7 @@ from kdcourse.errors import ArgumentError
 from kdcourse.models._attention import Block, LayerCache
 from kdcourse.models.initial import seeded
 from kdcourse.models.staged_net import StagedNet
+from kdcourse.precision import readable
 from kdcourse.signatures import checked
 
 SPREAD = 0.02  # deviation of the initial embeddings of tokens and positions
@@ -50,11 +51,24 @@ class LanguageModel(StagedNet):
                 f"tokens must have shape (N, T) with at most {self.length} in all, got "
                 f"{tuple(tokens.shape)}" + f" behind {seen}" * bool(seen),
             )
+        self._check_known(tokens)
         features = self.stem(tokens, seen)
         for number in range(self.stages):
             stage = getattr(self, f"stage{number + 1}")
             features = stage(features, None if cache is None else cache[number])
         return self.classifier(self.embedding(features))
+
+    def _check_known(self, tokens: Tensor) -> None:
+        """Require tokens of the vocabulary, where they can be read; −1 is none."""
+        if tokens.numel() and readable(tokens):
+            known: int = self.stem.tokens.num_embeddings  # type: ignore[assignment, union-attr]
+            lowest, highest = torch.stack(tokens.aminmax()).tolist()
+            if not 0 <= lowest <= highest < known:
+                raise ArgumentError(
+                    "tokens",
+                    f"tokens must lie in [0, {known}), got from {lowest} to {highest}: behind its "
+                    "end a text goes on with it, as in lessons",
+                )
 
 
 @checked

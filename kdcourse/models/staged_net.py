@@ -1,5 +1,6 @@
 """The form of all our nets, and with it the names of their layers."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ class StagedNet(nn.Module):
     """A stem, stages one behind the other, an embedding and a linear classifier.
 
     Layers to capture: ``stem``, ``stage1``, ``stage2`` … (features), ``embedding`` (``(N, D)``) and
-    ``classifier`` (logits, ``(N, K)``).
+    ``classifier`` (logits, ``(N, K)``). Before its last ReLU, a stage of residual blocks is
+    ``stage1.-1.sum``, one that ends with batch norm and ReLU ``stage1.-2``.
     """
 
     def __init__(
@@ -45,3 +47,10 @@ class ConvNet(StagedNet):
     def __init__(self, stem: nn.Module, stages: Sequence[nn.Module], head: nn.Linear):
         pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         super().__init__(stem, stages, pooled, head)
+
+    def halves(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """Return what makes features ``(N, C, H, W)`` of images, and logits of features."""
+        stages = ((f"stage{n}", getattr(self, f"stage{n}")) for n in range(1, self.stages + 1))
+        body = OrderedDict([("stem", self.stem), *stages])
+        head = OrderedDict(embedding=self.embedding, classifier=self.classifier)
+        return nn.Sequential(body), nn.Sequential(head)

@@ -104,6 +104,11 @@ class CachedLessons:
     def __len__(self) -> int:
         return self.images.steps(self.batch_size)
 
+    @property
+    def samples(self) -> int:
+        """The number of images of an epoch."""
+        return len(self.images)
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch to show next; :func:`kdcourse.training.fit` does so."""
         self.epoch = epoch

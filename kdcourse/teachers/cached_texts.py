@@ -142,6 +142,11 @@ class CachedTexts:
     def __len__(self) -> int:
         return -(-len(self.inputs) // self.batch_size)
 
+    @property
+    def samples(self) -> int:
+        """The number of texts of an epoch."""
+        return len(self.inputs)
+
     def set_epoch(self, epoch: int) -> None:
         """Let the next pass be that of an epoch, whose order it takes."""
         self.epoch = epoch

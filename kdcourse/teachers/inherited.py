@@ -178,10 +178,12 @@ def _importance(
     neurons = [f"{block}.mlp.2" for block in blocks]
     read = [f"{block}.attention.{part}" for block in blocks for part in ("matrix", "vectors")]
     sums: dict[str, Tensor] = {}
+    learned = False
     place = next(teacher.parameters()).device
     with evaluation_mode(teacher), capture(teacher, [*norms, *neurons, *read]) as shown:
         for batch in batches:
             tokens, share = (one.to(place) for one in _tokens(batch))
+            learned = learned or bool(share.any())
             call(teacher, tokens, "teacher")
             seen = {name: shown[name] for name in [*norms, *neurons]}
             for block in blocks:
@@ -191,6 +193,8 @@ def _importance(
                 sums[name] = sums.get(name, 0) + means.square().sum(dim=0)
     if not sums:
         raise ArgumentError("batches", "batches must hold at least one batch")
+    if not learned:
+        raise ArgumentError("batches", "batches must hold a target somewhere, got none")
     scores = {name: one.sqrt() for name, one in sums.items()}
     channels = torch.stack([scores[name] for name in norms]).sum(dim=0)
     return channels, [scores[one] for one in blocks], [scores[one] for one in neurons]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -273,6 +274,8 @@ def _finish(
         "processes": processes.count(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,
+        "seed": plan.options.seed,
+        "python": platform.python_version(),
     }
     write(folder / RESULT, json.dumps(result, indent=1) + "\n")
     return result

@@ -176,6 +176,15 @@ class Reader:
         raise ValueError(f"{found!r} at character {place}: {reason}{hint}")
 
 
+def mentions(text: str, name: str) -> bool:
+    """Whether an expression names something that the command knows, such as the teacher."""
+    try:
+        nodes = list(ast.walk(ast.parse(text.strip(), mode="eval")))
+    except (SyntaxError, RecursionError, MemoryError, ValueError):  # which its reader tells
+        return False
+    return any(isinstance(node, ast.Name) and node.id == name for node in nodes)
+
+
 def is_number(value: Any) -> bool:
     """Whether a value is an int or a float."""
     return isinstance(value, int | float) and not isinstance(value, bool)

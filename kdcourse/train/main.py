@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from kdcourse.train import command, dry_run, recipes, seeds
+from kdcourse.train import command, dry_run, measured, recipes, seeds
 from kdcourse.train.options import OptionError, Options
 from kdcourse.train.parser import parser
 from kdcourse.train.plan import prepare
@@ -16,7 +16,7 @@ def main(arguments: Sequence[str]) -> int:
     asked = vars(parser().parse_args(arguments))
     name, method = asked.pop("recipe"), asked.pop("method")
     if asked.pop("recipes"):
-        print(recipes.table())
+        print(measured.table())
         return 0
     if name is None and method is not None:
         raise OptionError("--method: there is no recipe to take it from")
@@ -26,6 +26,10 @@ def main(arguments: Sequence[str]) -> int:
     options = _options(recipe.settings, given)
     if (only_look or options.seeds) and "TORCHELASTIC_RUN_ID" in os.environ:
         raise OptionError(f"--{'dry-run' if only_look else 'seeds'}: call it without torchrun")
+    if recipe.after and not (options.student_weights or only_look):
+        raise OptionError(
+            f"--student-weights: {method} begins with the student.safetensors of {recipe.after}"
+        )
     if only_look:
         print(dry_run.report(prepare(options, need_weights=False)))
         return 0

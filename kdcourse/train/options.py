@@ -74,12 +74,20 @@ class Options:
     Options marked ``free`` may change between a run and its continuation.
     """
 
-    student: str = _option("", "net to train: plain8, res16, resnet20, wrn-16-2, …; lm-2x48", "NET")
+    student: str = _option(
+        "",
+        "net to train: plain8, resnet20, wrn-16-2, …; lm-2x48; \"reuse_classifier(by_name('res8'), "
+        'teacher)"',
+        "NET",
+    )
     teacher: str = _option(
         "none", "who teaches: res16, resnet56, \"Ensemble(pretrained('res16'), …)\"", "TEACHER"
     )
     teacher_weights: tuple[str, ...] = _option(
         (), "weights of the teacher's nets, in the order of their names", "FILE"
+    )
+    student_weights: str | None = _option(
+        None, "weights that the student begins with, of an earlier run", "FILE"
     )
     loss: str = _option(
         "CrossEntropy()", "terms: 'CrossEntropy() + 4 * LogitKD(temperature=4)'", "TERMS"
@@ -174,7 +182,8 @@ class Options:
         with blaming("optimizer"):
             check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
         if self.keep == "best" and not self.validation:
-            raise OptionError("--keep: the best is found by images to validate on (--validation)")
+            what = "texts" if self.reads_texts else "images"
+            raise OptionError(f"--keep: the best is found by {what} to validate on (--validation)")
         if self.nesterov and self.momentum == 0:
             raise OptionError("--nesterov: needs a momentum above 0; say --no-nesterov")
         self._check_kind()

@@ -32,12 +32,14 @@ EXAMPLES = """examples:
       --loss "LogitKD(1)" --optimizer adamw --learning-rate 0.003 --out runs/texts
   torchrun --nproc-per-node 4 -m kdcourse train resnet56-resnet20 --method teacher --out runs/4
 
---loss, --teacher, --texts, --views, --augment and --schedule are written in Python, as in the
-notebooks, with the names below. Terms add, and take numbers as factors; layers are "stem",
-"stage1", "stage2", "stage3", "embedding", or any other module's name. What the command knows
+--student, --teacher, --loss, --texts, --views, --augment and --schedule are written in Python, as
+in the notebooks, with the names below. Terms add, and take numbers as factors; layers are "stem",
+"stage1", "stage2", "stage3", "embedding", or any other module's name; "stage1.-1.sum" is what the
+last ReLU of a stage of residual blocks sees. What the command knows
 (student, channels, classes, epochs, steps, seed) need not be said; of texts, neither where classes,
 channels and places without a target are. Nets made by a teacher's expression take their weights
-from --teacher-weights, in order.
+from --teacher-weights, in order. --student may name its teacher, as in
+"reuse_classifier(by_name('plain8'), teacher)".
 
 --data may be "definitions", or a file of texts, whose name has a dot or a slash in it: a text a
 line, in UTF-8. Equal lines count once; a tenth is held out to validate on, another one to test.
@@ -45,7 +47,8 @@ Every character is a token, and what is measured are nats a character. student.s
 result.json hold the vocabulary; a student takes over that of its teacher's weights. A net such as
 lm-2x48 (depth, width) reads 80 characters; "language_model(48, 2, 4, length=200)" reads more.
 --texts says whose texts are learned from: "data"; "Written()", what the teacher has written, once;
-"OnPolicy(share=0.5)", where the student writes half of them itself, anew for each batch.
+"OnPolicy(share=0.5)", where the student writes half of them itself, anew for each batch. Both take
+temperature, top_p or greedy, too: "Written(greedy=True)".
 
 """
 

@@ -1,41 +1,28 @@
 """From options to nets, objective, views and schedule, tried out before any work begins."""
 
-import copy
 import os
-import re
-import textwrap
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LRScheduler
 
-from kdcourse import augmentation, data, files, models
+from kdcourse import augmentation, data
 from kdcourse.data import Augmentation, Images, Views
-from kdcourse.modes import evaluation_mode
 from kdcourse.objective import Objective
 from kdcourse.teachers import (
     CachedLessons,
-    ClosedTeacher,
-    Ensemble,
-    FoldedTeacher,
-    FrozenTeacher,
-    Teacher,
-    shipped,
 )
 from kdcourse.tips import Consistent
-from kdcourse.train import texts
+from kdcourse.train import nets, texts
 from kdcourse.train.images import blank
 from kdcourse.train.language import Reader
 from kdcourse.train.options import OptionError, Options, blaming
 from kdcourse.train.texts import Corpus
-from kdcourse.training import Knobs, as_teacher, choose_device, rehearse
+from kdcourse.training import Knobs, choose_device, rehearse
 from kdcourse.training.knobs import MakeOptimizer
 
 
@@ -91,28 +78,28 @@ def prepare(
 ) -> Plan:
     """Make everything that the options ask for, and try it out on a few images.
 
-    These are blank images until the training set has been read. Without ``need_weights``, the
-    teacher's nets may stay untrained.
+    These are blank images until the training set has been read. Without ``need_weights``, nets may
+    stay untrained whose weights the options leave out.
     """
     images, guessed = _before_reading(options) if images is None else (images, False)
     given: dict[str, Any] = {"seed": options.seed, **_known(images)}
     if options.epochs is not None:
         given["epochs"] = options.epochs
-    with blaming("student"):
-        student, _ = _net(options.student, given, "nets")
-        _try_out(student, images, "student")
     with blaming("drop-last"):
         steps_an_epoch = images.steps(options.batch_size, drop_last=options.drop_last)
-    given |= {"student": student, "steps": _steps(options, steps_an_epoch)}
-    teacher = _teacher(options, given, need_weights=need_weights, read_weights=not guessed)
+    given["steps"] = _steps(options, steps_an_epoch)
+    student, teacher = nets.made(
+        options, given, images, need_weights=need_weights, read_weights=not guessed
+    )
+    given["student"] = student
     with blaming("loss"):
         objective = Reader(options.loss, given, "terms").made
     if teacher is not None:
         with blaming("teacher"):
             if isinstance(images, Corpus):
-                _try_out(teacher, images, "teacher")
+                nets.try_out(teacher, images, "teacher")
             elif not (objective.teacher_layers or objective.needs_input_gradient):
-                teacher = folded(teacher)
+                teacher = nets.folded(teacher)
     knobs = _knobs(options, given, images)
     plan = Plan(options, images, guessed, student, teacher, objective, knobs, steps_an_epoch)
     parts = 1 if guessed else options.accumulate * int(os.environ.get("WORLD_SIZE", 1))
@@ -120,7 +107,9 @@ def prepare(
         train: Any = images
         if isinstance(images, Corpus):
             texts.check_parts(options, images, parts)
-            teacher = plan.lessons(images[:2])["teacher"]
+            lessons = plan.lessons(images[:2])
+            texts.check_labels(lessons["train"], objective)
+            teacher = lessons["teacher"]
             train = texts.source(replace(options, texts="data"), images, student, None)
         rehearse(student, train, objective, teacher=teacher, parts=parts, **knobs)
         if options.cache:
@@ -149,15 +138,6 @@ def _known(images: Images | Corpus) -> dict[str, Any]:
     if isinstance(images, Corpus):
         return images.given
     return {"channels": images.pixels.shape[1], "classes": len(images.classes)}
-
-
-def _try_out(net: nn.Module, images: Images | Corpus, who: str) -> None:
-    """Require a net that takes such inputs."""
-    if isinstance(images, Corpus):
-        texts.try_out(net, images, who)
-        return
-    with evaluation_mode(net), torch.no_grad():
-        net(images[:2].inputs())
 
 
 def _steps(options: Options, steps_an_epoch: int) -> int:
@@ -228,77 +208,3 @@ def _autocast(options: Options, device: torch.device) -> bool | torch.dtype:
     if options.autocast == "float16" and device.type == "cpu":
         raise OptionError("--autocast: float16 needs a GPU; on a CPU take bfloat16")
     return getattr(torch, options.autocast)
-
-
-def _net(text: str, given: dict[str, Any], *kinds: str) -> tuple[nn.Module, list[nn.Module]]:
-    """Return what a short name (``wrn-16-2``) or an expression makes, and its fresh nets."""
-    if re.fullmatch(r"[\w-]+", text):
-        like = {name: given[name] for name in ("channels", "classes", "seed") if name in given}
-        net = models.by_name(text, **like)
-        return net, [net]
-    reader = Reader(text, given, *kinds)
-    return reader.made, reader.nets
-
-
-def _teacher(
-    options: Options, given: dict[str, Any], *, need_weights: bool, read_weights: bool
-) -> nn.Module | None:
-    """Return the teacher: one that ships with the course, a net with weights, or an expression."""
-    files, text = [Path(name) for name in options.teacher_weights], options.teacher
-    if text == "none":
-        if files:
-            raise OptionError("--teacher-weights: there is no --teacher to load them into")
-        return None
-    with blaming("teacher"):
-        if not files and text in shipped.RECIPES:
-            text = f"pretrained({text!r})"
-        teacher, nets = _net(text, given, "teachers", "nets")
-        first = next((m for m in teacher.modules() if isinstance(m, nn.Conv2d)), None)
-        if first is not None and first.in_channels != given.get("channels", first.in_channels):
-            raise ValueError(
-                f"{options.teacher} was trained on images of {first.in_channels} channel(s), these "
-                f"have {given['channels']}"
-            )
-        if isinstance(teacher, Teacher) and teacher.follows_student:
-            copy.deepcopy(teacher).update(given["student"], 1)  # to see whether it can
-    if need_weights or files:
-        with blaming("teacher-weights"):
-            if len(nets) != len(files):
-                raise ValueError(
-                    f"{options.teacher!r} makes {len(nets)} net(s) and takes as many safetensors "
-                    "files, such as the student.safetensors of an earlier run, in the order of "
-                    f"their names; got {len(files)}"
-                )
-            for net, path in zip(nets, files, strict=True):
-                if read_weights:  # else the nets do not have their final sizes yet
-                    load_weights(net, path)
-    return teacher.eval()
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a model's weights from a safetensors file, or say why that cannot be."""
-    if not path.is_file():
-        raise ValueError(f"{path} cannot be read: there is no such file")
-    try:
-        model.load_state_dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        advice = ""
-        if isinstance(error, SafetensorError):
-            advice = (
-                "; it must be a safetensors file, such as safetensors.torch.save_file makes of the "
-                "state_dict in a .pt file"
-            )
-        raise ValueError(f"{path} cannot be read: {files.why(error)}{advice}") from None
-    except RuntimeError as error:
-        reason = textwrap.shorten(str(error), 300)
-        raise ValueError(f"{path} holds the weights of another net: {reason}") from None
-
-
-def folded(model: nn.Module) -> Teacher:
-    """Make faster the nets in a teacher whose hidden layers nobody asks for."""
-    teacher = as_teacher(model)
-    if isinstance(teacher, Ensemble):
-        teacher.members = nn.ModuleList(folded(member) for member in teacher.members)
-    elif isinstance(teacher, ClosedTeacher):
-        teacher.model = folded(teacher.model)
-    return FoldedTeacher(teacher.model) if type(teacher) is FrozenTeacher else teacher

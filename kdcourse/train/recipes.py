@@ -1,13 +1,15 @@
 """Trainings of the literature as TOML files: what all share, methods, and pairs of nets.
 
-A file holds options by their names, perhaps ``about``, and perhaps tables ``[methods.NAME]`` with
-further options and the test accuracy in percent that was ``published`` (or a list of it and its
-deviation over several runs) or is ``measured`` here.
+A file holds options by their names, perhaps ``about`` and the ``source`` of accuracies, and perhaps
+tables ``[methods.NAME]`` with further options and the test accuracy in percent that was
+``published`` (or a list of it and its deviation over several runs). A method may have a ``source``
+of its own. It may come ``after`` another one, with whose student it begins. If it cannot be run,
+its table says ``why``.
 
 Those of the package also hold tables ``[pairs.NAME]``. A pair says what stands for the ``{names}``
 in the options' texts, unless it is the ``[usual]``; a method is a recipe of every pair for which
 all its names stand for something. In ``settings`` a pair says which options are its own, where no
-method has others; and in ``published`` and ``measured`` its accuracies, by method.
+method has others; and in ``published`` its accuracies, by method.
 """
 
 from collections.abc import Mapping
@@ -18,26 +20,55 @@ from string import Formatter
 from typing import Any
 
 from kdcourse.train.options import OptionError, Options, from_toml, read_toml, unknown
+from kdcourse.training.knobs import EPOCHS
 
 FOLDER = Path(__file__).parents[1] / "recipes"
-NOT_RUN = "not yet run here"
-ACCURACIES = ("published", "measured")
+TOLD = ("published", "source", "after", "why")  # of a method, beside its options
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One method of a file: fields of :class:`Options`, and its test accuracies in percent."""
+    """One method of a file: fields of :class:`Options`, and what is known of its test accuracy."""
 
     settings: dict[str, Any]
-    published: float | None = None  # by its authors or others; None if unknown
+    published: float | None = None  # in percent, by its authors or others; None if unknown
     deviation: float | None = None  # of that, over several runs; None if unknown
-    measured: float | None = None  # here; None if it was not run yet
+    source: str = ""  # of both
+    after: str | None = None  # the method with whose student this one begins
+    budget: str = ""  # its epochs or steps, with those of the method before it
+    own_student: bool = False  # whether its student is not that of the other methods
+    why: str = ""  # it cannot be run; empty if it can
 
     @property
     def target(self) -> str:
         """What was published, with its deviation; empty if that is unknown."""
-        known = [f"{part:.2f}" for part in (self.published, self.deviation) if part is not None]
-        return " ± ".join(known)
+        return percent(self.published, self.deviation)
+
+    @property
+    def conditions(self) -> str:
+        """Budget, augmentation and kind of student: only methods that share them are compared."""
+        seen = [self.settings.get(name, "none") for name in ("augment", "views")]
+        told = " and ".join(text for text in seen if text != "none") or "no augmentation"
+        return ", ".join([self.budget, told, *["another student"] * self.own_student])
+
+    @property
+    def of_labels(self) -> bool:
+        """Whether it learns from labels alone, and from the start."""
+        return self.settings.get("teacher", "none") == "none" and self.after is None
+
+    @property
+    def rate(self) -> str:
+        """The size of a batch, and the learning rate."""
+        size, rate = (
+            self.settings.get(name, getattr(Options, name))
+            for name in ("batch_size", "learning_rate")
+        )
+        return f"{size}, {rate:g}"
+
+
+def percent(mean: float | None, deviation: float | None) -> str:
+    """Write an accuracy with its deviation, as far as they are known."""
+    return " ± ".join(f"{part:.2f}" for part in (mean, deviation) if part is not None)
 
 
 def load(name: str, method: str | None = None) -> Recipe:
@@ -46,17 +77,15 @@ def load(name: str, method: str | None = None) -> Recipe:
     if method is None and "" not in known:
         raise OptionError(f"--method: say which of {Path(name).stem}: {', '.join(known)}")
     if (method or "") not in known:
+        if (other := _all(name).get(method or "")) is not None:
+            raise OptionError(f"--method: {method} cannot be run for {name}: {other.why}")
         raise OptionError(f"--method: {unknown('method', method or '', known)}")
     return known[method or ""]
 
 
 def methods(name: str) -> Mapping[str, Recipe]:
     """Return the methods of a recipe or file; without any, it as a whole by an empty name."""
-    if name in _pairs():
-        return _pairs()[name]
-    if not Path(name).is_file():
-        raise OptionError(f"RECIPE: {unknown('recipe', name, names())}; nor is there a file")
-    return _recipes(read_toml(Path(name)), name)
+    return {method: recipe for method, recipe in _all(name).items() if not recipe.why}
 
 
 def names() -> list[str]:
@@ -64,20 +93,29 @@ def names() -> list[str]:
     return sorted(_pairs())
 
 
-def table() -> str:
-    """List all recipes with the accuracies that were published, and that were measured here."""
-    rows = [("recipe", "method", "published, %", "here, %", "loss")]
-    for name in names():
-        for method, recipe in methods(name).items():
-            here = NOT_RUN if recipe.measured is None else f"{recipe.measured:.2f}"
-            loss = recipe.settings.get("loss", Options.loss)
-            rows.append((name, method, recipe.target, here, loss))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join(lines)
+def comparable(name: str) -> dict[str, dict[str, Recipe]]:
+    """Return what is known of a recipe, by the conditions under which its methods are compared.
+
+    Those that learn from labels alone come first, by an empty name; then the conditions that most
+    share. Within each, the best that was published comes first, and a method that another one comes
+    after beside it. Methods that cannot be run are there, too.
+    """
+    known = _all(name)
+    follower = {recipe.after: recipe for recipe in known.values() if recipe.after}
+    groups: dict[str, dict[str, Recipe]] = {"": {}}
+    for method, recipe in sorted(known.items(), key=lambda one: -(one[1].published or 0)):
+        key = "" if recipe.of_labels and not recipe.why else follower.get(method, recipe).conditions
+        groups.setdefault(key, {})[method] = recipe
+    return dict(sorted(groups.items(), key=lambda one: (one[0] != "", -len(one[1]))))
+
+
+def _all(name: str) -> Mapping[str, Recipe]:
+    """Return the methods of a recipe or file, and those that cannot be run."""
+    if name in _pairs():
+        return _pairs()[name]
+    if not Path(name).is_file():
+        raise OptionError(f"RECIPE: {unknown('recipe', name, names())}; nor is there a file")
+    return _recipes(read_toml(Path(name)), name)
 
 
 @cache
@@ -101,12 +139,21 @@ def _of_pair(shared: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, An
             for name, value in options.items()
         }
 
-    tables = {
-        method: filled({**pair.get("settings", {}), **own})
-        | {key: pair[key][method] for key in ACCURACIES if method in pair.get(key, {})}
-        for method, own in shared["methods"].items()
-        if _names(own) <= pair.keys()
-    }
+    published = pair.get("published", {})
+    tables: dict[str, Any] = {}
+    for method, own in shared["methods"].items():
+        missing = _names(own) - pair.keys()
+        if (missing and method not in published) or own.get("after", method) not in {
+            *tables,
+            method,
+        }:
+            continue
+        known = {name: value for name, value in own.items() if not _names({name: value}) & missing}
+        tables[method] = filled({**pair.get("settings", {}), **known})
+        if missing:
+            tables[method]["why"] = f"not known for this pair: {', '.join(sorted(missing))}"
+        if method in published:
+            tables[method]["published"] = published[method]
     return {**filled({key: shared[key] for key in shared if key != "methods"}), "methods": tables}
 
 
@@ -116,14 +163,34 @@ def _names(options: Mapping[str, Any]) -> set[str]:
     return {name for text in texts for _, name, *_ in Formatter().parse(text) if name}
 
 
-def _recipes(table: Mapping[str, Any], source: str) -> dict[str, Recipe]:
+def _recipes(table: Mapping[str, Any], origin: str) -> dict[str, Recipe]:
     """Return the methods of a table that was read from a file."""
-    shared = {key: value for key, value in table.items() if key not in ("about", "methods")}
-    found = {}
+    beside = ("about", "methods", "source")
+    shared = {key: value for key, value in table.items() if key not in beside}
+    found: dict[str, Recipe] = {}
     for name, own in table.get("methods", {"": {}}).items():
-        published, measured = map(own.get, ACCURACIES)
-        options = {key: value for key, value in own.items() if key not in ACCURACIES}
+        published, source, after, why = map(own.get, TOLD)
         accuracy, deviation = published if isinstance(published, list) else (published, None)
-        settings = from_toml({**shared, **options}, source)
-        found[name] = Recipe(settings, accuracy, deviation, measured)
+        if after is not None and after not in found:
+            raise OptionError(f"{origin}: {name} comes after {unknown('method', after, found)}")
+        options = {key: value for key, value in own.items() if key not in TOLD}
+        settings = from_toml({**shared, **options}, origin)
+        before = [] if after is None else [found[after].budget]
+        found[name] = Recipe(
+            settings,
+            accuracy,
+            deviation,
+            source or table.get("source", ""),
+            after,
+            budget=" + ".join([*before, _budget(settings)]),
+            own_student="student" in own,
+            why=why or "",
+        )
     return found
+
+
+def _budget(settings: Mapping[str, Any]) -> str:
+    """Say for how long a training lasts."""
+    if "steps" in settings:
+        return f"{settings['steps']:,} steps"
+    return f"{settings.get('epochs', EPOCHS)} epochs"

@@ -1,6 +1,5 @@
 """What is different where texts are learned from: data, whose texts, and what is measured."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from kdcourse.language import (
 from kdcourse.language.vocabulary import NO_TOKEN
 from kdcourse.models import LanguageModel
 from kdcourse.modes import evaluation_mode
+from kdcourse.objective import Objective
 from kdcourse.train.language import Reader
 from kdcourse.train.options import DEFINITIONS, OptionError, Options, blaming
 from kdcourse.training.teacher import Teacher
@@ -99,11 +99,12 @@ def read(options: Options) -> CorpusSplits:
         parts = wordnet() if options.data == DEFINITIONS else read_lines(options.data)
     texts = [text for part in parts for text in part.texts]
     own = Characters.of(texts)
-    vocabulary = _vocabulary_of(options.teacher_weights) or own
+    vocabulary = _vocabulary_of(options) or own
     unknown = sorted(set(own.characters) - set(vocabulary.characters))
     if unknown:
+        whose = "student" if options.student_weights else "teacher"
         raise OptionError(
-            f"--data: {options.data} has characters that are not in the teacher's vocabulary: "
+            f"--data: {options.data} has characters that are not in the {whose}'s vocabulary: "
             f"{' '.join(map(repr, unknown[:10]))}"
         )
     longest = max(map(len, texts))
@@ -111,18 +112,21 @@ def read(options: Options) -> CorpusSplits:
     return CorpusSplits(train, validation[: options.validation], test)
 
 
-def _vocabulary_of(files: Sequence[str]) -> Characters | None:
+def _vocabulary_of(options: Options) -> Characters | None:
     """Return the vocabulary that is stored beside weights; None if there is none."""
     found: set[str] = set()
+    files = (*options.teacher_weights, options.student_weights or "")
     for path in filter(Path.is_file, map(Path, files)):
         try:
             with safe_open(path, "pt") as weights:
                 found |= {v for key, v in (weights.metadata() or {}).items() if key == VOCABULARY}
         except (OSError, SafetensorError):  # which is told where the weights are loaded
             pass
+    name = "student-weights" if options.student_weights else "teacher-weights"
     if len(found) > 1:
-        raise OptionError("--teacher-weights: these nets have different vocabularies")
-    return Characters(found.pop()) if found else None
+        raise OptionError(f"--{name}: these nets have different vocabularies")
+    with blaming(name):
+        return Characters(found.pop()) if found else None
 
 
 def try_out(model: nn.Module, corpus: Corpus, who: str) -> None:
@@ -169,6 +173,15 @@ def source(
     text = "OnPolicy(share=0)" if options.texts == "data" else options.texts
     with blaming("texts"):
         return Reader(text, given, "texts").made
+
+
+def check_labels(train: Source, objective: Objective) -> None:
+    """Refuse a student that would learn its own words as if they were right."""
+    if isinstance(train, OnPolicy) and train.share > 0 and not objective.needs_teacher:
+        raise OptionError(
+            "--texts: a student has no labels for the texts that it writes: let --loss compare it "
+            "with a --teacher, as LogitKD(1) does"
+        )
 
 
 def check_parts(options: Options, corpus: Corpus, parts: int) -> None:

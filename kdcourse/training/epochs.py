@@ -106,21 +106,28 @@ class Epochs:
             and not isinstance(train.dataset, IterableDataset)
         ):
             samples, size, dropped = len(train.sampler), train.batch_size, train.drop_last  # type: ignore[arg-type]
+        elif self._shared_by_batch and hasattr(train, "samples"):  # what shares out by itself
+            samples, size, dropped = train.samples, train.batch_size, False  # type: ignore[union-attr]
         else:
             return None
         return size if dropped or self.steps < len(self) else (samples - 1) % size + 1
 
+    @property
+    def _shared_by_batch(self) -> bool:
+        """Whether the processes have a part of every batch, and not batches of their own."""
+        return isinstance(self.train, Images) or getattr(self.train, "shares_out", False)
+
     def check_parts(self, parts: int) -> None:
         """Refuse batches that cannot be split among processes, and each share into parts."""
         count = processes.count()
-        if not isinstance(self.train, Images):
-            if count > 1 and not _shares_out(self.train):
-                raise ArgumentError(
-                    "train",
-                    f"under {count} processes, train must be Images, CachedLessons, or a "
-                    f"DataLoader with a DistributedSampler, got {type(self.train).__name__}: each "
-                    "process would see the same samples",
-                )
+        if not isinstance(self.train, Images) and count > 1 and not _shares_out(self.train):
+            raise ArgumentError(
+                "train",
+                f"under {count} processes, train must be Images, CachedLessons, or a "
+                f"DataLoader with a DistributedSampler, got {type(self.train).__name__}: each "
+                "process would see the same samples",
+            )
+        if not self._shared_by_batch:
             parts = self.knobs.accumulate
         if self.last is not None and self.last < parts:
             raise ArgumentError(
@@ -132,7 +139,7 @@ class Epochs:
 
     def smallest(self, parts: int) -> int | None:
         """The fewest samples that a model sees at a time, where a batch has so many parts."""
-        if not isinstance(self.train, Images):
+        if not self._shared_by_batch:
             parts = self.knobs.accumulate
         return None if self.last is None else self.last // parts
 

@@ -5,102 +5,20 @@ written into the installation.
 """
 
 import json
-import os
 import re
 import shutil
 import socket
-import subprocess
-import sys
-import sysconfig
-import tempfile
 import time
-import venv
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import metadata
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from packaging.requirements import Requirement
+from installation import Installation, fresh, pip
 
 from kdcourse.homework import release
 from kdcourse.places import COURSE
-
-SITE = Path(sysconfig.get_path("purelib"))
-
-
-def requirements(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
-    """Return the distributions that pip installs with one, as they are installed here."""
-    found, left = set(), [(name, frozenset(extras))]
-    while left:
-        one, extras = left.pop()
-        for needed in map(Requirement, metadata.requires(one) or ()):
-            wanted = [{"extra": extra} for extra in ("", *extras)]
-            if needed.marker and not any(map(needed.marker.evaluate, wanted)):
-                continue
-            if needed.name not in found:
-                found.add(needed.name)
-                left.append((needed.name, frozenset(needed.extras)))
-    return found
-
-
-def link(source, place):
-    """Let files be in two places, without copying gigabytes."""
-    if Path(source).is_dir():
-        shutil.copytree(source, place, copy_function=link, dirs_exist_ok=True)
-    elif not Path(place).exists():
-        os.link(source, place)
-
-
-def pip(command, *arguments):
-    options = "--quiet", "--no-deps", *arguments
-    subprocess.run([sys.executable, "-m", "pip", command, *options], check=True)
-
-
-class Installation:
-    """A fresh environment with the wheel and exactly the packages that pip would bring along."""
-
-    def __init__(self, place: Path, wheel: Path, extras: frozenset[str]):
-        self.home = place / "home"
-        self.folder = place / "Übungen zur Vorlesung, Δ"
-        for path in (self.home, self.folder):
-            path.mkdir(parents=True)
-        venv.create(place, symlinks=True)
-        self.python = place / "bin" / "python"
-        (site,) = place.glob("lib/python*/site-packages")
-        for name in requirements("kdcourse", extras):
-            parts = {Path(file).parts[0] for file in metadata.distribution(name).files}
-            for part in parts - {"..", "__pycache__", "bin"}:
-                link(SITE / part, site / part)
-        for part in ("share", "etc"):  # what Jupyter's packages keep there
-            (place / part).symlink_to(Path(sys.prefix) / part)
-        self.package = site / "kdcourse"
-        pip("install", "--no-compile", "--no-index", "--target", site, wheel)
-
-    def start(self, *arguments, **options):
-        """Start Python in the folder, as a user whose home is empty."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "JUPY"))}
-        environment |= {"HOME": str(self.home), "OMP_NUM_THREADS": "1"} | options.pop("env", {})
-        return subprocess.Popen(
-            [self.python, *arguments],
-            cwd=self.folder,
-            env=environment | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"},
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            **options,
-        )
-
-    def run(self, *arguments, **options):
-        """Run a command of the course, and return its exit status and what it printed."""
-        process = self.start("-m", "kdcourse", *map(str, arguments), **options)
-        printed, _ = process.communicate(timeout=300)
-        return process.returncode, printed
-
-    def listing(self):
-        """Return all files of the package with their times."""
-        return {path: path.stat().st_mtime_ns for path in self.package.rglob("*")}
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +32,8 @@ def wheel(tmp_path_factory):
 @contextmanager
 def environment(wheel: Path, *extras: str) -> Iterator[Installation]:
     """Install; at the end, the installation must be as it was."""
-    with tempfile.TemporaryDirectory(prefix="installed with ", dir=sys.prefix) as place:
-        made = Installation(Path(place), wheel, frozenset(extras))
+    with fresh(*extras) as made:
+        made.install(wheel)
         before = made.listing()
         yield made
         assert made.listing() == before

@@ -57,7 +57,7 @@ class Claim:
 
     Attributes:
         id: Short name.
-        statement: What the lecture says.
+        statement: What the lecture, or a paper, says.
         notebook: Number of the notebook that shows it, such as ``"5a"``.
         measure: The experiment: names and values of what is measured in a
             :class:`kdcourse.course.claims.experiment.Lab`; accuracies and shares in percent. A net

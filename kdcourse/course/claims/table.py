@@ -26,7 +26,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def table(ids: Iterable[str] = (), folder: Path = RESULTS, device: str = "cpu") -> str:
     """Return one row an effect: statement, effect with its interval, seeds, seconds, verdict."""
     interval = "mean [95 % interval]"
-    head = ("claim", "the lecture says", "measured", interval, "seeds", "s/seed", "verdict")
+    head = ("claim", "statement", "measured", interval, "seeds", "s/seed", "verdict")
     rows: list[Sequence[str]] = []
     for id in known(ids):
         named = f"`{id}`", CLAIMS[id].statement
@@ -76,13 +76,13 @@ WORDS = {  # of the verdicts
 
 
 def verdicts(notebook: str, folder: Path = RESULTS) -> str:
-    """Return one row a claim of a notebook: what the lecture says, and what was measured of it.
+    """Return one row a claim of a notebook: its statement, and what was measured of it.
 
     Searches for settings, which say nothing about the lecture, are left out.
     """
     shown = [load(id, folder) for id in shown_in(notebook) if not CLAIMS[id].search]
     rows = [(r.claim.statement, WORDS[r.verdict], f"{len(r.runs)}") for r in shown]
-    return markdown(("the lecture says", "measured", "seeds"), rows)
+    return markdown(("claim", "measured", "seeds"), rows)
 
 
 def counted(notebook: str, folder: Path = RESULTS) -> str:

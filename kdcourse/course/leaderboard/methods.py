@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from torch import nn
 
@@ -44,13 +44,6 @@ class Method:
         if not self.labels:
             return dist
         return f"{weights[0]:.3g} * {self.labels.format(knob=knob)} + {dist}"
-
-
-def _with_teachers_classifier(student: Any, teacher: Any) -> nn.Module:
-    body = nn.Sequential(student.stem, student.stage1, student.stage2, student.stage3)
-    judge = nn.Sequential(teacher.embedding, teacher.classifier)
-    channels = student.classifier.in_features, teacher.classifier.in_features
-    return reuse_classifier(body, judge, channels, seed=0)
 
 
 TEMPERATURES = (1, 2, 4, 8)
@@ -119,7 +112,7 @@ METHODS: dict[str, Method] = {
         "nothing",
         ("",),
         labels="",
-        rebuild=_with_teachers_classifier,
+        rebuild=partial(reuse_classifier, seed=0),
     ),
     "ReviewKD": Method(
         FEATURES, "KnowledgeReview({review}, width={knob})", "width", ("None", 16, 64)

@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 
 from kdcourse.course.plots.samples import heat
 from kdcourse.course.plots.style import (
@@ -45,7 +44,7 @@ def temperature_weight_map(
     values = np.array(
         [[result.mean(f"tau={t} lambda={w}") - alone for w in weights] for t in temperatures]
     )
-    figure = heat(
+    return heat(
         values,
         temperatures,
         weights,
@@ -53,12 +52,8 @@ def temperature_weight_map(
         column_label="weight λ",
         value_label="gain in validation accuracy, percentage points",
         decimals=2,
+        framed=[] if chosen is None else [chosen],
     )
-    if chosen is not None:
-        corner = weights.index(chosen[1]) - 0.5, temperatures.index(chosen[0]) - 0.5
-        frame = Rectangle(corner, 1, 1, fill=False, edgecolor="white", linewidth=3)
-        figure.axes[0].add_patch(frame)
-    return figure
 
 
 MARKS: dict[str, dict[str, Any]] = {  # how an interval is drawn, by what it says

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
@@ -182,11 +183,12 @@ def heat(
     value_label: str,
     decimals: int = 1,
     size: float = 5.5,
+    framed: Sequence[tuple[Any, Any]] = (),
 ) -> Figure:
     """Draw a matrix ``(R, C)`` as a heat map with its numbers written in.
 
     The labels say what rows, columns and numbers are, with their unit; ``size`` is the width of the
-    figure in inches.
+    figure in inches; ``framed`` are a row and a column each.
     """
     figure, axis = panel(size, size * 0.72)
     shown = axis.imshow(values, cmap="cividis", aspect="auto")
@@ -198,6 +200,9 @@ def heat(
     for (r, c), value in np.ndenumerate(values):
         colour = "black" if value > middle else "white"
         axis.text(c, r, f"{value:.{decimals}f}", ha="center", va="center", color=colour, size=8)
+    for row, column in framed:
+        corner = columns.index(column) - 0.5, rows.index(row) - 0.5
+        axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="white", linewidth=3))
     figure.colorbar(shown, label=value_label)
     return figure
 

@@ -8,6 +8,7 @@ longer than the tenth of a second within which a slider should respond.
 from kdcourse.course.widgets.averages import average_drawn, averages
 from kdcourse.course.widgets.landscapes import landscapes, surface
 from kdcourse.course.widgets.language import writers
+from kdcourse.course.widgets.layers import layers
 from kdcourse.course.widgets.measured import patience, teacher_size, vote, vote_curves
 from kdcourse.course.widgets.samples import bars, maps, neighbours, snapshots, temperature, views
 from kdcourse.course.widgets.screen import bar, captioned, heat, html_widget, picture
