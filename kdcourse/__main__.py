@@ -82,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_report(command)
     _add_doctor(command)
+    _add_check(command)
+
     _add_reproduce(command)
 
     teachers = command("teachers", _teachers, help="train the teachers that ship with the course")
@@ -181,6 +183,38 @@ def _add_doctor(command: Any) -> None:
     doctor.add_argument("--batches", type=int, default=4, help="batches to look at (4)")
     doctor.add_argument(
         "--device", help="cpu, cuda, cuda:1 or mps (that of the run, or the best there is)"
+    )
+
+
+def _add_check(command: Any) -> None:
+    checking = command(
+        "check",
+        _check_loss,
+        help="find out which convention a loss of yours follows, and what breaks",
+        description="Compare a loss of anybody's with one of ours: the factor between them, in "
+        "words and as a function of N, K and τ, and every property that does not hold, by the "
+        "smallest input that shows it. The exit status is 0 if it conforms, perhaps up to a "
+        "factor, 1 if it does not, and 2 if it cannot be checked.",
+    )
+    checking.add_argument(
+        "place", nargs="?", metavar="MODULE:FUNCTION", help="the loss, or FILE.py:FUNCTION"
+    )
+    checking.add_argument(
+        "--as",
+        dest="like",
+        default="kd",
+        metavar="LOSS",
+        help="the loss of ours that it is to be, such as kd, rkd_distance or "
+        "\"kd(divergence='reverse')\" (kd)",
+    )
+    checking.add_argument(
+        "--teacher-first", action="store_true", help="the loss takes the teacher's output first"
+    )
+    checking.add_argument(
+        "--foreign",
+        action="store_true",
+        help="check the losses of other libraries instead, as far as they are installed, and "
+        "store what was found",
     )
 
 
@@ -308,6 +342,34 @@ def _doctor(options: argparse.Namespace) -> int:
         return 2
     print(report)
     return int(bool(report.findings))
+
+
+def _check_loss(options: argparse.Namespace) -> int:
+    from kdcourse.conformance import check
+    from kdcourse.conformance.loading import loss_from
+    from kdcourse.errors import ExplainedError
+
+    if options.foreign:
+        return _check_foreign()
+    try:
+        loss, imports = loss_from(options.place or "")
+        first = options.teacher_first or None
+        report = check(loss, options.like, teacher_first=first, imports=imports)
+    except ExplainedError as error:
+        print(f"kdcourse: {error}", file=sys.stderr)
+        return WRONGLY_CALLED
+    print(report)
+    return int(not report.passed)
+
+
+def _check_foreign() -> int:
+    from kdcourse.course.bench import conformance
+
+    missing = conformance.measure()
+    print(conformance.table(conformance.load()))
+    print(*missing, sep="\n")
+    _show_results()
+    return 0
 
 
 def _reproduce(options: argparse.Namespace) -> int:

@@ -119,6 +119,22 @@ LEFT_OUT = {
     **dict.fromkeys(("read_set", "parts_of", "parameters_of"), "behind from_torchvision's checks"),
     "takes_knobs": "a decorator",
     "Knobs.validation": "looked at by the procedures, which know what can be measured",
+    **dict.fromkeys(
+        [
+            f"kdcourse.conformance.{name}"
+            for name in (
+                "calling",
+                "convention",
+                "explanations",
+                "factor",
+                "foreign",
+                "kinds",
+                "trial",
+            )
+        ],
+        "behind check",
+    ),
+    "ConformanceReport": RECORD,
     "train_teacher": "runs for minutes; its arguments are those of pretrained",
     **dict.fromkeys(
         [
@@ -185,6 +201,8 @@ class Good:
             "hint": (VariationalHint(4, 6), feature.Hint(4, 6), feature.FeatureHint("stage2")),
             "parts": ([(1.0, logit.LogitKD())],),
             "loss": (logit.kd_loss,),
+            "like": ("kd",),
+            "place": ("kdcourse.logit:kd_loss",),
             "rehearse.objective": (logit.CrossEntropy(),),
             "train": (rows, pictures),
             "known": (pictures,),

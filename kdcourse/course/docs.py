@@ -18,6 +18,7 @@ from kdcourse import files
 from kdcourse.course import claims, leaderboard, plots, published, schematics
 from kdcourse.course.bench import (
     chunks,
+    conformance,
     doctor,
     gradients,
     kernels,
@@ -35,7 +36,8 @@ from kdcourse.course.leaderboard import BOARDS
 from kdcourse.course.notebooks import course_notebooks, number
 from kdcourse.places import COURSE, INSTALLED
 
-WITH_RESULTS = "claims", "leaderboard", "published", "benchmarks", "gpu", "teaching"
+MEASURED = "claims", "leaderboard", "published", "benchmarks", "conformance", "gpu"
+WITH_RESULTS = *MEASURED, "teaching"
 PAGES = [COURSE / name for name in ("README.md", *(f"docs/{page}.md" for page in WITH_RESULTS))]
 
 
@@ -54,6 +56,8 @@ def render(text: str) -> str:
         "bench-gradients": lambda: gradients.table(gradients.load()),
         "bench-chunks": lambda: chunks.table(chunks.load()),
         "bench-kernels": lambda: kernels.table(kernels.load()),
+        "conformance": lambda: conformance.table(conformance.load()),
+        "conformance-programs": lambda: conformance.programs(conformance.load()),
         "leaderboard": boards,
         "published": published.tables,
         "gpu": report.about,

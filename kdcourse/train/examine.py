@@ -11,9 +11,11 @@ from kdcourse.doctor.findings import Report
 from kdcourse.doctor.student import judge_behind
 from kdcourse.modes import training_mode
 from kdcourse.objective import Objective
-from kdcourse.train.command import CHECKPOINT, DIAGNOSIS, OPTIONS, STUDENT, load
-from kdcourse.train.options import OptionError, Options, blaming, from_toml, read_toml
-from kdcourse.train.plan import Plan, load_weights, prepare
+from kdcourse.train.command import CHECKPOINT, DIAGNOSIS, STUDENT, load
+from kdcourse.train.folder import read_options
+from kdcourse.train.nets import load_weights
+from kdcourse.train.options import OptionError, blaming
+from kdcourse.train.plan import Plan, prepare
 from kdcourse.train.record import METRICS, Row
 from kdcourse.training import Knobs, Run, checkpoint, choose_device
 from kdcourse.training.epochs import Epochs
@@ -36,12 +38,17 @@ def examine(
         ValueError: There is no such run, or it cannot be made again.
     """
     check_positive(batches=batches)
-    options = _options(folder)
+    # The teacher itself is asked.
+    options = replace(
+        read_options(folder, METRICS), out=str(folder), cache=0, compile=False, capture=False
+    )
     if device is not None:
         options = replace(options, device=device)
     rows = _rows(folder)
-    other = None if alone is None else _rows(alone)
-    options = replace(options, cache=0, compile=False, capture=False)  # the teacher itself is asked
+    other = None
+    if alone is not None:
+        read_options(alone, METRICS)
+        other = _rows(alone)
     splits = load(options)
     plan = prepare(options, splits.train)
     run, source = _run(plan, splits.train, folder)
@@ -63,19 +70,9 @@ def examine(
     return found | _stored(folder)
 
 
-def _options(folder: Path) -> Options:
-    path = folder / OPTIONS
-    if not path.is_file():
-        many = " (it holds many seeds: name one of them)" * any(folder.glob("seed-*/" + OPTIONS))
-        raise OptionError(f"{folder} holds no run of train: there is no {OPTIONS}{many}")
-    return Options(**from_toml(read_toml(path), str(path)), out=str(folder))
-
-
 def _rows(folder: Path) -> list[Row]:
     """Return the history of a run so far."""
     path = folder / METRICS
-    if not path.is_file():
-        raise OptionError(f"{folder} holds no run of train: there is no {METRICS}")
     try:
         return [json.loads(line) for line in path.read_text().splitlines()]
     except ValueError as error:

@@ -13,9 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from kdcourse import augmentation, data
 from kdcourse.data import Augmentation, Images, Views
 from kdcourse.objective import Objective
-from kdcourse.teachers import (
-    CachedLessons,
-)
+from kdcourse.teachers import CachedLessons, Teacher
 from kdcourse.tips import Consistent
 from kdcourse.train import nets, texts
 from kdcourse.train.images import blank
@@ -119,7 +117,7 @@ def prepare(
     return plan
 
 
-def trained(options: Options, images: Images, weights: Path) -> tuple[nn.Module, nn.Module | None]:
+def trained(options: Options, images: Images, weights: str) -> tuple[nn.Module, nn.Module | None]:
     """Return the student of a finished run, and its teacher, but for one that followed it.
 
     Args:
@@ -127,12 +125,10 @@ def trained(options: Options, images: Images, weights: Path) -> tuple[nn.Module,
         images: Images like those it was trained on.
         weights: The safetensors file of the student.
     """
-    given: dict[str, Any] = {"seed": options.seed, **_known(images), "epochs": options.epochs}
-    with blaming("student"):
-        student, _ = _net(options.student, given, "nets")
-        load_weights(student, weights)
-    given |= {"student": student, "steps": options.steps or images.steps(options.batch_size)}
-    teacher = _teacher(options, given, need_weights=True, read_weights=True)
+    steps = options.steps or images.steps(options.batch_size)
+    given = {**_known(images), "seed": options.seed, "epochs": options.epochs, "steps": steps}
+    options = replace(options, student_weights=weights)
+    student, teacher = nets.made(options, given, images, need_weights=True, read_weights=True)
     follows = isinstance(teacher, Teacher) and teacher.follows_student
     return student.eval(), None if follows else teacher
 

@@ -13,7 +13,8 @@ from kdcourse import files, metrics
 from kdcourse.data import Splits
 from kdcourse.evaluation import PARTS, TEACHER, Report
 from kdcourse.train import command
-from kdcourse.train.options import OptionError, Options, blaming, from_toml, read_toml, unknown
+from kdcourse.train.folder import read_options
+from kdcourse.train.options import OptionError, Options, blaming, unknown
 from kdcourse.train.plan import trained
 from kdcourse.training import choose_device
 
@@ -30,9 +31,8 @@ class Finished:
     def nets(self, splits: Splits, device: torch.device) -> tuple[nn.Module, nn.Module | None]:
         """Return its student and its teacher, on a device."""
         try:
-            student, teacher = trained(
-                self.options, splits.train[:2], self.folder / command.STUDENT
-            )
+            weights = str(self.folder / command.STUDENT)
+            student, teacher = trained(self.options, splits.train[:2], weights)
         except OptionError as error:
             raise OptionError(f"{self.folder}: {error}") from error
         return student.to(device), None if teacher is None else teacher.to(device)
@@ -63,15 +63,7 @@ def main(asked: argparse.Namespace) -> int:
 
 def finished(folder: Path) -> Finished:
     """Return a run, if it is a finished one of images."""
-    if any(folder.glob(f"seed-*/{command.OPTIONS}")):
-        raise OptionError(
-            f"{folder} holds a training of many seeds; name some of them, such as {folder}/seed-0"
-        )
-    for name in (command.OPTIONS, command.STUDENT, command.RESULT):
-        if not (folder / name).is_file():
-            raise OptionError(f"{folder} is no finished run of train: it holds no {name}")
-    path = folder / command.OPTIONS
-    options = Options(**from_toml(read_toml(path), str(path)))
+    options = read_options(folder, command.STUDENT, command.RESULT)
     if options.reads_texts:
         raise OptionError(
             f"{folder} was trained on texts ({options.data}); a report is for image classifiers"

@@ -1,0 +1,28 @@
+"""What ``train`` has written into a run's folder, to be read again."""
+
+from pathlib import Path
+
+from kdcourse.train.command import OPTIONS
+from kdcourse.train.options import OptionError, Options, from_toml, read_toml
+
+
+def read_options(folder: Path, *needed: str) -> Options:
+    """Return the options of the run in a folder.
+
+    Args:
+        folder: What ``--out`` of ``train`` was.
+        needed: Names of files that must be there, too.
+
+    Raises:
+        OptionError: There is no such run, or it is one of many seeds.
+    """
+    seeds = sorted(folder.glob(f"seed-*/{OPTIONS}"))
+    if seeds:
+        raise OptionError(
+            f"{folder} holds a training of many seeds; name one of them, such as {seeds[0].parent}"
+        )
+    for name in (OPTIONS, *needed):
+        if not (folder / name).is_file():
+            raise OptionError(f"{folder} holds no such run of train: there is no {name}")
+    path = folder / OPTIONS
+    return Options(**from_toml(read_toml(path), str(path)))
