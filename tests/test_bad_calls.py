@@ -135,6 +135,8 @@ LEFT_OUT = {
         "behind check",
     ),
     "ConformanceReport": RECORD,
+    "LayerMap": RECORD,
+    **dict.fromkeys(("best_in_order", "ends_of_stages"), "behind what a LayerMap proposes"),
     "train_teacher": "runs for minutes; its arguments are those of pretrained",
     **dict.fromkeys(
         [

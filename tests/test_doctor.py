@@ -13,7 +13,7 @@ from toys import CLASSES, Projected, images, net, noisy, same, train, weights
 from kdcourse import doctor, further, models, teachers, tips
 from kdcourse.augmentation import Compose, Flip, pad_crop_flip
 from kdcourse.data import replay
-from kdcourse.doctor import Finding, Report
+from kdcourse.doctor import Finding, Findings
 from kdcourse.doctor import answers as of_answers
 from kdcourse.doctor import features as of_features
 from kdcourse.doctor import student as of_student
@@ -509,13 +509,13 @@ def test_a_student_that_falls_behind_labels_alone():
 
 def test_a_report_speaks_in_a_terminal_and_in_jupyter():
     one = Finding("a", "It is <so>", "which matters", "try that")
-    report = Report([one], ["this", "that"], 2)
+    report = Findings([one], ["this", "that"], 2)
     assert str(report).splitlines() == [
         "• It is <so>, which matters: try that.",
         "1 remark on 2 batches; looked at: this, that",
     ]
     assert "<li>It is &lt;so&gt;, which matters: try that.</li>" in report._repr_html_()
-    sound = Report([], ["this"], 1)
+    sound = Findings([], ["this"], 1)
     assert str(sound) == "no remarks on 1 batch; looked at: this"
-    assert Report.from_dict(json.loads(json.dumps(report.as_dict()))) == report
-    assert (report | Report([one], ["more"], 1)) == Report([one], ["this", "that", "more"], 3)
+    assert Findings.from_dict(json.loads(json.dumps(report.as_dict()))) == report
+    assert (report | Findings([one], ["more"], 1)) == Findings([one], ["this", "that", "more"], 3)

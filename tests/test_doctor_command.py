@@ -109,8 +109,11 @@ def test_labels_alone(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nosuch"], "nosuch holds no run of train: there is no options.toml"),
-        (["RUN", "--alone", "nosuch"], "nosuch holds no run of train: there is no metrics.jsonl"),
+        (["nosuch"], "nosuch holds no run of train, or not all of it: there is no options.toml"),
+        (
+            ["RUN", "--alone", "nosuch"],
+            "nosuch holds no run of train, or not all of it: there is no metrics.jsonl",
+        ),
         (["RUN", "--batches", "0"], "batches must be a positive integer, got 0"),
         (["RUN", "--device", "nosuch"], "--device: "),
     ],

@@ -388,10 +388,15 @@ def test_what_cannot_be_reported_is_said_in_one_line(asked, runs, tmp_path, caps
     def said(*arguments, **options):
         return refused(asked, capsys, *arguments, **options)
 
-    assert said("nowhere") == "nowhere is no finished run of train: it holds no options.toml"
+    assert (
+        said("nowhere")
+        == "nowhere holds no run of train, or not all of it: there is no options.toml"
+    )
     begun = copied(runs, tmp_path / "begun")
     (begun / "result.json").unlink()
-    assert said(begun) == f"{begun} is no finished run of train: it holds no result.json"
+    assert (
+        said(begun) == f"{begun} holds no run of train, or not all of it: there is no result.json"
+    )
     copied(runs, tmp_path / "ten" / "seed-0")
     assert "name some of them, such as" in said(tmp_path / "ten")
     texts = copied(runs, tmp_path / "texts", data="definitions", validation=100)

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 from kdcourse.doctor import answers, features, student, teacher, terms
-from kdcourse.doctor.findings import Report
+from kdcourse.doctor.findings import Findings
 from kdcourse.doctor.look import Check, Found, Look
 
 FIRST = 3  # batches that are looked at in any case: enough to tell noise from what they agree on
@@ -41,7 +41,7 @@ class Doctor:
         by: str = "validation_accuracy",
         lowest: bool = False,
         samples: int | None = None,
-    ) -> Report:
+    ) -> Findings:
         """Judge all that was seen.
 
         Args:
@@ -58,9 +58,9 @@ class Doctor:
         found["validation"] = student.judge_decline(rows, by, lowest, samples)
         findings = [one for some in found.values() for one in some or ()]
         looked_at = [name for name, some in found.items() if some is not None]
-        return Report(findings, looked_at, len(self.looks))
+        return Findings(findings, looked_at, len(self.looks))
 
-    def tell(self, report: Report, stacklevel: int = 2) -> None:
+    def tell(self, report: Findings, stacklevel: int = 2) -> None:
         """Warn of what was not told before."""
         for one in report.findings:
             if one.about not in self.told:

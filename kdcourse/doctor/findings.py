@@ -26,7 +26,7 @@ class Finding:
 
 
 @dataclass
-class Report:
+class Findings:
     """What was found in a run.
 
     Attributes:
@@ -57,18 +57,18 @@ class Report:
         items = "".join(f"<li>{html.escape(str(one))}</li>" for one in self.findings)
         return f"<ul>{items}</ul>" * bool(items) + f"<p>{html.escape(self._about)}</p>"
 
-    def __or__(self, other: "Report") -> "Report":
+    def __or__(self, other: "Findings") -> "Findings":
         """Join two reports; of what both have found, this one speaks."""
         known = {one.about for one in self.findings}
         more = [one for one in other.findings if one.about not in known]
         looked_at = dict.fromkeys([*self.looked_at, *other.looked_at])
-        return Report([*self.findings, *more], [*looked_at], self.looks + other.looks)
+        return Findings([*self.findings, *more], [*looked_at], self.looks + other.looks)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> "Report":
+    def from_dict(cls, stored: dict[str, Any]) -> "Findings":
         """Return what :meth:`as_dict` has stored."""
         return cls(**{**stored, "findings": [Finding(**one) for one in stored["findings"]]})

@@ -12,7 +12,7 @@ from kdcourse.doctor import teacher as teachers
 from kdcourse.doctor.answers import what_both_say
 from kdcourse.doctor.doctor import FIRST, Doctor
 from kdcourse.doctor.features import dead_shares
-from kdcourse.doctor.findings import Report
+from kdcourse.doctor.findings import Findings
 from kdcourse.doctor.look import Look, Said
 from kdcourse.doctor.terms import gradient_vector, gradients_of
 from kdcourse.errors import ArgumentError
@@ -56,7 +56,7 @@ class Watched:
         return self.steps < FIRST or (self.steps + 1) % self.every == 0
 
     @property
-    def report(self) -> Report:
+    def report(self) -> Findings:
         """What was found so far."""
         return self.doctor.report()
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from kdcourse.checks import check_positive
-from kdcourse.doctor.findings import Report
+from kdcourse.doctor.findings import Findings
 from kdcourse.doctor.student import judge_behind
 from kdcourse.modes import training_mode
 from kdcourse.objective import Objective
 from kdcourse.train.command import CHECKPOINT, DIAGNOSIS, STUDENT, load
-from kdcourse.train.folder import read_options
+from kdcourse.train.folder import read_options, require
 from kdcourse.train.nets import load_weights
 from kdcourse.train.options import OptionError, blaming
 from kdcourse.train.plan import Plan, prepare
@@ -25,7 +25,7 @@ NATS = "validation_nats"  # by which language models are rated
 
 def examine(
     folder: Path, alone: Path | None = None, *, batches: int = 4, device: str | None = None
-) -> Report:
+) -> Findings:
     """Examine a run: on a few batches, and by its history and what was found while it trained.
 
     Args:
@@ -39,16 +39,11 @@ def examine(
     """
     check_positive(batches=batches)
     # The teacher itself is asked.
-    options = replace(
-        read_options(folder, METRICS), out=str(folder), cache=0, compile=False, capture=False
-    )
+    options = replace(read_options(folder), out=str(folder), cache=0, compile=False, capture=False)
     if device is not None:
         options = replace(options, device=device)
     rows = _rows(folder)
-    other = None
-    if alone is not None:
-        read_options(alone, METRICS)
-        other = _rows(alone)
+    other = None if alone is None else _rows(alone)
     splits = load(options)
     plan = prepare(options, splits.train)
     run, source = _run(plan, splits.train, folder)
@@ -66,12 +61,13 @@ def examine(
         if not any(by in row for row in other):
             raise OptionError(f"--alone: the run in {alone} has no {by}")
         behind = judge_behind(rows, other, by, lowest, samples)
-        found |= Report(behind or [], ["labels alone"] if behind is not None else [])
+        found |= Findings(behind or [], ["labels alone"] if behind is not None else [])
     return found | _stored(folder)
 
 
 def _rows(folder: Path) -> list[Row]:
     """Return the history of a run so far."""
+    require(folder, METRICS)
     path = folder / METRICS
     try:
         return [json.loads(line) for line in path.read_text().splitlines()]
@@ -79,11 +75,11 @@ def _rows(folder: Path) -> list[Row]:
         raise OptionError(f"{path} is damaged: {error}") from None
 
 
-def _stored(folder: Path) -> Report:
+def _stored(folder: Path) -> Findings:
     """Return what was found while the run trained, if it was looked at."""
     path = folder / DIAGNOSIS
     try:
-        return Report.from_dict(json.loads(path.read_text())) if path.is_file() else Report()
+        return Findings.from_dict(json.loads(path.read_text())) if path.is_file() else Findings()
     except (ValueError, TypeError, KeyError) as error:
         raise OptionError(f"{path} is damaged: {error}") from None
 

@@ -21,8 +21,15 @@ def read_options(folder: Path, *needed: str) -> Options:
         raise OptionError(
             f"{folder} holds a training of many seeds; name one of them, such as {seeds[0].parent}"
         )
-    for name in (OPTIONS, *needed):
-        if not (folder / name).is_file():
-            raise OptionError(f"{folder} holds no such run of train: there is no {name}")
+    require(folder, OPTIONS, *needed)
     path = folder / OPTIONS
     return Options(**from_toml(read_toml(path), str(path)))
+
+
+def require(folder: Path, *names: str) -> None:
+    """Require files in a run's folder, by their names."""
+    for name in names:
+        if not (folder / name).is_file():
+            raise OptionError(
+                f"{folder} holds no run of train, or not all of it: there is no {name}"
+            )

@@ -20,7 +20,7 @@ from kdcourse.doctor import teacher as teachers
 from kdcourse.doctor.answers import what_both_say
 from kdcourse.doctor.doctor import FIRST, Doctor
 from kdcourse.doctor.features import dead_shares
-from kdcourse.doctor.findings import Report
+from kdcourse.doctor.findings import Findings
 from kdcourse.doctor.look import Gradients, Look, Said
 from kdcourse.doctor.student import judge_behind
 from kdcourse.doctor.terms import gradients_of
@@ -213,7 +213,7 @@ def _few_outputs(shown: Outputs, samples: int, stride: int) -> Outputs:
 @checked
 def compare_with_labels_alone(
     history: History, alone: History, samples: int | None = None
-) -> Report:
+) -> Findings:
     """Look whether a student has begun to be worse than the same student by labels alone.
 
     Args:
@@ -232,4 +232,4 @@ def compare_with_labels_alone(
     if samples is not None:
         check_positive(samples=samples)
     found = judge_behind(history.rows, alone.rows, by, history.lowest, samples)
-    return Report(found or [], ["labels alone"] if found is not None else [])
+    return Findings(found or [], ["labels alone"] if found is not None else [])

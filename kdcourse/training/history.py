@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from kdcourse.doctor.findings import Report
+from kdcourse.doctor.findings import Findings
 
 COLUMNS = (  # beside those of the terms
     *("epoch", "loss", "train_accuracy", "validation_accuracy", "teacher_validation_accuracy"),
@@ -37,10 +37,10 @@ class History:
     lowest: bool = False
     capture: str = ""
     seconds_to_first_step: float | None = None
-    diagnoses: list[Report] = field(default_factory=list)
+    diagnoses: list[Findings] = field(default_factory=list)
 
     @property
-    def diagnosis(self) -> Report:
+    def diagnosis(self) -> Findings:
         """What a doctor has found in this run (``fit(..., diagnose=True)``)."""
         if not self.diagnoses:
             raise AttributeError("nothing was diagnosed: train with diagnose=True")

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from kdcourse import processes
 from kdcourse.batch import Inputs
 from kdcourse.doctor.doctor import FIRST
-from kdcourse.doctor.findings import Report
+from kdcourse.doctor.findings import Findings
 from kdcourse.errors import ArgumentError
 from kdcourse.metrics import Samples, known_length
 from kdcourse.objective import Objective
@@ -178,7 +178,7 @@ class Learner:
         processes.copy_from_main(buffer for model in learned for buffer in model.buffers())
         return {**row, **rates, "seconds": time.perf_counter() - start}
 
-    def reports(self, rows: Sequence[Mapping[str, float]]) -> list[Report]:
+    def reports(self, rows: Sequence[Mapping[str, float]]) -> list[Findings]:
         """Return what was found so far with each student, if that was asked for."""
         assert self.source is not None
         count = known_length(self.source.knobs.validation)
