@@ -6,7 +6,7 @@ learns them from people's texts, and goes on by KD, on the same texts or on its 
 Paper: Agarwal et al., 2024, arXiv 2306.13649 (GKD); Gu et al., 2024, arXiv 2306.08543 (MiniLLM).
 Run: python examples/on_policy.py
 Prints how often students foresee the next letter of test definitions, and how probable the teacher
-finds what they write, in nats per letter; then what five seeds showed (claim reverse-kl).
+finds what they write, in nats per letter; then what ten seeds showed (claim reverse-kl).
 """
 
 from functools import partial

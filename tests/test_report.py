@@ -398,7 +398,7 @@ def test_what_cannot_be_reported_is_said_in_one_line(asked, runs, tmp_path, caps
         said(begun) == f"{begun} holds no run of train, or not all of it: there is no result.json"
     )
     copied(runs, tmp_path / "ten" / "seed-0")
-    assert "name some of them, such as" in said(tmp_path / "ten")
+    assert "name one of them, such as" in said(tmp_path / "ten")
     texts = copied(runs, tmp_path / "texts", data="definitions", validation=100)
     assert "a report is for image classifiers" in said(texts)
     cifar = copied(runs, tmp_path / "cifar", data="cifar10")

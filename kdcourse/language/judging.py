@@ -3,7 +3,8 @@
 Two things must be told apart. Whether a model foresees what people write: its nats on held-out
 texts (*coverage*). And whether it writes what people would: the nats of a better model on its
 texts (*quality*), which are low for a model that always writes one good text, so that the share of
-distinct words has to be reported with them (*diversity*); misspelt words count as distinct.
+distinct words has to be reported with them (*diversity*). A misspelt word is distinct from all
+others: of models that misspell, compare words that exist.
 """
 
 from collections.abc import Sequence
