@@ -219,6 +219,8 @@ class Good:
             "corruption": ("contrast",),
             "severity": (1,),
             "nets": ({"net": net},),
+            "rank_teachers.teachers": ({"large": other},),
+            "rank_teachers.judge": (lambda net: 0.0,),
             "costs": ([1.0, 2.0],),
             "qualities": ([1.0, 2.0],),
             "queue": (rows,),
@@ -322,7 +324,7 @@ class Good:
 ALSO = {
     **{"epochs": 1, "batch_size": 4, "device": "cpu", "progress": False, "generations": 2},
     **{"hint_epochs": 1, "points": 3, "samples": SAMPLES, "validation": None},
-    "WarmUp.epochs": None,
+    **dict.fromkeys(("WarmUp.epochs", "rank_teachers.epochs")),
     "attention_relation_loss.heads": 2,
     "WarmUp.steps": 3,
     "landscape.loss": nn.functional.cross_entropy,

@@ -31,7 +31,7 @@ from kdcourse.training.device import processor
 PARTS = ("calibration", "fidelity", "classes", "cost", "robustness", "export")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What was measured of students and their teacher.
 
@@ -94,6 +94,8 @@ class Report:
         from kdcourse.evaluation._page import text
 
         return text(self)
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         from kdcourse.evaluation._page import summary

@@ -5,6 +5,7 @@ from kdcourse.teachers.assistant import distill_through
 from kdcourse.teachers.born_again import born_again
 from kdcourse.teachers.cached import CachedLessons, RecordedTeacher
 from kdcourse.teachers.cached_texts import CachedTexts, answer_bytes
+from kdcourse.teachers.choice import rank_teachers
 from kdcourse.teachers.closed import ClosedTeacher
 from kdcourse.teachers.compressed import (
     count_nonzero,

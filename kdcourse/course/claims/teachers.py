@@ -18,6 +18,7 @@ from kdcourse.course.claims.experiment import (
     USUAL,
     Lab,
     labels_and_kd,
+    splits,
 )
 from kdcourse.data import Images
 from kdcourse.objective import Objective
@@ -60,6 +61,42 @@ def too_large(lab: Lab) -> Measured:
         yield f"{name} teacher", 100 * metrics.share_correct(theirs, target)
         yield f"{name} disagreement", 100 * (1 - metrics.agreement(own, theirs))
         yield f"{name} distance", float(logit.kd_loss(own, theirs, TEMPERATURE, scale=False))
+
+
+@claim(
+    Effect("test accuracy, from the teacher that the probe chose − from any", "chosen", "any"),
+    Effect("0.5 − what the choice falls short of the best", "0.5", "short"),
+    reason="Five teachers of a plain8 student: res4, res8 and res16 trained alike on labels, res16 "
+    "stopped after one epoch, and one that was trained on more images. A probe is judged on "
+    "validation data; a whole training takes as long as nineteen of them.",
+    settings=USUAL | dict(steps=50, student="plain8", sizes=("res4", "res8", "res16")),
+    toy=dict(steps=2, sizes=("res4",)),
+)
+def teacher_probe(lab: Lab) -> Measured:
+    """Fifty steps with each of several teachers tell which one to take."""
+    seed, largest = 100 + lab.seed, lab["sizes"][-1]
+    candidates = {size: lab.train(student=size, seed=seed) for size in lab["sizes"]}
+    candidates["early"] = lab.train(student=largest, seed=seed, epochs=1)
+    candidates["augmented"] = teachers.pretrained("res16-augmented")
+    validation = splits().validation
+
+    def judge(net: nn.Module) -> float:
+        return 100 * metrics.accuracy(net, validation)
+
+    knobs = {"seed": lab.seed, "device": lab.device, "progress": False}
+    probe = teachers.rank_teachers(
+        lab.net(), candidates, lab.images, labels_and_kd(), judge, steps=lab["steps"], **knobs
+    )
+    for name, score in probe.items():
+        yield f"{name}, probe", lab.note(score)
+    whole = {name: lab.accuracy(lab.distil(teacher=one)) for name, one in candidates.items()}
+    for name, accuracy in whole.items():
+        yield name, accuracy
+    chosen = whole[next(iter(probe))]
+    yield "chosen", chosen
+    yield "any", sum(whole.values()) / len(whole)
+    yield "0.5", 0.5
+    yield "short", max(whole.values()) - chosen
 
 
 @claim(

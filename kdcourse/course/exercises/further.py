@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kdcourse.course.exercises.exercise import exercise
+from kdcourse.evaluation import pareto_front
 from kdcourse.further import generator_loss
 from kdcourse.homework import expect
 
@@ -68,3 +69,23 @@ def divergence(answer: float) -> str:
     }
     expect.value(answer, math.log(2), "the divergence", mistakes)
     return "It can never be more: a student that is entirely wrong costs log 2, not infinity."
+
+
+@exercise
+def front(answer: Callable[[Sequence[float], Sequence[float]], Sequence[int]]) -> str:
+    """The nets that no other is both as fast as and as accurate as."""
+    cases = {
+        "three nets, one of which is slow and poor": ([1.0, 2.0, 3.0], [0.8, 0.9, 0.85]),
+        "two nets that are as fast": ([1.0, 1.0], [0.8, 0.9]),
+        "two nets that are as accurate": ([1.0, 2.0], [0.9, 0.9]),
+        "two nets that are alike in both": ([1.0, 1.0], [0.9, 0.9]),
+        "a net that is worse in everything": ([2.0, 1.0], [0.7, 0.8]),
+    }
+    for words, (times, accuracies) in cases.items():
+        found = answer(list(times), list(accuracies))
+        assert isinstance(found, list | tuple), "return a list of numbers of nets"
+        right = pareto_front(times, accuracies)
+        assert sorted(found) == right, (
+            f"of {words} (times {times}, accuracies {accuracies}) they are {right}, not {found}"
+        )
+    return "Whoever chooses a net needs to look at these only."
