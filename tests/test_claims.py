@@ -314,7 +314,7 @@ FAULTS = {
     ),
     "saliency sends no gradient": (
         "saliency",
-        judged.Judged.forward,
+        judged.Judged.differentiate_inputs,
         "create_graph=True)",
         "create_graph=True).detach()",
     ),
