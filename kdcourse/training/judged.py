@@ -68,9 +68,8 @@ class Judged(nn.Module):
         """Let the student show its input gradient, if the objective looks at it."""
         if self.objective.needs_input_gradient:
             with blaming_argument("objective", "differentiating by the inputs", not self.known):
-                lesson.student.input_gradient = prediction_gradient(
-                    lesson.student_logits, lesson.inputs, lesson.target, create_graph=True
-                )
+                seen = lesson.student_logits, lesson.inputs, lesson.target
+                lesson.student.input_gradient = prediction_gradient(*seen, create_graph=True)
 
     def forward(
         self,
