@@ -92,6 +92,14 @@ def test_shares_are_those_asked_for():
     last = [text[-1] for epoch in range(20) for text in texts_of(source, epoch)]
     assert set(last) == set(marks)
     assert last.count(marks[0]) / len(last) == pytest.approx(0.25, abs=0.06)
+    shares = {"share": 0.25, "teacher": teacher, "teacher_share": 0.35}
+    source = OnPolicy(student, WORDS, VOCABULARY, **shares, **SMALL)
+    every = [text for epoch in range(20) for text in texts_of(source, epoch)]
+    whole = {text.strip() for text in WORDS.texts}
+    of = [sum(t[-1] == mark and t.strip() not in whole for t in every) for mark in marks]
+    of += [sum(text.strip() in whole for text in every)]
+    assert sum(of) == len(every)
+    assert [count / len(every) for count in of] == pytest.approx([0.25, 0.35, 0.4], abs=0.06)
 
 
 @pytest.mark.parametrize("kind", ["written", "on policy"])
@@ -188,6 +196,7 @@ def test_another_source_is_another_run():
         {"batch_size": 9},
         {"definitions": WORDS[:9]},
         {"teacher": teacher},
+        {"teacher": teacher, "teacher_share": 0.25},
         {"teacher": model(seed=3)},
     )
     made = [OnPolicy(**{**given, **other}) for other in ({}, *others)]
@@ -203,6 +212,8 @@ def test_another_source_is_another_run():
     [
         ({"top_k": 3}, "no argument top_k"),
         ({"share": 1.5}, "share"),
+        ({"teacher_share": 0.1}, "teacher_share needs a teacher"),
+        ({"teacher": model(), "share": 0.5, "teacher_share": 0.6}, "teacher_share needs"),
         ({"definitions": WORDS[:0]}, "at least one"),
         ({"length": 0}, "length"),
         ({"length": 3}, "length must be above that of the prompts"),

@@ -173,7 +173,9 @@ class OnPolicy(_Texts):
         definitions: Whose words are the prompts; or other texts with prompts.
         vocabulary: Both nets'.
         share: That of the texts that the student writes, in [0, 1]; λ of GKD.
-        teacher: Who writes the other texts; without one they are the definitions, in full.
+        teacher: Who writes other texts.
+        teacher_share: That of the texts that the teacher writes; by default, if there is one, all
+            that the student does not write. The rest are the definitions, in full.
         length: Tokens of a text that is written, with its prompt, at most.
         batch_size: Texts a batch.
         seed: Of the order of the texts, and of what is drawn.
@@ -190,6 +192,7 @@ class OnPolicy(_Texts):
         *,
         share: float = 0.5,
         teacher: nn.Module | None = None,
+        teacher_share: float | None = None,
         length: int = 80,
         batch_size: int = 64,
         seed: int = 0,
@@ -197,31 +200,45 @@ class OnPolicy(_Texts):
     ):
         check_module("student", student)
         check_number("share", share, 0.0, 1.0)
+        if teacher_share is None:
+            teacher_share = 0.0 if teacher is None else 1.0 - share
+        check_number("teacher_share", teacher_share, 0.0, 1.0)
+        if share + teacher_share > 1 or (teacher is None and teacher_share > 0):
+            raise ArgumentError(
+                "teacher_share",
+                "teacher_share needs a teacher, and at most what the student leaves of one, got "
+                f"{teacher_share} beside share={share}",
+            )
         super().__init__(
             definitions, vocabulary, length=length, batch_size=batch_size, seed=seed, **how
         )
         if share > 0:
             check_task(student, self.prompts, length, self.end)
-        if teacher is not None and share < 1:
+        if teacher is not None and teacher_share > 0:
             check_task(teacher, self.prompts, length, self.end)
-        self.student, self.share, self.teacher = student, share, teacher
+        self.student, self.share = student, share
+        self.teacher, self.teacher_share = teacher, teacher_share
         self.own = vocabulary.encode(definitions.texts)
 
     def identity(self) -> tuple[object, ...]:
-        return *super().identity(), self.share, self.teacher, repr(self.student)
+        shares = self.share, self.teacher_share
+        return *super().identity(), *shares, self.teacher, repr(self.student)
 
     def texts(self, rows: Tensor, draw: torch.Generator) -> Tensor:
-        by_student = torch.rand(len(rows), generator=draw) < self.share
-        parts, others = [], rows[~by_student]
-        if len(others) and self.teacher is None:
-            parts.append(self.own[others])
-        elif len(others):
-            assert self.teacher is not None
-            parts.append(self.written(self.teacher, others, draw))
-        if bool(by_student.any()):
-            parts.append(self.written(self.student, rows[by_student], draw))
-        places = torch.cat([(~by_student).nonzero(), by_student.nonzero()])[:, 0]
-        return _padded(parts)[places.argsort()]
+        drawn = torch.rand(len(rows), generator=draw)
+        by_student, by_either = drawn < self.share, drawn < self.share + self.teacher_share
+        by_teacher = by_either & ~by_student
+        parts, places = [], []
+        for writes, writer in (
+            (~by_either, None),
+            (by_teacher, self.teacher),
+            (by_student, self.student),
+        ):
+            some = rows[writes]
+            if len(some):
+                parts.append(self.own[some] if writer is None else self.written(writer, some, draw))
+                places.append(writes.nonzero()[:, 0])
+        return _padded(parts)[torch.cat(places).argsort()]
 
 
 def _padded(parts: list[Tensor]) -> Tensor:

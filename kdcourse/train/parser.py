@@ -48,8 +48,9 @@ Every character is a token, and what is measured are nats a character. student.s
 result.json hold the vocabulary; a student takes over that of its teacher's weights. A net such as
 lm-2x48 (depth, width) reads 80 characters; "language_model(48, 2, 4, length=200)" reads more.
 --texts says whose texts are learned from: "data"; "Written()", what the teacher has written, once;
-"OnPolicy(share=0.5)", where the student writes half of them itself, anew for each batch. Both take
-temperature, top_p or greedy, too: "Written(greedy=True)".
+"OnPolicy(share=0.5)", where the student writes half of them itself, anew for each batch; and
+"OnPolicy(share=0.5, teacher=teacher, teacher_share=0.25)", where the teacher writes some, too. All
+take temperature, top_p or greedy: "Written(greedy=True)".
 
 """
 
