@@ -16,6 +16,7 @@ from kdcourse.evaluation._writing import (
     sizes,
     span,
     table,
+    wide,
 )
 from kdcourse.evaluation.cost import BATCHES
 from kdcourse.evaluation.report import Report
@@ -91,7 +92,7 @@ def page(report: Report) -> str:
 <p class="how">{escape(_boundary(report))}</p>
 {sections}
 <section id="conditions"><h2>Measured on, and by</h2>
-<div class="wide"><table><tbody>{told}</tbody></table></div></section>
+{wide(f"<table><tbody>{told}</tbody></table>", "Measured on, and by")}</section>
 </main></body></html>"""
 
 

@@ -18,6 +18,7 @@ from kdcourse.evaluation._writing import (
     sizes,
     span,
     table,
+    wide,
     written,
 )
 from kdcourse.evaluation.calibration import BINS
@@ -141,7 +142,7 @@ def _calibration(report: Report) -> str:
             f"{figures.FEW} images; lines, how far its confidence is."
         )
         + table([head, *rows], "Calibration on the test images")
-        + f'<div class="wide pairs" style="{rows_of}">{"".join(drawn)}</div>'
+        + wide(f'<div class="pairs" style="{rows_of}">{"".join(drawn)}</div>', "Reliability")
     )
 
 

@@ -27,10 +27,14 @@ def table(rows: Sequence[Row], caption: str, words: Iterable[int] = ()) -> str:
         + "</tr>"
         for first, *cells in rows[1:]
     )
-    return (
-        f'<div class="wide"><table><caption>{escape(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    told = f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
+    return wide(f"<table>{told}<tbody>{body}</tbody></table>", caption)
+
+
+def wide(content: str, label: str) -> str:
+    """Return HTML that is scrolled where a page is too narrow for it, by the keyboard, too."""
+    scrolled = f'tabindex="0" role="group" aria-label="{escape(label)}"'
+    return f'<div class="wide" {scrolled}>{content}</div>'
 
 
 def figure(svg: str, caption: str) -> str:

@@ -45,8 +45,9 @@ def likeness(found: LayerMap, framed: list[tuple[str, str]]) -> str:
                 f"text-align: center'>{value:.2f}</td>"
             )
         rows.append(f"<tr><th scope='row'>{html.escape(own)}</th>{cells}</tr>")
-    caption = "Linear CKA of layers: the student's in rows, the teacher's in columns"
+    caption = "Linear CKA of layers: student in rows, teacher in columns"
+    scrolled = f"tabindex='0' role='group' aria-label='{caption}' style='overflow-x: auto'"
     return (
-        "<div style='overflow-x: auto'><table style='border-collapse: collapse'>"
+        f"<div {scrolled}><table style='border-collapse: collapse'>"
         f"<caption>{caption}</caption><tr><td></td>{head}</tr>{''.join(rows)}</table></div>"
     )
