@@ -1,7 +1,6 @@
 """What is no fault: large numbers, zeros, few samples, half precision, padding, any temperature."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -12,6 +11,7 @@ from kdcourse.conformance.convention import REFUSALS, gradient_of, value_of
 from kdcourse.conformance.trial import (
     NOT_HERE,
     Fault,
+    Measure,
     Observation,
     Trial,
     four_digits,
@@ -43,21 +43,19 @@ def _at_temperature(trial: Trial, name: str, temperature: float) -> Observation:
 
 def one_sample(trial: Trial) -> Observation:
     r"""A batch may hold one sample, N = 1, as an epoch's last one does."""
-    return trial.looked_at("N = 1", _finite(trial, ROUNDED), prepare=lambda s, t: (s[:1], t[:1]))
+    return trial.looked_at("N = 1", _finite(trial), prepare=lambda s, t: (s[:1], t[:1]))
 
 
 def extreme(trial: Trial) -> Observation:
     r"""Large numbers are no fault: with :math:`10^4 z` the loss is finite, and that of ours."""
     return trial.looked_at(
-        "extreme inputs", _finite(trial, ROUNDED), prepare=lambda s, t: (1e4 * s, 1e4 * t)
+        "extreme inputs", _finite(trial), prepare=lambda s, t: (1e4 * s, 1e4 * t)
     )
 
 
 def zeros(trial: Trial) -> Observation:
     r"""Zeros are no fault, as of dead features: the loss and its gradient are finite."""
-    return trial.looked_at(
-        "zeros", _finite(trial, ROUNDED), prepare=lambda s, t: (torch.zeros_like(s), t)
-    )
+    return trial.looked_at("zeros", _finite(trial), prepare=lambda s, t: (torch.zeros_like(s), t))
 
 
 def samples_that_coincide(trial: Trial) -> Observation:
@@ -69,12 +67,10 @@ def samples_that_coincide(trial: Trial) -> Observation:
     def prepare(s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return alike(s, t) if len(s) > 1 else (s, t)
 
-    return trial.looked_at("samples that coincide", _finite(trial, ROUNDED), prepare=prepare)
+    return trial.looked_at("samples that coincide", _finite(trial), prepare=prepare)
 
 
-def _finite(
-    trial: Trial, close: float
-) -> Callable[[LossCall, Tensor, Tensor, float], Fault | None]:
+def _finite(trial: Trial) -> Measure:
     def measure(call: LossCall, s: Tensor, t: Tensor, tau: float) -> Fault | None:
         line = call.shown(temperature=tau)
         value = float(call(single(s), single(t), tau))
@@ -89,7 +85,7 @@ def _finite(
             )
         if trial.convention.factor is None:
             return None
-        return trial.apart(call, s, t, tau, close)
+        return trial.apart(call, s, t, tau, ROUNDED)
 
     return measure
 

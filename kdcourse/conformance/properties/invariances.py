@@ -23,8 +23,8 @@ Change = tuple[str, Callable[[Tensor], Tensor]]  # as a program writes it, and w
 def _invariance(
     name: str,
     trial: Trial,
-    own: tuple[str, Callable[[Tensor], Tensor]],
-    theirs: tuple[str, Callable[[Tensor], Tensor]] = ("teacher", lambda t: t),
+    own: Change,
+    theirs: Change = ("teacher", lambda t: t),
 ) -> Observation:
     def measure(call: LossCall, s: Tensor, t: Tensor, tau: float) -> Fault | None:
         plain, changed = (float(call(*pair, tau)) for pair in ((s, t), (own[1](s), theirs[1](t))))
