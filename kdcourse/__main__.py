@@ -48,6 +48,12 @@ def _told(error: Exception) -> str:
     return files.sentence(error) if isinstance(error, OSError) else str(error)
 
 
+def _refused(error: Exception) -> int:
+    """Say in a line why a command was not carried out, and return its status."""
+    print(f"kdcourse: {_told(error)}", file=sys.stderr)
+    return WRONGLY_CALLED
+
+
 def _let_go_of_output() -> None:
     """Forget output that cannot be written, about which Python would complain at its end."""
     try:
@@ -326,8 +332,7 @@ def _report(options: argparse.Namespace) -> int:
     try:
         return report.main(options)
     except OptionError as error:
-        print(f"kdcourse: {error}", file=sys.stderr)
-        return WRONGLY_CALLED
+        return _refused(error)
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -338,8 +343,7 @@ def _doctor(options: argparse.Namespace) -> int:
             options.folder, options.alone, batches=options.batches, device=options.device
         )
     except (ValueError, OSError, RuntimeError) as error:  # 1 means that something was found
-        print(f"kdcourse: {_told(error)}", file=sys.stderr)
-        return 2
+        return _refused(error)
     print(report)
     return int(bool(report.findings))
 
@@ -356,8 +360,7 @@ def _check_loss(options: argparse.Namespace) -> int:
         first = options.teacher_first or None
         report = check(loss, options.like, teacher_first=first, imports=imports)
     except ExplainedError as error:
-        print(f"kdcourse: {error}", file=sys.stderr)
-        return WRONGLY_CALLED
+        return _refused(error)
     print(report)
     return int(not report.passed)
 

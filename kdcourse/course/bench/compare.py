@@ -26,7 +26,6 @@ from kdcourse.checks import check_positive
 from kdcourse.course.claims.results import current_versions
 from kdcourse.course.claims.table import markdown
 from kdcourse.places import intact, latest, own_folder
-from kdcourse.training.device import processor as processor
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Row = TypeVar("Row")

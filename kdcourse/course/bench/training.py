@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from kdcourse import models, processes
 from kdcourse.augmentation import pad_crop_flip
-from kdcourse.course.bench.compare import Store, in_turn, median_ratio, processor
+from kdcourse.course.bench.compare import Store, in_turn, median_ratio
 from kdcourse.course.bench.overhead import PerImage, by_fit, sgd
 from kdcourse.course.claims.results import RESULTS
 from kdcourse.course.claims.table import markdown
@@ -33,7 +33,7 @@ from kdcourse.data import Images, fashion_mnist
 from kdcourse.teachers import CachedLessons, FoldedTeacher, FrozenTeacher, pretrained
 from kdcourse.tips import Consistent
 from kdcourse.training import CrossEntropy, LogitKD, fit
-from kdcourse.training.device import one_thread
+from kdcourse.training.device import one_thread, processor
 
 TUTORIAL, LIVE, CACHED = "as in PyTorch's tutorial", "fit, live teacher", "fit, cached teacher"
 Way = Callable[[], object]  # trains for one epoch

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from kdcourse.course.bench.compare import Store, in_turn, median_ratio, peak_memory, processor
+from kdcourse.course.bench.compare import Store, in_turn, median_ratio, peak_memory
 from kdcourse.course.claims.claim import Claim
 from kdcourse.course.claims.experiment import Lab
 from kdcourse.course.leaderboard.board import BOARDS, FOLDER, final, student_of
 from kdcourse.course.leaderboard.methods import KD
 from kdcourse.training import Run, rehearse
-from kdcourse.training.device import one_thread
+from kdcourse.training.device import one_thread, processor
 
 
 @dataclass

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
-from kdcourse.course.bench.compare import Store, processor
+from kdcourse.course.bench.compare import Store
 from kdcourse.course.bench.gpu.losses import LossCost
 from kdcourse.course.bench.gpu.outcome import FAILED, LEFT_OUT, PASSED, SKIPPED, Outcome
 from kdcourse.course.bench.gpu.steps import BATCH_SIZES, CAPTURED, PAIRS, WAYS, Step
 from kdcourse.course.claims.results import RESULTS
 from kdcourse.course.claims.table import markdown
+from kdcourse.training.device import processor
 
 COMMAND = "benchmarks/gpu.sh"
 FILE = "bench-gpu.json"
