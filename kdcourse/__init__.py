@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-APPARATUS = ("course", "homework", "train")  # what runs the course, and the command line
+APPARATUS = ("commands", "course", "homework", "train")  # what runs the course
 
 
 def public_names() -> dict[str, str]:

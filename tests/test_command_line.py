@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from kdcourse import commands
 from kdcourse.__main__ import _parser, main
 from kdcourse.course import claims
 from kdcourse.teachers import shipped
@@ -50,6 +51,32 @@ def test_help_of_a_command(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
     assert f"kdcourse {command}" in capsys.readouterr().out
+
+
+NEW = '''"""Greet a teacher.
+
+Says good morning, in a line.
+"""
+
+def add_options(parser):
+    parser.add_argument("name")
+
+def run(options):
+    print(f"good morning, {options.name}")
+    return 3
+'''
+
+
+def test_a_command_is_a_file(monkeypatch, capsys, tmp_path):
+    (tmp_path / "greet.py").write_text(NEW)
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    assert main(["greet", "res16"]) == 3
+    assert capsys.readouterr().out == "good morning, res16\n"
+    for arguments, told in ((["--help"], "greet a teacher"), (["greet", "--help"], "Says good")):
+        with pytest.raises(SystemExit, match="0"):
+            main(arguments)
+        assert told in capsys.readouterr().out
+    sys.modules.pop("kdcourse.commands.greet")
 
 
 @pytest.mark.parametrize(

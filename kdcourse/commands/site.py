@@ -1,0 +1,17 @@
+"""Build the course as a web site."""
+
+import argparse
+from pathlib import Path
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(extra="docs")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("build/site"), help="where to (build/site)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    from kdcourse.course import site
+
+    return site.build(options.folder)
