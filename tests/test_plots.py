@@ -536,7 +536,7 @@ def test_two_axes_draw_both_means_with_their_intervals(names):
         assert point.get_xydata().tolist() == [[e.mean, e.mean]]
         assert across.get_segments()[0].tolist() == [[e.low, e.mean], [e.high, e.mean]]
         assert up.get_segments()[0].tolist() == [[e.mean, e.low], [e.mean, e.high]]
-    said = [text.get_text() for text in axis.texts]
+    said = [text.get_text() for text in axis.get_legend().texts]
     assert said == (list(names.values()) if isinstance(names, dict) else names)
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("different words, %", "nats")
     assert len({point.get_marker() for point, _, _ in axis.containers}) == 2

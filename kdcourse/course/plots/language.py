@@ -1,7 +1,7 @@
 """Figures of language models: what they predict, and how good is what they write."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -106,13 +106,13 @@ def two_axes(
             yerr=up.mean - up.low,
             color=colour,
             marker=marker,
+            markersize=9,
+            fillstyle="none",  # as neighbours may be all but equal
             capsize=3,
             linestyle="",
+            label=label,
         )
-        # Above and below in turn, as neighbours may be all but equal.
-        style: dict[str, Any] = {"xytext": (7, -14 if place % 2 else 6)}
-        style |= {"textcoords": "offset points"}
-        axis.annotate(label, (across.mean, up.mean), color=colour, size=9, **style)
+    axis.legend()
     axis.set(xlabel=x_label, ylabel=y_label)
     axis.margins(0.15)
     return figure
