@@ -294,9 +294,10 @@ def replay(seed: int, epoch: int = 0, device: torch.device | str = "cpu") -> tor
 
 
 @checked
-def replay_seed(seed: int, epoch: int) -> int:
-    """Combine a run's seed with the number of an epoch."""
-    return (seed * 1_000_003 + epoch) % 2**63
+def replay_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """Combine a run's seed with the numbers of an epoch and of a process."""
+    # Their multiples also differ in the 32 bits that NumPy takes.
+    return (seed * 1_000_003 + epoch + rank * 2_654_435_769) % 2**63
 
 
 @checked

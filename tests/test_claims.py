@@ -223,6 +223,15 @@ def test_missing_results_are_named(tmp_path):
         load("nosuch", tmp_path)
 
 
+@pytest.mark.usefixtures("a")
+def test_measurements_that_are_missing_are_named(tmp_path):
+    save(result(), tmp_path)
+    stored = load("a", tmp_path)
+    stored.claim = invented(effects=(Effect("better", "new"),))
+    with pytest.raises(RuntimeError, match="'new' was not measured.*python -m kdcourse reproduce a"):
+        print(stored.verdict)
+
+
 # --- the fingerprint that binds results to what the code does
 
 

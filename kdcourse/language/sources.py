@@ -82,8 +82,8 @@ class _Texts:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.Generator().manual_seed(replay_seed(self.seed, self.epoch))
-        draw = torch.Generator().manual_seed(replay_seed(self.seed + 1, self.epoch))
-        draw.manual_seed(draw.initial_seed() + processes.rank())
+        drawn = replay_seed(self.seed + 1, self.epoch, processes.rank())
+        draw = torch.Generator().manual_seed(drawn)
         for rows in torch.randperm(len(self.definitions), generator=order).split(self.batch_size):
             number, of = processes.part()
             own = rows.tensor_split(of)[number]

@@ -218,7 +218,7 @@ def _run_epochs(learner: Learner, source: Epochs, knobs: Knobs, begun: float) ->
         ):
             for epoch in range(len(history), source.count):
                 # Of dropout, which differs between processes, and of a DataLoader.
-                seed_all(replay_seed(knobs.seed, epoch) + processes.rank())
+                seed_all(replay_seed(knobs.seed, epoch, processes.rank()))
                 enter_training_mode()
                 row = {"epoch": epoch + 1, **learner.epoch(source, epoch, steps, bar)}
                 if knobs.validation is not None:

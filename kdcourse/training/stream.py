@@ -54,7 +54,7 @@ class Stream:
         """
         self.begun = {name: one.get_state() for name, one in self.generators.items()}
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(replay_seed(self.seed, self.number) + processes.rank())
+            torch.manual_seed(replay_seed(self.seed, self.number, processes.rank()))
             batches = iter(self.begin(self.number))
             for _ in islice(batches, self.taken):
                 pass

@@ -23,6 +23,17 @@ from kdcourse.teachers.shipped import card
 RESULTS = COURSE / "data" / "results"
 
 
+class Stored(dict[str, float]):
+    """What was measured with one seed, and by which command what is missing can be."""
+
+    def __init__(self, values: Mapping[str, float], command: str):
+        super().__init__(values)
+        self.command = command
+
+    def __missing__(self, name: str) -> float:
+        raise RuntimeError(f"{name!r} was not measured yet, but other things were: {self.command}")
+
+
 @dataclass
 class Result:
     """What was measured of a claim.
@@ -120,7 +131,10 @@ def read(claim: Claim, folder: Path = RESULTS, device: str = "cpu") -> Result:
         numbers = stored.get("fingerprint")
         return Result(
             claim,
-            {int(seed): values for seed, values in stored["runs"].items()},
+            {
+                int(seed): Stored(values, _command(claim, device))
+                for seed, values in stored["runs"].items()
+            },
             {int(seed): value for seed, value in stored["seconds"].items()},
             stored["versions"],
             stored["settings"],
