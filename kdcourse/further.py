@@ -181,8 +181,9 @@ class SEED(LayerTerm):
             student_temperature=self.student_temperature,
             teacher_temperature=self.teacher_temperature,
         )
-        seen = all_samples(taught.detach().to(self.queue.dtype))
-        self.queue.copy_(torch.cat([seen, self.queue])[: len(self.queue)])  # for a replay
+        if self.training and not lesson.again:
+            seen = all_samples(taught.detach().to(self.queue.dtype))
+            self.queue.copy_(torch.cat([seen, self.queue])[: len(self.queue)])  # for a replay
         return value
 
 

@@ -228,7 +228,8 @@ def test_measurements_that_are_missing_are_named(tmp_path):
     save(result(), tmp_path)
     stored = load("a", tmp_path)
     stored.claim = invented(effects=(Effect("better", "new"),))
-    with pytest.raises(RuntimeError, match="'new' was not measured.*python -m kdcourse reproduce a"):
+    told = r"'new' was not measured.*python -m kdcourse reproduce a"
+    with pytest.raises(RuntimeError, match=told):
         print(stored.verdict)
 
 

@@ -1,6 +1,7 @@
 """What holds for every term of the library, found wherever it stands."""
 
 import copy
+import dataclasses
 from contextlib import suppress
 
 import every_term
@@ -54,6 +55,17 @@ def test_gradients_are_right_and_none_reaches_the_teacher(kind):
     assert torch.autograd.gradcheck(
         lambda *tensors: every_term.loss(term, shown.lesson(*tensors)), student, fast_mode=True
     )
+
+
+@every_kind
+@pytest.mark.parametrize("again", [True, False], ids=["another teacher", "eval mode"])
+def test_only_a_step_of_training_changes_what_it_remembers(kind, again):
+    shown = Shown()
+    term = prepared(kind, shown).train(again)
+    before = copy.deepcopy(term.state_dict())
+    with suppress(ArgumentError):  # where there may be one teacher only
+        term.loss(dataclasses.replace(shown.lesson(), again=again))
+    torch.testing.assert_close(term.state_dict(), before, rtol=0, atol=0)
 
 
 @every_kind

@@ -108,9 +108,10 @@ class SelfDistillation(Term):
             )
         taught = at_least_float32(lesson.teacher_logits.detach())
         p = self.sharpened(taught)
-        centre = self._wide_centre(lesson)
-        mean = all_samples(taught).mean(dim=0).to(centre.dtype)
-        self.centre = centre.lerp_(mean, 1 - self.centre_momentum)  # in place, for a replay
+        if self.training and not lesson.again:
+            centre = self._wide_centre(lesson)
+            mean = all_samples(taught).mean(dim=0).to(centre.dtype)
+            self.centre = centre.lerp_(mean, 1 - self.centre_momentum)  # in place, for a replay
         student = at_least_float32(lesson.student_logits)
         log_p = (student / self.student_temperature).log_softmax(dim=1)
         return -(p * log_p).sum(dim=1).mean()
