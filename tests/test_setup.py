@@ -26,11 +26,12 @@ REQUIRED = [
     for line in [
         *PROJECT["dependencies"],
         *EXTRAS["docs"],
+        *EXTRAS["export"],
         *EXTRAS["homework"],
         *EXTRAS["train"],
         *EXTRAS["test"],
     ]
-    if line != "kdcourse[docs,homework,train]"
+    if line != "kdcourse[docs,export,homework,train]"
 ]
 CONSTRAINTS = {
     Requirement(line).name: Requirement(line)
@@ -49,7 +50,7 @@ def test_the_tested_version_lies_in_the_range(requirement):
 
 
 def test_the_tests_need_the_other_extras():
-    assert "kdcourse[docs,homework,train]" in EXTRAS["test"]
+    assert "kdcourse[docs,export,homework,train]" in EXTRAS["test"]
 
 
 def test_constraints_pin_nothing_else():
