@@ -48,7 +48,7 @@ def _pages(sources: Path, folder: Path) -> int:
 
 
 def assemble(folder: Path) -> Path:
-    """Gather the sources of the pages: ``docs/``, notebooks, examples, library modules."""
+    """Gather the sources of the pages: ``docs/``, notebooks, examples, modules, what changed."""
     shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(schematics.FOLDER, folder / "notebooks" / schematics.FOLDER.name)
     paths = notebooks.course_notebooks()
@@ -62,6 +62,7 @@ def assemble(folder: Path) -> Path:
         source.write_text(link_inside(source.read_text(encoding="utf-8")), encoding="utf-8")
     (folder / "map.txt").write_text(notebooks.course_map("notebooks/"), encoding="utf-8")
     gallery.write(folder / "examples")
+    shutil.copy(COURSE / "CHANGELOG.md", folder / "changes.md")
     (folder / "api").mkdir()
     for module in pkgutil.iter_modules(kdcourse.__path__):
         if module.name not in (*kdcourse.APPARATUS, "__main__"):
