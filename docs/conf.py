@@ -25,7 +25,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "Knowledge distillation, taught and measured"
 # Room for wide tables and lines of code.
 PAGES = "claims", "leaderboard", "published", "benchmarks", "guide", "loops", "teaching"
-WIDE = *PAGES, "conformance", "notebooks/*", "examples/*"
+WIDE = *PAGES, "changes", "conformance", "gpu", "notebooks/*", "examples/*"
 html_sidebars = {page: [] for page in WIDE}
 html_static_path = ["static"]
 html_css_files = ["course.css"]
