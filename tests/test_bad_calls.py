@@ -112,7 +112,7 @@ LEFT_OUT = {
     ),
     "Read": RECORD,
     "Cache": INSIDE,
-    "top_k_kd_loss.student_logits": "answers do not tell how many classes there are",
+    "topk_kd_loss.student_logits": "indices do not tell how many classes there are",
     "wordnet.path": "a file that must hold definitions; its own test has bad ones",
     "read_lines.path": "a file that must hold lines; its own test has bad ones",
     **dict.fromkeys(("cifar10", "cifar100"), "as fashion_mnist, with data that are not here"),
@@ -285,7 +285,7 @@ class Good:
             **dict.fromkeys(("whole_texts.inputs", "whole_texts.target"), (token_rows,)),
             "source": ([],),
             "definitions": (Definitions(("ab",), ("ba",)),),
-            "answers": (top_k_answers(logits, 2),),
+            **{name: (one,) for name, one in top_k_answers(logits, 2)._asdict().items()},
             "CachedTexts.teacher": (models.language_model(8, 1, 2, 4, length=8, seed=1),),
             "CachedTexts.inputs": (torch.zeros(2, 4, dtype=torch.int64),),
             "CachedTexts.target": (torch.zeros(2, 4, dtype=torch.int64),),
@@ -354,7 +354,7 @@ WRONG: dict[Any, tuple[Any, ...]] = {
     torch.device: (None, 1.5, [1]),
 }
 # or of the right one, out of range.
-ANY_INTEGER = {"seed", "label", "epoch", "channel_dim", "ignore_index"}
+ANY_INTEGER = {"seed", "label", "epoch", "rank", "channel_dim", "ignore_index"}
 FROM_ZERO = {"padding", "decimals", "severity", "validation", "held_out", "end", *ANY_INTEGER}
 FROM_THE_END = {"class_dim"}  # -1 is the last
 ABOVE_ZERO = {"variance", "temperature", "lowest", "power", "extent", "tolerance", "bend", "clip"}

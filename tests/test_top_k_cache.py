@@ -10,7 +10,7 @@ from toys import same, weights
 from kdcourse import LogitKD, TopKKD, fit
 from kdcourse.errors import ArgumentError, NotFiniteError
 from kdcourse.language import Characters, Written, wordnet
-from kdcourse.methods.top_k import TopK, top_k_answers, top_k_kd_loss
+from kdcourse.methods.top_k import TopK, top_k_answers, topk_kd_loss
 from kdcourse.models import language_model
 from kdcourse.teachers import CachedTexts, MomentumTeacher, WrongCacheError, answer_bytes
 from kdcourse.training import constant
@@ -65,11 +65,13 @@ def test_it_repeats_what_the_teacher_says():
     for inputs, answers, target in batches:
         expected = top_k_answers(teacher(inputs), 8, class_dim=-1)
         learned = target >= 0
-        assert torch.equal(answers.tokens[learned].long(), expected.tokens[learned])
-        assert torch.equal(answers.log_p[learned], expected.log_p[learned].half())
-        assert answers.log_p[~learned].isnan().all()
-        assert answers.log_p.dtype == torch.float16
-        assert answers.tokens.dtype == torch.uint8
+        assert torch.equal(answers.indices[learned].long(), expected.indices[learned])
+        assert torch.equal(
+            answers.log_probabilities[learned], expected.log_probabilities[learned].half()
+        )
+        assert answers.log_probabilities[~learned].isnan().all()
+        assert answers.log_probabilities.dtype == torch.float16
+        assert answers.indices.dtype == torch.uint8
 
 
 def test_all_texts_come_in_an_order_of_each_epoch():
@@ -147,12 +149,12 @@ def test_float16_costs_a_two_thousandth_of_the_entropy():
     for inputs, answers, target in every(lessons()):
         learned = target >= 0
         exact = top_k_answers(teacher(inputs).double()[learned], 8)
-        kept = TopK(answers.log_p[learned], answers.tokens[learned])
-        p = exact.log_p.exp()
-        off = (kept.log_p.double().exp() - p).abs().sum(1)
-        entropy = -(p * exact.log_p).sum(1)
+        kept = TopK(answers.indices[learned], answers.log_probabilities[learned])
+        p = exact.log_probabilities.exp()
+        off = (kept.log_probabilities.double().exp() - p).abs().sum(1)
+        entropy = -(p * exact.log_probabilities).sum(1)
         assert (off <= 1.001 * 2**-11 * entropy).all()
-        both = [top_k_kd_loss(student(inputs)[learned], one) for one in (kept, exact)]
+        both = [topk_kd_loss(student(inputs)[learned], *one) for one in (kept, exact)]
         assert both[0].item() == pytest.approx(both[1].item(), rel=1e-3)
 
 
@@ -229,10 +231,10 @@ def test_draws_are_those_of_the_seed_and_teach():
     source = lessons(sampled=True, seed=5)
     first, again = every(source), every(lessons(sampled=True, seed=5, batch_size=32))
     for (_, one, target), (_, other, _) in zip(first, again, strict=True):
-        assert torch.equal(one.tokens, other.tokens)
-        mass = one.log_p[target >= 0].double().exp().sum(1)
+        assert torch.equal(one.indices, other.indices)
+        mass = one.log_probabilities[target >= 0].double().exp().sum(1)
         torch.testing.assert_close(mass, torch.ones_like(mass), rtol=0, atol=2**-11 * math.log(8))
-    assert not torch.equal(every(lessons(sampled=True))[0][1].tokens, first[0][1].tokens)
+    assert not torch.equal(every(lessons(sampled=True))[0][1].indices, first[0][1].indices)
     _, history = learn(source)
     assert history["top_k_kd"][-1] < history["top_k_kd"][0]
 

@@ -97,7 +97,9 @@ def execute(notebook: nbformat.NotebookNode, path: Path, **options: Any) -> None
 
     folder = {"metadata": {"path": str(path.parent)}}
     try:
-        NotebookClient(notebook, timeout=600, resources=folder).execute(**options)
+        NotebookClient(notebook, timeout=600, resources=folder, coalesce_streams=True).execute(
+            **options
+        )
     except CellExecutionError as error:
         raise RuntimeError(f"{path}: {error.ename}: {error.evalue}") from error
 

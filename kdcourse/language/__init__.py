@@ -8,3 +8,4 @@ from kdcourse.language.pieces import Pieces
 from kdcourse.language.sources import OnPolicy, Written
 from kdcourse.language.vocabulary import END, Characters, Vocabulary
 from kdcourse.language.writing import beam_search, sample
+from kdcourse.methods.top_k import topk_kd_loss

@@ -32,15 +32,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcourse.checks import (
-    check_flag,
+    check_choice,
     check_floating,
     check_positive,
     check_same_device,
+    check_same_shape,
     check_temperature,
     check_tensor,
     rounding,
 )
-from kdcourse.errors import ArgumentError, ArgumentTypeError
+from kdcourse.errors import ArgumentError
 from kdcourse.objective import Lesson, Outputs
 from kdcourse.precision import (
     HOTTEST,
@@ -60,21 +61,26 @@ from kdcourse.predictions import (
     place_shape,
     place_weights,
 )
-from kdcourse.signatures import check_is, describe
+from kdcourse.signatures import check_is
+
+RESTS = "tail", "none"  # what all tokens are of which nothing is known
 
 
 class TopK(NamedTuple):
     """A teacher's predictions, of each of which k tokens are known.
 
+    In the order in which :func:`topk_kd_loss` takes them.
+
     Attributes:
-        log_p: ``(…, k)``, the log-probabilities of k tokens, k last whatever the dimension of the
-            classes. What is missing to a total of one belongs to all other tokens together.
-        tokens: ``(…, k)``, which tokens these are, of one prediction all different.
+        indices: ``(…, k)``, which tokens are known, of one prediction all different; k last,
+            whatever the dimension of the classes.
+        log_probabilities: ``(…, k)``, theirs. What is missing to a total of one belongs to all
+            other tokens together.
         temperature: τ of the softmax.
     """
 
-    log_p: Tensor
-    tokens: Tensor
+    indices: Tensor
+    log_probabilities: Tensor
     temperature: float = 1.0
 
 
@@ -147,20 +153,24 @@ def _log_p(logits: Tensor, temperature: float, class_dim: int) -> Tensor:
 
 
 def _largest(log_p: Tensor, k: int, temperature: float, places: list[int]) -> TopK:
-    values, tokens = log_p.topk(min(k, log_p.shape[1]), dim=1)
-    return TopK(values.unflatten(0, places), tokens.unflatten(0, places), temperature)
+    values, indices = log_p.topk(min(k, log_p.shape[1]), dim=1)
+    return TopK(indices.unflatten(0, places), values.unflatten(0, places), temperature)
 
 
-def top_k_kd_loss(
+def topk_kd_loss(
     student_logits: Tensor,
-    answers: TopK,
+    indices: Tensor,
+    log_probabilities: Tensor,
+    temperature: float = 1.0,
     *,
-    rest: bool = True,
+    rest: str = "tail",
     class_dim: int = 1,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
 ) -> Tensor:
-    r"""KL from answers of which k tokens are known.
+    r"""KL from predictions of which k tokens are known.
+
+    >>> topk_kd_loss(student_logits, *top_k_answers(teacher_logits, k=16))
 
     .. math:: \tau^2 \cdot \frac1N \sum_n \Big( \sum_{i \in S} p_i \log\frac{p_i}{q_i}
               + (1 - P) \log\frac{1 - P}{1 - Q} \Big), \quad
@@ -170,15 +180,19 @@ def top_k_kd_loss(
     it, zero exactly where the k probabilities agree, and with them the mass of the rest. Answers
     that were drawn (:func:`sampled_answers`) leave no rest.
 
-    Without ``rest`` it is :math:`\sum_S \frac{p_i}{P} \log \frac{p_i}{P\,q_i}`: biased, with its
-    minimum where :math:`q_i = p_i / P`. What is not renormalised either,
+    With ``rest="none"`` it is :math:`\sum_S \frac{p_i}{P} \log \frac{p_i}{P\,q_i}`: biased, with
+    its minimum where :math:`q_i = p_i / P`. What is not renormalised either,
     :math:`\sum_S p_i \log \frac{p_i}{q_i}`, has the same minimum at each place: it is P times as
     much, but for a constant.
 
     Args:
         student_logits: ``(N, V)``, or of any shape with V classes in ``class_dim``.
-        answers: The teacher's; they receive no gradient, and tell the temperature.
-        rest: Whether all other tokens are one event, or ruled out.
+        indices: ``(N, k)``, the tokens that are known of the teacher's predictions: of any
+            prediction all different, and k last, whatever the dimension of the classes.
+        log_probabilities: ``(N, k)``, the teacher's of these tokens; receive no gradient.
+        temperature: τ from 10⁻⁹ to 10⁶, at which they were told.
+        rest: What all other tokens are: ``"tail"``, one event, with the mass that is left; or
+            ``"none"``, ruled out.
         class_dim, mask, weight: As in :func:`kdcourse.logit.kd_loss`. Where a place does not
             count, its answer, too, may be anything.
 
@@ -187,14 +201,15 @@ def top_k_kd_loss(
 
     Source: that the k largest alone are biased, Anshumann et al. 2025 (arXiv 2503.16870).
     """
-    check_flag("rest", rest)
+    check_temperature(temperature, high=HOTTEST)
+    check_choice("rest", rest, RESTS)
     check_predictions("student_logits", student_logits, class_dim)
-    _check_answers(answers, student_logits, class_dim)
+    _check_answers(indices, log_probabilities, student_logits, class_dim)
     weights = place_weights(student_logits, class_dim, mask=mask, weight=weight)
-    log_p, tokens = (one.detach().flatten(0, -2) for one in answers[:2])
-    log_p = counted_only(log_p, weights, -math.log(log_p.shape[1]))
+    tokens, log_p = indices.flatten(0, -2), log_probabilities.detach().flatten(0, -2)
     tokens = counted_only(tokens, weights).long()
-    dtype, temperature = dtype_for(student_logits, answers.temperature), answers.temperature
+    log_p = counted_only(log_p, weights, -math.log(log_p.shape[1]))
+    dtype = dtype_for(student_logits, temperature)
     student = counted_only(place_rows(student_logits, class_dim), weights).to(dtype)
     if temperature != 1:
         student = student / temperature
@@ -202,7 +217,7 @@ def top_k_kd_loss(
     p = log_p.exp()
     mass = p.sum(1, keepdim=True)
     _check_values(mass, tokens, student_logits.shape[class_dim], off)
-    if not rest:
+    if rest == "none":
         p, log_p, mass = p / mass, log_p - mass.log(), torch.ones_like(mass)
     each = _Divergence.apply(student, p, log_p, (1 - mass).clamp_min(0), tokens, off)[0]
     loss = not_below_zero(place_mean(each, weights))
@@ -250,29 +265,24 @@ class _Divergence(torch.autograd.Function):
         return gradient.scatter_add_(1, tokens, of_tokens * upstream), *(None,) * 5
 
 
-def _check_answers(answers: TopK, logits: Tensor, class_dim: int) -> None:
-    """Require answers of k tokens for every place."""
-    if not isinstance(answers, TopK):
-        raise ArgumentTypeError(
-            "answers", f"answers must be TopK(log_p, tokens), got {describe(answers)}"
-        )
-    check_floating("log_p of answers", answers.log_p)
-    check_tensor("tokens of answers", answers.tokens)
-    for what, one in (("log_p", answers.log_p), ("the tokens", answers.tokens)):
-        check_same_device(f"{what} of answers", one, "student_logits", logits)
-    check_temperature(answers.temperature, "the temperature of answers", HOTTEST)
-    if answers.tokens.dtype not in INTEGERS[1:]:
+def _check_answers(
+    indices: Tensor, log_probabilities: Tensor, logits: Tensor, class_dim: int
+) -> None:
+    """Require k tokens and their log-probabilities for every place."""
+    check_tensor("indices", indices)
+    check_floating("log_probabilities", log_probabilities)
+    for name, one in (("indices", indices), ("log_probabilities", log_probabilities)):
+        check_same_device(name, one, "student_logits", logits)
+    if indices.dtype not in INTEGERS[1:]:
+        raise ArgumentError("indices", f"indices must be integers, got {indices.dtype}")
+    places = tuple(place_shape(logits, class_dim))
+    if indices.shape[:-1] != places or indices.shape[-1:] == (0,) or indices.dim() == 0:
         raise ArgumentError(
-            "answers", f"the tokens of answers must be integers, got {answers.tokens.dtype}"
+            "indices",
+            f"indices must have the shape ({', '.join(map(str, places))}, k), as student_logits "
+            f"are {tuple(logits.shape)} with class_dim={class_dim}, got {tuple(indices.shape)}",
         )
-    shape, places = tuple(answers.log_p.shape), tuple(place_shape(logits, class_dim))
-    if answers.tokens.shape != shape or shape[:-1] != places or shape[-1] == 0:
-        raise ArgumentError(
-            "answers",
-            f"answers must have the shape ({', '.join(map(str, places))}, k) twice, as "
-            f"student_logits are {tuple(logits.shape)} with class_dim={class_dim}, got {shape} and "
-            f"{tuple(answers.tokens.shape)}",
-        )
+    check_same_shape("log_probabilities", log_probabilities, "indices", indices)
 
 
 def _check_values(mass: Tensor, tokens: Tensor, classes: int, off: float) -> None:
@@ -282,18 +292,18 @@ def _check_values(mass: Tensor, tokens: Tensor, classes: int, off: float) -> Non
     lowest, highest = torch.stack(tokens.aminmax()).tolist()
     if not 0 <= lowest <= highest < classes:
         raise ArgumentError(
-            "answers",
-            f"the tokens of answers must lie in [0, {classes}), got from {lowest} to {highest}",
+            "indices", f"indices must lie in [0, {classes}), got from {lowest} to {highest}"
         )
     if float(mass.max()) > 1 + off:
         raise ArgumentError(
-            "answers",
-            "answers must hold log-probabilities, of distinct tokens, whose sum is at most one",
+            "log_probabilities",
+            "log_probabilities must be those of distinct indices, whose probabilities sum to at "
+            "most one",
         )
 
 
 class TopKKD(PredictionTerm):
-    """KL from the k largest of the teacher's predictions: :func:`top_k_kd_loss`.
+    """KL from the k largest of the teacher's predictions: :func:`topk_kd_loss`.
 
     Of a teacher that shows all, k are taken. One that was recorded
     (:class:`kdcourse.teachers.CachedTexts`) shows its answers as they are, k or drawn.
@@ -311,7 +321,7 @@ class TopKKD(PredictionTerm):
         k: int = 16,
         temperature: float = 1.0,
         *,
-        rest: bool = True,
+        rest: str = "tail",
         class_dim: int = 1,
         ignore_index: int | None = None,
         mask: str | None = None,
@@ -319,7 +329,7 @@ class TopKKD(PredictionTerm):
         super().__init__(class_dim=class_dim, ignore_index=ignore_index, mask=mask)
         check_positive(k=k)
         check_temperature(temperature, high=HOTTEST)
-        check_flag("rest", rest)
+        check_choice("rest", rest, RESTS)
         self.k, self.temperature, self.rest = k, temperature, rest
 
     @property
@@ -329,9 +339,9 @@ class TopKKD(PredictionTerm):
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the divergence from what is known of the teacher's predictions."""
-        return top_k_kd_loss(
+        return topk_kd_loss(
             lesson.student_logits,
-            self._answers(lesson.taught),
+            *self._answers(lesson.taught),
             rest=self.rest,
             class_dim=self.class_dim,
             weight=self.counting(lesson),

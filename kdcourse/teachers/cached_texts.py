@@ -181,7 +181,7 @@ class CachedTexts:
 
     def _packed(self, answers: TopK) -> Tensor:
         """Return answers as bytes ``(P, B)``."""
-        parts = answers.log_p.half(), answers.tokens.to(_smallest(self.classes))
+        parts = answers.log_probabilities.half(), answers.indices.to(_smallest(self.classes))
         return torch.cat([part.view(torch.uint8) for part in parts], dim=1)
 
     def _repeat(self, rows: Tensor) -> TopK:
@@ -194,7 +194,7 @@ class CachedTexts:
         named = torch.zeros(shape, dtype=size)
         values[learned] = log_p.contiguous().view(torch.float16)
         named[learned] = tokens.contiguous().view(size)
-        return TopK(values, named, self.temperature)
+        return TopK(named, values, self.temperature)
 
     @property
     def _device(self) -> torch.device:

@@ -10,6 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import DEFAULT_OPTIONS, Axe
 
 from kdcourse.course.notebooks import SCHEMATIC, course_notebooks, is_picture
+from kdcourse.course.site import DOCS
 
 # Layout depends on the size, contrast on the scheme: two of the four see all of both.
 # The small one first: when a page is opened, what can be scrolled is put in reach of the keyboard.
@@ -21,17 +22,10 @@ NOTEBOOKS = [f"notebooks/{path.stem}" for path in course_notebooks()]
 # Notebooks first, as in their own test: pytest then runs all tests of a page one after the other.
 PAGES = [
     *NOTEBOOKS,
-    "index",
-    "notebooks",
+    *sorted(path.stem for path in DOCS.glob("*.md")),
+    "changes",
     "examples/index",
     "examples/attention",
-    "guide",
-    "loops",
-    "teaching",
-    "claims",
-    "benchmarks",
-    "published",
-    "api",
     "api/logit",
     "api/training",
 ]

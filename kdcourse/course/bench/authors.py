@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdcourse.methods.top_k import TopK
-
 TINY = 1e-30  # the logarithm of 0 / 0 is that of 1
 
 
@@ -66,11 +64,11 @@ def chunk_likelihood(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor
     return (cross_entropy(x) - cross_entropy(y)).mean()
 
 
-def top_k(student: Tensor, answers: TopK) -> Tensor:
+def top_k(student: Tensor, indices: Tensor, log_p: Tensor) -> Tensor:
     """KL from k tokens, the student's rest being what they lack to one."""
-    log_q, p = student.log_softmax(1).gather(1, answers.tokens), answers.log_p.exp()
+    log_q, p = student.log_softmax(1).gather(1, indices), log_p.exp()
     rest, own_rest = (1 - q.sum(1) for q in (p, log_q.exp()))
-    each = (p * (answers.log_p - log_q)).sum(1)
+    each = (p * (log_p - log_q)).sum(1)
     return (each + rest * (rest.log() - own_rest.clamp_min(1e-9).log())).mean()
 
 

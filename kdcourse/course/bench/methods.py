@@ -39,7 +39,7 @@ from kdcourse.methods.orthogonal import OrthogonalProjection
 from kdcourse.methods.reused_classifier import matched_features_loss
 from kdcourse.methods.review import hierarchical_context_loss
 from kdcourse.methods.scale_decoupled import scale_decoupled_loss
-from kdcourse.methods.top_k import top_k_answers, top_k_kd_loss
+from kdcourse.methods.top_k import top_k_answers, topk_kd_loss
 from kdcourse.methods.transformed_teacher import ttm_loss
 from kdcourse.methods.universal_logit import universal_logit_loss
 from kdcourse.methods.variational import variational_loss
@@ -154,7 +154,7 @@ def _labels(shape: Shape, classes: int | None = None) -> Tensor:
 def _few(shape: Shape, dtype: torch.dtype) -> Inputs:
     """The largest 16 of the teacher's predictions."""
     student, teacher = pair(shape, dtype)
-    return student, top_k_answers(teacher)
+    return student, *top_k_answers(teacher)[:2]
 
 
 def _with_level(shape: Shape, dtype: torch.dtype) -> Inputs:
@@ -222,7 +222,7 @@ METHODS = {
         lambda shape: 1 / 100,
         _labelled,
     ),
-    "top-k": Method(top_k_kd_loss, authors.top_k, "a vocabulary", inputs=_few),
+    "top-k": Method(topk_kd_loss, authors.top_k, "a vocabulary", inputs=_few),
     "MLLD": Method(multi_level_loss, authors.multi_level, "logits"),
     "CTKD": Method(curriculum_kd_loss, authors.curriculum, "logits", inputs=_with_level),
     "SDD": Method(

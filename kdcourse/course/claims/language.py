@@ -274,6 +274,7 @@ def reverse_kl(lab: Lab) -> Measured:
 
 
 TOP = 4, 16
+OTHERS = {"rest": "tail", "renormalised": "none"}  # what they are of which nothing is known
 
 
 @claim(
@@ -290,8 +291,8 @@ def top_k_answers(lab: Lab) -> Measured:
     """
     seen = words(lab, lab["words"]).lessons(vocabulary())
     found = {}
-    kinds = {f"{k}, {kind}": (k, kind == "rest") for k in TOP for kind in ("rest", "renormalised")}
-    for name, (k, rest) in {"all": (len(vocabulary()), True), **kinds}.items():
+    kinds = {f"{k}, {kind}": (k, rest) for k in TOP for kind, rest in OTHERS.items()}
+    for name, (k, rest) in {"all": (len(vocabulary()), "tail"), **kinds}.items():
         source = CachedTexts(lab.teacher, *seen, k=k, batch_size=lab["texts"], seed=lab.seed)
         term = TopKKD(rest=rest, class_dim=-1, ignore_index=-1)
         net = taught(lab, student(lab), source, term, teacher=source.teacher)
