@@ -144,6 +144,7 @@ def test_a_board_is_measured_and_what_is_stored_is_not_measured_again(small, mon
     assert max(board.check(folder=small, progress=False).values()) <= TOLERANCE
     assert b'"command": "python -m kdcourse reproduce leaderboard' in stored["small-kd.json"]
     assert {row.time for row in leaderboard.standings("small", small)} == {None}  # not yet
+    assert "of KD's time" not in leaderboard.what_to_take("small", small)
     with pytest.raises(FileNotFoundError, match="too few seeds"):
         leaderboard.standings("small", small, seeds=4)
     cost.measure(1, small, progress=False)
@@ -155,7 +156,7 @@ def test_a_board_is_measured_and_what_is_stored_is_not_measured_again(small, mon
     shown = leaderboard.table("small", small)
     assert "labels alone" in shown
     assert "AttentionTransfer" in shown
-    for name in ("standings", "table", "summary"):
+    for name in ("standings", "table", "summary", "what_to_take"):
         of_small = partial(getattr(leaderboard, name), folder=small)
         monkeypatch.setattr(leaderboard, name, of_small)
     assert main(["reproduce", "leaderboard", "--stored", "--seeds", "3"]) == 0
@@ -227,6 +228,27 @@ def test_the_p_value_is_that_of_the_paired_test(monkeypatch):
     by_name = {one.name: one.p for one in rows}
     assert [by_name["hint"], by_name["DIST"]] == pytest.approx(holm(p))
     assert rows[0].over_labels.mean == pytest.approx(8.5)
+
+
+def test_what_to_take_is_what_is_better_by_what_can_be_seen(monkeypatch):
+    rows = [
+        row("SimKD", [2.0, 2.1, 1.9], 0.01),
+        row("hint", [1.0, 1.1, 0.9], 0.01),
+        row("DIST", [1.0, 1.1, 0.9], 0.2),
+        row("RKD", [-1.0, -1.1, -0.9], 0.01),
+        row(KD, [0.0, 0.0, 0.0], 1.0),
+    ]
+    monkeypatch.setattr(standing, "standings", lambda *_: rows)
+    _, _, predictions, features, relations = leaderboard.what_to_take("res8-500").splitlines()
+    assert predictions == "- *predictions*: KD itself; nothing was seen to be better."
+    assert features.startswith("- *features*: SimKD +2.00 [+1.75, +2.25], a step taking 1.50")
+    assert "; hint +1.00" in features
+    assert relations.startswith("- *relations*: none of these in place of KD")
+
+
+def test_costs_are_those_of_boards_that_were_tried(tmp_path):
+    with pytest.raises(FileNotFoundError, match="reproduce leaderboard"):
+        cost.measure(1, tmp_path, progress=False)
 
 
 # --- figures

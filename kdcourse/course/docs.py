@@ -108,9 +108,11 @@ def boards() -> str:
     parts = [f"![Gains over KD with their intervals: {named}](leaderboard-gains.png)"]
     for name in measured:
         about = BOARDS[name].about
-        picture = f"![{about}: gain over labels against the time of a step](leaderboard-{name}.png)"
-        told = leaderboard.summary(name), picture, leaderboard.table(name)
-        parts += [f"## {about}", *told]
+        parts += [f"## {about}", leaderboard.summary(name), leaderboard.what_to_take(name)]
+        if measured[name][0].time is not None:
+            drawn = "gain over labels against the time of a step"
+            parts.append(f"![{about}: {drawn}](leaderboard-{name}.png)")
+        parts.append(leaderboard.table(name))
     missing = [board.about for name, board in BOARDS.items() if name not in measured]
     return "\n\n".join([*parts, *(f"## {about}\n\nNot measured yet." for about in missing)])
 
@@ -131,7 +133,7 @@ def figures() -> dict[str, Figure]:
     ranked |= {
         f"docs/leaderboard-{name}.png": plots.gain_against_cost(board.about, measured[board.about])
         for name, board in BOARDS.items()
-        if board.about in measured
+        if board.about in measured and measured[board.about][0].time is not None
     }
     forests = {
         f"docs/claims-{number(path)}.png": plots.forest(*map(claims.load, ids))

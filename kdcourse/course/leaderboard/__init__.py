@@ -7,4 +7,11 @@ their own, which are judged on test data, in pairs with those of plain KD and of
 
 from kdcourse.course.leaderboard.board import BOARDS, Board, check, known, reproduce
 from kdcourse.course.leaderboard.methods import KD, METHODS, Method
-from kdcourse.course.leaderboard.standing import Standing, holm, standings, summary, table
+from kdcourse.course.leaderboard.standing import (
+    Standing,
+    holm,
+    standings,
+    summary,
+    table,
+    what_to_take,
+)

@@ -48,10 +48,19 @@ def load(board: str, folder: Path = FOLDER) -> dict[str, Cost]:
 
 
 def measure(rounds: int = 9, folder: Path = FOLDER, progress: bool = True) -> None:
-    """Time steps of all methods in turn, board by board, on one thread, and store the ratios."""
-    for board in BOARDS:
+    """Time steps of all methods in turn, board by board, on one thread, and store the ratios.
+
+    Raises:
+        FileNotFoundError: There is no board yet of which every method was tried.
+    """
+    tried = [board for board in BOARDS if _was_tried(board, folder)]
+    if not tried:
+        raise FileNotFoundError(
+            "no board's methods were all tried yet: python -m kdcourse reproduce leaderboard"
+        )
+    for board in tried:
         store(board, folder).check()
-    for board in tqdm(BOARDS, disable=not progress):
+    for board in tqdm(tried, disable=not progress):
         names = [KD, *(name for name in BOARDS[board].methods if name != KD)]
         with one_thread():
             steps = [_step(final(board, name, folder), name) for name in names]
@@ -62,6 +71,13 @@ def measure(rounds: int = 9, folder: Path = FOLDER, progress: bool = True) -> No
             for name, seconds, peak in zip(names, taken, memory, strict=True)
         ]
         store(board, folder).save(costs, processor=processor())
+
+
+def _was_tried(board: str, folder: Path) -> bool:
+    try:
+        return all(final(board, name, folder) for name in BOARDS[board].methods)
+    except FileNotFoundError:
+        return False
 
 
 def _step(claim: Claim, name: str) -> Callable[[], object]:

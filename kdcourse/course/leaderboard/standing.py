@@ -10,9 +10,10 @@ from scipy import stats
 from kdcourse.course.claims.table import markdown
 from kdcourse.course.leaderboard import cost
 from kdcourse.course.leaderboard.board import ALONE, FOLDER, results
-from kdcourse.course.leaderboard.methods import KD
+from kdcourse.course.leaderboard.methods import FEATURES, KD, METHODS, PREDICTIONS, RELATIONS
 from kdcourse.estimate import Estimate, estimate
 
+BETTER, NO_DIFFERENCE, WORSE = "better than KD", "no difference from KD seen", "worse than KD"
 LEVEL = 0.05  # of the chance that any difference is called one that is none
 
 
@@ -42,6 +43,11 @@ class Standing:
     memory: float | None
 
     @property
+    def family(self) -> str:
+        """What the method looks at: predictions, features or relations."""
+        return METHODS[self.name].family
+
+    @property
     def is_kd(self) -> bool:
         """Whether it is KD itself."""
         return self.name == KD
@@ -50,8 +56,8 @@ class Standing:
     def says(self) -> str:
         """What the comparison with KD says."""
         if self.is_kd or not self.p < LEVEL:
-            return "no difference from KD seen"
-        return "better than KD" if self.over_kd.mean > 0 else "worse than KD"
+            return NO_DIFFERENCE
+        return BETTER if self.over_kd.mean > 0 else WORSE
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -120,7 +126,7 @@ def table(board: str, folder: Path = FOLDER, *, seeds: int | None = None) -> str
     )
     rows = [
         (
-            f"**{row.name}**" if row.says == "better than KD" else row.name,
+            f"**{row.name}**" if row.says == BETTER else row.name,
             f"{row.accuracy:.2f}",
             "" if row.is_kd else str(row.over_kd),
             "" if row.is_kd else _shown(row.p),
@@ -146,8 +152,27 @@ def summary(board: str, folder: Path = FOLDER) -> str:
     for row in found:
         if not row.is_kd:
             said.setdefault(row.says, []).append(row.name)
-    order = ("better than KD", "no difference from KD seen", "worse than KD")
+    order = (BETTER, NO_DIFFERENCE, WORSE)
     return "\n".join(
         f"- **{words}** ({len(said.get(words, []))}): {', '.join(said.get(words, ['none']))}"
         for words in order
     )
+
+
+def what_to_take(board: str, folder: Path = FOLDER) -> str:
+    """Say what the intervals of a board recommend, by what can be seen of the teacher."""
+    lines = []
+    for family in (PREDICTIONS, FEATURES, RELATIONS):
+        rows = [row for row in standings(board, folder) if row.family == family]
+        better = [row for row in rows if row.says == BETTER]
+        if better:
+            told = "; ".join(f"{row.name} {row.over_kd}{_at(row.time)}" for row in better)
+            lines.append(f"- *{family}*: {told}.")
+        else:
+            other = "KD itself" if family == PREDICTIONS else "none of these in place of KD"
+            lines.append(f"- *{family}*: {other}; nothing was seen to be better.")
+    return "**What to take**, by what is compared (gain over KD in percentage points):\n\n" + "\n".join(lines)
+
+
+def _at(time: float | None) -> str:
+    return "" if time is None else f", a step taking {time:.2f} of KD's time"
