@@ -22,8 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--without",
         default="",
         metavar="PARTS",
-        help="parts to leave out, of calibration, fidelity, classes, cost, robustness, export: "
-        "'export,cost'",
+        help="leave out calibration, fidelity, classes, cost, robustness, export: 'export,cost'",
     )
     parser.add_argument(
         "--baseline",
