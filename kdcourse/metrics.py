@@ -340,7 +340,7 @@ def report(
     >>> found.accuracy["KD"].minus_baseline     # its gain, with a 95 % interval
     >>> found.save("report.html")               # everything, on one page
 
-    Intervals are those of a bootstrap over the test images: they hold what other images might have
+    Intervals are from a bootstrap over the test images: they cover what other images might have
     shown of these nets, not what other seeds of training would have changed.
 
     Args:

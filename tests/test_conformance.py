@@ -456,7 +456,7 @@ def test_the_command_says_whether_a_loss_conforms(losses, place, capsys):
     assert "λ must be 2 times as large" in told
     assert main(["check", f"{place}:bad", "--as", "kd"]) == 1
     told = capsys.readouterr().out
-    assert "it is the squared difference of logits, and no KL" in told
+    assert "it is the squared difference of logits, not KL" in told
     assert "from mine import bad" in told
     assert main(["check", f"{place}:turned", "--teacher-first"]) == 0
 

@@ -226,7 +226,7 @@ def test_the_page_says_how_certain_it_is_and_on_what_it_was_measured(whole):
     page = _page.page(whole)
     for words in (
         "bootstrap over the test images (100 draws of the test images, seed 0)",
-        "They do not hold what other seeds of training would have changed.",
+        "They do not cover what other seeds of training would have changed.",
         "60 of quadrants",
         f"torch {torch.__version__}",
         "1 thread(s)",

@@ -1,7 +1,7 @@
 """Measure what the package costs, as ratios.
 
-Without a name, what losses and training cost in time and memory, beside a library's losses and a
-loop that is written out.
+Without an option, what losses and training cost in time and memory, beside a library's losses and
+a loop that is written out.
 """
 
 import argparse
@@ -14,10 +14,10 @@ INSTEAD = {
     "chunks": "time and memory of KD with 128,000 classes instead (needs 3 GB, five minutes)",
     "gradients": "what hand-written gradients save instead",
     "methods": "time and memory of the methods' losses instead, beside their authors' form",
-    "doctor": "what a doctor costs that looks at a run instead (ten minutes)",
-    "sampling": "what a cache saves when language models write instead",
-    "startup": "seconds that importing the package takes instead",
-    "leaderboard": "what a step by each method of the leaderboard costs instead",
+    "doctor": "what it costs to let a doctor watch a run instead (ten minutes)",
+    "sampling": "what a cache saves when language models write texts instead",
+    "startup": "seconds that it takes to import the package instead",
+    "leaderboard": "what a step costs with each method of the leaderboard instead",
     "kernels": "memory and seconds that each notebook's kernel takes instead (ten minutes)",
 }
 ONCE = ("chunks", "kernels")  # they take minutes

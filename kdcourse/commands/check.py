@@ -1,8 +1,8 @@
 """Find out which convention a loss of yours follows, and what breaks.
 
-Compare a loss of anybody's with one of ours: the factor between them, in words and as a function of
-N, K and τ, and every property that does not hold, by the smallest input that shows it. The exit
-status is 0 if it conforms, perhaps up to a factor, 1 if it does not, and 2 if it cannot be checked.
+Compare any loss with one of ours: the factor between them, in words and as a function of N, K and
+τ, and every property that does not hold, with the smallest input that shows it. The exit status is
+0 if the loss conforms, perhaps up to a factor, 1 if it does not, and 2 if it cannot be checked.
 """
 
 import argparse
@@ -19,7 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         dest="like",
         default="kd",
         metavar="LOSS",
-        help="the loss of ours that it is to be, such as kd, rkd_distance or "
+        help="the loss of ours to compare it with, such as kd, rkd_distance or "
         "\"kd(divergence='reverse')\" (kd)",
     )
     parser.add_argument(
@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--foreign",
         action="store_true",
-        help="check the losses of other libraries instead, as far as they are installed, and "
+        help="check the losses of other libraries instead, where these are installed, and "
         "store what was found",
     )
 

@@ -1,8 +1,9 @@
-"""Look at a run for what goes wrong in it.
+"""Find out what is going wrong in a run.
 
-Examine what `train` has written, or is writing: student, teacher, data and loss are made again from
-its options, a few batches are looked at, and so is its history. Nothing is trained or written. The
-exit status is 0 without a remark, 1 with some, and 2 if there is no run that can be examined.
+Examine what `train` has written, or is still writing: student, teacher, data and loss are made
+again from its options, and a few batches and the history are looked at. Nothing is trained or
+written. The exit status is 0 if there is no remark, 1 if there is one, and 2 if there is no run to
+examine.
 """
 
 import argparse
@@ -12,11 +13,16 @@ from kdcourse.commands import refused
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="DIR", help="what --out of train was")
     parser.add_argument(
-        "--alone", type=Path, metavar="DIR", help="the same by labels alone, to compare with"
+        "folder", type=Path, metavar="DIR", help="the folder that train was given as --out"
     )
-    parser.add_argument("--batches", type=int, default=4, help="batches to look at (4)")
+    parser.add_argument(
+        "--alone",
+        type=Path,
+        metavar="DIR",
+        help="a run of the same student on labels alone, to compare with",
+    )
+    parser.add_argument("--batches", type=int, default=4, help="number of batches to look at (4)")
     parser.add_argument(
         "--device", help="cpu, cuda, cuda:1 or mps (that of the run, or the best there is)"
     )

@@ -17,15 +17,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         steps.add_parser(
             "grade",
             help="grade notebooks that came back",
-            description="Grade notebooks, each in a sandbox of its own. What was graded before and "
-            "has not changed is not graded again.",
+            description="Grade notebooks, each in a sandbox of its own. Those that were graded "
+            "before and have not changed are not graded again.",
         )
     )
 
 
 def _add_release(release: argparse.ArgumentParser) -> None:
     release.set_defaults(run=_release)
-    release.add_argument("folder", metavar="DIR", type=Path, help="where to")
+    release.add_argument("folder", metavar="DIR", type=Path, help="where to write them")
     _add_masters(release)
 
 
@@ -35,9 +35,11 @@ def _add_grade(grade: argparse.ArgumentParser) -> None:
     grade.add_argument(
         "submissions", nargs="+", metavar="SUBMISSION", type=Path, help="notebooks, or folders"
     )
-    grade.add_argument("--out", type=Path, default=Path("grades.csv"), help="CSV (grades.csv)")
-    grade.add_argument("--jobs", type=int, default=2, help="submissions side by side (2)")
-    grade.add_argument("--again", action="store_true", help="grade also what has not changed")
+    grade.add_argument(
+        "--out", type=Path, default=Path("grades.csv"), help="CSV file to write (grades.csv)"
+    )
+    grade.add_argument("--jobs", type=int, default=2, help="submissions to grade side by side (2)")
+    grade.add_argument("--again", action="store_true", help="grade what has not changed, too")
     grade.add_argument(
         "--late-penalty",
         type=float,

@@ -1,7 +1,8 @@
 """Open the notebooks in JupyterLab.
 
-Options are passed on to it, such as --no-browser or --port 8890. Without a clone of the course,
-they are copied into kdcourse-notebooks in the current folder, where nothing is ever overwritten.
+Options such as --no-browser or --port 8890 are passed on to JupyterLab. Without a clone of the
+course, the notebooks are copied into kdcourse-notebooks in the current folder, where nothing is
+ever overwritten.
 """
 
 import argparse

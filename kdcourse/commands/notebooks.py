@@ -9,7 +9,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--normalize",
         action="store_true",
-        help="run nothing, store them as they are in the form that the course keeps",
+        help="run nothing; store them as they are, in the form that the course keeps",
     )
 
 

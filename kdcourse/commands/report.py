@@ -1,8 +1,8 @@
 """Judge trained students beyond their accuracy, on one page.
 
 Measure students that train has finished, beside their teacher: accuracy with intervals, fidelity,
-calibration, robustness, who paid for the gain, cost, and exported forms. The page needs no network;
-beside the first run, others may be named to compare.
+calibration, robustness, which classes paid for the gain, cost, and exported forms. Several runs are
+compared with each other. The page needs no network.
 """
 
 import argparse
@@ -16,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--out",
         default="report.html",
         metavar="FILE",
-        help="where to; as JSON where it ends in .json (report.html)",
+        help="file to write; JSON if its name ends in .json (report.html)",
     )
     parser.add_argument(
         "--without",
@@ -27,9 +27,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline",
         metavar="RUN",
-        help="the run that others are compared with (the first without a teacher)",
+        help="the run to compare the others with (the first without a teacher)",
     )
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, mps (the best there is)")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (the best there is)")
 
 
 def run(options: argparse.Namespace) -> int:

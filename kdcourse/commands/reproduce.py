@@ -2,7 +2,7 @@
 
 Measure claims over seeds, store every seed, and print the table. What is stored already is not
 measured again. Without a clone of the course, results are stored in kdcourse-results in the current
-folder, and take the place of ours.
+folder, and used in place of ours.
 """
 
 import argparse
@@ -16,11 +16,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "ids",
         nargs="*",
         metavar="ID",
-        help="claims (all by default); or leaderboard, perhaps with the names of some boards",
+        help="claims (all by default); or leaderboard, if you like with the names of some boards",
     )
     parser.add_argument("--seeds", type=int, default=10, help="number of seeds (10)")
     parser.add_argument(
-        "--jobs", type=int, help="processes side by side (1; on a GPU one a core and 8 GiB free)"
+        "--jobs", type=int, help="processes side by side (1; on a GPU, one per core and 8 GiB free)"
     )
     parser.add_argument(
         "--device",
@@ -29,12 +29,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument(
-        "--stored", action="store_true", help="measure nothing, print what is stored"
+        "--stored", action="store_true", help="measure nothing; print what is stored"
     )
     instead.add_argument(
         "--check",
         action="store_true",
-        help="measure nothing, see whether the code still does what it did when it was measured",
+        help="measure nothing; see whether the code still does what it did when it was measured",
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(extra="docs")
     parser.add_argument(
-        "--folder", type=Path, default=Path("build/site"), help="where to (build/site)"
+        "--folder", type=Path, default=Path("build/site"), help="where to write it (build/site)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Write the notebooks as slides to show."""
+"""Write the notebooks as slides for a lecture."""
 
 import argparse
 from pathlib import Path
@@ -12,7 +12,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("build/slides"),
         metavar="FOLDER",
-        help="where to (build/slides)",
+        help="where to write them (build/slides)",
     )
 
 

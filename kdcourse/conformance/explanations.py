@@ -1,4 +1,4 @@
-"""What a loss computes that is no multiple of ours: what else it is a multiple of, in words."""
+"""What a loss computes that is not a multiple of ours: what else it is a multiple of, in words."""
 
 import inspect
 import itertools
@@ -46,12 +46,12 @@ def explanation(call: LossCall, reference: LossCall, kind: LossKind) -> str:
         return "it is not finite, for inputs as they occur"
     ratio = value_ratio(measured(call), measured(reference))
     if (here := ratio(kind, 2.0)) is None:
-        return f"it is no multiple of {ours}" + _nearly(call, reference, kind)
+        return f"it is not a multiple of {ours}" + _nearly(call, reference, kind)
     others = (kind.sized(**{x: grown(size)}) for x, size in kind.sizes.items() for grown in GROWN)
     there = next((other for other in others if ratio(other, 2.0) is None), None)
     elsewhere = "at other temperatures" if there is None else f"of it for {there.student}"
     times = ours if abs(here - 1) < EXACT else f"{here:.4g} · {ours}"
-    return f"it is {times} for inputs of the shape {kind.student}, and no multiple {elsewhere}"
+    return f"it is {times} for inputs of the shape {kind.student}, but not a multiple {elsewhere}"
 
 
 def ideas(call: LossCall, reference: LossCall, kind: LossKind) -> Iterator[Idea]:
@@ -156,7 +156,7 @@ def _differences() -> Iterator[tuple[str, Part]]:
         return (SHOWN[what](s) - SHOWN[what](t)).abs().pow(power).sum(1).mean()
 
     for what, (word, power) in itertools.product(SHOWN, (("squared", 2), ("absolute", 1))):
-        words = f"it is the {word} difference of {what}, and no KL"
+        words = f"it is the {word} difference of {what}, not KL"
         yield words, partial(difference, what=what, power=power)
 
 

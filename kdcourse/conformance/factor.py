@@ -78,7 +78,7 @@ class Factor:
             if letter == "τ":
                 said[letter] = TEMPERATURE.get(alone[0][1], f"has a further factor {part}")
             elif len(alone) > 1 or "−" in alone[0][0]:
-                said[letter] = f"counts other pairs or triples of {what}, a factor {part}"
+                said[letter] = f"counts other pairs or triples of {what}, hence a factor {part}"
             elif abs(alone[0][1]) == 1:
                 summed, averaged = f"sums over the {what}", f"averages over the {what}, too"
                 said[letter] = summed if alone[0][1] > 0 else averaged

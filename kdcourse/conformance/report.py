@@ -45,7 +45,7 @@ class ConformanceReport:
 
     @property
     def factor(self) -> Factor | None:
-        """The loss divided by ours, or None where it is no multiple of ours."""
+        """The loss divided by ours, or None where it is not a multiple of ours."""
         return self.convention.factor
 
     def __getitem__(self, name: str) -> Observation:

@@ -123,8 +123,8 @@ def _more(gap: Interval, other: str) -> str:
 
 def _boundary(report: Report) -> str:
     return (
-        "In brackets: 95 % intervals of a bootstrap over the test images "
-        f"({report.conditions['bootstrap']}). They do not hold what other seeds of training would "
+        "In brackets: 95 % intervals from a bootstrap over the test images "
+        f"({report.conditions['bootstrap']}). They do not cover what other seeds of training would "
         "have changed."
     )
 

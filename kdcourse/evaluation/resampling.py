@@ -2,7 +2,7 @@ r"""How certain a measurement on N test images is: the bootstrap over images.
 
 N images are drawn from the N test images with replacement, many times, and measured each time: the
 middle 95 % of what comes out are the interval. It says what other test images of the same kind
-might have shown of *these* nets. It does not hold what other seeds of training would have changed;
+might have shown of *these* nets. It does not cover what other seeds of training would have changed;
 for that, train several (:func:`kdcourse.estimate.estimate`).
 
 All measurements share the same draws. So the interval of a difference between two nets is that of

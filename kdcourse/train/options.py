@@ -76,7 +76,7 @@ class Options:
 
     student: str = _option(
         "",
-        "net to train: plain8, resnet20, wrn-16-2, …; lm-2x48; \"reuse_classifier(by_name('res8'), "
+        "net to train: plain8, resnet20, wrn-16-2, …, lm-2x48, \"reuse_classifier(by_name('res8'), "
         'teacher)"',
         "NET",
     )
@@ -87,7 +87,7 @@ class Options:
         (), "weights of the teacher's nets, in the order of their names", "FILE"
     )
     student_weights: str | None = _option(
-        None, "weights that the student begins with, of an earlier run", "FILE"
+        None, "weights of an earlier run, with which the student begins", "FILE"
     )
     loss: str = _option(
         "CrossEntropy()", "terms: 'CrossEntropy() + 4 * LogitKD(temperature=4)'", "TERMS"
@@ -98,15 +98,15 @@ class Options:
         "NAME",
     )
     texts: str = _option(
-        "data", "whose texts are learned from: 'Written()', 'OnPolicy(share=0.5)'", "SOURCE"
+        "data", "whose texts to learn from: 'Written()', 'OnPolicy(share=0.5)'", "SOURCE"
     )
     data_root: str | None = _option(
         None, "folder of the data ($KDCOURSE_DATA, or the course's)", "DIR", free=True
     )
-    download: bool = _option(False, "fetch data that are missing", free=True)
-    images: int | None = _option(None, "train on so many images, or texts, only", low=1)
+    download: bool = _option(False, "fetch the data if they are missing", free=True)
+    images: int | None = _option(None, "train on this many images or texts only", low=1)
     validation: int = _option(
-        5000, "images held out to validate on; of texts, so many at most; 0 for none", low=0
+        5000, "images held out to validate on (texts: at most as many); 0 for none", low=0
     )
     image_size: int | None = _option(None, "resize images to this height and width", "PX", low=1)
     augment: str = _option("none", "augmentation: 'pad_crop_flip(4)'", "AUGMENTATION")
@@ -114,16 +114,18 @@ class Options:
         "none", "what student and teacher see: 'FunctionMatching(crop_flip())'", "VIEW"
     )
     cache: int = _option(
-        0, "replay so many epochs, for which the teacher is asked once", "EPOCHS", low=0
+        0, "replay this many epochs, for which the teacher is asked only once", "EPOCHS", low=0
     )
     epochs: int | None = _option(
-        None, f"passes through the images ({EPOCHS}, unless there are --steps)", low=1
+        None, f"passes through the data ({EPOCHS}, unless there are --steps)", low=1
     )
-    steps: int | None = _option(None, "end after so many batches, instead of --epochs", low=1)
-    batch_size: int = _option(Knobs.batch_size, "images a step, of all processes together", low=1)
+    steps: int | None = _option(None, "end after this many batches, instead of --epochs", low=1)
+    batch_size: int = _option(
+        Knobs.batch_size, "images or texts per step, over all processes together", low=1
+    )
     drop_last: bool = _option(Knobs.drop_last, "leave out an epoch's last, smaller batch")
     accumulate: int = _option(
-        Knobs.accumulate, "make each step in so many parts, to save memory", low=1
+        Knobs.accumulate, "make each step in this many parts, to save memory", low=1
     )
     sync_batch_norm: bool = _option(
         Knobs.sync_batch_norm, "let batch norm see the samples of all processes (GPUs only)"
@@ -131,24 +133,27 @@ class Options:
     optimizer: str = _option("sgd", "what moves the weights", "sgd|adamw")
     learning_rate: float = _option(RATE, "peak of the schedule", low=0, high=1e6)
     schedule: str = _option(
-        "one_cycle", "of the learning rate: 'at_epochs([150, 180])'", "SCHEDULE"
+        "one_cycle", "of the learning rate, such as 'at_epochs([150, 180])'", "SCHEDULE"
     )
     weight_decay: float = _option(DECAY, "of the optimizer", low=0, high=1e6)
     momentum: float = _option(
         0.9, "of SGD, or Adam's β₁; one_cycle swings by 0.05 around it", low=0, high=1
     )
     nesterov: bool = _option(True, "Nesterov's form of SGD's momentum")
-    clip: float | None = _option(Knobs.clip, "largest norm of the gradient")
-    seed: int = _option(Knobs.seed, "of initial weights, order, augmentation", low=0)
+    clip: float | None = _option(Knobs.clip, "clip the gradient to this norm")
+    seed: int = _option(Knobs.seed, "of initial weights, order and augmentation", low=0)
     seeds: str | None = _option(
-        None, "many, instead: '0-9' or '0-4,8'; each into a folder of its own", "SEEDS", free=True
+        None,
+        "several, instead of --seed: '0-9' or '0-4,8'; each has a folder of its own",
+        "SEEDS",
+        free=True,
     )
     device: str | None = _option(
         Knobs.device, "cpu, cuda, cuda:1 or mps; the best by default", "NAME", free=True
     )
     jobs: int | None = _option(
         None,
-        "seeds side by side, each with one thread (one a core; on a GPU one a core and 8 GiB free)",
+        "seeds side by side, one thread each (one per core; on a GPU, one per core and 8 GiB free)",
         free=True,
         low=1,
     )
@@ -156,17 +161,19 @@ class Options:
         "none", "mixed precision: none, auto, bfloat16 or float16", "DTYPE", bare="auto"
     )
     compile: bool = _option(Knobs.compile, "run both nets through torch.compile", free=True)
-    capture: bool = _option(True, "replay a step as a CUDA graph, where it can be", free=True)
+    capture: bool = _option(True, "replay a step as a CUDA graph, where possible", free=True)
     channels_last: bool = _option(
-        Knobs.channels_last, "keep images and weights channels last", free=True
+        Knobs.channels_last, "keep images and weights in channels-last order", free=True
     )
     keep: str = _option(
-        Knobs.keep, "weights: those of the last epoch, or of the best by validation", "last|best"
+        Knobs.keep,
+        "weights to keep: those of the last epoch, or of the best on validation data",
+        "last|best",
     )
     diagnose: bool = _option(
         Knobs.diagnose, "let a doctor look at some batches, and store what it finds", free=True
     )
-    tensorboard: bool = _option(False, "write TensorBoard's files, too", free=True)
+    tensorboard: bool = _option(False, "also write files for TensorBoard", free=True)
     out: str = _option(
         "", "folder to write to, on all machines; the same command resumes", "DIR", free=True
     )

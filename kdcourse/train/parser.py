@@ -9,15 +9,15 @@ from typing import Any, get_args
 from kdcourse.train.language import Maker, is_schedule, words
 from kdcourse.train.options import GROUPS, Options, dashed
 
-ABOUT = """Train a net, on labels or by a teacher; on a CPU, a GPU, or under torchrun on many.
-Also a language model, on the definitions that come with the course or on a file of texts.
+ABOUT = """Train a net on labels or with a teacher; on a CPU, on a GPU, or under torchrun on many.
+It can also be a language model, on the definitions that come with the course or a file of texts.
 
-Every epoch is checkpointed: the same command resumes a run that was stopped, also with another
-number of processes. Into --out go options.toml, checkpoint.pt, metrics.jsonl (a line an epoch,
+Every epoch is checkpointed: the same command resumes a run that was stopped, even with another
+number of processes. Into --out go options.toml, checkpoint.pt, metrics.jsonl (one line per epoch,
 accuracies in [0, 1]), student.safetensors, and result.json with the test accuracy in percent, which
-is read once, at the end; with --diagnose, diagnosis.json with what a doctor has found, which
-`python -m kdcourse doctor` reads. With --seeds, each seed has a folder of its own in --out, and
-result.json there has what they say together."""
+is measured once, at the end; with --diagnose also diagnosis.json, with what the doctor has found,
+which `python -m kdcourse doctor` reads. With --seeds, each seed has a folder of its own in --out,
+and the result.json in --out sums them up."""
 
 EXAMPLES = """examples:
   python -m kdcourse train --student plain8 --teacher res16 --images 4000 \\
@@ -34,23 +34,22 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 4 -m kdcourse train resnet56-resnet20 --method teacher --out runs/4
 
 --student, --teacher, --loss, --texts, --views, --augment and --schedule are written in Python, as
-in the notebooks, with the names below. Terms add, and take numbers as factors; layers are "stem",
-"stage1", "stage2", "stage3", "embedding", or any other module's name; "stage1.-1.sum" is what the
-last ReLU of a stage of residual blocks sees. What the command knows
-(student, channels, classes, epochs, steps, seed) need not be said; of texts, neither where classes,
-channels and places without a target are. Nets made by a teacher's expression take their weights
-from --teacher-weights, in order. --student may name its teacher, as in
-"reuse_classifier(by_name('plain8'), teacher)".
+in the notebooks, with the names below. Terms can be added up and multiplied by numbers. Layers are
+"stem", "stage1", "stage2", "stage3", "embedding", or any other module's name; "stage1.-1.sum" is
+what the last ReLU of a stage of residual blocks sees. Leave out what the command knows: student,
+channels, classes, epochs, steps and seed; for texts also where the classes, the channels and the
+places without a target are. The nets in --teacher take their weights from --teacher-weights, in
+order. --student may name the teacher, as in "reuse_classifier(by_name('plain8'), teacher)".
 
---data may be "definitions", or a file of texts, whose name has a dot or a slash in it: a text a
-line, in UTF-8. Equal lines count once; a tenth is held out to validate on, another one to test.
-Every character is a token, and what is measured are nats a character. student.safetensors and
+--data may be "definitions", or a file of texts, with a dot or a slash in its name: one text per
+line, in UTF-8. Equal lines count once; a tenth is held out to validate on, and another to test on.
+Every character is a token, and nets are rated in nats per character. student.safetensors and
 result.json hold the vocabulary; a student takes over that of its teacher's weights. A net such as
 lm-2x48 (depth, width) reads 80 characters; "language_model(48, 2, 4, length=200)" reads more.
---texts says whose texts are learned from: "data"; "Written()", what the teacher has written, once;
-"OnPolicy(share=0.5)", where the student writes half of them itself, anew for each batch; and
+--texts says whose texts to learn from: "data"; "Written()", which the teacher writes once;
+"OnPolicy(share=0.5)", half of which the student writes itself, anew for each batch; and
 "OnPolicy(share=0.5, teacher=teacher, teacher_share=0.25)", where the teacher writes some, too. All
-take temperature, top_p or greedy: "Written(greedy=True)".
+but "data" take temperature, top_p or greedy: "Written(greedy=True)".
 
 """
 

@@ -25,7 +25,7 @@ class Conventions:
         library, version: Where it is from.
         loss: How it is made.
         like: The loss of ours that it was compared with.
-        factor: It divided by ours, or None if it is no multiple.
+        factor: It divided by ours, or None if it is not a multiple.
         convention: In words.
         detaches: Whether no gradient reaches the teacher; None where that could not be measured.
         breaks: What it does not have of what ours has, by the property: a sentence and a program.
