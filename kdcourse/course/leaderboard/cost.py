@@ -1,5 +1,6 @@
 """What a step costs by each method, as ratios to that of KD, measured side by side."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def measure(rounds: int = 9, folder: Path = FOLDER, progress: bool = True) -> No
         names = [KD, *(name for name in BOARDS[board].methods if name != KD)]
         with one_thread():
             steps = [_step(final(board, name, folder), name) for name in names]
-            taken = in_turn(steps, rounds)
+            taken = in_turn(steps, rounds, time.process_time)
             memory = [peak_memory(step) for step in steps]
         costs = [
             Cost(name, median_ratio(seconds, taken[0]), peak / memory[0], rounds)

@@ -171,7 +171,8 @@ def what_to_take(board: str, folder: Path = FOLDER) -> str:
         else:
             other = "KD itself" if family == PREDICTIONS else "none of these in place of KD"
             lines.append(f"- *{family}*: {other}; nothing was seen to be better.")
-    return "**What to take**, by what is compared (gain over KD in percentage points):\n\n" + "\n".join(lines)
+    title = "**What to take**, by what is compared (gain over KD in percentage points):"
+    return "\n".join([title, "", *lines])
 
 
 def _at(time: float | None) -> str:
