@@ -1,5 +1,6 @@
 """The leaderboard: all methods tuned alike, measured in pairs, corrected for their number."""
 
+import itertools
 import math
 from contextlib import suppress
 from functools import partial
@@ -144,7 +145,7 @@ def test_a_board_is_measured_and_what_is_stored_is_not_measured_again(small, mon
     assert max(board.check(folder=small, progress=False).values()) <= TOLERANCE
     assert b'"command": "python -m kdcourse reproduce leaderboard' in stored["small-kd.json"]
     assert {row.time for row in leaderboard.standings("small", small)} == {None}  # not yet
-    assert "of KD's time" not in leaderboard.what_to_take("small", small)
+    assert "× KD's" not in leaderboard.what_to_take("small", small)
     with pytest.raises(FileNotFoundError, match="too few seeds"):
         leaderboard.standings("small", small, seeds=4)
     cost.measure(1, small, progress=False)
@@ -241,7 +242,9 @@ def test_what_to_take_is_what_is_better_by_what_can_be_seen(monkeypatch):
     monkeypatch.setattr(standing, "standings", lambda *_: rows)
     _, _, predictions, features, relations = leaderboard.what_to_take("res8-500").splitlines()
     assert predictions == "- *predictions*: KD itself; nothing was seen to be better."
-    assert features.startswith("- *features*: SimKD +2.00 [+1.75, +2.25], a step taking 1.50")
+    assert features.startswith(
+        "- *features*: SimKD +2.00 [+1.75, +2.25] (a step takes 1.50 × KD's)"
+    )
     assert "; hint +1.00" in features
     assert relations.startswith("- *relations*: none of these in place of KD")
 
@@ -265,6 +268,17 @@ def test_figures_show_every_method_but_kd_itself():
     assert [text.get_text() for text in axis.texts] == ["-9.2"]  # beyond the edge
     named = {text.get_text() for text in plots.gain_against_cost("here", rows).axes[0].texts}
     assert named == {"good", KD, "bad"}
+
+
+def test_names_beside_points_that_are_close_do_not_touch():
+    rows = [row(f"method {n}", [n / 10, n / 10, n / 10 + 0.01], 0.5) for n in range(12)]
+    figure = plots.gain_against_cost("here", [*rows, row(KD, [0.0, 0.0, 0.0], 1.0)])
+    figure.draw_without_rendering()
+    (axis,) = figure.axes
+    boxes = [text.get_window_extent() for text in axis.texts]
+    assert len(boxes) == 13
+    assert not [a for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+    assert all(axis.bbox.contains(*corner) for box in boxes for corner in (box.min, box.max))
 
 
 # --- what is stored

@@ -176,4 +176,4 @@ def what_to_take(board: str, folder: Path = FOLDER) -> str:
 
 
 def _at(time: float | None) -> str:
-    return "" if time is None else f", a step taking {time:.2f} of KD's time"
+    return "" if time is None else f" (a step takes {time:.2f} × KD's)"

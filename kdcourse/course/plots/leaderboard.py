@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
 
 from kdcourse.course.plots.style import ALONE, DISTILLED, TEACHER, panel, panels
 
@@ -18,6 +20,16 @@ SAYS: dict[str, dict[str, Any]] = {  # how a method is drawn, by what its compar
     "worse than KD": {"marker": "X", "color": "#000000"},
 }
 ROW = 0.24  # inches
+# Where a name may stand beside its point, in pixels to the right and up: the nearest first.
+SIDES = sorted(
+    (
+        (side * right, up)
+        for side in (1, -1)
+        for right in (11, 40, 80)
+        for up in range(-120, 121, 5)
+    ),
+    key=lambda at: (at[0] / 2) ** 2 + at[1] ** 2,
+)
 LEAST = -6.0  # percentage points: what is worse is drawn at the edge, with its number
 
 
@@ -50,21 +62,15 @@ def gains(boards: Mapping[str, Sequence["Standing"]]) -> Figure:
 
 def gain_against_cost(about: str, standings: Sequence["Standing"]) -> Figure:
     """Draw the gain over labels alone against the time of a step as a ratio to KD's."""
-    figure, axis = panel(7, 4.6)
+    figure, axis = panel(7, 6)
     timed = [(row, row.time) for row in standings if row.time is not None]
     for row, time in timed:
         style = {"marker": "s", "color": TEACHER} if row.is_kd else SAYS[row.says]
         axis.plot(time, row.over_labels.mean, linestyle="", **style)
-        axis.annotate(
-            row.name,
-            (time, row.over_labels.mean),
-            xytext=(4, 3),
-            textcoords="offset points",
-            size=8,
-        )
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set_xscale("log")
     times = np.array([time for _, time in timed] or [1.0])
+    axis.set_xlim(times.min() / 1.3, times.max() * 1.3)
     ticks = [t for t in (0.5, 0.7, 1, 1.5, 2, 3, 5, 10) if times.min() <= t <= 1.2 * times.max()]
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
     axis.minorticks_off()
@@ -72,7 +78,32 @@ def gain_against_cost(about: str, standings: Sequence["Standing"]) -> Figure:
     axis.set_ylabel("test accuracy − labels alone, percentage points")
     axis.set_title(about)
     _legend(figure)
+    timed.sort(key=lambda one: not one[0].is_kd)  # its name lies nearest
+    _write_names(axis, {row.name: (time, row.over_labels.mean) for row, time in timed})
     return figure
+
+
+def _write_names(axis: Axes, places: Mapping[str, tuple[float, float]]) -> None:
+    """Write names beside points, each as near as it can be without touching another or a point."""
+    axis.figure.draw_without_rendering()  # type: ignore[union-attr]  # lays out what is there
+    dots = {name: axis.transData.transform(at) for name, at in places.items()}
+    taken = [Bbox([dot - 6, dot + 6]) for dot in dots.values()]
+    back = axis.transData.inverted()
+    for name, dot in dots.items():
+        text = axis.text(*places[name], name, ha="center", va="center", size=8)
+        text.set_in_layout(False)
+        half = np.array(text.get_window_extent().size) / 2
+        for right, up in SIDES:
+            centre = dot + np.array([right + np.sign(right) * half[0], up])
+            box = Bbox([centre - half, centre + half])
+            inside = all(axis.bbox.contains(*corner) for corner in (box.min, box.max))
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(box.padded(3))
+        text.set_position(tuple(back.transform(centre)))
+        if (abs(right), up) != SIDES[0]:
+            ends = np.array([dot, [centre[0] - np.sign(right) * half[0], centre[1]]])
+            axis.plot(*back.transform(ends).T, color="grey", linewidth=0.5, zorder=0)
 
 
 def _legend(figure: Figure) -> None:
