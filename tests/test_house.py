@@ -1,6 +1,7 @@
 """How the house is built: one room per method, one place for every knob and every rule."""
 
 import ast
+import functools
 import inspect
 import sys
 from collections import Counter
@@ -561,3 +562,59 @@ def test_a_rehearsal_changes_nothing_but_sizes():
     assert objective.prepared
     with pytest.raises(ValueError, match="features must have shape"):
         rehearse(student, images(), AttentionTransfer(["embedding"]), teacher=teacher)
+
+
+# --- names that others rely on
+
+RELIED_ON = {
+    "logit.softmax": "logits, temperature=1.0",
+    "logit.kd_loss": "student_logits, teacher_logits, temperature=4.0, *, divergence='forward', "
+    "scale=True, class_dim=1, mask=None, weight=None",
+    "logit.kd_cross_entropy": "student_logits, teacher_logits, temperature=4.0, *, scale=True",
+    "logit.kd_loss_from_probabilities": "student_logits, teacher_probabilities, temperature=1.0, "
+    "*, scale=True",
+    "logit.decoupled_kd_loss": "student_logits, teacher_logits, target, *, alpha=1.0, beta=8.0, "
+    "temperature=4.0",
+    "logit.standardize": "logits, temperature=1.0",
+    "logit.linear_kd_loss": "student_hidden, student_weight, teacher_hidden, teacher_weight, "
+    "temperature=4.0",
+    "language.topk_kd_loss": "student_logits, indices, log_probabilities, *, rest='tail'",
+    "language.sample": "model, prompts",
+    "feature.attention_map": "features, power=2",
+    "feature.attention_transfer_loss": "student_features, teacher_features, power=2, *, "
+    "squared=False",
+    "feature.Hint": "student_channels, teacher_channels",
+    "feature.input_gradient": "model, inputs, target, *, create_graph=False",
+    "feature.saliency_loss": "student_gradient, teacher_gradient",
+    "relational.rkd_distance_loss": "student_embeddings, teacher_embeddings",
+    "relational.rkd_angle_loss": "student_embeddings, teacher_embeddings",
+    "relational.similarity_preserving_loss": "student_features, teacher_features",
+    "teachers.majority_vote_accuracy": "accuracy, voters, correlation=0.0",
+    "teachers.MomentumTeacher": "student, momentum=0.996",
+    "teachers.ClosedTeacher": "model, top_k=None, decimals=None, *, probabilities=None",
+    "teachers.prune": "model, sparsity",
+    "fit": "student, train, objective=None, *, teacher=None, validation=None, checkpoint=None, "
+    "capture='auto', clip=None, steps=None, keep='last', drop_last=False",
+    "check": "loss, like='kd'",
+    "metrics.report": "student, teacher, test",
+}
+
+
+def relied_on(text: str) -> tuple[list[str], dict[str, object]]:
+    """Return the arguments that may be given by their place, and all that have a default."""
+    arguments = ast.parse(f"def f({text}): ...").body[0].args
+    placed = [argument.arg for argument in arguments.args]
+    last = placed[len(placed) - len(arguments.defaults) :]
+    named = [argument.arg for argument in arguments.kwonlyargs]
+    values = [*arguments.defaults, *arguments.kw_defaults]
+    return placed, dict(zip([*last, *named], map(ast.literal_eval, values), strict=True))
+
+
+@pytest.mark.parametrize("name", RELIED_ON)
+def test_names_and_arguments_that_others_rely_on(name):
+    found = functools.reduce(getattr, name.split("."), kdcourse)
+    parameters = inspect.signature(found).parameters
+    placed, defaults = relied_on(RELIED_ON[name])
+    by_place = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert by_place[: len(placed)] == placed
+    assert {name: parameters[name].default for name in defaults} == defaults
