@@ -13,9 +13,12 @@ from kdcourse.conformance.convention import REFUSALS, convention_of, value_of
 from kdcourse.conformance.kinds import LossKind, kind_of, loss_of_ours
 from kdcourse.conformance.properties import PROPERTIES
 from kdcourse.conformance.report import ConformanceReport
-from kdcourse.conformance.trial import Observation, Trial
-from kdcourse.errors import ArgumentError
+from kdcourse.conformance.trial import Observation, Trial, nearly_equal
+from kdcourse.errors import ArgumentError, ExplainedError
 from kdcourse.signatures import checked
+
+CALLS = 8  # with one input, which tell what is random
+BUILT_IN = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 16.0, 20.0)
 
 
 @checked
@@ -39,7 +42,8 @@ def check(
         loss: A function of the student's and the teacher's output, which may take a temperature
             (``temperature``, ``tau``, ``temp``, ``T``) and a ``mask``; a module; a term of ours;
             or the class of such, which is made anew for every temperature. One that takes no
-            temperature is checked at the one it was made with, or at 1.
+            temperature is checked at the one it was made with, at one that is built in, if it is a
+            multiple of ours there, or at 1. It must say the same of the same input.
         like: The loss of ours, or its name, with ``_loss`` or without: ``"kd"``,
             ``"attention_transfer"``, ``"rkd_distance"``. Labels are given to a loss only where ours
             takes a ``target``, too.
@@ -58,7 +62,7 @@ def check(
     """
     ours = loss_of_ours(like) if isinstance(like, str) else like
     kind = kind_of(ours, example)
-    reference = call_of(ours, labels=True)
+    reference = _reference(ours, like, kind)
     imports = imports or _imports(loss)
     name = imports.rpartition(" ")[2] or "loss"
     call = call_of(
@@ -69,6 +73,7 @@ def check(
         imports=imports,
     )
     call = _with_student_first(_tried(call, kind), kind)
+    call = _at_its_temperature(call, reference, kind)
     convention = convention_of(call, reference, kind)
     trial = Trial(call, reference, kind, convention)
     findings = tuple(_findings(trial))
@@ -103,16 +108,35 @@ def _imports(loss: Any) -> str:
     return f"from {module} import {name}" if plain else ""
 
 
+def _reference(ours: Callable, like: Callable | str, kind: LossKind) -> LossCall:
+    """Return the call of ours, and blame ``like`` for options that it refuses itself."""
+    reference = call_of(ours, labels=True)
+    try:
+        reference(*kind.draw())
+    except ExplainedError as error:
+        raise ArgumentError("like", f"like cannot be {like}: {error}") from error
+    return reference
+
+
 def _tried(call: LossCall, kind: LossKind) -> LossCall:
-    """Require that the loss can be called with what the kind shows."""
+    """Require that the loss can be called with what the kind shows, and always says the same."""
     inputs, refused = kind.draw(), None
     for dtype in (torch.float64, torch.float32):
+        student, teacher = (one.to(dtype) for one in inputs)
         try:
-            student, teacher = (one.to(dtype) for one in inputs)
-            call(student, teacher)
-            return call
+            values = [float(call(student, teacher)) for _ in range(CALLS)]
         except REFUSALS as error:
             refused = error
+            continue
+        low, high = min(values), max(values)
+        if nearly_equal(low, high) or math.isnan(low + high):
+            return call
+        raise ArgumentError(
+            "loss",
+            f"loss must say the same of the same input, and says from {low:.4g} to {high:.4g}: "
+            "does it draw random numbers, remember, or need eval()? Wrap it into a function that "
+            "seeds it, or makes it anew",
+        )
     shapes = " and ".join(str(tuple(one.shape)) for one in inputs)
     raise ArgumentError(
         "loss",
@@ -135,6 +159,15 @@ def _with_student_first(call: LossCall, kind: LossKind) -> LossCall:
         for grad in torch.autograd.grad(value, (student, teacher), allow_unused=True)
     )
     return replace(call, swapped=second and not first, told=first != second)
+
+
+def _at_its_temperature(call: LossCall, reference: LossCall, kind: LossKind) -> LossCall:
+    """Where a loss takes no temperature, find the one that is built in, at which it is ours."""
+    if call.takes_temperature or not reference.takes_temperature:
+        return call
+    tried = (replace(call, temperature=tau) for tau in (float(call.temperature), *BUILT_IN))
+    found = (one for one in tried if convention_of(one, reference, kind).factor is not None)
+    return next(found, call)
 
 
 def _notes(trial: Trial) -> tuple[str, ...]:

@@ -48,8 +48,9 @@ def one_sample(trial: Trial) -> Observation:
 
 def extreme(trial: Trial) -> Observation:
     r"""Large numbers are no fault: with :math:`10^4 z` the loss is finite, and that of ours."""
+    hint = ": does exp overflow, or log meet 0?" if trial.kind.letters[1] == "K" else ""
     return trial.looked_at(
-        "extreme inputs", _finite(trial), prepare=lambda s, t: (1e4 * s, 1e4 * t)
+        "extreme inputs", _finite(trial, hint), prepare=lambda s, t: (1e4 * s, 1e4 * t)
     )
 
 
@@ -70,12 +71,11 @@ def samples_that_coincide(trial: Trial) -> Observation:
     return trial.looked_at("samples that coincide", _finite(trial), prepare=prepare)
 
 
-def _finite(trial: Trial) -> Measure:
+def _finite(trial: Trial, hint: str = "") -> Measure:
     def measure(call: LossCall, s: Tensor, t: Tensor, tau: float) -> Fault | None:
         line = call.shown(temperature=tau)
         value = float(call(single(s), single(t), tau))
         if not math.isfinite(value):
-            hint = ": does exp overflow, or log meet 0?" if trial.kind.letters[1] == "K" else ""
             return Fault(f"it is {value}{hint}", (f"{line}  # {value}",))
         found = gradient_of(call, single(s), single(t), tau)
         if found is not None and not found.isfinite().all():

@@ -83,10 +83,11 @@ def gradient(trial: Trial) -> Observation:
     Of any other loss, it is the gradient of ours times the factor.
     """
     name = "gradient"
-    if trial.convention.factor is None:
-        return Observation(name, NOT_HERE, "there is no factor to compare by")
     if trial.convention.by_gradient:
         return Observation(name, HOLDS)
+    unknown = trial.convention.factor is None
+    if unknown and gradient_of(trial.call, *trial.kind.draw(), trial.temperature) is not None:
+        return Observation(name, NOT_HERE, "there is no factor to compare by")
 
     def measure(call: LossCall, s: Tensor, t: Tensor, tau: float) -> Fault | None:
         found, right = gradient_of(call, s, t, tau), gradient_of(trial.reference, s, t, tau)
@@ -109,6 +110,26 @@ def gradient(trial: Trial) -> Observation:
         )
 
     return trial.looked_at(name, measure)
+
+
+def inputs_stay(trial: Trial) -> Observation:
+    r"""What the nets show is left as it is, for other terms and for what is cached of them."""
+
+    def measure(call: LossCall, s: Tensor, t: Tensor, tau: float) -> Fault | None:
+        before, after = ({"student": single(s), "teacher": single(t)} for _ in range(2))
+        call.returned(*after.values(), tau)
+        changed = [name for name in before if not after[name].equal(before[name])]
+        if not changed:
+            return None
+        sums = (
+            f"{name}.sum()  # {four_digits(float(after[name].sum()))}, was "
+            f"{four_digits(float(before[name].sum()))} before"
+            for name in changed
+        )
+        told = f"it changes what the {' and the '.join(changed)} shows, in place"
+        return Fault(told, (call.shown(temperature=tau), *sums))
+
+    return trial.looked_at("inputs stay as they are", measure, anyway=True)
 
 
 def zero_at_equality(trial: Trial) -> Observation:
