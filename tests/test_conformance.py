@@ -494,7 +494,7 @@ def test_what_is_no_loss_is_refused():
 def test_the_helper_for_tests_raises_the_report():
     assert_conforms(right)
     assert_conforms(no_tau_squared)  # a convention
-    with pytest.raises(AssertionError, match=r"does not conform\s+it is kd_loss\. What breaks: ex"):
+    with pytest.raises(AssertionError, match=r"it is kd_loss\. What breaks: .*extreme inputs"):
         assert_conforms(overflowing)
     with pytest.raises(AssertionError, match="swapped, as kd_loss: does not conform"):
         assert_conforms(swapped)

@@ -87,7 +87,7 @@ class ConformanceReport:
         lines = [f"{self.name}, as {self.reference}: {self.verdict}", ""]
         words = f"{self.in_words}."
         if self.broken:
-            words += f" What breaks: {', '.join(found.name for found in self.broken)}."
+            words += f" What breaks: {'; '.join(found.name for found in self.broken)}."
         lines += textwrap.wrap(words, 96, initial_indent="  ", subsequent_indent="  ")
         lines += [f"  ({note})" for note in self.notes]
         lines.append("")
