@@ -290,6 +290,16 @@ def test_gradients_into_the_teacher_and_its_weights_that_change(teacher):
     assert watched(net(), taught_anew(teacher), teach=taught_anew(teacher)) == {}
 
 
+def test_a_term_without_a_gradient_and_one_that_is_nan(teacher):
+    found = watched(net(), teacher, loss=lambda s, t, tau: kd_loss(s.detach(), t, tau))
+    assert found.keys() == {"the weight of kd"}
+    assert "No gradient of kd reaches the student" in found["the weight of kd"]
+    found = watched(net(), teacher, loss=lambda s, t, tau: kd_loss(s, t, tau) * float("nan"))
+    assert "the gradient of kd" in found
+    assert "the gradient of labels" not in found
+    assert "the weight of kd" not in found
+
+
 def test_another_view_in_a_loop(teacher):
     crop = pad_crop_flip(4)
 
@@ -427,9 +437,23 @@ def test_an_order_is_found_by_the_samples_between():
     assert of_answers._order(target, target) is None
     swapped = torch.where(target == 1, 2, torch.where(target == 2, 1, target))
     assert of_answers._order(target, swapped)[0] == [0, 2, 1, 3, 4, 5]
+    alternating = torch.arange(400) % 6
+    assert of_answers._order(alternating, order[alternating]) == (order.tolist(), 1.0)
     for seed in range(50):  # chance is no order
         said = torch.randint(6, (400,), generator=torch.Generator().manual_seed(seed + 1))
         assert of_answers._order(target, said) is None
+
+
+def test_a_net_that_has_learned_nothing_has_no_other_order_of_classes():
+    """Its best order is better than guessing: it looks at images, of which classes differ."""
+    draw = torch.Generator().manual_seed(0)
+    target = torch.randint(10, (512,), generator=draw)
+    said = torch.randint(10, (512,), generator=draw)
+    said[:100] = (target[:100] + 1) % 10  # a fifth of what it says goes by the class
+    assert of_answers._order(target, said)
+    look = doctor.look.Look(said=doctor.look.Said(target, said, said))
+    (found,) = of_answers.judge_knowledge([look])
+    assert found.about == "the teacher's accuracy"
 
 
 def test_noise_is_told_from_what_batches_agree_on():

@@ -1,11 +1,13 @@
 """The terms of a loss: how strongly each pulls at the student's weights, and whither."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
+from kdcourse.doctor.findings import Finding
 from kdcourse.doctor.look import Found, Gradients, Look, remark_if
 
 LABELS = "labels"  # what a loss on labels is called where nothing else tells it
@@ -61,6 +63,24 @@ def _observed(looks: Sequence[Look]) -> list[Gradients]:
     return [one for one in every if one is not None and one.cosines]
 
 
+def judge_finiteness(looks: Sequence[Look]) -> Found:
+    """Judge whether every term's gradient is finite, by the first look in which one is not."""
+    every = [look.gradients.norms for look in looks if look.gradients is not None]
+    if not every:
+        return None
+    broken = ([name for name, norm in norms.items() if not math.isfinite(norm)] for norms in every)
+    return [
+        Finding(
+            f"the gradient of {name}",
+            f"The gradient of {name} is not finite",
+            "so that a step makes every weight NaN",
+            "look for a logarithm, root or quotient of zero in it, for an overflow in half "
+            "precision, and at the learning rate",
+        )
+        for name in next(filter(None, broken), [])
+    ]
+
+
 def judge_loudness(looks: Sequence[Look]) -> Found:
     """Judge by how much the terms' gradients are longer or shorter than those of the labels.
 
@@ -72,7 +92,13 @@ def judge_loudness(looks: Sequence[Look]) -> Found:
         return None
     found = []
     for name in observed[-1].cosines:
-        ratios = [_ratio(one, name) for one in observed if name in one.norms]
+        every = [_ratio(one, name) for one in observed if name in one.norms]
+        ratios = [one for one in every if math.isfinite(one)]
+        if not ratios:
+            continue
+        if not max(ratios):
+            found.append(_silent(name))
+            continue
         loud, faint = min(ratios) > LOUDEST, max(ratios) < 1 / LOUDEST
         middle = sorted(ratios)[len(ratios) // 2]
         found += remark_if(
@@ -85,6 +111,16 @@ def judge_loudness(looks: Sequence[Look]) -> Found:
             "mean, and the factor τ², that it should have",
         )
     return found
+
+
+def _silent(name: str) -> Finding:
+    return Finding(
+        f"the weight of {name}",
+        f"No gradient of {name} reaches the student in any look",
+        "so that it teaches nothing",
+        "compute it from what the student says, with gradients and not detached, and see that it "
+        "is not the same for every student",
+    )
 
 
 def _ratio(one: Gradients, name: str) -> float:
