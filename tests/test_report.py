@@ -309,6 +309,16 @@ def test_a_report_of_many_classes_shows_those_that_changed_most(whole):
     assert "class 50<" in page
 
 
+def test_the_classes_of_two_nets_that_say_the_same_have_a_readable_axis(whole):
+    changes = whole.classes["labels"]
+    none = replace(changes[0].difference, value=0.0, low=0.0, high=0.0)
+    same = tuple(replace(one, difference=none) for one in changes)
+    page = _page.page(replace(whole, classes={"labels": same}))
+    (drawn,) = re.findall(r'<section id="classes">.*?<svg.*?</svg>', page, re.DOTALL)
+    assert ">+1<" in drawn
+    assert "Lost: none; gained: none." in page
+
+
 # --- the command
 
 

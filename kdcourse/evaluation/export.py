@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdcourse.batch import cast_like
+from kdcourse.batch import cast_like, logits_of
 from kdcourse.checks import check_floating, check_values
 from kdcourse.evaluation.cost import device_of
 from kdcourse.metrics import predict
@@ -88,12 +88,26 @@ def to_onnx(model: nn.Module, inputs: Tensor) -> bytes:
         return Path(path).read_bytes()
 
 
+class _Logits(nn.Module):
+    """A net, of what it returns only the logits."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return logits_of(self.model(inputs))
+
+
 def exports_of(model: nn.Module, inputs: Tensor) -> dict[str, Exported]:
     """Export a net in every way, and compare each with the net itself on these inputs.
 
     What cannot be done is told in the notes.
     """
     inputs = cast_like(inputs, model)
+    with evaluation_mode(model), torch.no_grad():
+        if not isinstance(model(inputs[:1].to(device_of(model))), Tensor):
+            model = _Logits(model)
     expected, found = predict(model, inputs).double().cpu(), {}
     for name, (way, note) in WAYS.items():
         try:
