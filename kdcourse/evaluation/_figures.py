@@ -143,14 +143,18 @@ def accuracy_against_latency(
     for time, value in sorted((points[name][0].median, points[name][1].value) for name in front):
         steps += [(time, before) for _, before in steps[-1:]] + [(time, value)]
     chart.line(steps, "front")
+    sides = {n: 1 if one[0].median < math.sqrt(x[0] * x[-1]) else -1 for n, one in points.items()}
+    heights: dict[str, float] = {}
+    for side in (1, -1):
+        places = {n: chart.at(x[0], points[n][1].value)[1] - 8 for n in points if sides[n] == side}
+        heights |= _apart(places, 15)
     for name, (latency, one) in points.items():
-        time, colour = latency.median, f"interval s{numbers[name]}"
+        time, colour, side = latency.median, f"interval s{numbers[name]}", sides[name]
         chart.line([(time, one.low), (time, one.high)], colour)
         chart.line([(latency.lower, one.value), (latency.upper, one.value)], colour)
         chart.marker(time, one.value, numbers[name])
-        across, up = chart.at(time, one.value)
-        side = 1 if time < math.sqrt(x[0] * x[-1]) else -1
-        chart.text(across + 11 * side, up - 8, name, "name", "start" if side == 1 else "end")
+        across, anchor = chart.at(time, one.value)[0], "start" if side == 1 else "end"
+        chart.text(across + 11 * side, heights[name], name, "name", anchor)
     return chart.svg(described)
 
 
