@@ -38,6 +38,23 @@ def test_the_better_teacher_comes_first_and_nothing_is_changed():
     assert all(same(old, weights(one)) for old, one in zip(kept, teachers.values(), strict=True))
 
 
+def test_a_student_of_which_the_judge_says_nan_comes_last():
+    said = iter([0.1, float("nan"), 0.5])
+    teachers = dict.fromkeys(("one", "none", "best"), GOOD)
+    found = rank_teachers(
+        nn.Linear(6, 3), teachers, batches(), LogitKD(1), lambda net: next(said), steps=1, **KNOBS
+    )
+    assert list(found) == ["best", "one", "none"]
+
+
+@pytest.mark.parametrize("said", [None, "good", {"accuracy": 1.0}, torch.ones(2)])
+def test_a_judge_that_returns_no_number_is_refused(said):
+    with pytest.raises(ArgumentError, match="judge must return a number, got"):
+        rank_teachers(
+            nn.Linear(6, 3), {"a": GOOD}, batches(), LogitKD(1), lambda n: said, steps=1, **KNOBS
+        )
+
+
 def test_every_teacher_begins_with_the_same_student_and_objective():
     student, seen = nn.Linear(6, 3), []
 
@@ -57,6 +74,7 @@ def test_every_teacher_begins_with_the_same_student_and_objective():
     [
         ({"teachers": {}}, "teachers"),
         ({"steps": 0}, "steps"),
+        ({"judge": lambda: 1.0}, "judge"),
         ({"student": nn.Flatten()}, "student"),
     ],
 )
