@@ -151,8 +151,8 @@ def _features(
         raise ArgumentError("samples", f"samples must be {FEWEST} or more, got {got}")
     for who, layers in kept.items():
         found = {name: torch.cat(features) for name, features in layers.items()}
-        for name, features in found.items():
-            if not bool(features.isfinite().all()):
+        for name, whole in found.items():
+            if not bool(whole.isfinite().all()):
                 raise ArgumentError(who, f"layer {name} of the {who} returns NaN or infinity")
         yield found
 

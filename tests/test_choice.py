@@ -6,7 +6,7 @@ from torch import nn
 from toys import same, weights
 
 from kdcourse import CrossEntropy, LogitKD, rank_teachers
-from kdcourse.errors import ArgumentError
+from kdcourse.errors import ArgumentError, ArgumentTypeError
 
 KNOBS = {"seed": 0, "progress": False, "device": "cpu"}
 X = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
@@ -79,10 +79,8 @@ def test_every_teacher_begins_with_the_same_student_and_objective():
     ],
 )
 def test_bad_calls_are_refused(changed, named):
-    asked = {"student": nn.Linear(6, 3), "teachers": {"one": GOOD}, **changed}
+    asked = {"student": nn.Linear(6, 3), "teachers": {"one": GOOD}, "judge": right, **changed}
     steps = asked.pop("steps", 1)
-    with pytest.raises(ArgumentError) as refused:
-        rank_teachers(
-            train=batches(), objective=LogitKD(1), judge=right, steps=steps, **asked, **KNOBS
-        )
+    with pytest.raises((ArgumentError, ArgumentTypeError)) as refused:
+        rank_teachers(train=batches(), objective=LogitKD(1), steps=steps, **asked, **KNOBS)
     assert refused.value.argument == named

@@ -117,7 +117,7 @@ def inputs_stay(trial: Trial) -> Observation:
 
     def measure(call: LossCall, s: Tensor, t: Tensor, tau: float) -> Fault | None:
         before, after = ({"student": single(s), "teacher": single(t)} for _ in range(2))
-        call.returned(*after.values(), tau)
+        call.returned(after["student"], after["teacher"], tau)
         changed = [name for name in before if not after[name].equal(before[name])]
         if not changed:
             return None
