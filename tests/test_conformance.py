@@ -136,6 +136,25 @@ def noisy_in_the_order(s, t, T=4.0):
     return (weight * each).sum() / weight.sum()
 
 
+class OfWeights(nn.Module):
+    """One with weights of its own, in float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.projection = nn.Conv2d(4, 4, 1)
+
+    def forward(self, student, teacher):
+        return F.mse_loss(self.projection(student), teacher.detach())
+
+
+def root_of_zero(student, teacher):
+    def distances(x):
+        return (x[:, None] - x[None]).square().sum(-1).sqrt()
+
+    s, t = distances(student), distances(teacher.detach())
+    return F.smooth_l1_loss(s / s[s > 0].mean(), t / t[t > 0].mean())
+
+
 def in_place(s, t, T=4.0):
     t /= T
     return kl(s / T, t.detach(), 1.0) * T**2
@@ -221,6 +240,18 @@ def test_a_fault_is_not_called_another_one():
     broken = [found.name for found in report_of(in_place).broken]
     assert broken == ["inputs stay as they are"]
     assert "overflow" not in report_of(of_standardized)["N = 1"].told
+
+
+def test_a_loss_with_weights_is_checked_in_their_precision():
+    report = check(OfWeights(), "matched_features")
+    assert report["ours, up to a factor"].status == "breaks"
+    assert all(report[name].status == "holds" for name in ("not below zero", "batch size"))
+    assert "Double" not in str(report)
+    assert "double" not in str(report)
+
+
+def test_a_gradient_that_is_nan_is_said_to_be_so():
+    assert "not finite" in check(root_of_zero, "rkd_distance")["gradient"].told
 
 
 def test_no_gradient_is_a_fault_of_what_is_no_multiple_too():
@@ -467,7 +498,12 @@ def remembering():
         (right, {"like": "kd(1)"}, r"like must be a name, perhaps with options, got 'kd\(1\)'"),
         (right, {"like": right}, r"like must be a loss of ours, whose first argument says"),
         (right, {"example": (torch.zeros(3), torch.zeros(3))}, "example must have from 2 to 5"),
-        (right, {"like": "kd(divergence='no')"}, r"like cannot be kd\(div.*got 'no'"),
+        (right, {"like": "kd(divergence='no')"}, r"like does not fit kd_loss\(div.*got 'no'"),
+        (
+            right,
+            {"example": (torch.zeros(3, 4), torch.zeros(5, 4))},
+            "example does not fit kd_loss",
+        ),
         (right, {"like": "kd(shape=1)"}, r"like cannot be kd\(shape=1\): kd_loss takes no shape"),
         (random, {}, r"say the same of the same input, and says from .* does it draw random"),
         (remembering(), {}, r"say the same of the same input"),

@@ -67,12 +67,18 @@ class LossCall:
     def __call__(
         self, student: Tensor, teacher: Tensor, temperature: float = 1.0, mask: Tensor | None = None
     ) -> Tensor:
-        """Return the loss as a number: a mean over samples of what it returns for each."""
+        """Return the loss as a scalar: a mean over samples of what it returns for each."""
         # Of copies, for it may change them.
         value = self.returned(student.clone(), teacher.clone(), temperature, mask)
         if not isinstance(value, Tensor):
             raise TypeError(f"it must return a tensor, got {type(value).__name__}")
         return value.flatten(1).sum(1).mean() if value.dim() > 1 else value.mean()
+
+    def number(
+        self, student: Tensor, teacher: Tensor, temperature: float = 1.0, mask: Tensor | None = None
+    ) -> float:
+        """Return the loss as a number of Python's."""
+        return float(self(student, teacher, temperature, mask).detach())
 
     def shown(
         self,

@@ -62,7 +62,12 @@ def check(
     """
     ours = loss_of_ours(like) if isinstance(like, str) else like
     kind = kind_of(ours, example)
-    reference = _reference(ours, like, kind)
+    reference = call_of(ours, labels=True)
+    try:
+        reference(*kind.draw())
+    except ExplainedError as error:
+        blamed = "like" if example is None else "example"
+        raise ArgumentError(blamed, f"{blamed} does not fit {reference.name}: {error}") from error
     imports = imports or _imports(loss)
     name = imports.rpartition(" ")[2] or "loss"
     call = call_of(
@@ -108,29 +113,19 @@ def _imports(loss: Any) -> str:
     return f"from {module} import {name}" if plain else ""
 
 
-def _reference(ours: Callable, like: Callable | str, kind: LossKind) -> LossCall:
-    """Return the call of ours, and blame ``like`` for options that it refuses itself."""
-    reference = call_of(ours, labels=True)
-    try:
-        reference(*kind.draw())
-    except ExplainedError as error:
-        raise ArgumentError("like", f"like cannot be {like}: {error}") from error
-    return reference
-
-
 def _tried(call: LossCall, kind: LossKind) -> LossCall:
     """Require that the loss can be called with what the kind shows, and always says the same."""
     inputs, refused = kind.draw(), None
     for dtype in (torch.float64, torch.float32):
         student, teacher = (one.to(dtype) for one in inputs)
         try:
-            values = [float(call(student, teacher)) for _ in range(CALLS)]
+            values = [call.number(student, teacher) for _ in range(CALLS)]
         except REFUSALS as error:
             refused = error
             continue
         low, high = min(values), max(values)
         if nearly_equal(low, high) or math.isnan(low + high):
-            return call
+            return call if dtype == torch.float64 else _in_single(call)
         raise ArgumentError(
             "loss",
             f"loss must say the same of the same input, and says from {low:.4g} to {high:.4g}: "
@@ -144,6 +139,15 @@ def _tried(call: LossCall, kind: LossKind) -> LossCall:
         "wrap it into a function of (student, teacher, temperature), or give an example=(student, "
         "teacher) of other shapes",
     ) from refused
+
+
+def _in_single(call: LossCall) -> LossCall:
+    """Spare a loss numbers in float64, as one whose own weights are in float32."""
+
+    def function(*nets: Tensor, **more: Any) -> Any:
+        return call.function(*(x.float() if x.dtype == torch.float64 else x for x in nets), **more)
+
+    return replace(call, function=function)
 
 
 def _with_student_first(call: LossCall, kind: LossKind) -> LossCall:

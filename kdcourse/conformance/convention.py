@@ -150,7 +150,7 @@ def value_of(
     """Return the value of a loss of numbers in float64, or None if it refuses them."""
     for dtype in PRECISIONS:
         try:
-            return float(call(student.to(dtype), teacher.to(dtype), temperature))
+            return call.number(student.to(dtype), teacher.to(dtype), temperature)
         except REFUSALS:
             continue
     return None

@@ -149,10 +149,10 @@ class Trial:
         """Say how the loss differs from ours times the factor: by values, or by gradients."""
         line = call.shown(temperature=temperature)
         if call is self.reference:
-            value, expected = (float(call(student, teacher, temperature)), math.nan)
+            value, expected = (call.number(student, teacher, temperature), math.nan)
             return None if math.isfinite(value) else Fault("it is not finite")
         if self.convention.by_value:
-            value = float(call(student, teacher, temperature))
+            value = call.number(student, teacher, temperature)
             expected = self.expected(student, teacher, temperature)
             if not math.isfinite(expected) or nearly_equal(value, expected, close):
                 return None

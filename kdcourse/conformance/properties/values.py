@@ -95,11 +95,12 @@ def gradient(trial: Trial) -> Observation:
             right = trial.expected_gradient(s, t, tau) if call is trial.call else right
             if right is None or float((found - right).norm()) <= 0.01 * float(right.norm()) + 1e-9:
                 return None
-        told = (
-            "no gradient reaches the student"
-            if found is None
-            else ("the value is that of ours, but not the gradient: part of the student is cut off")
-        )
+        if found is None:
+            told = "no gradient reaches the student"
+        elif not found.isfinite().all():
+            told = "its gradient is not finite: does a root or a norm meet 0?"
+        else:
+            told = "the value is that of ours, but not the gradient: part of the student is cut off"
         return Fault(
             told,
             (
@@ -136,7 +137,7 @@ def zero_at_equality(trial: Trial) -> Observation:
     r"""A student that shows what the teacher shows has arrived: :math:`L(z, z) = 0`."""
 
     def measure(call: LossCall, s: Tensor, t: Tensor, tau: float) -> Fault | None:
-        value = float(call(s, t, tau))
+        value = call.number(s, t, tau)
         if abs(value) <= 1e-5 * max(1.0, tau**2):
             return None
         return Fault(
@@ -154,7 +155,7 @@ def not_below_zero(trial: Trial) -> Observation:
     r"""A distance is not negative: :math:`L(z_S, z_T) \ge 0`."""
 
     def measure(call: LossCall, s: Tensor, t: Tensor, tau: float) -> Fault | None:
-        value = float(call(s, t, tau))
+        value = call.number(s, t, tau)
         if value >= -1e-6:
             return None
         return Fault(
