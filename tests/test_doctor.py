@@ -334,6 +334,16 @@ def test_bad_calls_of_a_loop(teacher):
             seen.step()
         with pytest.raises(ArgumentError, match="kd must be a scalar"):
             seen.step(kd=torch.ones(2))
+        loss = student(images().inputs()).square().mean()
+        loss.backward()
+        with pytest.raises(ArgumentError, match=r"losses must be given before backward\(\)"):
+            seen.step(labels=loss)
+    tokens = torch.zeros(4, 6, dtype=torch.int64)
+    large = models.language_model(8, 1, 2, 5, length=6)
+    with doctor.watch(large) as seen:
+        large(tokens)
+        with pytest.raises(ArgumentError, match=r"class_dim must be -1 .*\(4, 6, 5\), got 1"):
+            seen.step(tokens)
 
 
 # --- nothing is changed
