@@ -13,12 +13,10 @@ from kdcourse import files, metrics
 from kdcourse.data import Splits
 from kdcourse.evaluation import PARTS, TEACHER, Report
 from kdcourse.train import command
-from kdcourse.train.folder import read_options
+from kdcourse.train.folder import SAME, read_options
 from kdcourse.train.options import OptionError, Options, blaming, unknown
 from kdcourse.train.plan import trained
 from kdcourse.training import choose_device
-
-SAME = ("data", "image_size", "validation")  # what runs must have in common to be compared
 
 
 @dataclass(frozen=True)
