@@ -204,6 +204,20 @@ def test_a_term_against_the_labels(teacher):
     assert "away pulls against the labels" in found["the direction of away"]
 
 
+def test_a_student_that_has_learned_before_is_pulled_back_by_a_sound_term(teacher):
+    """As a pruned teacher, or one that begins with the teacher's weights."""
+    student = taught_anew(teacher)
+    assert examined(student, KD, teacher=teacher) == {}
+
+
+def test_a_teacher_that_begins_as_its_student_is_not_against_it():
+    torch.manual_seed(0)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(images(1).pixels[0].numel(), CLASSES))
+    given = {"teacher": MomentumTeacher(flat), "learning_rate": 0.001}
+    found = examined(flat, CrossEntropy() + 300 * LogitKD(1), **given)
+    assert "the direction of logit_kd" not in found
+
+
 class Noise(Around):
     """Says something else every time."""
 

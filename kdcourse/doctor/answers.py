@@ -93,10 +93,7 @@ def judge_knowledge(looks: Sequence[Look]) -> Found:
     target, _, said = labelled(looks)
     if len(target) < ENOUGH:
         return None
-    right = float((target == said).float().mean())
-    classes = int(torch.cat([target, said]).max()) + 1
-    shares = [torch.bincount(one, minlength=classes) / len(target) for one in (target, said)]
-    guessed = float(shares[0] @ shares[1])  # by answers that have nothing to do with the labels
+    right, guessed = _right_and_guessed(target, said)
     taken, better = _order(target, said) or ([], 0.0)
     if better > guessed + ORDERED * (1 - guessed):
         listed = ", ".join(map(str, taken[:20])) + ", …" * (len(taken) > 20)
@@ -118,6 +115,23 @@ def judge_knowledge(looks: Sequence[Look]) -> Found:
         "see that its weights are loaded, that its inputs are normalised as in its own training, "
         "and that the classes have its order",
     )
+
+
+def _right_and_guessed(target: Tensor, said: Tensor) -> tuple[float, float]:
+    """Return how many answers are right, and how many would be that ignore the labels."""
+    classes = int(torch.cat([target, said]).max()) + 1
+    shares = [torch.bincount(one, minlength=classes) / len(target) for one in (target, said)]
+    return float((target == said).float().mean()), float(shares[0] @ shares[1])
+
+
+def has_learned(said: Said | None) -> bool:
+    """Whether a student is surely better than chance at the places of a look."""
+    if said is None or said.target is None or not bool((said.target >= 0).any()):
+        return False
+    known = said.target >= 0
+    right, guessed = _right_and_guessed(said.target[known], said.student[known])
+    least = right - SIGMAS * _deviation(right, int(known.sum()))
+    return least > guessed + SKILL * (1 - guessed)
 
 
 def _order(target: Tensor, said: Tensor) -> tuple[list[int], float] | None:

@@ -115,6 +115,7 @@ class Watched:
         early = self.steps < FIRST
         own, logits, _ = self.passes["student"]
         weights = [one for one in self.student.parameters() if one.requires_grad]
+        follows = getattr(self.teacher, "follows_student", False)
         labels = "labels" if "labels" in losses else next(iter(losses), "")
         seen: dict[str, Any] = {
             "early": early,
@@ -126,14 +127,15 @@ class Watched:
             },
         }
         if losses:
-            seen["gradients"] = gradients_of(losses, weights, labels, sampled=early)
+            compared = "" if follows else labels
+            seen["gradients"] = gradients_of(losses, weights, compared, sampled=early)
         if self.teacher is not None and "teacher" in self.passes:
             theirs, taught, mode = self.passes["teacher"]
             seen |= {"in_train_mode": mode}
             if isinstance(taught, Tensor):
                 asked = taught.requires_grad
                 seen["reached"] = _reached(self.teacher, losses) if asked else False
-            if not getattr(self.teacher, "follows_student", False):
+            if not follows:
                 seen["weights"] = teachers.digest([*self.teacher.parameters()])
                 seen["statistics"] = teachers.digest([*self.teacher.buffers()])
                 seen["likeness"] = teachers.likeness(own, theirs)

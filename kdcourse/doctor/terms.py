@@ -7,6 +7,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from kdcourse.doctor.answers import has_learned
 from kdcourse.doctor.findings import Finding
 from kdcourse.doctor.look import Found, Gradients, Look, remark_if
 
@@ -61,6 +62,15 @@ def _observed(looks: Sequence[Look]) -> list[Gradients]:
     """Return the gradients of all looks that can be compared with those of the labels."""
     every = [look.gradients for look in looks]
     return [one for one in every if one is not None and one.cosines]
+
+
+def _beginning(looks: Sequence[Look]) -> list[Look]:
+    """Return the first looks of a student that has learned nothing yet.
+
+    There are none of one that has learned before, as one that begins with its teacher's weights.
+    """
+    early = [look for look in looks if look.early]
+    return [] if early and has_learned(early[0].said) else early
 
 
 def judge_finiteness(looks: Sequence[Look]) -> Found:
@@ -132,7 +142,7 @@ def judge_direction(looks: Sequence[Look]) -> Found:
 
     Later they always do: where their sum is least, the gradients of its terms cancel.
     """
-    observed = _observed([look for look in looks if look.early])
+    observed = _observed(_beginning(looks))
     if not observed:
         return None
     found = []
@@ -165,7 +175,7 @@ def judge_noise(looks: Sequence[Look]) -> Found:
 
     By the first batches, whose weights are almost the same: later, all that is left is noise.
     """
-    observed = [one for one in _observed([k for k in looks if k.early]) if one.samples]
+    observed = [one for one in _observed(_beginning(looks)) if one.samples]
     if len(observed) < 3:
         return None
     found = []
