@@ -13,7 +13,16 @@ from toys import CLASSES, images, net, train
 from kdcourse import data, metrics, models
 from kdcourse.__main__ import main
 from kdcourse.data import Splits
-from kdcourse.evaluation import PARTS, TEACHER, Exported, _figures, _page, export, fit_temperature
+from kdcourse.evaluation import (
+    PARTS,
+    TEACHER,
+    Exported,
+    _figures,
+    _page,
+    _writing,
+    export,
+    fit_temperature,
+)
 from kdcourse.evaluation.cost import Latency
 from kdcourse.evaluation.resampling import Interval
 from kdcourse.files import FileError
@@ -319,6 +328,13 @@ def test_the_names_of_nets_that_cost_the_same_and_are_as_good_do_not_overlap():
     heights = [float(y) for y in re.findall(r'y="([\d.]+)" class="name"', drawn)]
     assert len(heights) == 2
     assert abs(heights[0] - heights[1]) >= 12
+
+
+def test_a_long_name_may_be_broken():
+    path = "/runs/of/somebody/with/many/folders/kd"
+    shown = _writing.table([["net", "accuracy"], [path, "1"], ["kd", "2"]], "")
+    assert f'<th scope="row" class="long">{path}<' in shown
+    assert '<th scope="row">kd<' in shown
 
 
 def test_the_classes_of_two_nets_that_say_the_same_have_a_readable_axis(whole):
