@@ -158,9 +158,10 @@ def test_what_is_damaged_is_named(run, tmp_path, capsys):
     (broken / "diagnosis.json").write_text('{"findings": 3}')
     assert main(["doctor", str(broken), "--batches", "1"]) == 2
     assert "diagnosis.json is damaged" in capsys.readouterr().err
-    (broken / "metrics.jsonl").write_text("{")
-    assert main(["doctor", str(broken)]) == 2
-    assert "metrics.jsonl is damaged" in capsys.readouterr().err
+    for text in ("{", "5", '["epoch"]'):
+        (broken / "metrics.jsonl").write_text(text)
+        assert main(["doctor", str(broken)]) == 2
+        assert "metrics.jsonl is damaged" in capsys.readouterr().err
 
 
 def test_help_tells_the_exit_status(capsys):

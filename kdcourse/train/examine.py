@@ -86,8 +86,8 @@ def _rows(folder: Path) -> list[Row]:
     require(folder, METRICS)
     path = folder / METRICS
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except ValueError as error:
+        return [dict(json.loads(line)) for line in path.read_text().splitlines()]
+    except (ValueError, TypeError) as error:
         raise OptionError(f"{path} is damaged: {error}") from None
 
 
