@@ -485,6 +485,17 @@ def remembering():
     return loss
 
 
+def averaging():
+    """It keeps a moving mean, which stays where it is as long as it sees the same."""
+    means = []
+
+    def loss(student, teacher):
+        means.append(0.9 * (means or [teacher])[-1] + 0.1 * teacher)
+        return right(student, teacher - means[-1])
+
+    return loss
+
+
 @pytest.mark.parametrize(
     ("loss", "options", "message"),
     [
@@ -507,6 +518,7 @@ def remembering():
         (right, {"like": "kd(shape=1)"}, r"like cannot be kd\(shape=1\): kd_loss takes no shape"),
         (random, {}, r"say the same of the same input, and says from .* does it draw random"),
         (remembering(), {}, r"say the same of the same input"),
+        (averaging(), {}, r"say the same of the same input"),
         (lambda s, t: s.no_such, {}, r"loss cannot be called with .*AttributeError"),
         (lambda s, t: sys.exit(0), {}, r"loss cannot be called with .*SystemExit"),
         (lambda s, t: {"loss": right(s, t)}, {}, r"must return a tensor, got dict\)"),

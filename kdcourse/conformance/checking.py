@@ -115,11 +115,14 @@ def _imports(loss: Any) -> str:
 
 def _tried(call: LossCall, kind: LossKind) -> LossCall:
     """Require that the loss can be called with what the kind shows, and always says the same."""
-    inputs, refused = kind.draw(), None
+    inputs, others, refused = kind.draw(0), kind.draw(1), None
     for dtype in (torch.float64, torch.float32):
         student, teacher = (one.to(dtype) for one in inputs)
         try:
-            values = [call.number(student, teacher) for _ in range(CALLS)]
+            values = []
+            for _ in range(CALLS):
+                values.append(call.number(student, teacher))
+                call.number(others[0].to(dtype), others[1].to(dtype))  # which it may remember
         except REFUSALS as error:
             refused = error
             continue

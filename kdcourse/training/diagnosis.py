@@ -166,8 +166,8 @@ class Diagnosis(Doctor):
             }
             # A teacher that begins as its student pulls it back to where both began.
             follows = run.teacher is not None and run.teacher.follows_student
-            labels = "" if follows else _labels(objective)
-            found = gradients_of(terms, weights, labels, sampled=sampled)
+            compared = "" if follows else _labels(objective)
+            found = gradients_of(terms, weights, compared, sampled=sampled)
         return found, dead_shares("student", lesson.student.features)
 
 
