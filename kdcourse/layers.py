@@ -6,7 +6,7 @@ differently: a convolutional student, say, and a transformer as the teacher.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from kdcourse.checks import check_integer
 from kdcourse.errors import ArgumentError
-from kdcourse.metrics import Samples, answered
+from kdcourse.metrics import Samples, answered, in_batches
 from kdcourse.models.capture import capture, first_tensor
 from kdcourse.signatures import checked
 
 # Layers of a net: fewer leave nothing to choose, more cannot be read in a picture.
 LEAST, MOST = 5, 40
+FEWEST = 3  # samples: of two, any layer is like any other
 RULES = "cka", "stage"
 Shape = tuple[int, ...]
 
@@ -73,12 +74,14 @@ def compare_layers(student: nn.Module, teacher: nn.Module, samples: Samples | Te
         student: Any module, best one that has learned: at random weights, nearly everything is most
             like the teacher's first layers.
         teacher: Any module.
-        samples: As for :func:`kdcourse.metrics.predict`; some hundred tell enough.
+        samples: As for :func:`kdcourse.metrics.predict`, at least 3; some hundred tell enough.
+
+    Raises:
+        ArgumentError: There are fewer samples, or a layer returns NaN or infinity.
 
     Source: linear CKA, Kornblith et al. 2019 (arXiv 1905.00414), section 3.
     """
-    both = ("student", student), ("teacher", teacher)
-    own, theirs = (_features(net, samples, who) for who, net in both)
+    own, theirs = _features({"student": student, "teacher": teacher}, samples)
     products = [torch.stack([*map(_products, net.values())]) for net in (own, theirs)]
     likeness = torch.einsum("sij, tij -> st", *products).clamp(0, 1).float()
     shapes = [tuple(tuple(one.shape[1:]) for one in net.values()) for net in (own, theirs)]
@@ -124,14 +127,34 @@ def ends_of_stages(shapes: Sequence[Shape], count: int) -> list[int]:
     return ends[-count:]
 
 
-def _features(model: nn.Module, samples: Samples | Tensor, who: str) -> dict[str, Tensor]:
-    """Return what the layers of a model make of samples, ``(N, …)`` each, by their names."""
-    kept: dict[str, list[Tensor]] = {name: [] for name in _layers(model, samples, who)}
-    with capture(model, [*kept]) as shown:
-        for _ in answered(model, samples, who=who):
-            for name, features in kept.items():
-                features.append(shown[name].float().cpu())
-    return {name: torch.cat(features) for name, features in kept.items()}
+def _features(
+    nets: Mapping[str, nn.Module], samples: Samples | Tensor
+) -> Iterator[dict[str, Tensor]]:
+    """Yield of each net what its layers make of samples, ``(N, …)`` each, by their names.
+
+    All nets see each batch in turn: the next time, samples may come in another order.
+    """
+    kept: dict[str, dict[str, list[Tensor]]] = {}
+    count = 0
+    for inputs, target in in_batches(samples):
+        batch = inputs if target is None else [(inputs, target)]
+        for who, net in nets.items():
+            if who not in kept:
+                kept[who] = {name: [] for name in _layers(net, batch, who)}
+            with capture(net, [*kept[who]]) as shown:
+                for outputs, *_ in answered(net, batch, who=who):
+                    count += len(outputs)
+                    for name, features in kept[who].items():
+                        features.append(shown[name].float().cpu())
+    if count < FEWEST * len(nets):
+        got = count // len(nets)
+        raise ArgumentError("samples", f"samples must be {FEWEST} or more, got {got}")
+    for who, layers in kept.items():
+        found = {name: torch.cat(features) for name, features in layers.items()}
+        for name, whole in found.items():
+            if not bool(whole.isfinite().all()):
+                raise ArgumentError(who, f"layer {name} of the {who} returns NaN or infinity")
+        yield found
 
 
 def _layers(model: nn.Module, samples: Samples | Tensor, who: str) -> list[str]:
@@ -162,6 +185,7 @@ def _layers(model: nn.Module, samples: Samples | Tensor, who: str) -> list[str]:
         and output is not outputs
         and output.is_floating_point()
         and output.dim() > 1
+        and len(output) == len(outputs)  # samples come first
     ]
     if not layers:
         raise ArgumentError(who, f"{type(model).__name__} has no layers that return a tensor")

@@ -136,6 +136,39 @@ def noisy_in_the_order(s, t, T=4.0):
     return (weight * each).sum() / weight.sum()
 
 
+class OfWeights(nn.Module):
+    """One with weights of its own, in float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.projection = nn.Conv2d(4, 4, 1)
+
+    def forward(self, student, teacher):
+        return F.mse_loss(self.projection(student), teacher.detach())
+
+
+def root_of_zero(student, teacher):
+    def distances(x):
+        return (x[:, None] - x[None]).square().sum(-1).sqrt()
+
+    s, t = distances(student), distances(teacher.detach())
+    return F.smooth_l1_loss(s / s[s > 0].mean(), t / t[t > 0].mean())
+
+
+def in_place(s, t, T=4.0):
+    t /= T
+    return kl(s / T, t.detach(), 1.0) * T**2
+
+
+def on_numpy(s, t, T=4.0):
+    return torch.tensor(((s.detach().numpy() - t.detach().numpy()) ** 2).mean())
+
+
+def of_standardized(s, t, T=4.0):
+    variance = (s - s.mean(0)).square().sum(0) / (len(s) - 1)
+    return right(s, t, T) + 0 * (s / variance.sqrt()).sum()
+
+
 FAULTS = {  # what each is called by the report, in words; and what it is found by
     raw_student: ("ours, up to a factor", "the student's raw logits: its log_softmax is missing"),
     raw_teacher: ("ours, up to a factor", "the teacher's raw logits: its softmax is missing"),
@@ -158,6 +191,8 @@ FAULTS = {  # what each is called by the report, in words; and what it is found 
     clamped: ("shift invariance", "before, and"),
     half_cut_off: ("gradient", "part of the student is cut off"),
     noisy_in_the_order: ("order of samples", "before, and"),
+    in_place: ("inputs stay as they are", "it changes what the teacher shows, in place"),
+    of_standardized: ("N = 1", "it is nan"),
 }
 
 report_of = cache(check)
@@ -198,6 +233,41 @@ def test_the_programs_of_a_report_show_what_they_say(loss):
             assert reached.grad.any()
             shown += 1
     assert shown or loss is half_cut_off
+
+
+def test_a_fault_is_not_called_another_one():
+    """A loss that changes its inputs is measured on copies; nan of one sample is no overflow."""
+    broken = [found.name for found in report_of(in_place).broken]
+    assert broken == ["inputs stay as they are"]
+    assert "overflow" not in report_of(of_standardized)["N = 1"].told
+
+
+def test_a_loss_with_weights_is_checked_in_their_precision():
+    report = check(OfWeights(), "matched_features")
+    assert report["ours, up to a factor"].status == "breaks"
+    assert all(report[name].status == "holds" for name in ("not below zero", "batch size"))
+    assert "Double" not in str(report)
+    assert "double" not in str(report)
+
+
+def test_a_gradient_that_is_nan_is_said_to_be_so():
+    assert "not finite" in check(root_of_zero, "rkd_distance")["gradient"].told
+
+
+def test_no_gradient_is_a_fault_of_what_is_no_multiple_too():
+    report = check(on_numpy)
+    assert report["gradient"].told == "no gradient reaches the student"
+    # NumPy has no bfloat16: the loss raises no error for what a program could show.
+    assert "it raises TypeError" in report["half precision"].told
+    assert report["half precision"].code == ""
+
+
+@pytest.mark.parametrize("tau", [1.5, 4.0, 20.0])
+def test_a_temperature_that_is_built_in_is_found(tau):
+    report = check(lambda s, t: right(s, t, tau) / tau**2)
+    assert report.passed, report
+    assert report.factor.constant == pytest.approx(1 / tau**2, rel=1e-3)
+    assert f"checked at τ = {tau:g}" in str(report)
 
 
 def test_the_smallest_input_is_small():
@@ -393,6 +463,39 @@ def with_labels(student, teacher, labels, alpha=0.5):
     return alpha * F.cross_entropy(student, labels) + (1 - alpha) * right(student, teacher)
 
 
+def labels_between(student, labels, teacher):
+    return with_labels(student, teacher, labels)
+
+
+def labels_first(logits, labels, teacher_logits=None):
+    return with_labels(logits, logits if teacher_logits is None else teacher_logits, labels)
+
+
+def random(student, teacher):
+    return right(F.dropout(student, 0.5), teacher)
+
+
+def remembering():
+    seen = []
+
+    def loss(student, teacher):
+        seen.append(teacher)
+        return right(student, teacher) * len(seen)
+
+    return loss
+
+
+def averaging():
+    """It keeps a moving mean, which stays where it is as long as it sees the same."""
+    means = []
+
+    def loss(student, teacher):
+        means.append(0.9 * (means or [teacher])[-1] + 0.1 * teacher)
+        return right(student, teacher - means[-1])
+
+    return loss
+
+
 @pytest.mark.parametrize(
     ("loss", "options", "message"),
     [
@@ -406,6 +509,21 @@ def with_labels(student, teacher, labels, alpha=0.5):
         (right, {"like": "kd(1)"}, r"like must be a name, perhaps with options, got 'kd\(1\)'"),
         (right, {"like": right}, r"like must be a loss of ours, whose first argument says"),
         (right, {"example": (torch.zeros(3), torch.zeros(3))}, "example must have from 2 to 5"),
+        (right, {"like": "kd(divergence='no')"}, r"like does not fit kd_loss\(div.*got 'no'"),
+        (
+            right,
+            {"example": (torch.zeros(3, 4), torch.zeros(5, 4))},
+            "example does not fit kd_loss",
+        ),
+        (right, {"like": "kd(shape=1)"}, r"like cannot be kd\(shape=1\): kd_loss takes no shape"),
+        (random, {}, r"say the same of the same input, and says from .* does it draw random"),
+        (remembering(), {}, r"say the same of the same input"),
+        (averaging(), {}, r"say the same of the same input"),
+        (lambda s, t: s.no_such, {}, r"loss cannot be called with .*AttributeError"),
+        (lambda s, t: sys.exit(0), {}, r"loss cannot be called with .*SystemExit"),
+        (lambda s, t: {"loss": right(s, t)}, {}, r"must return a tensor, got dict\)"),
+        (labels_between, {}, r"takes student, labels before teacher: wrap it"),
+        (labels_first, {}, r"takes logits, labels before teacher_logits: wrap it"),
     ],
 )
 def test_what_cannot_be_checked_is_refused_in_words(loss, options, message):
@@ -424,6 +542,8 @@ def test_what_is_no_loss_is_refused():
 def test_the_helper_for_tests_raises_the_report():
     assert_conforms(right)
     assert_conforms(no_tau_squared)  # a convention
+    with pytest.raises(AssertionError, match=r"it is kd_loss\. What breaks: .*extreme inputs"):
+        assert_conforms(overflowing)
     with pytest.raises(AssertionError, match="swapped, as kd_loss: does not conform"):
         assert_conforms(swapped)
 
@@ -443,9 +563,15 @@ def losses(tmp_path, monkeypatch):
         "def turned(a, b): return ours(b, a, 1.0)\n"
     )
     (tmp_path / "broken.py").write_text("1 / 0")
+    (tmp_path / "program.py").write_text("def good(s, t): return s.sum()\nraise SystemExit(0)")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "beside.py").write_text("from kdcourse.logit import kd_loss as ours")
+    (tmp_path / "inner" / "own.py").write_text("from beside import ours as good")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
-    sys.modules.pop("mine", None)
+    for name in ("mine", "program", "own", "beside"):
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize("place", ["mine", "mine.py"])
@@ -461,6 +587,12 @@ def test_the_command_says_whether_a_loss_conforms(losses, place, capsys):
     assert main(["check", f"{place}:turned", "--teacher-first"]) == 0
 
 
+@pytest.mark.usefixtures("losses")
+def test_a_file_may_import_those_beside_it(capsys):
+    assert main(["check", "inner/own.py:good"]) == 0
+    assert "it is kd_loss" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -471,6 +603,7 @@ def test_the_command_says_whether_a_loss_conforms(losses, place, capsys):
         (["none.py:good"], "none.py cannot: there is no such file"),
         (["broken.py:good"], "broken.py cannot: division by zero"),
         (["mine:good", "--as", "dk"], "like must be one of"),
+        (["program.py:good"], "program.py cannot: it is a program, which ends"),
     ],
 )
 @pytest.mark.usefixtures("losses")

@@ -204,6 +204,20 @@ def test_a_term_against_the_labels(teacher):
     assert "away pulls against the labels" in found["the direction of away"]
 
 
+def test_a_student_that_has_learned_before_is_pulled_back_by_a_sound_term(teacher):
+    """As a pruned teacher, or one that begins with the teacher's weights."""
+    student = taught_anew(teacher)
+    assert examined(student, KD, teacher=teacher) == {}
+
+
+def test_a_teacher_that_begins_as_its_student_is_not_against_it():
+    torch.manual_seed(0)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(images(1).pixels[0].numel(), CLASSES))
+    given = {"teacher": MomentumTeacher(flat), "learning_rate": 0.001}
+    found = examined(flat, CrossEntropy() + 300 * LogitKD(1), **given)
+    assert "the direction of logit_kd" not in found
+
+
 class Noise(Around):
     """Says something else every time."""
 
@@ -290,6 +304,16 @@ def test_gradients_into_the_teacher_and_its_weights_that_change(teacher):
     assert watched(net(), taught_anew(teacher), teach=taught_anew(teacher)) == {}
 
 
+def test_a_term_without_a_gradient_and_one_that_is_nan(teacher):
+    found = watched(net(), teacher, loss=lambda s, t, tau: kd_loss(s.detach(), t, tau))
+    assert found.keys() == {"the weight of kd"}
+    assert "No gradient of kd reaches the student" in found["the weight of kd"]
+    found = watched(net(), teacher, loss=lambda s, t, tau: kd_loss(s, t, tau) * float("nan"))
+    assert "the gradient of kd" in found
+    assert "the gradient of labels" not in found
+    assert "the weight of kd" not in found
+
+
 def test_another_view_in_a_loop(teacher):
     crop = pad_crop_flip(4)
 
@@ -324,6 +348,16 @@ def test_bad_calls_of_a_loop(teacher):
             seen.step()
         with pytest.raises(ArgumentError, match="kd must be a scalar"):
             seen.step(kd=torch.ones(2))
+        loss = student(images().inputs()).square().mean()
+        loss.backward()
+        with pytest.raises(ArgumentError, match=r"losses must be given before backward\(\)"):
+            seen.step(labels=loss)
+    tokens = torch.zeros(4, 6, dtype=torch.int64)
+    large = models.language_model(8, 1, 2, 5, length=6)
+    with doctor.watch(large) as seen:
+        large(tokens)
+        with pytest.raises(ArgumentError, match=r"class_dim must be -1 .*\(4, 6, 5\), got 1"):
+            seen.step(tokens)
 
 
 # --- nothing is changed
@@ -427,9 +461,23 @@ def test_an_order_is_found_by_the_samples_between():
     assert of_answers._order(target, target) is None
     swapped = torch.where(target == 1, 2, torch.where(target == 2, 1, target))
     assert of_answers._order(target, swapped)[0] == [0, 2, 1, 3, 4, 5]
+    alternating = torch.arange(400) % 6
+    assert of_answers._order(alternating, order[alternating]) == (order.tolist(), 1.0)
     for seed in range(50):  # chance is no order
         said = torch.randint(6, (400,), generator=torch.Generator().manual_seed(seed + 1))
         assert of_answers._order(target, said) is None
+
+
+def test_a_net_that_has_learned_nothing_has_no_other_order_of_classes():
+    """Its best order is better than guessing: it looks at images, of which classes differ."""
+    draw = torch.Generator().manual_seed(0)
+    target = torch.randint(10, (512,), generator=draw)
+    said = torch.randint(10, (512,), generator=draw)
+    said[:100] = (target[:100] + 1) % 10  # a fifth of what it says goes by the class
+    assert of_answers._order(target, said)
+    look = doctor.look.Look(said=doctor.look.Said(target, said, said))
+    (found,) = of_answers.judge_knowledge([look])
+    assert found.about == "the teacher's accuracy"
 
 
 def test_noise_is_told_from_what_batches_agree_on():

@@ -1,6 +1,7 @@
 """``python -m kdcourse doctor``: runs of the command ``train`` are read and examined."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -107,6 +108,31 @@ def test_labels_alone(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, "has a teacher: res16"),
+        ({"teacher": "none", "data": "mnist"}, "has --data mnist, and not fashion-mnist"),
+        ({"teacher": "none", "student": "plain8"}, "has --student plain8, and not plain4"),
+    ],
+)
+def test_what_is_no_run_by_labels_alone_is_not_compared_with(run, changed, told, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    text = (other / "options.toml").read_text()
+    for name, value in changed.items():
+        text = re.sub(f"^{name} = .*$", f'{name} = "{value}"', text, flags=re.MULTILINE)
+    (other / "options.toml").write_text(text)
+    assert main(["doctor", str(run), "--alone", str(other)]) == 2
+    assert f"--alone: the run in {other} {told}" in capsys.readouterr().err
+
+
+def test_one_of_many_seeds_has_to_be_named_to_compare_with(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "seed-3")
+    assert main(["doctor", str(run), "--alone", str(tmp_path)]) == 2
+    assert "holds a training of many seeds; name one of them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["nosuch"], "nosuch holds no run of train, or not all of it: there is no options.toml"),
@@ -132,9 +158,10 @@ def test_what_is_damaged_is_named(run, tmp_path, capsys):
     (broken / "diagnosis.json").write_text('{"findings": 3}')
     assert main(["doctor", str(broken), "--batches", "1"]) == 2
     assert "diagnosis.json is damaged" in capsys.readouterr().err
-    (broken / "metrics.jsonl").write_text("{")
-    assert main(["doctor", str(broken)]) == 2
-    assert "metrics.jsonl is damaged" in capsys.readouterr().err
+    for text in ("{", "5", '["epoch"]'):
+        (broken / "metrics.jsonl").write_text(text)
+        assert main(["doctor", str(broken)]) == 2
+        assert "metrics.jsonl is damaged" in capsys.readouterr().err
 
 
 def test_help_tells_the_exit_status(capsys):

@@ -369,6 +369,15 @@ def test_only_some_images_are_corrupted(monkeypatch):
 # --- class by class
 
 
+@pytest.mark.parametrize(("samples", "direction"), [(1, 0), (9, 0), (10, -1)])
+def test_a_few_images_of_a_class_tell_no_loss_from_chance(samples, direction):
+    target = torch.zeros(samples, dtype=torch.int64)
+    wrong, right = torch.tensor([[0.0, 1.0]] * samples), torch.tensor([[1.0, 0.0]] * samples)
+    (lost,) = class_changes(wrong, right, target, "ab", 100, 0)
+    (gained,) = class_changes(right, wrong, target, "ab", 100, 0)
+    assert (lost.direction, gained.direction) == (direction, -direction)
+
+
 def test_changes_by_class_equal_a_loop():
     (logits, target), other = labelled(90, 4), drawn(90, 4, seed=5)
     target[target == 3] = 0  # a class without images
@@ -478,15 +487,44 @@ class Undecided(nn.Module):
         self.classifier = nn.Linear(144, CLASSES)
 
     def forward(self, inputs):
-        return self.classifier(inputs.flatten(1)) * (1 if inputs.sum() > 0 else -1)
+        return self.classifier(inputs.flatten(1)) * (1 if float(inputs.sum()) > 0 else -1)
 
 
-def test_a_net_that_cannot_be_exported_is_reported_not_raised(monkeypatch):
+def test_a_net_that_cannot_be_exported_is_reported_not_raised(monkeypatch, capfd):
     monkeypatch.setattr(export, "find_spec", lambda name: None)
     found = export.exports_of(Undecided(), images(4).inputs())
     assert found["torch.export"].bytes is None
     assert found["torch.export"].note.startswith("not exported: ")
     assert found["int8"].bytes
+    assert capfd.readouterr() == ("", "")  # no graph of a hundred lines
+
+
+class Returning(nn.Module):
+    """A net that returns its logits in something."""
+
+    def __init__(self, packed):
+        super().__init__()
+        self.net, self.packed = trained_a_little(), packed
+
+    def forward(self, inputs):
+        return self.packed(self.net(inputs))
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [lambda z: {"loss": z.sum(), "logits": z}, lambda z: (z, z.sum())],
+    ids=["dict", "tuple"],
+)
+def test_of_a_net_that_returns_more_the_logits_are_exported(packed):
+    model, inputs = Returning(packed), images(9).inputs()
+    found = export.exports_of(model, inputs)
+    assert found["torch.export"].deviation == pytest.approx(0, abs=1e-5)
+    assert found["torch.export"].agreement == 1
+    assert found["int8"].bytes
+    if found["ONNX"].bytes is None:
+        assert "kdcourse[export]" in found["ONNX"].note  # a bare machine lacks it
+    else:
+        assert found["ONNX"].agreement == 1
 
 
 def test_onnx_says_the_same():

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from kdcourse import compare_layers, metrics, models
 from kdcourse.errors import ArgumentError
@@ -96,6 +97,46 @@ def test_a_convolutional_net_and_a_transformer(by):
     assert [own for own, _ in pairs] == ["stage1", "stage2", "stage3"]
     places = [found.teacher.index(theirs) for _, theirs in pairs]
     assert sorted(set(places)) == places
+
+
+def test_both_nets_see_the_samples_in_the_same_order():
+    """A loader that shuffles yields another order each time."""
+    samples = TensorDataset(X, torch.zeros(len(X), dtype=torch.int64))
+    loader = DataLoader(samples, 5, shuffle=True, generator=torch.Generator().manual_seed(0))
+    net = models.by_name("plain4", seed=0)
+    found = compare_layers(net, net, loader)
+    torch.testing.assert_close(found.likeness.diagonal(), torch.ones(5))
+    torch.testing.assert_close(found.likeness, compare_layers(net, net, X).likeness)
+
+
+class PositionsFirst(nn.Module):
+    """A net whose first layers return something in which samples do not come first."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.last, self.head = nn.Linear(28, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, images):
+        return self.head(self.last(self.inner(images[:, 0].transpose(0, 1)).mean(dim=0)))
+
+
+def test_layers_in_which_samples_do_not_come_first_are_left_out():
+    found = compare_layers(PositionsFirst(), PositionsFirst(), X)
+    assert found.student == found.teacher == ("last",)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_too_few_samples_are_refused(count):
+    net = models.by_name("plain4")
+    with pytest.raises(ArgumentError, match=f"samples must be 3 or more, got {count}"):
+        compare_layers(net, net, X[:count])
+
+
+def test_layers_that_return_nan_are_refused():
+    net, broken = models.by_name("plain4"), models.by_name("plain4")
+    broken.stage2[0][0].weight.data.fill_(torch.nan)
+    with pytest.raises(ArgumentError, match="layer stage2 of the teacher returns NaN"):
+        compare_layers(net, broken, X)
 
 
 def test_what_is_constant_is_like_nothing():

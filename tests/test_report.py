@@ -13,7 +13,18 @@ from toys import CLASSES, images, net, train
 from kdcourse import data, metrics, models
 from kdcourse.__main__ import main
 from kdcourse.data import Splits
-from kdcourse.evaluation import PARTS, TEACHER, Exported, _page, export, fit_temperature
+from kdcourse.evaluation import (
+    PARTS,
+    TEACHER,
+    Exported,
+    _figures,
+    _page,
+    _writing,
+    export,
+    fit_temperature,
+)
+from kdcourse.evaluation.cost import Latency
+from kdcourse.evaluation.resampling import Interval
 from kdcourse.files import FileError
 from kdcourse.teachers import ClosedTeacher, Ensemble
 from kdcourse.train import command
@@ -309,6 +320,33 @@ def test_a_report_of_many_classes_shows_those_that_changed_most(whole):
     assert "class 50<" in page
 
 
+def test_the_names_of_nets_that_cost_the_same_and_are_as_good_do_not_overlap():
+    point = Latency(1.0, 0.9, 1.1), Interval(80.0, 79.0, 81.0)
+    drawn = _figures.accuracy_against_latency(
+        {"one": point, "other": point}, ["one"], {"one": 1, "other": 2}, ""
+    )
+    heights = [float(y) for y in re.findall(r'y="([\d.]+)" class="name"', drawn)]
+    assert len(heights) == 2
+    assert abs(heights[0] - heights[1]) >= 12
+
+
+def test_a_long_name_may_be_broken():
+    path = "/runs/of/somebody/with/many/folders/kd"
+    shown = _writing.table([["net", "accuracy"], [path, "1"], ["kd", "2"]], "")
+    assert f'<th scope="row" class="long">{path}<' in shown
+    assert '<th scope="row">kd<' in shown
+
+
+def test_the_classes_of_two_nets_that_say_the_same_have_a_readable_axis(whole):
+    changes = whole.classes["labels"]
+    none = replace(changes[0].difference, value=0.0, low=0.0, high=0.0)
+    same = tuple(replace(one, difference=none) for one in changes)
+    page = _page.page(replace(whole, classes={"labels": same}))
+    (drawn,) = re.findall(r'<section id="classes">.*?<svg.*?</svg>', page, re.DOTALL)
+    assert ">+1<" in drawn
+    assert "Lost: none; gained: none." in page
+
+
 # --- the command
 
 
@@ -362,6 +400,8 @@ def test_runs_are_compared_with_the_one_without_a_teacher(asked, runs, tmp_path)
     assert found["conditions"]["teacher of kd"] == "res16"
     assert found["calibration"]["kd"]["temperature"] > 0
     assert asked(runs / "kd", runs / "alone", "--out", "both.json", "--baseline", "kd") == 0
+    path = f"{runs / 'kd'}/"  # as a shell completes it
+    assert asked(runs / "kd", runs / "alone", "--out", "both.json", "--baseline", path) == 0
     found = json.loads((tmp_path / "both.json").read_text(encoding="utf-8"))
     assert found["baseline"] == "kd"
 

@@ -67,11 +67,18 @@ class LossCall:
     def __call__(
         self, student: Tensor, teacher: Tensor, temperature: float = 1.0, mask: Tensor | None = None
     ) -> Tensor:
-        """Return the loss as a number: a mean over samples of what it returns for each."""
-        value = self.returned(student, teacher, temperature, mask)
+        """Return the loss as a scalar: a mean over samples of what it returns for each."""
+        # Of copies, for it may change them.
+        value = self.returned(student.clone(), teacher.clone(), temperature, mask)
         if not isinstance(value, Tensor):
-            raise TypeError(f"it must return a tensor, got {describe(value)}")
+            raise TypeError(f"it must return a tensor, got {type(value).__name__}")
         return value.flatten(1).sum(1).mean() if value.dim() > 1 else value.mean()
+
+    def number(
+        self, student: Tensor, teacher: Tensor, temperature: float = 1.0, mask: Tensor | None = None
+    ) -> float:
+        """Return the loss as a number of Python's."""
+        return float(self(student, teacher, temperature, mask).detach())
 
     def shown(
         self,
@@ -187,6 +194,14 @@ def _by_signature(parameters: Parameters | None, call: LossCall, labels: bool) -
             f"loss must take the student's and the teacher's output, takes {_all(positional)}",
         )
     nets, rest = positional[:2], parameters[2:]
+    teachers = [p for p in parameters if _role(p.name.lower()) == "teacher"]
+    late = [p for p in teachers if p.name.lower() not in (*TEMPERATURES, *LABELS)]
+    if late and not {*map(id, teachers)} & {*map(id, nets)}:
+        raise ArgumentError(
+            "loss",
+            f"loss takes {_all(nets)} before {_all(late)}: wrap it into a function of (student, "
+            "teacher, temperature)",
+        )
     temperature = next((p for p in rest if p.name.lower() in TEMPERATURES), None)
     if temperature is not None and temperature.kind is temperature.POSITIONAL_ONLY:
         call = replace(call, function=_by_position(call.function, temperature.name))

@@ -13,9 +13,12 @@ from kdcourse.conformance.convention import REFUSALS, convention_of, value_of
 from kdcourse.conformance.kinds import LossKind, kind_of, loss_of_ours
 from kdcourse.conformance.properties import PROPERTIES
 from kdcourse.conformance.report import ConformanceReport
-from kdcourse.conformance.trial import Observation, Trial
-from kdcourse.errors import ArgumentError
+from kdcourse.conformance.trial import Observation, Trial, nearly_equal
+from kdcourse.errors import ArgumentError, ExplainedError
 from kdcourse.signatures import checked
+
+CALLS = 8  # with one input, which tell what is random
+BUILT_IN = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 16.0, 20.0)
 
 
 @checked
@@ -39,7 +42,8 @@ def check(
         loss: A function of the student's and the teacher's output, which may take a temperature
             (``temperature``, ``tau``, ``temp``, ``T``) and a ``mask``; a module; a term of ours;
             or the class of such, which is made anew for every temperature. One that takes no
-            temperature is checked at the one it was made with, or at 1.
+            temperature is checked at the one it was made with, at one that is built in, if it is a
+            multiple of ours there, or at 1. It must say the same of the same input.
         like: The loss of ours, or its name, with ``_loss`` or without: ``"kd"``,
             ``"attention_transfer"``, ``"rkd_distance"``. Labels are given to a loss only where ours
             takes a ``target``, too.
@@ -59,6 +63,11 @@ def check(
     ours = loss_of_ours(like) if isinstance(like, str) else like
     kind = kind_of(ours, example)
     reference = call_of(ours, labels=True)
+    try:
+        reference(*kind.draw())
+    except ExplainedError as error:
+        blamed = "like" if example is None else "example"
+        raise ArgumentError(blamed, f"{blamed} does not fit {reference.name}: {error}") from error
     imports = imports or _imports(loss)
     name = imports.rpartition(" ")[2] or "loss"
     call = call_of(
@@ -69,6 +78,7 @@ def check(
         imports=imports,
     )
     call = _with_student_first(_tried(call, kind), kind)
+    call = _at_its_temperature(call, reference, kind)
     convention = convention_of(call, reference, kind)
     trial = Trial(call, reference, kind, convention)
     findings = tuple(_findings(trial))
@@ -104,15 +114,27 @@ def _imports(loss: Any) -> str:
 
 
 def _tried(call: LossCall, kind: LossKind) -> LossCall:
-    """Require that the loss can be called with what the kind shows."""
-    inputs, refused = kind.draw(), None
+    """Require that the loss can be called with what the kind shows, and always says the same."""
+    inputs, others, refused = kind.draw(0), kind.draw(1), None
     for dtype in (torch.float64, torch.float32):
+        student, teacher = (one.to(dtype) for one in inputs)
         try:
-            student, teacher = (one.to(dtype) for one in inputs)
-            call(student, teacher)
-            return call
+            values = []
+            for _ in range(CALLS):
+                values.append(call.number(student, teacher))
+                call.number(others[0].to(dtype), others[1].to(dtype))  # which it may remember
         except REFUSALS as error:
             refused = error
+            continue
+        low, high = min(values), max(values)
+        if nearly_equal(low, high) or math.isnan(low + high):
+            return call if dtype == torch.float64 else _in_single(call)
+        raise ArgumentError(
+            "loss",
+            f"loss must say the same of the same input, and says from {low:.4g} to {high:.4g}: "
+            "does it draw random numbers, remember, or need eval()? Wrap it into a function that "
+            "seeds it, or makes it anew",
+        )
     shapes = " and ".join(str(tuple(one.shape)) for one in inputs)
     raise ArgumentError(
         "loss",
@@ -120,6 +142,15 @@ def _tried(call: LossCall, kind: LossKind) -> LossCall:
         "wrap it into a function of (student, teacher, temperature), or give an example=(student, "
         "teacher) of other shapes",
     ) from refused
+
+
+def _in_single(call: LossCall) -> LossCall:
+    """Spare a loss numbers in float64, as one whose own weights are in float32."""
+
+    def function(*nets: Tensor, **more: Any) -> Any:
+        return call.function(*(x.float() if x.dtype == torch.float64 else x for x in nets), **more)
+
+    return replace(call, function=function)
 
 
 def _with_student_first(call: LossCall, kind: LossKind) -> LossCall:
@@ -135,6 +166,15 @@ def _with_student_first(call: LossCall, kind: LossKind) -> LossCall:
         for grad in torch.autograd.grad(value, (student, teacher), allow_unused=True)
     )
     return replace(call, swapped=second and not first, told=first != second)
+
+
+def _at_its_temperature(call: LossCall, reference: LossCall, kind: LossKind) -> LossCall:
+    """Where a loss takes no temperature, find the one that is built in, at which it is ours."""
+    if call.takes_temperature or not reference.takes_temperature:
+        return call
+    tried = (replace(call, temperature=tau) for tau in (float(call.temperature), *BUILT_IN))
+    found = (one for one in tried if convention_of(one, reference, kind).factor is not None)
+    return next(found, call)
 
 
 def _notes(trial: Trial) -> tuple[str, ...]:

@@ -146,7 +146,12 @@ def loss_of_ours(name: str) -> Callable:
         known = ", ".join(sorted(one.removesuffix("_loss") for one in losses_of_ours()))
         raise ArgumentError("like", f"like must be one of {known}, got {name!r}")
     function = getattr(importlib.import_module(modules[full]), full)
-    return partial(function, **_options(name)) if options else function
+    if not options:
+        return function
+    given = _options(name)
+    if unknown := given.keys() - inspect.signature(function).parameters.keys():
+        raise ArgumentError("like", f"like cannot be {name}: {full} takes no {unknown.pop()}")
+    return partial(function, **given)
 
 
 def _options(name: str) -> dict[str, Any]:

@@ -29,10 +29,11 @@ def loss_from(place: str) -> tuple[Any, str]:
         )
     try:
         module = _from_file(Path(where)) if where.endswith(".py") else _from_module(where)
-    except Exception as error:  # whatever a module raises
+    except (Exception, SystemExit) as error:  # whatever a module raises
+        why = "it is a program, which ends" if isinstance(error, SystemExit) else error
         raise ArgumentError(
             "place",
-            f"place must be of a module that can be imported, which {where} cannot: {error}",
+            f"place must be of a module that can be imported, which {where} cannot: {why}",
         ) from error
     if not hasattr(module, name):
         there = (
@@ -60,5 +61,6 @@ def _from_file(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
+    sys.path.insert(0, str(path.parent.absolute()))  # as for a program, for the files beside it
     spec.loader.exec_module(module)
     return module

@@ -85,7 +85,10 @@ class ConformanceReport:
 
     def __str__(self) -> str:
         lines = [f"{self.name}, as {self.reference}: {self.verdict}", ""]
-        lines += textwrap.wrap(f"{self.in_words}.", 96, initial_indent="  ", subsequent_indent="  ")
+        words = f"{self.in_words}."
+        if self.broken:
+            words += f" What breaks: {'; '.join(found.name for found in self.broken)}."
+        lines += textwrap.wrap(words, 96, initial_indent="  ", subsequent_indent="  ")
         lines += [f"  ({note})" for note in self.notes]
         lines.append("")
         for found in self.findings:

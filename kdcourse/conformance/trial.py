@@ -116,7 +116,7 @@ class Trial:
 
     def program(self, inputs: Inputs, lines: tuple[str, ...]) -> str:
         """Return a program that defines student and teacher, and calls the loss; of many, none."""
-        if max(one.numel() for one in inputs) > MANY:
+        if not lines or max(one.numel() for one in inputs) > MANY:
             return ""
         made = as_program(student=inputs[0], teacher=inputs[1])
         imports = ["import torch", *([self.call.imports] if self.call.imports else [])]
@@ -149,10 +149,10 @@ class Trial:
         """Say how the loss differs from ours times the factor: by values, or by gradients."""
         line = call.shown(temperature=temperature)
         if call is self.reference:
-            value, expected = (float(call(student, teacher, temperature)), math.nan)
+            value, expected = (call.number(student, teacher, temperature), math.nan)
             return None if math.isfinite(value) else Fault("it is not finite")
         if self.convention.by_value:
-            value = float(call(student, teacher, temperature))
+            value = call.number(student, teacher, temperature)
             expected = self.expected(student, teacher, temperature)
             if not math.isfinite(expected) or nearly_equal(value, expected, close):
                 return None
@@ -177,8 +177,17 @@ def _wrong(measure: Measure, temperature: float, call: LossCall, inputs: Inputs)
     try:
         return measure(call, *inputs, temperature)
     except REFUSALS as error:
-        told = f"it raises {type(error).__name__}: {_short(error)}"
-        return Fault(told, (call.shown(temperature=temperature),))
+        told = f"it raises {type(error).__name__}" + f": {_short(error)}" * bool(str(error))
+        return Fault(told, _raising(call, *inputs, temperature))
+
+
+def _raising(call: LossCall, student: Tensor, teacher: Tensor, tau: float) -> tuple[str, ...]:
+    """Return the line that calls a loss, if that alone raises an error."""
+    try:
+        call(single(student), single(teacher), tau)
+    except REFUSALS:
+        return (call.shown(temperature=tau),)
+    return ()
 
 
 def nearly_equal(value: float, expected: float, close: float = CLOSE) -> bool:

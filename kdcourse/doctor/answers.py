@@ -17,6 +17,9 @@ ENOUGH = 64
 # Of what guessing leaves (Cohen's κ): slight agreement at most (Landis, Koch 1977). Of very many
 # classes, that is far better than guessing still, and so twice as often right is enough.
 SKILL, OFTEN = 0.2, 2.0
+# And moderate agreement at least: the best order of the outputs of a net that has learned nothing
+# is far better than guessing, too (27 % right of Fashion-MNIST's ten classes).
+ORDERED = 0.4
 # Labels are wrong more often than that, even MNIST's: 15 of 10,000 in its test set (Northcutt et
 # al. 2021, arXiv 2103.14749). A sound teacher of images that it knows by heart doubts a percent.
 SURE = 0.001
@@ -90,10 +93,9 @@ def judge_knowledge(looks: Sequence[Look]) -> Found:
     target, _, said = labelled(looks)
     if len(target) < ENOUGH:
         return None
-    right = float((target == said).float().mean())
-    order = _order(target, said)
-    if order is not None:
-        taken, better = order
+    right, guessed = _right_and_guessed(target, said)
+    taken, better = _order(target, said) or ([], 0.0)
+    if better > guessed + ORDERED * (1 - guessed):
         listed = ", ".join(map(str, taken[:20])) + ", …" * (len(taken) > 20)
         return remark_if(
             True,
@@ -103,9 +105,6 @@ def judge_knowledge(looks: Sequence[Look]) -> Found:
             "so that it teaches wrong classes with confidence",
             "reorder its outputs (logits[:, order]), or train it on the same class indices",
         )
-    classes = int(torch.cat([target, said]).max()) + 1
-    shares = [torch.bincount(one, minlength=classes) / len(target) for one in (target, said)]
-    guessed = float(shares[0] @ shares[1])  # by answers that have nothing to do with the labels
     most = right + SIGMAS * _deviation(right, len(target))
     return remark_if(
         most < guessed + SKILL * (1 - guessed) and right < OFTEN * guessed,
@@ -118,18 +117,38 @@ def judge_knowledge(looks: Sequence[Look]) -> Found:
     )
 
 
+def _right_and_guessed(target: Tensor, said: Tensor) -> tuple[float, float]:
+    """Return how many answers are right, and how many would be that ignore the labels."""
+    classes = int(torch.cat([target, said]).max()) + 1
+    shares = [torch.bincount(one, minlength=classes) / len(target) for one in (target, said)]
+    return float((target == said).float().mean()), float(shares[0] @ shares[1])
+
+
+def has_learned(said: Said | None) -> bool:
+    """Whether a student is surely better than chance at the places of a look."""
+    if said is None or said.target is None or not bool((said.target >= 0).any()):
+        return False
+    known = said.target >= 0
+    right, guessed = _right_and_guessed(said.target[known], said.student[known])
+    least = right - SIGMAS * _deviation(right, int(known.sum()))
+    return least > guessed + SKILL * (1 - guessed)
+
+
 def _order(target: Tensor, said: Tensor) -> tuple[list[int], float] | None:
     """Return which output of the teacher is which class, if another order is better, and how good.
 
-    The order is sought on every other sample, and judged on those between: the best of all orders
-    would always win on the samples that it was made for. By McNemar's test, only samples that one
-    of the two gets right and the other does not say which is better.
+    The order is sought on half of the samples, drawn because their own order may go by the class,
+    and judged on the others: the best of all orders would always win on the samples that it was
+    made for. By McNemar's test, only samples that one of the two gets right and the other does not
+    say which is better.
     """
     from scipy.optimize import linear_sum_assignment  # slow to import, and fit does not need it
 
     classes = int(torch.cat([target, said]).max()) + 1
     if classes > MANY:
         return None
+    drawn = torch.randperm(len(target), generator=torch.Generator().manual_seed(0))
+    target, said = target[drawn], said[drawn]
     counts = torch.bincount(target[::2] * classes + said[::2], minlength=classes**2)
     # Where nothing is known of a class, it stays where it is.
     gain = counts.view(classes, classes).double() + torch.eye(classes, dtype=torch.float64) / 2
@@ -180,15 +199,19 @@ def judge_sureness(looks: Sequence[Look]) -> Found:
     speaks = [
         tau for tau, share in zip(TEMPERATURES, off.tolist(), strict=True) if share > SPEAKING
     ]
-    at = f"at τ = {speaks[0]:g} it would" if speaks else "it would not at any τ up to 32"
+    memorised = "take a teacher that has not memorised these samples"
+    advice = (
+        f"raise the temperature (at τ = {speaks[0]:g} it would put a tenth there), or {memorised}"
+        if speaks
+        else f"{memorised}, for no τ up to 32 would put a tenth there"
+    )
     return remark_if(
         now < SURE,
         "soft targets",
         f"The teacher is too sure to teach at τ = {temperature:g}: {now:.1e} of its probability is "
         "off its first class",
         "so that its soft targets are labels and hold no doubt to learn from",
-        f"raise the temperature ({at} put a tenth there), or take a teacher that has not "
-        "memorised these samples",
+        advice,
     )
 
 

@@ -15,6 +15,7 @@ CHECKS: dict[str, Check] = {  # what is judged by looks, as a report names it
     "the views": teacher.judge_view,
     "its accuracy and classes": answers.judge_knowledge,
     "its doubt": answers.judge_sureness,
+    "finite gradients": terms.judge_finiteness,
     "gradient ratios": terms.judge_loudness,
     "gradient cosines": terms.judge_direction,
     "gradient noise": terms.judge_noise,

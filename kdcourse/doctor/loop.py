@@ -85,15 +85,37 @@ class Watched:
                 raise ArgumentError(
                     "student", "the student was not called in this step: watch the module itself"
                 )
-            self.doctor.looks.append(self._look(target, losses))
+            self._check_class_dim(target)
+            try:
+                self.doctor.looks.append(self._look(target, losses))
+            except RuntimeError as error:
+                if "a second time" not in str(error):
+                    raise
+                raise ArgumentError(
+                    "losses", "losses must be given before backward(), which frees their graph"
+                ) from error
             self.doctor.tell(self.report)
         self.passes.clear()
         self.steps += 1
+
+    def _check_class_dim(self, target: Tensor | None) -> None:
+        """Require of logits with positions that the classes are not plainly elsewhere."""
+        logits = self.passes["student"][1]
+        if target is None or not isinstance(logits, Tensor) or logits.dim() < 3:
+            return
+        elsewhere = logits.shape[: self.class_dim] + logits.shape[self.class_dim :][1:]
+        if target.shape == logits.shape[:-1] != elsewhere:
+            raise ArgumentError(
+                "class_dim",
+                f"class_dim must be -1 where targets are {tuple(target.shape)} and logits "
+                f"{tuple(logits.shape)}, got {self.class_dim}",
+            )
 
     def _look(self, target: Tensor | None, losses: dict[str, Tensor]) -> Look:
         early = self.steps < FIRST
         own, logits, _ = self.passes["student"]
         weights = [one for one in self.student.parameters() if one.requires_grad]
+        follows = getattr(self.teacher, "follows_student", False)
         labels = "labels" if "labels" in losses else next(iter(losses), "")
         seen: dict[str, Any] = {
             "early": early,
@@ -105,14 +127,15 @@ class Watched:
             },
         }
         if losses:
-            seen["gradients"] = gradients_of(losses, weights, labels, sampled=early)
+            compared = "" if follows else labels
+            seen["gradients"] = gradients_of(losses, weights, compared, sampled=early)
         if self.teacher is not None and "teacher" in self.passes:
             theirs, taught, mode = self.passes["teacher"]
             seen |= {"in_train_mode": mode}
             if isinstance(taught, Tensor):
                 asked = taught.requires_grad
                 seen["reached"] = _reached(self.teacher, losses) if asked else False
-            if not getattr(self.teacher, "follows_student", False):
+            if not follows:
                 seen["weights"] = teachers.digest([*self.teacher.parameters()])
                 seen["statistics"] = teachers.digest([*self.teacher.buffers()])
                 seen["likeness"] = teachers.likeness(own, theirs)

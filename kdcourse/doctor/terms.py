@@ -1,11 +1,14 @@
 """The terms of a loss: how strongly each pulls at the student's weights, and whither."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
+from kdcourse.doctor.answers import has_learned
+from kdcourse.doctor.findings import Finding
 from kdcourse.doctor.look import Found, Gradients, Look, remark_if
 
 LABELS = "labels"  # what a loss on labels is called where nothing else tells it
@@ -61,6 +64,33 @@ def _observed(looks: Sequence[Look]) -> list[Gradients]:
     return [one for one in every if one is not None and one.cosines]
 
 
+def _beginning(looks: Sequence[Look]) -> list[Look]:
+    """Return the first looks of a student that has learned nothing yet.
+
+    There are none of one that has learned before, as one that begins with its teacher's weights.
+    """
+    early = [look for look in looks if look.early]
+    return [] if early and has_learned(early[0].said) else early
+
+
+def judge_finiteness(looks: Sequence[Look]) -> Found:
+    """Judge whether every term's gradient is finite, by the first look in which one is not."""
+    every = [look.gradients.norms for look in looks if look.gradients is not None]
+    if not every:
+        return None
+    broken = ([name for name, norm in norms.items() if not math.isfinite(norm)] for norms in every)
+    return [
+        Finding(
+            f"the gradient of {name}",
+            f"The gradient of {name} is not finite",
+            "so that a step makes every weight NaN",
+            "look for a logarithm, root or quotient of zero in it, for an overflow in half "
+            "precision, and at the learning rate",
+        )
+        for name in next(filter(None, broken), [])
+    ]
+
+
 def judge_loudness(looks: Sequence[Look]) -> Found:
     """Judge by how much the terms' gradients are longer or shorter than those of the labels.
 
@@ -72,7 +102,13 @@ def judge_loudness(looks: Sequence[Look]) -> Found:
         return None
     found = []
     for name in observed[-1].cosines:
-        ratios = [_ratio(one, name) for one in observed if name in one.norms]
+        every = [_ratio(one, name) for one in observed if name in one.norms]
+        ratios = [one for one in every if math.isfinite(one)]
+        if not ratios:
+            continue
+        if not max(ratios):
+            found.append(_silent(name))
+            continue
         loud, faint = min(ratios) > LOUDEST, max(ratios) < 1 / LOUDEST
         middle = sorted(ratios)[len(ratios) // 2]
         found += remark_if(
@@ -87,6 +123,16 @@ def judge_loudness(looks: Sequence[Look]) -> Found:
     return found
 
 
+def _silent(name: str) -> Finding:
+    return Finding(
+        f"the weight of {name}",
+        f"No gradient of {name} reaches the student in any look",
+        "so that it teaches nothing",
+        "compute it from what the student says, with gradients and not detached, and see that it "
+        "is not the same for every student",
+    )
+
+
 def _ratio(one: Gradients, name: str) -> float:
     return one.norms[name] / max(one.norms[one.labels], 1e-30)
 
@@ -96,7 +142,7 @@ def judge_direction(looks: Sequence[Look]) -> Found:
 
     Later they always do: where their sum is least, the gradients of its terms cancel.
     """
-    observed = _observed([look for look in looks if look.early])
+    observed = _observed(_beginning(looks))
     if not observed:
         return None
     found = []
@@ -129,7 +175,7 @@ def judge_noise(looks: Sequence[Look]) -> Found:
 
     By the first batches, whose weights are almost the same: later, all that is left is noise.
     """
-    observed = [one for one in _observed([k for k in looks if k.early]) if one.samples]
+    observed = [one for one in _observed(_beginning(looks)) if one.samples]
     if len(observed) < 3:
         return None
     found = []

@@ -11,7 +11,7 @@ from html import escape
 from kdcourse.evaluation.calibration import Bin
 from kdcourse.evaluation.classes import ClassChange
 from kdcourse.evaluation.cost import Latency
-from kdcourse.evaluation.resampling import Interval
+from kdcourse.evaluation.resampling import FEW, Interval
 
 MARKERS = (  # by the number of a net: the teacher's, a student's, the baseline's, and others
     "M-5,-5H5V5H-5Z",
@@ -22,7 +22,6 @@ MARKERS = (  # by the number of a net: the teacher's, a student's, the baseline'
     "M-6,-2.5H6V2.5H-6Z",
 )
 LEFT, BOTTOM, TOP = 58, 44, 14  # margins
-FEW = 10  # images; the bar of a bin with fewer is pale
 
 
 class Chart:
@@ -144,14 +143,18 @@ def accuracy_against_latency(
     for time, value in sorted((points[name][0].median, points[name][1].value) for name in front):
         steps += [(time, before) for _, before in steps[-1:]] + [(time, value)]
     chart.line(steps, "front")
+    sides = {n: 1 if one[0].median < math.sqrt(x[0] * x[-1]) else -1 for n, one in points.items()}
+    heights: dict[str, float] = {}
+    for side in (1, -1):
+        places = {n: chart.at(x[0], points[n][1].value)[1] - 8 for n in points if sides[n] == side}
+        heights |= _apart(places, 15)
     for name, (latency, one) in points.items():
-        time, colour = latency.median, f"interval s{numbers[name]}"
+        time, colour, side = latency.median, f"interval s{numbers[name]}", sides[name]
         chart.line([(time, one.low), (time, one.high)], colour)
         chart.line([(latency.lower, one.value), (latency.upper, one.value)], colour)
         chart.marker(time, one.value, numbers[name])
-        across, up = chart.at(time, one.value)
-        side = 1 if time < math.sqrt(x[0] * x[-1]) else -1
-        chart.text(across + 11 * side, up - 8, name, "name", "start" if side == 1 else "end")
+        across, anchor = chart.at(time, one.value)[0], "start" if side == 1 else "end"
+        chart.text(across + 11 * side, heights[name], name, "name", anchor)
     return chart.svg(described)
 
 
@@ -201,7 +204,7 @@ def accuracy_by_severity(
 def changes_by_class(changes: Sequence[ClassChange], described: str) -> str:
     """Draw the change of each class, in percentage points, with its interval."""
     ends = [100 * end for c in changes for end in (c.difference.low, c.difference.high, 0.0)]
-    x = ticks(min(ends), max(ends))
+    x = ticks(min(-1.0, *ends), max(1.0, *ends))
     wide = 12 + 7.2 * max(len(one.name) for one in changes)
     left = min(max(wide, LEFT), 190)
     height = 22 * len(changes) + BOTTOM + TOP
@@ -214,8 +217,7 @@ def changes_by_class(changes: Sequence[ClassChange], described: str) -> str:
     chart.text((left + 626) / 2, height - 8, "change, in percentage points", "label")
     for row, one in enumerate(changes):
         up, value = len(changes) - row - 0.5, 100 * one.difference.value
-        sure = one.difference.low > 0 or one.difference.high < 0
-        kind = ("gain" if value > 0 else "loss") if sure else "unsure"
+        kind = ("unsure", "gain", "loss")[one.direction]
         chart.bar(min(value, 0), max(value, 0), up - 0.3, up + 0.3, kind)
         low, high = 100 * one.difference.low, 100 * one.difference.high
         chart.line([(low, up), (high, up)], "interval ink")

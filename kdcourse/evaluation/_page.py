@@ -38,6 +38,7 @@ gap:0 1em}
 .kd th,.kd td{padding:.25em .8em;border-bottom:1px solid var(--faint);text-align:right}
 .kd th:first-child,.kd .words{text-align:left}.kd thead th{vertical-align:bottom}
 .kd tbody th{font-weight:600;white-space:nowrap}
+.kd th.long{white-space:normal;overflow-wrap:anywhere;min-width:14em}
 .kd small{white-space:nowrap;color:var(--quiet);font-size:.85em}
 .kd svg{max-width:100%;height:auto;font-family:system-ui,sans-serif}
 .kd text{fill:var(--ink);font-size:13px}.kd .tick{fill:var(--quiet);font-size:12px}

@@ -25,6 +25,7 @@ from kdcourse.evaluation.calibration import BINS
 from kdcourse.evaluation.classes import ClassChange
 from kdcourse.evaluation.cost import BATCHES, ROUNDS
 from kdcourse.evaluation.report import Report, compared
+from kdcourse.evaluation.resampling import FEW
 from kdcourse.evaluation.robustness import IMAGES, SEVERITIES
 
 MOST = 24  # classes in a figure
@@ -139,7 +140,7 @@ def _calibration(report: Report) -> str:
             "confidence; the expected calibration error (ECE) is the mean distance of accuracy and "
             "confidence. Noise in the bins makes it a little too large, which its interval takes "
             f"off. {fitted} Bars are the accuracy of each bin, pale of fewer than "
-            f"{figures.FEW} images; lines, how far its confidence is."
+            f"{FEW} images; lines, how far its confidence is."
         )
         + table([head, *rows], "Calibration on the test images")
         + wide(f'<div class="pairs" style="{rows_of}">{"".join(drawn)}</div>', "Reliability")
@@ -194,7 +195,8 @@ def _classes(report: Report) -> str:
         how(
             "A gain in accuracy is a mean; some classes may pay for it. Each row compares two nets "
             "on the test images of one class, with a bootstrap over these. Coloured are changes "
-            "whose interval leaves out zero, as one of twenty does where nothing has changed."
+            "whose interval leaves out zero, as one of twenty does where nothing has changed, of "
+            f"classes with {FEW} images or more."
         )
     ]
     for student, changes in report.classes.items():
@@ -202,10 +204,10 @@ def _classes(report: Report) -> str:
         ordered = sorted(changes, key=lambda one: one.difference.value)
         ends = _ends(ordered)
         told = f"{student} less {other}, by class"
-        lost = [one.name for one in ordered if one.difference.high < 0]
-        gained = [one.name for one in ordered[::-1] if one.difference.low > 0]
+        lost = [one.name for one in ordered if one.direction < 0]
+        gained = [one.name for one in ordered[::-1] if one.direction > 0]
         words = (
-            f"{told}. Interval below zero: {listed(lost) if lost else 'none'}; above zero: "
+            f"{told}. Lost: {listed(lost) if lost else 'none'}; gained: "
             f"{listed(gained) if gained else 'none'}."
         )
         head = ["class", "images", f"{student}, %", f"{other}, %", "change, points"]

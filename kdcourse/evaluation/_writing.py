@@ -7,6 +7,7 @@ from kdcourse.evaluation.cost import Cost, Latency
 from kdcourse.evaluation.resampling import Interval
 
 Row = Sequence[str]
+NAME, LONG = 30, ' class="long"'  # letters of a name, beyond which it may be broken
 Between = Callable[[str, str, str], str]  # puts a value and the ends of its interval together
 
 
@@ -22,7 +23,7 @@ def table(rows: Sequence[Row], caption: str, words: Iterable[int] = ()) -> str:
         f'<th scope="col"{kinds.get(n, "")}>{escape(cell)}</th>' for n, cell in enumerate(rows[0])
     )
     body = "".join(
-        f'<tr><th scope="row">{escape(first)}</th>'
+        f'<tr><th scope="row"{LONG * (len(first) > NAME)}>{escape(first)}</th>'
         + "".join(f"<td{kinds.get(n, '')}>{cell}</td>" for n, cell in enumerate(cells, 1))
         + "</tr>"
         for first, *cells in rows[1:]

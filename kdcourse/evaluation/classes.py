@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kdcourse.evaluation.accuracy import in_top
-from kdcourse.evaluation.resampling import Interval, Resamples
+from kdcourse.evaluation.resampling import FEW, Interval, Resamples
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,13 @@ class ClassChange:
     accuracy: float
     other: float
     difference: Interval
+
+    @property
+    def direction(self) -> int:
+        """1 for a gain and −1 for a loss that the images tell from chance, else 0."""
+        if self.samples < FEW:
+            return 0
+        return (self.difference.low > 0) - (self.difference.high < 0)
 
 
 def class_changes(

@@ -11,7 +11,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdcourse.batch import cast_like
+from kdcourse.batch import cast_like, logits_of
 from kdcourse.checks import check_floating, check_values
 from kdcourse.evaluation.cost import device_of
 from kdcourse.metrics import predict
@@ -88,12 +88,26 @@ def to_onnx(model: nn.Module, inputs: Tensor) -> bytes:
         return Path(path).read_bytes()
 
 
+class _Logits(nn.Module):
+    """A net, of what it returns only the logits."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return logits_of(self.model(inputs))
+
+
 def exports_of(model: nn.Module, inputs: Tensor) -> dict[str, Exported]:
     """Export a net in every way, and compare each with the net itself on these inputs.
 
     What cannot be done is told in the notes.
     """
     inputs = cast_like(inputs, model)
+    with evaluation_mode(model), torch.no_grad():
+        if not isinstance(model(inputs[:1].to(device_of(model))), Tensor):
+            model = _Logits(model)
     expected, found = predict(model, inputs).double().cpu(), {}
     for name, (way, note) in WAYS.items():
         try:
@@ -157,10 +171,12 @@ def _two(model: nn.Module, inputs: Tensor) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep exporters from telling their progress."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    """Keep exporters from telling their progress, and from printing what they cannot trace."""
+    names = ("torch.onnx", "torch.fx", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+    quiet = io.StringIO()
+    with warnings.catch_warnings(), redirect_stdout(quiet), redirect_stderr(quiet):
         warnings.simplefilter("ignore")
         try:
             for logger in loggers:

@@ -21,6 +21,7 @@ from kdcourse.data import replay
 from kdcourse.errors import ArgumentError
 from kdcourse.signatures import checked
 
+FEW = 10  # images; of fewer, a bootstrap takes chance for certain
 TOGETHER = 100  # draws at a time, which bounds the memory
 
 

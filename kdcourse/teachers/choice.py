@@ -1,15 +1,16 @@
 """Which of several teachers? A probe of a few steps, instead of a whole training with each."""
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
-from kdcourse.checks import check_positive
+from kdcourse.checks import check_callable, check_positive
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Objective
-from kdcourse.signatures import checked
+from kdcourse.signatures import checked, describe
 from kdcourse.training.epochs import Batches
 from kdcourse.training.fit import fit
 from kdcourse.training.knobs import takes_knobs
@@ -46,15 +47,26 @@ def rank_teachers(
         knobs: As for :func:`fit`.
 
     Returns:
-        What the judge said of each teacher's student, the best teacher first.
+        What the judge said of each teacher's student, the best teacher first, and last those of
+        which it said NaN.
+
+    Raises:
+        ArgumentError: There is no teacher, or the judge returns no number.
     """
     check_student(student, "student")
     check_positive(steps=steps)
+    check_callable("judge", judge, student)
     if not teachers:
         raise ArgumentError("teachers", "teachers must hold at least one teacher")
     found = {}
     for name, teacher in teachers.items():
         taught = copy.deepcopy(student)
         fit(taught, train, copy.deepcopy(objective), teacher=teacher, steps=steps, **knobs)
-        found[name] = float(judge(taught))
-    return dict(sorted(found.items(), key=lambda one: -one[1]))
+        said = judge(taught)
+        try:
+            found[name] = float(said)
+        except (TypeError, ValueError, RuntimeError):
+            raise ArgumentError(
+                "judge", f"judge must return a number, got {describe(said)}"
+            ) from None
+    return dict(sorted(found.items(), key=lambda one: (math.isnan(one[1]), -one[1])))

@@ -11,10 +11,10 @@ from kdcourse.doctor.findings import Findings
 from kdcourse.doctor.student import judge_behind
 from kdcourse.modes import training_mode
 from kdcourse.objective import Objective
-from kdcourse.train.command import CHECKPOINT, DIAGNOSIS, STUDENT, load
-from kdcourse.train.folder import read_options, require
+from kdcourse.train.command import CHECKPOINT, DIAGNOSIS, OPTIONS, STUDENT, load
+from kdcourse.train.folder import SAME, read_options, require
 from kdcourse.train.nets import load_weights
-from kdcourse.train.options import OptionError, blaming
+from kdcourse.train.options import OptionError, Options, blaming
 from kdcourse.train.plan import Plan, prepare
 from kdcourse.train.record import METRICS, Row
 from kdcourse.training import Knobs, Run, checkpoint, choose_device
@@ -43,7 +43,7 @@ def examine(
     if device is not None:
         options = replace(options, device=device)
     rows = _rows(folder)
-    other = None if alone is None else _rows(alone)
+    other = None if alone is None else _rows_alone(alone, options)
     splits = load(options)
     plan = prepare(options, splits.train)
     run, source = _run(plan, splits.train, folder)
@@ -65,13 +65,29 @@ def examine(
     return found | _stored(folder)
 
 
+def _rows_alone(folder: Path, options: Options) -> list[Row]:
+    """Return the history of a run to compare with, if it is one of the same by labels alone."""
+    rows = _rows(folder)
+    if not (folder / OPTIONS).is_file():
+        return rows
+    other = read_options(folder)
+    if other.teacher != "none":
+        raise OptionError(f"--alone: the run in {folder} has a teacher: {other.teacher}")
+    names = [*SAME, *(["student"] if "(" not in options.student else [])]  # not made of its teacher
+    for name in names:
+        one, two = getattr(options, name), getattr(other, name)
+        if one != two:
+            raise OptionError(f"--alone: the run in {folder} has --{name} {two}, and not {one}")
+    return rows
+
+
 def _rows(folder: Path) -> list[Row]:
     """Return the history of a run so far."""
     require(folder, METRICS)
     path = folder / METRICS
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except ValueError as error:
+        return [dict(json.loads(line)) for line in path.read_text().splitlines()]
+    except (ValueError, TypeError) as error:
         raise OptionError(f"{path} is damaged: {error}") from None
 
 

@@ -13,12 +13,10 @@ from kdcourse import files, metrics
 from kdcourse.data import Splits
 from kdcourse.evaluation import PARTS, TEACHER, Report
 from kdcourse.train import command
-from kdcourse.train.folder import read_options
+from kdcourse.train.folder import SAME, read_options
 from kdcourse.train.options import OptionError, Options, blaming, unknown
 from kdcourse.train.plan import trained
 from kdcourse.training import choose_device
-
-SAME = ("data", "image_size", "validation")  # what runs must have in common to be compared
 
 
 @dataclass(frozen=True)
@@ -130,10 +128,11 @@ def _parts(text: str) -> list[str]:
 def _baseline(runs: dict[str, Finished], asked: str | None) -> str | None:
     """Return what others are compared with: what is asked for, or the first without a teacher."""
     if asked is not None:
-        by_path = {str(run.folder): name for name, run in runs.items()}
-        if by_path.get(asked, asked) not in runs:
+        by_path = {run.folder.resolve(): name for name, run in runs.items()}
+        found = asked if asked in runs else by_path.get(Path(asked).resolve())
+        if found is None:
             raise OptionError(f"--baseline: {unknown('run', asked, runs)}")
-        return by_path.get(asked, asked)
+        return found
     if len(runs) == 1:
         return None
     alone = (name for name, run in runs.items() if run.options.teacher == "none")

@@ -164,7 +164,10 @@ class Diagnosis(Doctor):
                 for name, (weight, _) in zip(objective.names, objective.parts(), strict=True)
                 if weight
             }
-            found = gradients_of(terms, weights, _labels(objective), sampled=sampled)
+            # A teacher that begins as its student pulls it back to where both began.
+            follows = run.teacher is not None and run.teacher.follows_student
+            compared = "" if follows else _labels(objective)
+            found = gradients_of(terms, weights, compared, sampled=sampled)
         return found, dead_shares("student", lesson.student.features)
 
 

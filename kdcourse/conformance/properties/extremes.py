@@ -48,8 +48,9 @@ def one_sample(trial: Trial) -> Observation:
 
 def extreme(trial: Trial) -> Observation:
     r"""Large numbers are no fault: with :math:`10^4 z` the loss is finite, and that of ours."""
+    hint = ": does exp overflow, or log meet 0?" if trial.kind.letters[1] == "K" else ""
     return trial.looked_at(
-        "extreme inputs", _finite(trial), prepare=lambda s, t: (1e4 * s, 1e4 * t)
+        "extreme inputs", _finite(trial, hint), prepare=lambda s, t: (1e4 * s, 1e4 * t)
     )
 
 
@@ -70,12 +71,11 @@ def samples_that_coincide(trial: Trial) -> Observation:
     return trial.looked_at("samples that coincide", _finite(trial), prepare=prepare)
 
 
-def _finite(trial: Trial) -> Measure:
+def _finite(trial: Trial, hint: str = "") -> Measure:
     def measure(call: LossCall, s: Tensor, t: Tensor, tau: float) -> Fault | None:
         line = call.shown(temperature=tau)
-        value = float(call(single(s), single(t), tau))
+        value = call.number(single(s), single(t), tau)
         if not math.isfinite(value):
-            hint = ": does exp overflow, or log meet 0?" if trial.kind.letters[1] == "K" else ""
             return Fault(f"it is {value}{hint}", (f"{line}  # {value}",))
         found = gradient_of(call, single(s), single(t), tau)
         if found is not None and not found.isfinite().all():
@@ -98,7 +98,7 @@ def half_precision(trial: Trial) -> Observation:
         for dtype in (torch.float16, torch.bfloat16):
             own, theirs = s.to(dtype), t.to(dtype)
             right = value_of(call, own.double(), theirs.double(), tau)
-            value = float(call(own, theirs, tau))
+            value = call.number(own, theirs, tau)
             close = 8 * torch.finfo(dtype).eps
             if right is None or not math.isfinite(right) or nearly_equal(value, right, close):
                 continue
@@ -127,13 +127,13 @@ def mask(trial: Trial) -> Observation:
         counted = torch.arange(len(s)) > 0
         if not _takes(call, s, t, counted):  # one entry each, as of many labels
             counted = counted[:, None].expand(s.shape)
-        right = float(call(s[1:], t[1:], tau)) if len(s) > 1 else math.nan
+        right = call.number(s[1:], t[1:], tau) if len(s) > 1 else math.nan
         padded = torch.cat([torch.full_like(s[:1], math.nan), s[1:]])
         for own, told in (
             (s, "the mask makes no difference, or another one"),
             (padded, "what is masked out, here NaN, reaches the loss"),
         ):
-            value = float(call(own, t, tau, mask=counted))
+            value = call.number(own, t, tau, mask=counted)
             if math.isnan(right) or nearly_equal(value, right):
                 continue
             found, wanted = four_digits(value), four_digits(right)

@@ -27,7 +27,7 @@ def _invariance(
     theirs: Change = ("teacher", lambda t: t),
 ) -> Observation:
     def measure(call: LossCall, s: Tensor, t: Tensor, tau: float) -> Fault | None:
-        plain, changed = (float(call(*pair, tau)) for pair in ((s, t), (own[1](s), theirs[1](t))))
+        plain, changed = (call.number(*pair, tau) for pair in ((s, t), (own[1](s), theirs[1](t))))
         if nearly_equal(plain, changed):
             return None
         one, other = call.shown(temperature=tau), call.shown(own[0], theirs[0], temperature=tau)

@@ -83,10 +83,11 @@ def gradient(trial: Trial) -> Observation:
     Of any other loss, it is the gradient of ours times the factor.
     """
     name = "gradient"
-    if trial.convention.factor is None:
-        return Observation(name, NOT_HERE, "there is no factor to compare by")
     if trial.convention.by_gradient:
         return Observation(name, HOLDS)
+    unknown = trial.convention.factor is None
+    if unknown and gradient_of(trial.call, *trial.kind.draw(), trial.temperature) is not None:
+        return Observation(name, NOT_HERE, "there is no factor to compare by")
 
     def measure(call: LossCall, s: Tensor, t: Tensor, tau: float) -> Fault | None:
         found, right = gradient_of(call, s, t, tau), gradient_of(trial.reference, s, t, tau)
@@ -94,11 +95,12 @@ def gradient(trial: Trial) -> Observation:
             right = trial.expected_gradient(s, t, tau) if call is trial.call else right
             if right is None or float((found - right).norm()) <= 0.01 * float(right.norm()) + 1e-9:
                 return None
-        told = (
-            "no gradient reaches the student"
-            if found is None
-            else ("the value is that of ours, but not the gradient: part of the student is cut off")
-        )
+        if found is None:
+            told = "no gradient reaches the student"
+        elif not found.isfinite().all():
+            told = "its gradient is not finite: does a root or a norm meet 0?"
+        else:
+            told = "the value is that of ours, but not the gradient: part of the student is cut off"
         return Fault(
             told,
             (
@@ -111,11 +113,31 @@ def gradient(trial: Trial) -> Observation:
     return trial.looked_at(name, measure)
 
 
+def inputs_stay(trial: Trial) -> Observation:
+    r"""What the nets show is left as it is, for other terms and for what is cached of them."""
+
+    def measure(call: LossCall, s: Tensor, t: Tensor, tau: float) -> Fault | None:
+        before, after = ({"student": single(s), "teacher": single(t)} for _ in range(2))
+        call.returned(after["student"], after["teacher"], tau)
+        changed = [name for name in before if not after[name].equal(before[name])]
+        if not changed:
+            return None
+        sums = (
+            f"{name}.sum()  # {four_digits(float(after[name].sum()))}, was "
+            f"{four_digits(float(before[name].sum()))} before"
+            for name in changed
+        )
+        told = f"it changes what the {' and the '.join(changed)} shows, in place"
+        return Fault(told, (call.shown(temperature=tau), *sums))
+
+    return trial.looked_at("inputs stay as they are", measure, anyway=True)
+
+
 def zero_at_equality(trial: Trial) -> Observation:
     r"""A student that shows what the teacher shows has arrived: :math:`L(z, z) = 0`."""
 
     def measure(call: LossCall, s: Tensor, t: Tensor, tau: float) -> Fault | None:
-        value = float(call(s, t, tau))
+        value = call.number(s, t, tau)
         if abs(value) <= 1e-5 * max(1.0, tau**2):
             return None
         return Fault(
@@ -133,7 +155,7 @@ def not_below_zero(trial: Trial) -> Observation:
     r"""A distance is not negative: :math:`L(z_S, z_T) \ge 0`."""
 
     def measure(call: LossCall, s: Tensor, t: Tensor, tau: float) -> Fault | None:
-        value = float(call(s, t, tau))
+        value = call.number(s, t, tau)
         if value >= -1e-6:
             return None
         return Fault(
