@@ -73,11 +73,11 @@ def read_batch(batch: object, name: str) -> Batch:
             rest = {key: value for key, value in batch.items() if key != found[0]}
             inputs = next(iter(rest.values())) if len(rest) == 1 else rest
             batch = inputs, batch[found[0]]
-    if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
+    if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
         got = f"a {type(batch).__name__}"
         if isinstance(batch, Mapping):
             got += f" with {', '.join(map(repr, batch))}"
-        elif isinstance(batch, tuple | list):
+        elif isinstance(batch, (tuple, list)):
             got += f" of {len(batch)}"
         raise ArgumentTypeError(
             name,
@@ -180,7 +180,7 @@ def _blame_single_sample(error: Exception) -> None:
 def _speaks_for_itself(error: Exception) -> bool:
     """Whether an error is clear already, of somebody's own kind, or perhaps another process's."""
     own = type(error).__module__.partition(".")[0] not in ("builtins", "torch")
-    machine = isinstance(error, torch.OutOfMemoryError | MemoryError) or "CUDA error" in str(error)
+    machine = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "CUDA error" in str(error)
     return own or machine or _many_processes()
 
 
@@ -266,7 +266,7 @@ def logits_of(returned: Any) -> Any:
             return returned[name]
         if hasattr(returned, name):
             return getattr(returned, name)
-    first = next(iter(returned), None) if isinstance(returned, tuple | list) else None
+    first = next(iter(returned), None) if isinstance(returned, (tuple, list)) else None
     return returned if first is None else first
 
 

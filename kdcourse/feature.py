@@ -45,7 +45,14 @@ from kdcourse.grid import (
 from kdcourse.map_term import MapTerm, both_maps
 from kdcourse.models import seeded
 from kdcourse.objective import Layer, LayerTerm, Lesson, Term
-from kdcourse.precision import at_least_float32, readable, row_norms, unit_rows, widest
+from kdcourse.precision import (
+    at_least_float32,
+    in_one_precision,
+    readable,
+    row_norms,
+    unit_rows,
+    widest,
+)
 from kdcourse.signatures import check_is, checked
 
 
@@ -175,7 +182,7 @@ class Hint(nn.Module):
         check_is("kernel_size", kernel_size, int | tuple[int, ...])
         check_is("nonlinearity", nonlinearity, nn.Module | None)
         check_integer("dimensions", dimensions, 1, 3)
-        if isinstance(kernel_size, tuple | list):
+        if isinstance(kernel_size, (tuple, list)):
             sizes = tuple(kernel_size)
         else:
             sizes = (kernel_size,) * dimensions
@@ -198,7 +205,7 @@ class Hint(nn.Module):
 
     def forward(self, student_features: Tensor, teacher_features: Tensor) -> Tensor:
         """Return the mean squared error between projected student and teacher, a scalar."""
-        return F.mse_loss(*self.aligned(student_features, teacher_features))
+        return F.mse_loss(*in_one_precision(*self.aligned(student_features, teacher_features)))
 
     def aligned(self, student_features: Tensor, teacher_features: Tensor) -> tuple[Tensor, Tensor]:
         """Check both, and return the projected student and the teacher, ``(N, C', …)``."""

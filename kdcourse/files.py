@@ -109,7 +109,7 @@ def why(error: BaseException) -> str:
 
 def sentence(error: OSError) -> str:
     """Return what the system refuses, and why."""
-    names = [name for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
     return ": ".join([*map(os.fsdecode, names[-1:]), why(error)])
 
 

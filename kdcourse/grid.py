@@ -54,7 +54,7 @@ def both_sides(
 
 
 def _pair(value: Side | tuple[Side, Side]) -> tuple[Side, Side]:
-    if isinstance(value, tuple | list):
+    if isinstance(value, (tuple, list)):
         return tuple(value) if len(value) == 2 else (value, value)  # type: ignore[return-value]
     return value, value
 

@@ -121,7 +121,7 @@ def in_batches(
     else:
         if isinstance(samples, Dataset) and not isinstance(samples, IterableDataset):
             samples = DataLoader(samples, batch_size)
-        if not isinstance(samples, Iterable) or isinstance(samples, Iterator | str):
+        if not isinstance(samples, Iterable) or isinstance(samples, (Iterator, str)):
             raise ArgumentTypeError(
                 name,
                 f"{name} must be Images, a pair of tensors, a Dataset, or batches that can be "
@@ -135,14 +135,14 @@ def known_length(samples: object) -> int | None:
     counted = samples[1] if _is_pair(samples) else samples  # type: ignore[index]
     if isinstance(counted, DataLoader):
         counted = counted.dataset
-    if isinstance(counted, Tensor | Images | Dataset) and hasattr(counted, "__len__"):
+    if isinstance(counted, (Tensor, Images, Dataset)) and hasattr(counted, "__len__"):
         return len(counted)
     return None
 
 
 def _is_pair(samples: object) -> bool:
     return (
-        isinstance(samples, tuple | list)
+        isinstance(samples, (tuple, list))
         and len(samples) == 2
         and all(isinstance(one, Tensor) for one in samples)
         and not (samples[1].is_floating_point() and samples[1].dim() > 2)  # that is no target

@@ -71,8 +71,7 @@ def check_predictions(name: str, logits: Tensor, class_dim: int = 1) -> None:
 def place_shape(logits: Tensor, class_dim: int = 1) -> list[int]:
     """Return the shape of what has one entry a place: the logits' without their classes."""
     shape = list(logits.shape)
-    del shape[class_dim]
-    return shape
+    return shape[:class_dim] + shape[class_dim:][1:]
 
 
 def place_rows(logits: Tensor, class_dim: int = 1) -> Tensor:

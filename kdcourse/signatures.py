@@ -81,15 +81,15 @@ def matches(value: Any, expected: Any) -> bool:
             matches(key, parts[0]) and matches(item, parts[1]) for key, item in value.items()
         )
     if kind is tuple and parts[-1] is not ...:
-        several = isinstance(value, tuple | list) and len(value) == len(parts)
+        several = isinstance(value, (tuple, list)) and len(value) == len(parts)
         return several and all(map(matches, value, parts))
     if issubclass(kind, Iterable) and parts:
         several = isinstance(value, Iterable) and not isinstance(
-            value, str | bytes | Mapping | Tensor
+            value, (str, bytes, Mapping, Tensor)
         )
         if kind is not Iterable:  # it is gone through more than once
             several = several and hasattr(value, "__len__") and hasattr(value, "__getitem__")
-        listed = isinstance(value, list | tuple)  # a DataLoader's batches cost something
+        listed = isinstance(value, (list, tuple))  # a DataLoader's batches cost something
         return several and (not listed or all(matches(item, parts[0]) for item in value))
     return isinstance(value, kind)
 
@@ -141,9 +141,9 @@ def describe(value: object) -> str:
         return f"{kind}: load it into a model (model.load_state_dict)"
     if inspect.isroutine(value):
         return f"{kind}: call it in the forward of a module"
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return f"{kind} ({', '.join(type(item).__name__ for item in value[:3])})"
-    return f"{kind} {value!r}" if isinstance(value, str | Real) else kind
+    return f"{kind} {value!r}" if isinstance(value, (str, Real)) else kind
 
 
 def is_dense(tensor: Tensor) -> bool:

@@ -564,6 +564,18 @@ def test_a_rehearsal_changes_nothing_but_sizes():
         rehearse(student, images(), AttentionTransfer(["embedding"]), teacher=teacher)
 
 
+def test_kinds_are_asked_for_in_a_way_that_every_torch_can_compile():
+    """Compiling, torch 2.6 knows ``isinstance(x, (A, B))``, but not ``isinstance(x, A | B)``."""
+    unions = [
+        f"{file}:{node.lineno}"
+        for file in Path(kdcourse.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass")
+        if isinstance(node.args[1], ast.BinOp)
+    ]
+    assert unions == []
+
+
 # --- names that others rely on
 
 RELIED_ON = {

@@ -256,7 +256,7 @@ def _own_temperature(loss: Any) -> float:
     """Return the temperature of a module that was made with one, or 1."""
     held = getattr(loss, "__dict__", {})
     values = {name.lower().strip("_"): value for name, value in held.items()}
-    found = (values[name] for name in TEMPERATURES if isinstance(values.get(name), int | float))
+    found = (values[name] for name in TEMPERATURES if isinstance(values.get(name), (int, float)))
     return float(next(found, 1.0))
 
 

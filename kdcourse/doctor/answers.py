@@ -217,7 +217,7 @@ def judge_sureness(looks: Sequence[Look]) -> Found:
 
 def _at(off: Tensor, temperature: float) -> float:
     """Return the doubt at a temperature, between those at which it was observed."""
-    known = torch.tensor(TEMPERATURES)
+    known = torch.tensor(TEMPERATURES, dtype=off.dtype)
     place = int(torch.searchsorted(known, temperature).clamp(1, len(known) - 1))
     share = (temperature - known[place - 1]) / (known[place] - known[place - 1])
     return float(torch.lerp(off[place - 1], off[place], share.clamp(0, 1)))

@@ -54,7 +54,7 @@ class Cell:
     def is_prose(self) -> bool:
         """Whether it holds words: no Python, or nothing but comments and strings, named or not."""
         return all(
-            isinstance(one, ast.Expr | ast.Assign) and isinstance(one.value, ast.Constant)
+            isinstance(one, (ast.Expr, ast.Assign)) and isinstance(one.value, ast.Constant)
             for one in self.statements or []
         )
 

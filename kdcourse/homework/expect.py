@@ -42,7 +42,7 @@ def tensor(answer: Any, shape: Sequence[int] | None = None) -> Tensor:
 
 def tensors(answer: Any, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
     """Expect a list or tuple of tensors of these shapes, and return them in float64."""
-    assert isinstance(returned(answer), list | tuple), (
+    assert isinstance(returned(answer), (list, tuple)), (
         f"the result should be a list or tuple of length {len(shapes)}, but yours is of type "
         f"{type(answer).__name__}"
     )
@@ -60,7 +60,7 @@ def number(answer: Any) -> float:
             "or a mean missing?"
         )
         answer = answer.item()
-    assert isinstance(answer, int | float), (
+    assert isinstance(answer, (int, float)), (
         f"the result should be a number, but yours is of type {type(answer).__name__}"
     )
     assert math.isfinite(answer), f"the result should be finite, but yours is {answer}"

@@ -100,7 +100,7 @@ def _minutes(cell: Cell, questions: Sequence[str]) -> dict[str, float] | None:
             return {
                 name: float(value)
                 for name, value in told.items()
-                if isinstance(value, int | float) and 0 < value < A_DAY
+                if isinstance(value, (int, float)) and 0 < value < A_DAY
             }
     return None
 

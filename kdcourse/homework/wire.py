@@ -51,7 +51,7 @@ def changes(given: list[Tensor | nn.Module]) -> list[tuple[int, bool]]:
 
 def leaves(value: Any) -> list[Tensor | nn.Module]:
     """Return the modules and tensors in nested arguments, always in the same order."""
-    return [one for one in tree_leaves(value) if isinstance(one, Tensor | nn.Module)]
+    return [one for one in tree_leaves(value) if isinstance(one, (Tensor, nn.Module))]
 
 
 def state(module: nn.Module) -> dict[str, Any]:

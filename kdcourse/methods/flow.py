@@ -19,7 +19,7 @@ from kdcourse.errors import ArgumentError
 from kdcourse.grid import both_sides, channels_first, pooled
 from kdcourse.map_term import MapTerm
 from kdcourse.objective import Layer, Lesson
-from kdcourse.precision import at_least_float32, inner_products
+from kdcourse.precision import at_least_float32, in_one_precision, inner_products
 from kdcourse.signatures import check_is
 
 MAXIMA = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
@@ -85,10 +85,11 @@ def flow_loss(
                 "student_features and teacher_features must have the same number of channels in "
                 f"each layer, got {own.shape[1]} and {theirs.shape[1]}",
             )
-    first, *others = (
-        F.mse_loss(_flow(*own, pooling), _flow(*theirs, pooling), reduction="sum") / len(own[0])
+    flows = (
+        in_one_precision(_flow(*own, pooling), _flow(*theirs, pooling))
         for own, theirs in zip(pairwise(student), pairwise(teacher), strict=True)
     )
+    first, *others = (F.mse_loss(*both, reduction="sum") / len(both[0]) for both in flows)
     return sum(others, start=first)
 
 

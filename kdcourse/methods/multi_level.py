@@ -138,7 +138,7 @@ class MultiLevelKD(PredictionTerm):
 
 
 def _check(temperatures: Sequence[float], alpha: float, beta: float, gamma: float) -> None:
-    if not isinstance(temperatures, tuple | list) or len(temperatures) == 0:
+    if not isinstance(temperatures, (tuple, list)) or len(temperatures) == 0:
         raise ArgumentError(
             "temperatures", f"temperatures must be a list of at least one, got {temperatures!r}"
         )

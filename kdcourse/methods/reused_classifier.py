@@ -19,7 +19,7 @@ from kdcourse.grid import at_the_smaller_size, both_sides, on_one_grid
 from kdcourse.map_term import MapTerm
 from kdcourse.models import ConvNet, seeded
 from kdcourse.objective import Layer, Lesson
-from kdcourse.precision import at_least_float32
+from kdcourse.precision import at_least_float32, in_one_precision
 from kdcourse.signatures import check_is, checked
 
 
@@ -128,7 +128,7 @@ def matched_features_loss(
             f"{tuple(student_features.shape)} and {tuple(teacher_features.shape)}",
         )
     student, teacher = at_the_smaller_size(at_least_float32(student), at_least_float32(teacher))
-    return F.mse_loss(student, teacher.detach())
+    return F.mse_loss(*in_one_precision(student, teacher.detach()))
 
 
 @checked

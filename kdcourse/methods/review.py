@@ -22,7 +22,7 @@ from kdcourse.feature import CONVOLUTIONS, NORMS
 from kdcourse.grid import channels_first, check_channels, pooled
 from kdcourse.models import seeded
 from kdcourse.objective import Layer, LayerTerm, Lesson
-from kdcourse.precision import at_least_float32
+from kdcourse.precision import at_least_float32, in_one_precision
 from kdcourse.signatures import checked
 
 LEVELS = (4, 2, 1)  # positions along each dimension of the coarser views
@@ -62,8 +62,9 @@ def hierarchical_context_loss(student_features: Tensor, teacher_features: Tensor
                 f"not be empty, got {tuple(features.shape)}",
             )
     check_same_shape("student_features", student_features, "teacher_features", teacher_features)
-    student = at_least_float32(student_features)
-    teacher = at_least_float32(teacher_features.detach())
+    student, teacher = in_one_precision(
+        at_least_float32(student_features), at_least_float32(teacher_features.detach())
+    )
     loss, weight, total = F.mse_loss(student, teacher), 1.0, 1.0
     difference, size = student - teacher, list(student.shape[2:])  # pooling is linear
     for level in LEVELS:

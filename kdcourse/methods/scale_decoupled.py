@@ -127,7 +127,7 @@ class ScaleDecoupledKD(LayerTerm):
 
 
 def _check_scales(scales: Sequence[int]) -> None:
-    if not isinstance(scales, tuple | list) or len(scales) == 0:
+    if not isinstance(scales, (tuple, list)) or len(scales) == 0:
         raise ArgumentError("scales", f"scales must be a list of at least one, got {scales!r}")
     for scale in scales:
         check_positive(scales=scale)

@@ -99,7 +99,7 @@ def _entry(output: object, name: str) -> object:
         return output
     several = [*output.values()] if isinstance(output, Mapping) else output
     number = int(told[1])
-    whole = isinstance(several, tuple | list) and number < len(several)
+    whole = isinstance(several, (tuple, list)) and number < len(several)
     return several[number] if whole else None  # type: ignore[index]
 
 
@@ -107,7 +107,7 @@ def first_tensor(output: object) -> Tensor | None:
     """Return the first tensor of what a layer returned, which may be, or be in, a tuple or dict."""
     if isinstance(output, Tensor):
         return output
-    if not isinstance(output, Mapping | tuple | list):
+    if not isinstance(output, (Mapping, tuple, list)):
         return None
     several = output.values() if isinstance(output, Mapping) else output
     return next((one for one in map(first_tensor, several) if one is not None), None)

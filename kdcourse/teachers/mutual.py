@@ -230,7 +230,7 @@ def mutual_learning(
 
 def _one_each(value: object, count: int) -> list:
     """Return a list or tuple as a list, and anything else once for each student."""
-    return list(value) if isinstance(value, list | tuple) else [value] * count
+    return list(value) if isinstance(value, (list, tuple)) else [value] * count
 
 
 def _of_student(number: int, history: History) -> History:

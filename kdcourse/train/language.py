@@ -187,4 +187,4 @@ def mentions(text: str, name: str) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether a value is an int or a float."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

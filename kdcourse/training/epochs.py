@@ -55,7 +55,7 @@ class Epochs:
             )
         if not isinstance(train, Images):
             self._check_images_only(train)
-        if isinstance(train, Sequence | Mapping) and len(train):  # no loader: a look costs nothing
+        if isinstance(train, (Sequence, Mapping)) and len(train):  # no loader: a look costs nothing
             read_batch(train[0] if isinstance(train, Sequence) else train, "train")
         self.train = train.to(device) if isinstance(train, Images) else train
         self.stream = None
@@ -275,7 +275,7 @@ class Epochs:
         """Why a run that is resumed may draw other batches than one that is not; or nothing."""
         if getattr(self.train, "persistent_workers", False):
             return "its workers go on through all epochs (persistent_workers=True)"
-        known = isinstance(self.train, Images | DataLoader | Sequence | Mapping)
+        known = isinstance(self.train, (Images, DataLoader, Sequence, Mapping))
         told = hasattr(self.train, "state_dict") or any(
             hasattr(one, "set_epoch") for one in self._sources()
         )

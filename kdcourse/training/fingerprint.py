@@ -85,13 +85,13 @@ def _parts(value: Any) -> Iterator[object]:
     elif isinstance(value, DataLoader):  # but for the sampler, which may know its process
         yield from (value.dataset, value.batch_size, value.drop_last, value.collate_fn)
         yield type(value.sampler).__qualname__
-    elif isinstance(value, Dataset) and not isinstance(value, IterableDataset | TensorDataset):
+    elif isinstance(value, Dataset) and not isinstance(value, (IterableDataset, TensorDataset)):
         yield from _samples(value)
     elif isinstance(value, Mapping):
         yield from (part for item in value.items() for part in item)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, (list, tuple)):
         yield from value
-    elif isinstance(value, set | frozenset):
+    elif isinstance(value, (set, frozenset)):
         yield from sorted(map(fingerprint, value))
     elif isinstance(value, partial):
         yield from (value.func, value.args, value.keywords)

@@ -47,7 +47,7 @@ def held_by(objects: Mapping[str, object]) -> dict[str, object]:
     seen: set[int] = set()
 
     def visit(path: str, value: object) -> None:
-        if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
             found[path] = repr(value)  # NaN is not equal to itself
         elif isinstance(value, Tensor):
             found[path] = _TheSame(value), value.data_ptr(), value.requires_grad
@@ -67,7 +67,7 @@ def held_by(objects: Mapping[str, object]) -> dict[str, object]:
 
 def _parts(value: object) -> Iterable[tuple[object, object]]:
     """Return what a container, an object or a function holds, with its name."""
-    if isinstance(value, type | ModuleType | Tensor):
+    if isinstance(value, (type, ModuleType, Tensor)):
         return ()
     if isinstance(value, Mapping):
         return value.items()

@@ -26,6 +26,6 @@ def _targets(train: object) -> list[object]:
     if isinstance(train, DataLoader) and isinstance(train.dataset, TensorDataset):
         return [train.dataset.tensors[-1]]
     if type(train) is list:  # one of another kind may act when it is gone through
-        batches = (batch for batch in train if isinstance(batch, tuple | list))
+        batches = (batch for batch in train if isinstance(batch, (tuple, list)))
         return [batch[1] for batch in batches if len(batch) in (2, 3)]
     return []

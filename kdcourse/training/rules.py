@@ -163,7 +163,7 @@ def check_weights(name: str, model: nn.Module) -> None:
     check_module(name, model)
     weights = dict(model.named_parameters())
     for what, one in _tensors(model):
-        if isinstance(one, UninitializedParameter | UninitializedBuffer):
+        if isinstance(one, (UninitializedParameter, UninitializedBuffer)):
             raise ArgumentError(
                 name, f"the size of {what} of {name} is not known yet: call it with a batch once"
             )

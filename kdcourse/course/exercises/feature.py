@@ -139,7 +139,7 @@ def lone_choices(
     for family in ("attention", "hint", "saliency"):
         right = [max(GRID, key=lambda w: run[f"{family} {w:g}"]) for run in runs]
         found = expect.returned(answer(runs, family))
-        assert isinstance(found, list | tuple), (
+        assert isinstance(found, (list, tuple)), (
             f"the result should be a list, but yours is of type {type(found).__name__}"
         )
         assert len(found) == len(runs), (

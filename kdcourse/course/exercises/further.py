@@ -15,7 +15,7 @@ from kdcourse.homework import expect
 @exercise
 def shares(answer: Sequence[float]) -> str:
     """The nearest one's share of a softmax over three cosines, at two temperatures."""
-    assert isinstance(answer, list | tuple), "give a list of two numbers"
+    assert isinstance(answer, (list, tuple)), "give a list of two numbers"
     assert len(answer) == 2, f"two numbers are asked for, but you gave {len(answer)}"
     cosines = torch.tensor([0.9, 0.8, 0.7], dtype=torch.float64)
     plain = float(cosines.softmax(dim=0)[0])
@@ -83,7 +83,7 @@ def front(answer: Callable[[Sequence[float], Sequence[float]], Sequence[int]]) -
     }
     for words, (times, accuracies) in cases.items():
         found = answer(list(times), list(accuracies))
-        assert isinstance(found, list | tuple), "return a list of numbers of nets"
+        assert isinstance(found, (list, tuple)), "return a list of numbers of nets"
         right = pareto_front(times, accuracies)
         assert sorted(found) == right, (
             f"of {words} (times {times}, accuracies {accuracies}) they are {right}, not {found}"

@@ -54,7 +54,7 @@ def interval(answer: Callable[[Tensor, Tensor], Sequence[float]]) -> str:
         difference = (more - less).double()
         mean, deviation = float(difference.mean()), float(difference.std())
         found = expect.returned(answer(more, less))
-        three = isinstance(found, list | tuple) and len(found) == 3
+        three = isinstance(found, (list, tuple)) and len(found) == 3
         assert three, "the function should return three numbers: mean, low, high"
         expect.value(found[0], mean, "the mean difference", {"it is less − more": -mean})
         error, t = deviation / math.sqrt(10), 2.262
@@ -129,7 +129,7 @@ def sharpened(answer: Callable[[nn.Sequential], nn.Module]) -> str:
 @exercise
 def misleading(answer: tuple[float, float]) -> str:
     """A teacher with a loss below 0.9 who leads a student from w = 4 into the bad minimum."""
-    pair = isinstance(answer, list | tuple) and len(answer) == 2
+    pair = isinstance(answer, (list, tuple)) and len(answer) == 2
     assert pair, "a teacher is a pair of numbers, f(x₁) and f(x₂)"
     teacher = (expect.number(answer[0]), expect.number(answer[1]))
     own = float(one_weight.labels_loss(np.array(teacher)))

@@ -13,7 +13,7 @@ from kdcourse.homework import expect
 @exercise
 def described(answer: Sequence[str]) -> str:
     """The designs of three trainings that are described in words."""
-    assert isinstance(answer, list | tuple), "give a list of three names"
+    assert isinstance(answer, (list, tuple)), "give a list of three names"
     assert len(answer) == 3, f"three names are asked for, but you gave {len(answer)}"
     right = {
         "fixed": "its teacher saw the whole image, once, and the student a crop",
