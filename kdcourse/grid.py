@@ -11,6 +11,7 @@ they are patches of an image: T = g² of them are laid out as ``(N, C, g, g)``.
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import TypeVar
 
 from torch import Tensor
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from kdcourse.checks import check_flag, check_floating, check_same_samples
 from kdcourse.errors import ArgumentError
-from kdcourse.signatures import describe, matches
+from kdcourse.signatures import describe
 
 Side = TypeVar("Side", int, bool)
 POOL: dict[int, Callable[..., Tensor]] = {
@@ -34,7 +35,8 @@ SHAPES = {
 
 def check_channel_dim(channel_dim: int) -> None:
     """Require one of the two places where channels may be."""
-    if not matches(channel_dim, int) or channel_dim not in (1, -1):
+    known = isinstance(channel_dim, Integral) and not isinstance(channel_dim, bool)
+    if not known or channel_dim not in (1, -1):
         raise ArgumentError(
             "channel_dim",
             "channel_dim must be 1 (channels behind N) or -1 (channels last, as in tokens), or a "

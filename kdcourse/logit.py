@@ -352,7 +352,8 @@ def in_chunks(
     Source: gradients made in the forward pass, as in the fused linear cross-entropy of Hsu et al.
     2024 (arXiv 2410.10989), section 3.2.
     """
-    check_is("loss", loss, Callable)
+    if not callable(loss):
+        check_is("loss", loss, Callable)
     check_flag("compile", compile)
     if isinstance(loss, partial) and not loss.args:
         options = {**loss.keywords, **options}

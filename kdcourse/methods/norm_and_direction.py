@@ -172,8 +172,8 @@ class NormAndDirection(LayerTerm):
         if self.projection is not None:
             if isinstance(self.projection, nn.Linear):
                 check_channels("student_embeddings", student, self.projection.in_features)
-            weight = next(self.projection.parameters(), at_least_float32(student))
-            student = self.projection(student.to(weight.dtype))
+            weights = [*self.projection.parameters(), at_least_float32(student)]
+            student = self.projection(student.to(weights[0].dtype))
         means = self._means(teacher, lesson)
         return norm_and_direction_loss(student, teacher, means, lesson.target)
 
