@@ -170,6 +170,8 @@ def test_the_experiment_names_the_claim_and_its_docstring_is_the_statement(regis
 
 
 # The fast ones, with every kind of randomness: data, order, initial weights, scrambled teachers.
+
+
 @pytest.mark.parametrize("id", ["temperature", "same-gradient", "dark-knowledge", "existence"])
 def test_same_seed_same_measurements(id):
     once, again = (Lab(CLAIMS[id], 3, toy=True) for _ in range(2))
@@ -236,9 +238,14 @@ def test_measurements_that_are_missing_are_named(tmp_path):
 # --- the fingerprint that binds results to what the code does
 
 
+WRITTEN = "sequence-level-kd", "on-policy", "reverse-kl"  # where models write what is learned
+
+
 @EVERY_CLAIM
 def test_stored_result_matches_the_code(id):
     stored, claimed = json.loads((RESULTS / f"{id}.json").read_text()), CLAIMS[id]
+    if id in WRITTEN and stored["versions"]["torch"] != torch.__version__.partition("+")[0]:
+        pytest.skip("multinomial draws otherwise in another version of torch")
     result, now = load(id), Result.of_now(claimed, Fingerprint.of(claimed))
     assert result.deviation(now) <= TOLERANCE, "the code does something else: measure it again"
     assert stored["claim"] == id

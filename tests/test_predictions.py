@@ -12,6 +12,7 @@ import test_transformed_teacher
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.version import Version
 from torch.nn import functional as F
 
 from kdcourse import logit
@@ -417,6 +418,8 @@ CHUNKED = ["forward in chunks", "decoupled in chunks", "linear"]  # which vmap d
 
 @pytest.mark.parametrize("name", ["forward in chunks", "linear"])
 def test_chunks_compile_in_one_graph(name):
+    if name == "forward in chunks" and Version(torch.__version__) < Version("2.7"):
+        pytest.skip("compiling, this torch cannot look into a partial")
     torch.compiler.reset()
     s, t, y, mask, weight = example_of(*SHAPES["tokens"])
     loss = partial(loss_of(name), class_dim=-1, mask=mask, weight=weight)

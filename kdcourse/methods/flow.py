@@ -97,7 +97,8 @@ def _layers(
     name: str, features: Sequence[Tensor], channel_dim: int, class_token: bool
 ) -> list[Tensor]:
     """Check the features of a net, and lay them out as ``(N, C, …)``."""
-    check_is(name, features, Sequence[Tensor])
+    if not isinstance(features, (tuple, list)):
+        check_is(name, features, Sequence[Tensor])
     if len(features) < 2:
         raise ArgumentError(name, f"{name} must hold at least two layers, got {len(features)}")
     layers = [

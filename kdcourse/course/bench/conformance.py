@@ -71,13 +71,18 @@ def measure(*, store: Store[Conventions] = STORE, progress: bool = True) -> list
     return list(missing.values())
 
 
+def version_of(one: ForeignLoss) -> str:
+    """Return the version of a loss's library; raises ``ImportError`` where it is not here."""
+    return version(one.library).partition("+")[0]
+
+
 def conventions_of(one: ForeignLoss) -> Conventions:
     """Check a loss; raises ``ImportError`` where its library is not here."""
     report = check(one.make(), one.like)
     found = {status: [f for f in report.findings if f.status == status] for status in SHOWN}
     return Conventions(
         one.library,
-        version(one.library).partition("+")[0],
+        version_of(one),
         one.written,
         one.like,
         None if report.factor is None else str(report.factor),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
@@ -88,7 +89,7 @@ def _write_names(axis: Axes, places: Mapping[str, tuple[float, float]]) -> None:
     axis.figure.draw_without_rendering()  # type: ignore[union-attr]  # lays out what is there
     dots = {name: axis.transData.transform(at) for name, at in places.items()}
     taken = [Bbox([dot - 6, dot + 6]) for dot in dots.values()]
-    back = axis.transData.inverted()
+    back, lines = axis.transData.inverted(), []
     for name, dot in dots.items():
         text = axis.text(*places[name], name, ha="center", va="center", size=8)
         text.set_in_layout(False)
@@ -103,7 +104,8 @@ def _write_names(axis: Axes, places: Mapping[str, tuple[float, float]]) -> None:
         text.set_position(tuple(back.transform(centre)))
         if (abs(right), up) != SIDES[0]:
             ends = np.array([dot, [centre[0] - np.sign(right) * half[0], centre[1]]])
-            axis.plot(*back.transform(ends).T, color="grey", linewidth=0.5, zorder=0)
+            lines.append(back.transform(ends))
+    axis.add_collection(LineCollection(lines, colors="grey", linewidths=0.5, zorder=0))
 
 
 def _legend(figure: Figure) -> None:
