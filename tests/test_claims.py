@@ -170,8 +170,6 @@ def test_the_experiment_names_the_claim_and_its_docstring_is_the_statement(regis
 
 
 # The fast ones, with every kind of randomness: data, order, initial weights, scrambled teachers.
-
-
 @pytest.mark.parametrize("id", ["temperature", "same-gradient", "dark-knowledge", "existence"])
 def test_same_seed_same_measurements(id):
     once, again = (Lab(CLAIMS[id], 3, toy=True) for _ in range(2))
