@@ -5,6 +5,7 @@ import pkgutil
 import re
 import shutil
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,21 @@ def assemble(folder: Path) -> Path:
         source.write_text(link_inside(source.read_text(encoding="utf-8")), encoding="utf-8")
     (folder / "map.txt").write_text(notebooks.course_map("notebooks/"), encoding="utf-8")
     gallery.write(folder / "examples")
-    shutil.copy(COURSE / "CHANGELOG.md", folder / "changes.md")
+    (folder / "changes.md").write_text(_changes(), encoding="utf-8")
     (folder / "api").mkdir()
     for module in pkgutil.iter_modules(kdcourse.__path__):
         if module.name not in (*kdcourse.APPARATUS, "__main__"):
             page = _reference(f"kdcourse.{module.name}", package=module.ispkg)
             (folder / "api" / f"{module.name}.md").write_text(page, encoding="utf-8")
     return folder
+
+
+def _changes() -> str:
+    """Return what has changed from version to version; an installation does not know."""
+    if (log := COURSE / "CHANGELOG.md").is_file():
+        return log.read_text(encoding="utf-8")
+    told = f"This is version {version('kdcourse')}; CHANGELOG.md of the course says what is new."
+    return f"# Changes\n\n{told}\n"
 
 
 def link_inside(text: str) -> str:
