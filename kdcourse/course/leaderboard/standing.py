@@ -161,12 +161,10 @@ def summary(board: str, folder: Path = FOLDER) -> str:
 
 def what_to_take(board: str, folder: Path = FOLDER) -> str:
     """Say what the intervals of a board recommend, by what can be seen of the teacher."""
-    lines = []
+    lines, better = [], [row for row in standings(board, folder) if row.says == BETTER]
     for family in (PREDICTIONS, FEATURES, RELATIONS):
-        rows = [row for row in standings(board, folder) if row.family == family]
-        better = [row for row in rows if row.says == BETTER]
-        if better:
-            told = "; ".join(f"{row.name} {row.over_kd}{_at(row.time)}" for row in better)
+        if rows := [row for row in better if row.family == family]:
+            told = "; ".join(f"{row.name} {row.over_kd}{_at(row.time)}" for row in rows)
             lines.append(f"- *{family}*: {told}.")
         else:
             other = "KD itself" if family == PREDICTIONS else "none of these in place of KD"
