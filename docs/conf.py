@@ -28,11 +28,15 @@ PAGES = "claims", "leaderboard", "published", "benchmarks", "guide", "loops", "t
 WIDE = *PAGES, "changes", "conformance", "gpu", "notebooks/*", "examples/*"
 html_sidebars = {page: [] for page in WIDE}
 html_static_path = ["static"]
+templates_path = ["templates"]
 html_css_files = ["course.css"]
+html_js_files = ["versions.js"]
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
-    "logo": {"text": f"{project} {release}"},
+    "logo": {"text": project},
+    "header_links_before_dropdown": 4,
+    "navbar_end": ["versions", "theme-switcher"],
     "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": [],

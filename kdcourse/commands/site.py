@@ -1,4 +1,4 @@
-"""Build the course as a web site."""
+"""Build the course as a web site, this version beside those that the folder holds already."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     from kdcourse.course import site
 
-    return site.build(options.folder)
+    print(site.build(options.folder))

@@ -1,15 +1,22 @@
-"""The course as a static site: executed notebooks, claims and API reference (``make site``)."""
+"""The course as a static site: executed notebooks, claims and API reference (``make site``).
+
+Each version has a folder of its own; ``versions.js`` beside them feeds the menu of all their pages,
+also of those built before, and ``index.html`` leads to the newest.
+"""
 
 import importlib
+import json
 import pkgutil
 import re
 import shutil
 import tempfile
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from packaging.version import InvalidVersion, Version
 
 import kdcourse
 from kdcourse import files
@@ -20,32 +27,61 @@ DOCS = COURSE / "docs"
 NEEDED = "sphinx", "myst_nb", "pydata_sphinx_theme", "sphinx_design", "sphinx-mathjax-offline"
 
 
-def build(folder: Path) -> int:
-    """Build the site into a folder without running anything, and return Sphinx's exit status."""
+def build(folder: Path) -> Path:
+    """Build the site of this version without running anything, and return the page to open.
+
+    Raises:
+        FileError: The folder cannot be written to.
+        RuntimeError: Sphinx has something to say; the message is what it says.
+    """
     for name in NEEDED:  # where one of them is missing, Sphinx tells much, but not what to do
         importlib.import_module(name)
     files.check_writable(folder)
+    own = folder / version("kdcourse")
     with files.temporary_told(), tempfile.TemporaryDirectory() as name:
-        sources = assemble(Path(name) / "docs")
-        with files.told(folder):
-            return _pages(sources, folder)
+        pages = _pages(assemble(Path(name) / "docs"), Path(name) / "site" / "html")
+        with files.told(own):
+            shutil.rmtree(own, ignore_errors=True)
+            shutil.copytree(pages, own)
+    list_versions(folder)
+    return folder / "index.html"
 
 
-def _pages(sources: Path, folder: Path) -> int:
-    """Let Sphinx make the pages, with warnings as errors, and return its exit status."""
+def _pages(sources: Path, folder: Path) -> Path:
+    """Let Sphinx make the pages, with warnings as errors, and return their folder."""
     from sphinx.application import Sphinx
     from sphinx.errors import SphinxError
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
-    doctrees = folder / ".doctrees"
     options: dict[str, Any] = {"status": None, "freshenv": True, "warningiserror": True}
     with patch_docutils(sources), docutils_namespace():
         try:
-            made = Sphinx(sources, sources, folder, doctrees, "html", **options)
+            made = Sphinx(sources, sources, folder, folder.with_name("trees"), "html", **options)
             made.build()
         except SphinxError as error:
             raise RuntimeError(f"the site cannot be built: {error}") from error
-        return made.statuscode
+        if made.statuscode:
+            raise RuntimeError("the site cannot be built: Sphinx says above why")
+    return folder
+
+
+def list_versions(folder: Path) -> None:
+    """List the versions that lie in a folder with their pages, newest first, and lead to that."""
+    found = {}
+    for index in folder.glob("*/index.html"):
+        with suppress(InvalidVersion):
+            found[Version(index.parent.name)] = index.parent
+    pages = {}
+    for _, place in sorted(found.items(), reverse=True):
+        names = (page.relative_to(place).as_posix() for page in place.rglob("*.html"))
+        pages[place.name] = sorted(name for name in names if not name.startswith("_"))
+    newest = f"{next(iter(pages))}/index.html"
+    files.write(folder / "versions.js", f"var versions = {json.dumps(pages)};\n")
+    files.write(
+        folder / "index.html",
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>kdcourse</title>'
+        f'<meta http-equiv="refresh" content="0; url={newest}"><a href="{newest}">kdcourse</a>\n',
+    )
 
 
 def assemble(folder: Path) -> Path:

@@ -2,15 +2,17 @@
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import DEFAULT_OPTIONS, Axe
 
 from kdcourse.course.notebooks import SCHEMATIC, course_notebooks, is_picture
-from kdcourse.course.site import DOCS
+from kdcourse.course.site import DOCS, list_versions
 
 # Layout depends on the size, contrast on the scheme: two of the four see all of both.
 # The small one first: when a page is opened, what can be scrolled is put in reach of the keyboard.
@@ -29,6 +31,7 @@ PAGES = [
     "api/logit",
     "api/training",
 ]
+OWN = version("kdcourse")
 SERIOUS = ("serious", "critical")
 # What a scheme or a small window can change; on the desk every rule is tried.
 OF_THE_WINDOW = {"runOnly": ["color-contrast", "scrollable-region-focusable"]}
@@ -41,7 +44,8 @@ def site(tmp_path_factory):
     command = [sys.executable, "-m", "kdcourse", "site", "--folder", folder]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
-    return folder
+    assert built.stdout == f"{folder / 'index.html'}\n"
+    return folder / OWN
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +101,39 @@ def test_figures_are_described_tables_drawn_and_headings_in_order(name, page):
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     assert page.locator("main mjx-container").count() > 0
     assert page.locator("mjx-merror").count() == 0
+
+
+def test_a_menu_leads_to_the_same_page_of_other_versions(site, open_page, tmp_path):
+    newer, none = tmp_path / "1000.0", tmp_path / "notes"
+    for place in (tmp_path / OWN, newer, none):
+        shutil.copytree(site, place)
+    for name in ("index", "leaderboard"):  # as a build of that version would write it
+        page = newer / f"{name}.html"
+        page.write_text(page.read_text().replace(f"<option>{OWN}", f"<option>{newer.name}"))
+    (newer / "gpu.html").unlink()
+    list_versions(tmp_path)
+    page = open_page()
+    menu = page.locator("header select.versions")
+    page.goto((tmp_path / "index.html").as_uri())
+    page.wait_for_url("**/1000.0/index.html")  # the newest, although another sorts after it
+    page.goto((tmp_path / OWN / "leaderboard.html").as_uri() + "#a-part")
+    assert menu.locator("option").all_text_contents() == [newer.name, OWN]
+    assert menu.input_value() == OWN
+    menu.select_option(newer.name)
+    page.wait_for_url("**/1000.0/leaderboard.html#a-part")
+    assert menu.input_value() == newer.name
+    page.go_back()
+    page.wait_for_url(f"**/{OWN}/leaderboard.html#a-part")
+    assert menu.input_value() == OWN
+    page.goto((tmp_path / OWN / "gpu.html").as_uri())
+    menu.select_option(newer.name)
+    page.wait_for_url("**/1000.0/index.html")  # which has no such page
+    page.close()
+
+
+def test_a_version_moved_elsewhere_knows_itself(site, open_page, tmp_path):
+    shutil.copytree(site, tmp_path / "alone")
+    page = open_page()
+    page.goto((tmp_path / "alone" / "index.html").as_uri())
+    assert page.locator("header select.versions option").all_text_contents() == [OWN]
+    page.close()

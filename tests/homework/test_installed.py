@@ -211,4 +211,4 @@ def test_homework_is_released_and_graded(classroom, notebook, fenced):
 def test_the_site_is_built(classroom):
     status, printed = classroom.run("site", "--folder", "site")
     assert status == 0, printed
-    assert (classroom.folder / "site" / "notebooks" / "1_motivation.html").is_file()
+    assert any((classroom.folder / "site").glob("*/notebooks/1_motivation.html"))
