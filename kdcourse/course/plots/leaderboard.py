@@ -1,5 +1,6 @@
 """Figures of the leaderboard: what methods gain over KD, and what that costs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,9 +40,12 @@ def gains(boards: Mapping[str, Sequence["Standing"]]) -> Figure:
 
     An interval that lies beyond the left edge is an arrow, with the mean beside it.
     """
-    rows = max(map(len, boards.values()))
-    figure, axes = panels(1, len(boards), width=4.2, height=ROW * (rows + 2))
-    for axis, (about, standings) in zip(axes[0], boards.items(), strict=True):
+    rows, columns = max(map(len, boards.values())), min(len(boards), 2)
+    high = ROW * (rows + 2)
+    figure, axes = panels(math.ceil(len(boards) / columns), columns, width=4.2, height=high)
+    for axis in axes.flat[len(boards) :]:
+        axis.remove()
+    for axis, (about, standings) in zip(axes.flat, boards.items(), strict=False):
         shown = [row for row in standings if not row.is_kd]
         for place, row in enumerate(shown):
             style, found = SAYS[row.says], row.over_kd
