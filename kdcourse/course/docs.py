@@ -104,7 +104,7 @@ def boards() -> str:
     """Return the boards of the leaderboard: what was found, in words, figures and a table."""
     if not (measured := _measured_boards()):
         return "Not measured yet."
-    named = ", ".join(BOARDS[name].about for name in measured)
+    named = "; ".join(BOARDS[name].about for name in measured)
     parts = [f"![Gains over KD with their intervals: {named}](leaderboard-gains.png)"]
     for name in measured:
         about = BOARDS[name].about

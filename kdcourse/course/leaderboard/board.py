@@ -45,7 +45,7 @@ class Board:
         about: In words.
         settings: Of every training.
         words: The layers that terms look at, in the words of the command line.
-        without: The methods that cannot take part.
+        without: The methods that cannot take part, as they need maps of the student.
     """
 
     about: str
@@ -70,7 +70,7 @@ STAGES = {
 # A transformer's tokens, a class token first, and a convolutional teacher's maps.
 SIDES = ", channel_dim=(-1, 1), class_token=(True, False)"
 TOKENS = STAGES | {"sides": SIDES, "own_side": ", channel_dim=-1"}
-NO_MAPS = "SDD", "SimKD", "ReviewKD"  # they need the student's, too
+NO_MAPS = "SDD", "SimKD", "ReviewKD"
 ADAM = {"rate": 0.003}  # of AdamW, with which a transformer learns more than with SGD
 FEW = {"images": 500, "epochs": 40, "batch_size": 32}
 MANY = {"images": 4000, "epochs": 15, "batch_size": 64}

@@ -9,7 +9,7 @@ from scipy import stats
 
 from kdcourse.course.claims.table import markdown
 from kdcourse.course.leaderboard import cost
-from kdcourse.course.leaderboard.board import ALONE, FOLDER, results
+from kdcourse.course.leaderboard.board import ALONE, BOARDS, FOLDER, results
 from kdcourse.course.leaderboard.methods import FEATURES, KD, METHODS, PREDICTIONS, RELATIONS
 from kdcourse.estimate import Estimate, estimate
 
@@ -152,11 +152,13 @@ def summary(board: str, folder: Path = FOLDER) -> str:
     for row in found:
         if not row.is_kd:
             said.setdefault(row.says, []).append(row.name)
-    order = (BETTER, NO_DIFFERENCE, WORSE)
-    return "\n".join(
+    lines = [
         f"- **{words}** ({len(said.get(words, []))}): {', '.join(said.get(words, ['none']))}"
-        for words in order
-    )
+        for words in (BETTER, NO_DIFFERENCE, WORSE)
+    ]
+    if without := BOARDS[board].without:
+        lines.append(f"- *left out, as they need maps of the student*: {', '.join(without)}")
+    return "\n".join(lines)
 
 
 def what_to_take(board: str, folder: Path = FOLDER) -> str:

@@ -76,7 +76,11 @@ def gain_against_cost(about: str, standings: Sequence["Standing"]) -> Figure:
     axis.set_xscale("log")
     times = np.array([time for _, time in timed] or [1.0])
     axis.set_xlim(times.min() / 1.3, times.max() * 1.3)
-    ticks = [t for t in (0.5, 0.7, 1, 1.5, 2, 3, 5, 10) if times.min() <= t <= 1.2 * times.max()]
+    ticks = [
+        t
+        for t in (0.5, 0.6, 0.8, 1, 1.2, 1.5, 2, 3, 5, 10)
+        if times.min() <= t <= 1.2 * times.max()
+    ]
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
     axis.minorticks_off()
     axis.set_xlabel("time of a step ÷ that of KD")
@@ -97,6 +101,7 @@ def _write_names(axis: Axes, places: Mapping[str, tuple[float, float]]) -> None:
     for name, dot in dots.items():
         text = axis.text(*places[name], name, ha="center", va="center", size=8)
         text.set_in_layout(False)
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0})
         half = np.array(text.get_window_extent().size) / 2
         for right, up in SIDES:
             centre = dot + np.array([right + np.sign(right) * half[0], up])
