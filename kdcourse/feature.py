@@ -121,7 +121,7 @@ def attention_transfer_loss(
     Returns:
         Scalar ≥ 0.
 
-    Source: Zagoruyko, Komodakis 2017 (arXiv 1612.03928), eq. 2.
+    Source: Zagoruyko, Komodakis 2017 (arXiv 1612.03928), eq. 2, where the weight of this is β/2.
     """
     student, teacher = both_maps(student_features, teacher_features, channel_dim, class_token)
     check_number("power", power, 0.0, open_low=True)

@@ -72,6 +72,13 @@ def test_what_does_not_fit_is_refused(student, teacher, message):
         channel_wise_loss(student, teacher)
 
 
+@pytest.mark.parametrize("temperature", [0.0, -1.0, 1e-12, 1e12, float("nan")])
+def test_the_term_refuses_the_temperatures_that_the_loss_refuses(temperature):
+    for call in (lambda t: channel_wise_loss(STUDENT, TEACHER, t), lambda t: ChannelWise("a", t)):
+        with pytest.raises(ArgumentError, match=r"temperature must be (a )?finite"):
+            call(temperature)
+
+
 def lesson(student, teacher):
     shown = [Outputs(features={"maps": x}) for x in (student, teacher)]
     return Lesson(shown[0], torch.zeros(len(student), dtype=torch.int64), shown[1])

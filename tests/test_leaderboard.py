@@ -1,5 +1,6 @@
 """The leaderboard: all methods tuned alike, measured in pairs, corrected for their number."""
 
+import dataclasses
 import itertools
 import math
 from contextlib import suppress
@@ -49,8 +50,8 @@ def test_a_trial_in_small_and_what_is_stored_of_it(name, method):
     claim = board.search(name, method)
     now = Fingerprint.of(claim)
     assert set(now.measured) == {"labels", "dist", "choice", "accuracy"}
-    ratio = board.RATIOS[0] * (board.RATIOS[1] / board.RATIOS[0]) ** board.POINTS[0][0]
-    assert now.measured["labels"] == pytest.approx(1 / (1 + ratio))
+    assert board.ratio_of(0) == pytest.approx(math.sqrt(math.prod(board.RATIOS)))
+    assert now.measured["labels"] == pytest.approx(1 / (1 + board.ratio_of(0)))
     assert 0 < now.measured["dist"] < math.inf
     with suppress(FileNotFoundError):  # whatever is measured by now
         assert results.read(claim, board.FOLDER).deviation(Result.of_now(claim, now)) <= TOLERANCE
@@ -124,9 +125,10 @@ def small(monkeypatch, tmp_path):
     some = {name: METHODS[name] for name in (KD, "attention")}
     one = board.Board("in small", board.TOY | {"student": "res8"}, BOARDS["res8-500"].words)
     monkeypatch.setattr(board.Board, "methods", property(lambda _: some))
-    for module in (board, cost, docs, leaderboard):
+    for module in (board, cost, docs, leaderboard, standing):
         monkeypatch.setattr(module, "BOARDS", {"small": one})
-    monkeypatch.setattr(board, "TRIALS", 2)
+    for module in (board, standing):
+        monkeypatch.setattr(module, "TRIALS", 2)
     monkeypatch.setattr(board, "SEEDS", 3)
     return tmp_path
 
@@ -157,7 +159,7 @@ def test_a_board_is_measured_and_what_is_stored_is_not_measured_again(small, mon
     shown = leaderboard.table("small", small)
     assert "labels alone" in shown
     assert "AttentionTransfer" in shown
-    for name in ("standings", "table", "summary", "what_to_take"):
+    for name in ("standings", "table", "summary", "at_the_edge", "what_to_take"):
         of_small = partial(getattr(leaderboard, name), folder=small)
         monkeypatch.setattr(leaderboard, name, of_small)
     assert main(["reproduce", "leaderboard", "--stored", "--seeds", "3"]) == 0
@@ -167,6 +169,82 @@ def test_a_board_is_measured_and_what_is_stored_is_not_measured_again(small, mon
     assert "## in small" in page
     assert "no difference from KD seen" in page
     assert {"docs/leaderboard-gains.png", "docs/leaderboard-small.png"} < set(docs.figures())
+
+
+def store(claim, values, folder, device="cpu"):
+    runs = {seed: {"accuracy": accuracy} for seed, accuracy in values.items()}
+    told = {"settings": dict(claim.settings), "device": device}
+    results.save(Result(claim, runs, dict.fromkeys(runs, 1.0), **told), folder)
+
+
+def store_trials(name, accuracies, folder, device="cpu"):
+    runs = {
+        trial: {"labels": 0.5, "dist": 1.0 + trial, "choice": 0, "accuracy": accuracy}
+        for trial, accuracy in enumerate(accuracies)
+    }
+    claim = board.search("small", name)
+    results.save(Result(claim, runs, dict.fromkeys(runs, 1.0), device=device), folder)
+
+
+def test_students_are_paired_by_their_seeds_also_while_others_are_under_way(small):
+    for name in (KD, "attention"):
+        store_trials(name, [80.0, 70.0], small)
+    base = {0: 70.0, 1: 71.0, 2: 75.0}
+    store(board.final("small", board.ALONE, small), base, small)
+    store(board.final("small", KD, small), {**base, 3: 50.0, 5: 60.0}, small)
+    gained = {seed: accuracy + 1 + seed / 10 for seed, accuracy in base.items()}
+    store(board.final("small", "attention", small), {**gained, 4: 90.0}, small)
+    first, second = leaderboard.standings("small", small)
+    assert (first.name, second.name) == ("attention", KD)
+    assert first.over_kd.mean == pytest.approx(1.1)
+    assert second.accuracy == pytest.approx(72.0)
+    store(board.final("small", "attention", small), {1: 70.0, 2: 70.0, 3: 70.0}, small)
+    with pytest.raises(FileNotFoundError, match="small-attention was measured with too few seeds"):
+        leaderboard.standings("small", small)
+
+
+def test_what_was_measured_on_a_gpu_is_of_its_own_trials(small):
+    for name in (KD, "attention"):
+        store_trials(name, [80.0, 70.0], small)
+        store_trials(name, [70.0, 80.0], small, "cuda")
+        for device, accuracy in (("cpu", 60.0), ("cuda", 70.0)):
+            claim = board.final("small", name, small, device)
+            store(claim, {0: accuracy, 1: accuracy + 1, 2: accuracy + 3}, small, device)
+    for device in ("cpu", "cuda"):
+        store(board.final("small", board.ALONE, small), {0: 50.0, 1: 51.0, 2: 53.0}, small, device)
+    (here, _), (there, _) = (
+        leaderboard.standings("small", small, device=device) for device in ("cpu", "cuda")
+    )
+    assert (here.accuracy, there.accuracy) == pytest.approx((60 + 4 / 3, 70 + 4 / 3))
+    assert here.loss.startswith("0.5 * CrossEntropy() + 1 * ")
+    assert there.loss.startswith("0.5 * CrossEntropy() + 2 * ")
+    assert "71.33" in leaderboard.table("small", small, device="cuda")
+
+
+def test_what_is_best_at_the_edge_is_said(small):
+    assert board.ratio_of(0) > board.ratio_of(1)  # of two trials, each is at an edge
+    for name, accuracies in ((KD, [80.0, 70.0]), ("attention", [70.0, 80.0])):
+        store_trials(name, accuracies, small)
+    told = leaderboard.at_the_edge("small", small)
+    assert told.endswith(
+        "with the largest ratio, 3 (1): KD; with the smallest ratio, 0.95 (1): attention."
+    )
+
+
+def test_nothing_is_said_where_no_method_is_best_at_the_edge(small, monkeypatch):
+    monkeypatch.setattr(standing, "TRIALS", 3)  # 3, 0.95 and 9.5
+    for name in (KD, "attention"):
+        store_trials(name, [80.0, 70.0, 70.0], small)
+    assert leaderboard.at_the_edge("small", small) == ""
+
+
+def test_the_text_says_what_is_tried_and_how_long_students_learn():
+    text = " ".join((docs.COURSE / "docs" / "leaderboard.md").read_text().split())
+    ratios = [board.ratio_of(trial) for trial in range(board.TRIALS)]
+    assert f"labels', between {min(ratios):.1g} and {max(ratios):.2g};" in text
+    assert f"**{board.TRIALS} trials**" in text
+    for few in (board.FEW, board.MANY):
+        assert f"{few['epochs']} epochs in batches of {few['batch_size']}" in text
 
 
 def test_a_board_that_is_not_there_is_named():
@@ -249,6 +327,21 @@ def test_what_to_take_is_what_is_better_by_what_can_be_seen(monkeypatch):
     assert relations.startswith("- *relations*: none of these in place of KD")
 
 
+def test_a_larger_student_is_said_to_be_one(monkeypatch):
+    lab = Lab(board.search("res8-500", "SimKD"), 0)
+    own, usual = (
+        sum(p.numel() for p in net.parameters())
+        for net in (METHODS["SimKD"].rebuild(lab.net(), lab.teacher), lab.net())
+    )
+    size = cost.size_of_student("res8-500", "SimKD")
+    assert size == own / usual > 1
+    assert cost.size_of_student("res8-500", "hint") == 1
+    rows = [dataclasses.replace(row("SimKD", [2.0, 2.1, 1.9], 0.01), size=size)]
+    monkeypatch.setattr(standing, "standings", lambda *_: rows)
+    told = leaderboard.what_to_take("res8-500")
+    assert f"(a step takes 1.50 × KD's; the student has {size:.2f} × the parameters)" in told
+
+
 def test_costs_are_those_of_boards_that_were_tried(tmp_path):
     with pytest.raises(FileNotFoundError, match="reproduce leaderboard"):
         cost.measure(1, tmp_path, progress=False)
@@ -284,7 +377,7 @@ def test_names_beside_points_that_are_close_do_not_touch():
 # --- what is stored
 
 
-@everywhere("res8-4000", "vit-4000")
+@everywhere("res8-500", "vit-500")
 def test_what_is_stored_matches_the_code(name, method):
     """Of whatever is measured by now."""
     with suppress(FileNotFoundError):

@@ -118,6 +118,19 @@ def test_channels_that_are_zero_count_as_zeros_and_get_no_gradient(name):
     assert not s.grad[:, 0].any()
 
 
+@every_loss
+def test_gradients_of_tiny_maps_are_those_of_float64(name):
+    def slopes(dtype):
+        s, t = (z.to(dtype) for z in example(name))
+        s = (1e-20 * s).requires_grad_()
+        return torch.autograd.grad(LOSSES[name](s, t), s)[0].double()
+
+    exact = slopes(torch.float64)
+    torch.testing.assert_close(
+        slopes(torch.float32), exact, rtol=1e-4, atol=1e-5 * float(exact.abs().max())
+    )
+
+
 def test_it_is_not_below_zero_by_rounding():
     draws = [draw(2, 3, 16, seed=seed).float() for seed in range(20)]
     assert min(neuron_selectivity_loss(z, z * 3) for z in draws) >= 0

@@ -65,7 +65,8 @@ def _leaderboard(options: argparse.Namespace) -> int:
     if not options.stored:
         leaderboard.reproduce(boards, seeds=options.seeds, **how)
     for board in boards:
-        shown = leaderboard.table(board, seeds=options.seeds)
+        kind = options.device.partition(":")[0]
+        shown = leaderboard.table(board, seeds=options.seeds, device=kind)
         print(f"{leaderboard.BOARDS[board].about}\n\n{shown}\n")
     return 0
 

@@ -108,7 +108,8 @@ def boards() -> str:
     parts = [f"![Gains over KD with their intervals: {named}](leaderboard-gains.png)"]
     for name in measured:
         about = BOARDS[name].about
-        parts += [f"## {about}", leaderboard.summary(name), leaderboard.what_to_take(name)]
+        parts += [f"## {about}", leaderboard.summary(name)]
+        parts += filter(None, [leaderboard.at_the_edge(name), leaderboard.what_to_take(name)])
         if measured[name][0].time is not None:
             drawn = "gain over labels against the time of a step"
             parts.append(f"![{about}: {drawn}](leaderboard-{name}.png)")

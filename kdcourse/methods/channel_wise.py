@@ -6,13 +6,13 @@ over positions; the student matches those of its teacher: channel-wise distillat
 
 from torch import Tensor
 
-from kdcourse.checks import check_floating, check_number, check_same_samples
+from kdcourse.checks import check_floating, check_same_samples, check_temperature
 from kdcourse.errors import ArgumentError
 from kdcourse.feature import FeatureHint, Hint
 from kdcourse.grid import both_sides, interpolated, on_one_grid
 from kdcourse.logit import kd_loss
 from kdcourse.objective import Layer, Lesson
-from kdcourse.precision import at_least_float32
+from kdcourse.precision import HOTTEST, at_least_float32
 from kdcourse.signatures import checked
 
 
@@ -55,7 +55,7 @@ def channel_wise_loss(
             f"{names[0]} and {names[1]} must have the same shape, got "
             f"{tuple(student_features.shape)} and {tuple(teacher_features.shape)}",
         )
-    check_number("temperature", temperature, 0.0, open_low=True)
+    check_temperature(temperature, high=HOTTEST)
     student, teacher = (f.flatten(2).flatten(0, 1) for f in (student_features, teacher_features))
     return kd_loss(student, teacher, temperature)
 
@@ -94,7 +94,7 @@ class ChannelWise(FeatureHint):
         super().__init__(
             layer, hint, kernel_size=1, seed=seed, channel_dim=channel_dim, class_token=class_token
         )
-        check_number("temperature", temperature, 0.0, open_low=True)
+        check_temperature(temperature, high=HOTTEST)
         self.temperature = temperature
 
     def prepare(self, lesson: Lesson, *, seed: int = 0, steps_an_epoch: int | None = None) -> None:

@@ -57,8 +57,8 @@ def neuron_selectivity_loss(
         Scalar from 0 to 4, with the polynomial kernel to 2.
 
     Source: Huang, Wang 2017 (arXiv 1707.01219), section 4, with d = 2 and c = 0 in the polynomial
-    kernel; the Gaussian one is left out. The benchmark by Tian et al. 2020 (arXiv 1910.10699) has
-    the same means, without a factor.
+    kernel; the Gaussian one is left out. There the weight of this is λ/2. The benchmark by Tian et
+    al. 2020 (arXiv 1910.10699) has the same means, with a weight of λ.
     """
     check_choice("kernel", kernel, KERNELS)
     student, teacher = both_maps(student_features, teacher_features, channel_dim, class_token)
@@ -77,8 +77,9 @@ def _unit_maps(features: Tensor) -> Tensor:
 def _mean_map(features: Tensor) -> Tensor:
     """Return the mean of the same maps, ``(N, 1, P)``, without making them."""
     maps = features.flatten(2)
-    norms = row_norms(maps.flatten(0, 1))[0].view(len(maps), 1, -1)
-    return inner_products(1 / norms, maps.mT) / maps.shape[1]
+    norms, scaled = row_norms(maps.flatten(0, 1))
+    inverse = (scaled / norms).detach() / scaled  # the slope of 1 / norms would leave the range
+    return inner_products(inverse.view(len(maps), 1, -1), maps.mT) / maps.shape[1]
 
 
 def _polynomial(x: Tensor, y: Tensor) -> Tensor:

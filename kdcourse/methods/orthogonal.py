@@ -36,8 +36,8 @@ def vkd_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
 
     Source: Miles et al. 2024 (arXiv 2403.06213), section 3. Distance and standardisation are those
     of the authors' code for image classification. Their code for detection standardises each of
-    the D features over the positions of a batch instead, and the paper whitens the teacher's
-    features where images are generated.
+    the D features over the positions of a batch instead, the student's as well, and the paper
+    whitens the teacher's features where images are generated.
     """
     check_matrix("student_embeddings", student_embeddings, "D")
     check_matrix("teacher_embeddings", teacher_embeddings, "D")
@@ -73,9 +73,10 @@ class OrthogonalProjection(LayerTerm):
         seed: Seed of the projection; that of the training by default.
 
     Source: Miles et al. 2024 (arXiv 2403.06213), section 3. They make the orthogonal matrix by the
-    exponential of a skew-symmetric one, and their code by Householder reflections
-    (``torch.nn.utils.parametrizations.orthogonal``). All of these reach every rotation, along
-    different paths; a QR decomposition takes a fraction of the time.
+    exponential of a skew-symmetric one, and their code by
+    ``torch.nn.utils.parametrizations.orthogonal``: by Householder reflections where the widths
+    differ. All of these reach every rotation, along different paths; a QR decomposition takes a
+    fraction of the time.
     """
 
     def __init__(

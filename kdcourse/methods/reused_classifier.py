@@ -117,7 +117,9 @@ def matched_features_loss(
     Returns:
         Scalar ≥ 0.
 
-    Source: Chen et al. 2022 (arXiv 2203.14001), section 3; there the sum over C, H and W.
+    Source: Chen et al. 2022 (arXiv 2203.14001), section 3; there the sum over C, H and W, in the
+    authors' code this mean. Where the student's map is the larger one, their code pools it before
+    it is projected, also when the student predicts.
     """
     sides = both_sides(channel_dim, class_token)
     student, teacher = on_one_grid(student_features, teacher_features, sides, vectors=True)

@@ -109,10 +109,12 @@ class KnowledgeReview(LayerTerm):
             ``sync_batch_norm`` is set.
         seed: Seed of the weights; that of the training by default.
 
-    Source: Chen et al. 2021 (arXiv 2104.09044), section 3.2; width, batch norm, the absence of
-    other biases than that of V, and He's uniform initialization of W and the 3 × 3 convolution with
-    a gain of 1 are the authors' code's. They warm the term up, from 0 in the first epochs
-    (:class:`kdcourse.objective.WarmUp`). Their batch norm keeps statistics that nobody reads.
+    Source: Chen et al. 2021 (arXiv 2104.09044), section 3; width, batch norm, the absence of other
+    biases than that of V, and He's uniform initialization of W and the 3 × 3 convolution with a
+    gain of 1 are the authors' code's. That takes the student's stages behind their last ReLU and
+    the teacher's before it: ``("stage1", "stage1.-1.sum")`` in a residual net of ours. They warm
+    the term up, from 0 in the first epochs (:class:`kdcourse.objective.WarmUp`). Their batch norm
+    keeps statistics that nobody reads.
     """
 
     def __init__(

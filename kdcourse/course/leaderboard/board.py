@@ -99,13 +99,13 @@ def search(board: str, name: str) -> Claim:
     return _claim(id, question, partial(_trial, board, name), settings | told, search=True)
 
 
-def final(board: str, name: str, folder: Path = FOLDER) -> Claim:
+def final(board: str, name: str, folder: Path = FOLDER, device: str = "cpu") -> Claim:
     """Return the measurement of a method, by the settings that were best in its trials.
 
     Raises:
-        FileNotFoundError: There were no trials yet.
+        FileNotFoundError: There were no trials yet on such a kind of device.
     """
-    loss = "CrossEntropy()" if name == ALONE else chosen(board, name, folder)
+    loss = "CrossEntropy()" if name == ALONE else chosen(board, name, folder, device)
     id, question = f"{board}-{slug(name)}", f"How good is a student taught by {name}?"
     told = {**BOARDS[board].settings, "loss": loss}
     return _claim(id, question, partial(_student, name), told)
@@ -118,13 +118,24 @@ def _claim(id: str, question: str, measure: Any, settings: dict[str, Any], **mor
     )
 
 
-def chosen(board: str, name: str, folder: Path = FOLDER) -> str:
-    """Return the objective that was best on validation data, in the words of the command line."""
-    runs = read(search(board, name), folder).runs
-    best = max(runs, key=lambda trial: (runs[trial]["accuracy"], -trial))
-    method, found = BOARDS[board].methods[name], runs[best]
+def best_trial(
+    board: str, name: str, folder: Path = FOLDER, device: str = "cpu"
+) -> tuple[int, dict[str, float]]:
+    """Return the trial that was best on validation data, of equals the first, and what it was."""
+    runs = read(search(board, name), folder, device).runs
+    return max(runs.items(), key=lambda one: (one[1]["accuracy"], -one[0]))
+
+
+def chosen(board: str, name: str, folder: Path = FOLDER, device: str = "cpu") -> str:
+    """Return the objective of the best trial, in the words of the command line."""
+    method, (_, found) = BOARDS[board].methods[name], best_trial(board, name, folder, device)
     setting = method.choices[int(found["choice"])]
     return method.loss((found["labels"], found["dist"]), setting, BOARDS[board].words)
+
+
+def ratio_of(trial: int) -> float:
+    """Return the length of the distance's gradient in a trial, relative to that of the labels."""
+    return RATIOS[0] * (RATIOS[1] / RATIOS[0]) ** POINTS[trial][0]
 
 
 def _trial(board: str, name: str, lab: Lab) -> Measured:
@@ -133,9 +144,8 @@ def _trial(board: str, name: str, lab: Lab) -> Measured:
     The gradients of both together are as long as that of the labels alone: so all methods take
     steps of one size.
     """
-    method, (place, number) = BOARDS[board].methods[name], POINTS[lab.trial]
-    ratio = RATIOS[0] * (RATIOS[1] / RATIOS[0]) ** place
-    choice = int(number * len(method.choices))
+    method, ratio = BOARDS[board].methods[name], ratio_of(lab.trial)
+    choice = int(POINTS[lab.trial][1] * len(method.choices))
     even = even_weight(board, name, method.choices[choice], lab)
     labels, dist = 1 / (1 + ratio), even * ratio / (1 + ratio)
     loss = method.loss((labels, dist), method.choices[choice], BOARDS[board].words)
@@ -246,10 +256,11 @@ def reproduce(
     again, if the code still does what it did then. So a run that was stopped goes on where it was.
     """
     run = partial(measure, jobs=jobs, folder=folder, device=device, progress=progress)
+    kind = torch.device(device).type
     for board in known(boards):
         names = BOARDS[board].methods
         run([search(board, name) for name in names], seeds=TRIALS)
-        run([final(board, name, folder) for name in (ALONE, *names)], seeds=seeds)
+        run([final(board, name, folder, kind) for name in (ALONE, *names)], seeds=seeds)
 
 
 def check(
@@ -261,12 +272,13 @@ def check(
     progress: bool = True,
 ) -> dict[str, float]:
     """Find out whether the code still does what it did, as :func:`kdcourse.course.claims.check`."""
+    kind = torch.device(device).type
     claims = [
         claim
         for board in known(boards)
         for claim in (
             *(search(board, name) for name in BOARDS[board].methods),
-            *(final(board, name, folder) for name in (ALONE, *BOARDS[board].methods)),
+            *(final(board, name, folder, kind) for name in (ALONE, *BOARDS[board].methods)),
         )
     ]
     return compare(claims, jobs=jobs, folder=folder, device=device, progress=progress)
@@ -285,20 +297,26 @@ def known(boards: Iterable[str]) -> list[str]:
     return chosen
 
 
-def results(board: str, folder: Path = FOLDER, seeds: int | None = None) -> dict[str, Result]:
-    """Return what was measured of each method, and of labels alone.
+def results(
+    board: str, folder: Path = FOLDER, seeds: int | None = None, device: str = "cpu"
+) -> dict[str, Result]:
+    """Return what was measured of each method, and of labels alone, with the same seeds.
 
     Args:
         board: The board's name.
         folder: Where results are stored.
         seeds: The fewest that will do; by default all.
+        device: The kind of device on which it was measured.
 
     Raises:
         FileNotFoundError: One of them was not measured yet, or with too few seeds.
     """
     found = {}
     for name in (ALONE, *BOARDS[board].methods):
-        found[name] = result = read(final(board, name, folder), folder)
-        if len(result.runs) < (seeds or SEEDS):
+        found[name] = result = read(final(board, name, folder, device), folder, device)
+        if not result.runs.keys() >= set(range(seeds or SEEDS)):
             raise FileNotFoundError(f"{result.claim.id} was measured with too few seeds")
+    shared = sorted(set.intersection(*(set(result.runs) for result in found.values())))
+    for result in found.values():  # others may be under way
+        result.runs = {seed: result.runs[seed] for seed in shared}
     return found

@@ -10,8 +10,8 @@ from tqdm.auto import tqdm
 from kdcourse.course.bench.compare import Store, in_turn, median_ratio, peak_memory
 from kdcourse.course.claims.claim import Claim
 from kdcourse.course.claims.experiment import Lab
-from kdcourse.course.leaderboard.board import BOARDS, FOLDER, final, student_of
-from kdcourse.course.leaderboard.methods import KD
+from kdcourse.course.leaderboard.board import BOARDS, FOLDER, final, search, student_of
+from kdcourse.course.leaderboard.methods import KD, METHODS
 from kdcourse.training import Run, rehearse
 from kdcourse.training.device import one_thread, processor
 
@@ -72,6 +72,15 @@ def measure(rounds: int = 9, folder: Path = FOLDER, progress: bool = True) -> No
             for name, seconds, peak in zip(names, taken, memory, strict=True)
         ]
         store(board, folder).save(costs, processor=processor())
+
+
+def size_of_student(board: str, name: str) -> float:
+    """Return the parameters of a method's student, as a ratio to those of KD's."""
+    rebuild, lab = METHODS[name].rebuild, Lab(search(board, KD), seed=0)
+    if rebuild is None:
+        return 1.0
+    own, usual = rebuild(lab.net(), lab.teacher), lab.net()
+    return sum(p.numel() for p in own.parameters()) / sum(p.numel() for p in usual.parameters())
 
 
 def _was_tried(board: str, folder: Path) -> bool:

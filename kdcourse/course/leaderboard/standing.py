@@ -9,7 +9,15 @@ from scipy import stats
 
 from kdcourse.course.claims.table import markdown
 from kdcourse.course.leaderboard import cost
-from kdcourse.course.leaderboard.board import ALONE, BOARDS, FOLDER, results
+from kdcourse.course.leaderboard.board import (
+    ALONE,
+    BOARDS,
+    FOLDER,
+    TRIALS,
+    best_trial,
+    ratio_of,
+    results,
+)
 from kdcourse.course.leaderboard.methods import FEATURES, KD, METHODS, PREDICTIONS, RELATIONS
 from kdcourse.estimate import Estimate, estimate
 
@@ -31,6 +39,7 @@ class Standing:
             test), corrected for the number of methods (:func:`holm`).
         time: Of a step, as a ratio to that of KD; None where it was not measured.
         memory: Likewise, the tensors that live at once in a step, at most.
+        size: Parameters of the student, as a ratio to those of KD's.
     """
 
     name: str
@@ -41,6 +50,7 @@ class Standing:
     p: float
     time: float | None
     memory: float | None
+    size: float = 1.0
 
     @property
     def family(self) -> str:
@@ -76,7 +86,9 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def standings(board: str, folder: Path = FOLDER, *, seeds: int | None = None) -> list[Standing]:
+def standings(
+    board: str, folder: Path = FOLDER, *, seeds: int | None = None, device: str = "cpu"
+) -> list[Standing]:
     """Return the methods of a board, the best first.
 
     The arguments are those of :func:`kdcourse.course.leaderboard.board.results`.
@@ -84,9 +96,9 @@ def standings(board: str, folder: Path = FOLDER, *, seeds: int | None = None) ->
     Raises:
         FileNotFoundError: It was not measured yet.
     """
-    found, costs = results(board, folder, seeds), dict[str, cost.Cost]()
+    found, costs = results(board, folder, seeds, device), dict[str, cost.Cost]()
     with suppress(FileNotFoundError):
-        costs = cost.load(board, folder)
+        costs = cost.load(board, folder) if device == "cpu" else costs
     names = [name for name in found if name != ALONE]
     accuracies = {name: result.values("accuracy") for name, result in found.items()}
 
@@ -106,13 +118,16 @@ def standings(board: str, folder: Path = FOLDER, *, seeds: int | None = None) ->
             p[name],
             costs[name].time if name in costs else None,
             costs[name].memory if name in costs else None,
+            cost.size_of_student(board, name),
         )
         for name in names
     ]
     return sorted(rows, key=lambda row: -row.accuracy)
 
 
-def table(board: str, folder: Path = FOLDER, *, seeds: int | None = None) -> str:
+def table(
+    board: str, folder: Path = FOLDER, *, seeds: int | None = None, device: str = "cpu"
+) -> str:
     """Return one row a method as a table in Markdown, the best first."""
     head = (
         "method",
@@ -134,9 +149,9 @@ def table(board: str, folder: Path = FOLDER, *, seeds: int | None = None) -> str
             *("" if ratio is None else f"{ratio:.2f}" for ratio in (row.time, row.memory)),
             f"`{row.loss}`",
         )
-        for row in standings(board, folder, seeds=seeds)
+        for row in standings(board, folder, seeds=seeds, device=device)
     ]
-    alone = results(board, folder, seeds)[ALONE]
+    alone = results(board, folder, seeds, device)[ALONE]
     last = (ALONE, f"{alone.mean('accuracy'):.2f}", *[""] * 5, "`CrossEntropy()`")
     return markdown(head, [*rows, last])
 
@@ -161,12 +176,24 @@ def summary(board: str, folder: Path = FOLDER) -> str:
     return "\n".join(lines)
 
 
+def at_the_edge(board: str, folder: Path = FOLDER) -> str:
+    """Say which methods were best with the largest or the smallest ratio of all trials."""
+    found = {name: ratio_of(best_trial(board, name, folder)[0]) for name in BOARDS[board].methods}
+    ratios, told = [ratio_of(trial) for trial in range(TRIALS)], []
+    for edge, words in ((max(ratios), "largest"), (min(ratios), "smallest")):
+        if names := [name for name, ratio in found.items() if ratio == edge]:
+            told.append(f"with the {words} ratio, {edge:.2g} ({len(names)}): {', '.join(names)}")
+    if not told:
+        return ""
+    return f"Best at the edge of what was tried, so maybe better beyond: {'; '.join(told)}."
+
+
 def what_to_take(board: str, folder: Path = FOLDER) -> str:
-    """Say what the intervals of a board recommend, by what can be seen of the teacher."""
+    """Say what the tests of a board recommend, by what is compared."""
     lines, better = [], [row for row in standings(board, folder) if row.says == BETTER]
     for family in (PREDICTIONS, FEATURES, RELATIONS):
         if rows := [row for row in better if row.family == family]:
-            told = "; ".join(f"{row.name} {row.over_kd}{_at(row.time)}" for row in rows)
+            told = "; ".join(f"{row.name} {row.over_kd}{_at(row)}" for row in rows)
             lines.append(f"- *{family}*: {told}.")
         else:
             other = "KD itself" if family == PREDICTIONS else "none of these in place of KD"
@@ -175,5 +202,9 @@ def what_to_take(board: str, folder: Path = FOLDER) -> str:
     return "\n".join([title, "", *lines])
 
 
-def _at(time: float | None) -> str:
-    return "" if time is None else f" (a step takes {time:.2f} × KD's)"
+def _at(row: Standing) -> str:
+    """Say what else a method costs, where that is known or not the same as with KD."""
+    told = [] if row.time is None else [f"a step takes {row.time:.2f} × KD's"]
+    if row.size != 1:
+        told.append(f"the student has {row.size:.2f} × the parameters")
+    return f" ({'; '.join(told)})" if told else ""
