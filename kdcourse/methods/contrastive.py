@@ -104,9 +104,9 @@ def _loss(
     """The loss of directions, the student's and the teacher's, with their negatives."""
     student, teacher = embeddings
     own, theirs = others
-    shift: Tensor | float = math.log(normalizer * max(len(own), 1))
-    if excluded is not None:
-        number = (~excluded).sum(dim=1, keepdim=True).clamp(min=1)
+    shift: Tensor | float = math.log(normalizer) + math.log(len(own))
+    if excluded is not None:  # −∞ where that is all of them, for h = 1
+        number = (~excluded).sum(dim=1, keepdim=True)
         shift = number.to(student.dtype).log() + math.log(normalizer)
     alike = (student * teacher).sum(dim=1, keepdim=True) / temperature
     each = 2 * F.softplus(shift - alike)
