@@ -67,7 +67,8 @@ def seed_loss(
     Returns:
         Scalar, the mean over N. All embeddings are brought to unit length first.
 
-    Source: Fang et al. 2021 (arXiv 2101.04731), eq. 5 and 6.
+    Source: Fang et al. 2021 (arXiv 2101.04731), eq. 5 and 6. The authors' code has the same mean,
+    with τ_T = 10⁻⁴ by default.
     """
     check_matrix("student_embeddings", student_embeddings, "D")
     check_matrix("teacher_embeddings", teacher_embeddings, "D")

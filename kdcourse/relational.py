@@ -94,7 +94,8 @@ def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
     Source: Park et al. 2019 (arXiv 1904.05068), section 3.2.2. The authors' code means over all N³
     triples, and is (N − 1)(N − 2)/N² times this, plus P/N³ where P pairs of samples coincide in
     one net only: its cos∠iji is 1 if i and j lie apart and 0 if they coincide, so that iji and
-    jij each add a Huber loss of ½.
+    jij each add a Huber loss of ½. The gradient of embeddings that coincide in the student is there
+    divided by 10⁻¹².
     """
     return _angle_loss(*both_embeddings(student_embeddings, teacher_embeddings, least=3))
 

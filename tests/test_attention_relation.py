@@ -83,6 +83,17 @@ def test_zero_at_equality_and_above_zero_elsewhere(name):
     assert LOSSES[name](*example(name)) > 1e-3
 
 
+@pytest.mark.parametrize("mask", [None, MASK])
+def test_where_a_student_has_arrived_rounding_takes_nothing_below_zero(mask):
+    values = []
+    for seed in range(30):
+        teacher = draw(3, 5, 8, seed=seed).float()
+        student = teacher + 1e-6 * draw(3, 5, 8, seed=seed + 1).float()
+        values.append(attention_relation_loss(student, teacher, 2, mask).item())
+    assert min(values) >= 0
+    assert max(values) < 1e-6
+
+
 def test_rotating_the_vectors_of_a_head_changes_nothing_and_scaling_does():
     rotation = torch.linalg.qr(draw(2, 2, seed=3)).Q
     rotated = torch.cat([STUDENT[:, :, :2] @ rotation, STUDENT[:, :, 2:]], dim=2)

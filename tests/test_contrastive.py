@@ -110,16 +110,21 @@ def test_it_sees_directions_alone_and_falls_where_pairs_are_found():
     assert from_memory(STUDENT, STUDENT) < from_memory(STUDENT, TEACHER)
 
 
-def test_a_negative_that_is_excluded_and_none_at_all_are_no_fault():
-    everything = torch.ones(N, M, dtype=torch.bool)
-    student = STUDENT.clone().requires_grad_()
-    value = contrastive_loss(
-        student, TEACHER, student_negatives=OWN, teacher_negatives=THEIRS, excluded=everything
-    )
-    value.backward()
-    assert value.isfinite()
-    assert student.grad.isfinite().all()
-    assert contrastive_loss(STUDENT[:1], TEACHER[:1]).isfinite()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_sample_that_is_to_be_told_from_none_costs_and_learns_nothing(dtype):
+    """With M = 0, h is 1."""
+    memory = {"student_negatives": OWN.to(dtype), "teacher_negatives": THEIRS.to(dtype)}
+    excluded = torch.arange(N)[:, None].expand(N, M) > 0  # of all but the first sample
+    student = STUDENT.to(dtype, copy=True).requires_grad_()
+    value = contrastive_loss(student, TEACHER.to(dtype), **memory, excluded=excluded)
+    alone = contrastive_loss(student[:1], TEACHER[:1].to(dtype), **memory)
+    torch.testing.assert_close(N * value, alone)
+    (gradient,) = torch.autograd.grad(value, student)
+    assert gradient[0].any()
+    assert not gradient[1:].any()
+    lonely = contrastive_loss(student[:1], TEACHER[:1].to(dtype))
+    assert lonely == 0
+    assert not torch.autograd.grad(lonely, student)[0].any()
 
 
 @pytest.mark.parametrize("width", [2, 3, 16, 128])

@@ -158,3 +158,6 @@ def test_the_term():
     assert curriculum_kd_loss(STUDENT, TEACHER, torch.tensor(math.nan)).isnan()
     with pytest.raises(ArgumentError, match="strength must be finite and lie in"):
         curriculum_kd_loss(STUDENT, TEACHER, torch.ones(()), -1.0)
+    for strength in (torch.ones(2), torch.ones((), dtype=torch.int64), torch.tensor(-1.0)):
+        with pytest.raises(ArgumentError, match="strength must be"):
+            curriculum_kd_loss(STUDENT, TEACHER, torch.ones(()), strength)

@@ -159,6 +159,24 @@ def test_classes_with_hardly_any_probability_count_as_the_others():
     assert naive(s.tolist(), t.tolist(), [1.0] * 7, gamma=2.0) == pytest.approx(found[0].item())
 
 
+@pytest.mark.parametrize("gap", [60.0, 95.0, 1e4])
+@pytest.mark.parametrize("places", [1, 7])
+def test_classes_that_are_all_but_ruled_out_at_all_places_that_count(gap, places):
+    """Less probable than a number of float32 can tell; and than where a place does not count."""
+    shift = -gap * (torch.arange(K) == K - 1)
+    s, t = (z[:places] + shift for z in (STUDENT, TEACHER))
+    weight = torch.ones(places + 1, dtype=torch.float64)
+    weight[-1] = 0
+    s, t = (F.pad(z, (0, 0, 0, 1)) for z in (s, t))
+    found = value_and_gradient(dist_loss, s.float(), t.float(), weight=weight, gamma=2.0)
+    expected = value_and_gradient(dist_loss, s, t, weight=weight, gamma=2.0)
+    assert found[0].isfinite()
+    assert found[1].isfinite().all()
+    if gap == 60:
+        assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-5)
+        torch.testing.assert_close(found[1].double(), expected[1], rtol=1e-3, atol=1e-5)
+
+
 CONSTANT = {
     "uniform": torch.zeros(7, K),
     "the same everywhere": torch.arange(K).float().expand(7, K),

@@ -62,6 +62,16 @@ def test_it_is_zero_at_the_teacher_and_for_what_only_scales_and_rotates():
     assert neighbour_loss(TEACHER + 1, TEACHER) > 1e-3
 
 
+def test_where_a_rotated_student_has_arrived_rounding_takes_nothing_below_zero():
+    values = []
+    for seed in range(30):
+        teacher = draw(N, 8, seed=seed).float()
+        rotation = torch.linalg.qr(draw(8, 8, seed=seed).float()).Q
+        values.append(neighbour_loss(teacher @ rotation, teacher).item())
+    assert min(values) >= 0
+    assert max(values) < 1e-6
+
+
 @pytest.mark.parametrize("scale", [1e-25, 1e25])
 def test_tiny_and_huge_embeddings_are_compared_as_any_other(scale):
     s = (scale * STUDENT).float().requires_grad_()

@@ -75,6 +75,15 @@ def test_the_range():
         assert value == pytest.approx(best + sign * lost)
 
 
+def test_where_a_student_has_arrived_rounding_takes_nothing_below_zero():
+    values = []
+    for seed in range(30):
+        means = draw(3, 8, seed=seed).float()
+        values.append(norm_and_direction_loss(means, means, means, torch.arange(3)).item())
+    assert min(values) >= 0
+    assert max(values) < 1e-6
+
+
 def test_an_embedding_of_zero_learns_its_direction_and_beside_one_nothing():
     s = torch.zeros_like(STUDENT).requires_grad_()
     t = TEACHER.clone()

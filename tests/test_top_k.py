@@ -303,6 +303,16 @@ def test_answers_that_do_not_fit_are_refused(indices, log_probabilities, message
         topk_kd_loss(STUDENT, indices, log_probabilities)
 
 
+def test_a_token_told_twice_is_refused_where_it_counts():
+    """Its gradient would be that of two tokens."""
+    indices, log_probabilities = (one.clone() for one in top_k_answers(TEACHER, 3)[:2])
+    indices[2, 1] = indices[2, 0]
+    with pytest.raises(ArgumentError, match="indices must all be different"):
+        topk_kd_loss(STUDENT, indices, log_probabilities)
+    counts = torch.arange(len(STUDENT)) != 2
+    assert topk_kd_loss(STUDENT, indices, log_probabilities, mask=counts).isfinite()
+
+
 def test_what_else_is_refused():
     for bad in ({"temperature": 0.0}, {"rest": True}):
         with pytest.raises(ArgumentError, match=f"^{next(iter(bad))}"):

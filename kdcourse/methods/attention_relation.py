@@ -23,7 +23,7 @@ from kdcourse.checks import (
 from kdcourse.errors import ArgumentError
 from kdcourse.grid import both_sides, channels_first
 from kdcourse.objective import Layer, LayerTerm, Lesson
-from kdcourse.precision import at_least_float32, gram_matrix, readable
+from kdcourse.precision import at_least_float32, gram_matrix, not_below_zero, readable
 from kdcourse.signatures import check_is
 
 
@@ -76,9 +76,10 @@ def attention_relation_loss(
     ours, theirs = (_log_relations(tokens, heads, counted) for tokens in (student, teacher))
     divergence = theirs.exp() * (theirs - ours)  # (N, A, T, T)
     if counted is None:
-        return divergence.sum(dim=3).mean()
+        return not_below_zero(divergence.sum(dim=3).mean())
     pairs = counted[:, None, :, None] & counted[:, None, None, :]
-    return divergence.masked_fill(~pairs, 0.0).sum() / (heads * counted.sum().clamp_min(1))
+    total = divergence.masked_fill(~pairs, 0.0).sum()
+    return not_below_zero(total / (heads * counted.sum().clamp_min(1)))
 
 
 class AttentionRelation(LayerTerm):

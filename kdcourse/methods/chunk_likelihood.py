@@ -82,7 +82,7 @@ def chunk_likelihood_loss(
 
     Source: Minixhofer, Vulić, Ponti 2025 (arXiv 2503.20083). The authors' code takes the
     cross-entropy, which is KL plus what the student cannot change, without the factor τ = 100, and
-    adds 10⁻⁶ to the logarithms; it knows further ways to choose chunks.
+    takes 10⁻⁶ off both :math:`\log q_c`; it knows further ways to choose chunks.
     """
     check_temperature(temperature, high=HOTTEST)
     check_predictions("student_logits", student_logits, class_dim)

@@ -68,7 +68,7 @@ def contrastive_loss(
     Source: Tian et al. 2020 (arXiv 1910.10699), eq. 18 and 19, with z as in the authors' code,
     which measures it on the first batch, in place of the reciprocal of the training set's size. The
     code compares a sample with what the memory holds of it, an epoch old, not with its present
-    embedding, and adds 1e-7 to each denominator of h.
+    embedding, and adds 10⁻⁷ z n to each denominator of h, for n samples in the training set.
     """
     check_matrix("student_embeddings", student_embeddings, "D")
     check_matrix("teacher_embeddings", teacher_embeddings, "D")
@@ -104,9 +104,9 @@ def _loss(
     """The loss of directions, the student's and the teacher's, with their negatives."""
     student, teacher = embeddings
     own, theirs = others
-    shift: Tensor | float = math.log(normalizer * max(len(own), 1))
-    if excluded is not None:
-        number = (~excluded).sum(dim=1, keepdim=True).clamp(min=1)
+    shift: Tensor | float = math.log(normalizer) + math.log(len(own))
+    if excluded is not None:  # −∞ where that is all of them, for h = 1
+        number = (~excluded).sum(dim=1, keepdim=True)
         shift = number.to(student.dtype).log() + math.log(normalizer)
     alike = (student * teacher).sum(dim=1, keepdim=True) / temperature
     each = 2 * F.softplus(shift - alike)
@@ -176,8 +176,9 @@ class CRD(RelationTerm):
 
     Both nets' layers, flattened to ``(N, D)``, are mapped to one width by a linear layer each,
     which learn with the student. The memory holds what both gave for the last samples, whatever
-    they were; it is filled with random directions at first. Those of a sample's own class are not
-    its negatives, where there are labels.
+    they were; it is filled with random directions at first, of which z is the mean
+    (:func:`random_normalizer`). Those of a sample's own class are not its negatives, where there
+    are labels.
 
     Args:
         layer: Name of a layer in both nets, or of the student's and the teacher's as a pair.

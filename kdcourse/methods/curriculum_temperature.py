@@ -16,7 +16,7 @@ from kdcourse.errors import ArgumentError
 from kdcourse.objective import Gradual, Lesson
 from kdcourse.precision import HOTTEST, at_least_float32, dtype_for, not_below_zero
 from kdcourse.prediction_term import PredictionTerm
-from kdcourse.predictions import both_at_places, kl_of_rows, place_mean
+from kdcourse.predictions import both_at_places, check_not_negative, kl_of_rows, place_mean
 
 
 def curriculum_kd_loss(
@@ -60,11 +60,11 @@ def curriculum_kd_loss(
     student, teacher, weights = both_at_places(
         student_logits, teacher_logits, class_dim, mask=mask, weight=weight
     )
-    check_floating("level", level)
-    check_same_device("level", level, "student_logits", student_logits)
-    if level.dim() != 0:
-        raise ArgumentError("level", f"level must be a scalar, got {tuple(level.shape)}")
-    if not isinstance(strength, Tensor):
+    _check_scalar("level", level, student_logits)
+    if isinstance(strength, Tensor):
+        _check_scalar("strength", strength, student_logits)
+        check_not_negative("strength", strength)
+    else:
         check_number("strength", strength, 0.0)
     dtype = dtype_for(student, lowest + span)
     reversed_level = level.detach() - strength * (level - level.detach())
@@ -137,6 +137,13 @@ class CTKD(Gradual, PredictionTerm):
             class_dim=self.class_dim,
             weight=self.counting(lesson),
         )
+
+
+def _check_scalar(name: str, scalar: Tensor, logits: Tensor) -> None:
+    check_floating(name, scalar)
+    check_same_device(name, scalar, "student_logits", logits)
+    if scalar.dim() != 0:
+        raise ArgumentError(name, f"{name} must be a scalar, got {tuple(scalar.shape)}")
 
 
 def _check_range(lowest: float, span: float) -> None:

@@ -53,7 +53,8 @@ def dist_loss(
     becomes that of the logits, and its gradient does not vanish, as that of KL does.
 
     *Constants* have no correlation, which counts as ρ = 0, without gradient: a row that is uniform,
-    a class of one probability at all places, and so every class where there is a single place.
+    a class of one probability at all places, and so every class where there is a single place. So
+    does a class that is less probable on average than any normal number of its precision.
 
     *Many processes.* Columns run over the places of all processes, which send each other sums, some
     5 K numbers, and no predictions. Every process then returns the loss of the whole batch, and
@@ -146,6 +147,8 @@ def _loss_and_gradient(
     logits = torch.stack([student, teacher]).to(dtype)
     both = F.softmax(logits if temperature == 1 else logits / temperature, dim=2)  # (2, N, K)
     counted = both.new_ones(len(student)) if weights is None else weights.to(dtype)
+    if weights is not None:  # what does not count may be far from the means of what does
+        both = both.masked_fill((weights == 0)[:, None], 0.0)
     total, sums = _over_processes([counted.sum(), product(counted, both)])
     share = counted / total.masked_fill(total == 0, torch.inf)  # of nothing, it is zero
     classes = student.shape[1]
@@ -156,9 +159,11 @@ def _loss_and_gradient(
     rho, of_rows = _correlation(rows, squares, products, classes**-0.5)
     inter = product(share, 1 - rho[:, 0])
 
-    # Deviations from the means in their units, so that their squares keep within the range.
-    scale = (total / sums.masked_fill(sums == 0, torch.inf))[:, None]
-    columns = both * scale - sums.sign()[:, None]
+    # Deviations from the means in their units, so that their squares keep within the range. A mean
+    # below it counts as zero, as its reciprocal is no number.
+    some = sums > total * torch.finfo(dtype).tiny
+    ratio = both * (total / sums.masked_fill(~some, torch.inf))[:, None]
+    columns = ratio - some[:, None].to(dtype)
     products = product((columns[0] * columns[1]).mT, share)
     squares = product(share, columns.square())
     inter, products, squares = _over_processes([inter, products, squares])
@@ -166,8 +171,8 @@ def _loss_and_gradient(
     intra = (1 - rho).mean() * (total > 0)
 
     slope = -processes.count() / temperature  # as with kdcourse.processes.all_samples
-    slopes = torch.addcmul(beta * of_rows, of_columns, scale[0], value=gamma / classes)
-    slopes = slopes * both[0] * (slope * share)[:, None]
+    slopes = torch.addcmul(beta * of_rows * both[0], of_columns, ratio[0], value=gamma / classes)
+    slopes = slopes * (slope * share)[:, None]
     gradient = torch.addcmul(slopes, both[0], slopes.sum(dim=1, keepdim=True), value=-1)
     return beta * inter + gamma * intra, gradient
 

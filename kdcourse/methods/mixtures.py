@@ -93,8 +93,9 @@ def skewed_kl_loss(
     Returns:
         Scalar ≥ 0 in nats, at most −τ² log α; zero if nothing counts.
 
-    Source: Ko et al. 2024 (arXiv 2402.03898), section 3.1, there without temperature, with α = 0.1;
-    the authors' code has the same means over tokens.
+    Source: Ko et al. 2024 (arXiv 2402.03898), section 3.1, there without temperature, with α = 0.1.
+    The authors' code has the same means over tokens; its form that is not reversed is larger by the
+    teacher's entropy, which the student cannot change.
     """
     check_number("alpha", alpha, 0.0, 1.0, open_high=True)
     check_flag("reverse", reverse)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdcourse.objective import Lesson
-from kdcourse.precision import cosines
+from kdcourse.precision import cosines, not_below_zero
 from kdcourse.relation_term import RelationTerm, both_embeddings
 
 LEAST_ALIKE = 1e-7  # no two samples are less alike: their logarithm is finite
@@ -24,7 +24,8 @@ def neighbour_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
               k_{ij} = \tfrac12 \left(1 + \cos(z_i, z_j)\right)
 
     Scaling or rotating an embedding changes nothing. A sample that is zero has a cosine of 0 with
-    all others, and receives no gradient from them.
+    all others, and receives no gradient from them. No k is below 10⁻⁷: samples that are opposite
+    send each other no gradient through it.
 
     Args:
         student_embeddings: ``(N, D)``, N ≥ 2.
@@ -35,7 +36,8 @@ def neighbour_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
 
     Source: Passalis, Tefas 2018 (arXiv 1803.10837), section 3, with the cosine kernel and without a
     bandwidth to choose. There it is a sum over i, N times this. The authors' code takes the mean
-    over all N² pairs, those of a sample with itself included.
+    over all N² pairs, those of a sample with itself included, and adds 10⁻⁷ to norms and to both p
+    in the logarithm.
     """
     return _loss(*both_embeddings(student_embeddings, teacher_embeddings, least=2))
 
@@ -43,7 +45,8 @@ def neighbour_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
 def _loss(student: Tensor, teacher: Tensor) -> Tensor:
     itself = torch.eye(len(student), dtype=torch.bool, device=student.device)
     log_q, log_p = (_log_neighbours(one, itself) for one in (student, teacher))
-    return (log_p.exp().masked_fill(itself, 0.0) * (log_p - log_q)).sum() / len(student)
+    loss = (log_p.exp().masked_fill(itself, 0.0) * (log_p - log_q)).sum() / len(student)
+    return not_below_zero(loss)
 
 
 def _log_neighbours(embeddings: Tensor, itself: Tensor) -> Tensor:

@@ -24,7 +24,14 @@ from kdcourse.errors import ArgumentError
 from kdcourse.grid import check_channels
 from kdcourse.models import seeded
 from kdcourse.objective import Layer, LayerTerm, Lesson
-from kdcourse.precision import SMALL, at_least_float32, squares_fit, unit_rows, widest
+from kdcourse.precision import (
+    SMALL,
+    at_least_float32,
+    not_below_zero,
+    squares_fit,
+    unit_rows,
+    widest,
+)
 from kdcourse.signatures import checked
 
 
@@ -75,7 +82,7 @@ def norm_and_direction_loss(
         unit = torch.maximum(*largest).clamp_min(SMALL)
         student, teacher = student / unit, teacher / unit
         longer = F.threshold(_longer(student, teacher), 0.0, torch.inf)
-    return (1 - (student * direction).sum(dim=1) / longer).mean()
+    return not_below_zero((1 - (student * direction).sum(dim=1) / longer).mean())
 
 
 def _longer(student: Tensor, teacher: Tensor) -> Tensor:

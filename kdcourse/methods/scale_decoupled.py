@@ -61,9 +61,10 @@ def scale_decoupled_loss(
     Source: Wei, Luo, Luo 2024 (arXiv 2403.13512), eq. 6 to 10, with KD in each cell (SD-KD);
     M = {1, 2} for nets of one family, and a warm-up of 30 epochs
     (:class:`kdcourse.objective.WarmUp`), as a sum over 21 cells is large. The authors' code takes
-    the mean over the cells, this loss over their number. Complementary is there a cell in which the
-    teacher is right, but not on the whole, or the other way round: two different mistakes are
-    consistent. And it makes the coarser grids from 4 × 4 cells, which differs where these overlap.
+    the mean over the cells, this loss over their number, without a warm-up. Complementary is there
+    a cell in which the teacher is right, but not on the whole, or the other way round: two
+    different mistakes are consistent. And it makes the coarser grids from 4 × 4 cells, which
+    differs where these overlap.
     """
     check_temperature(temperature, high=HOTTEST)
     check_number("beta", beta, 0.0)

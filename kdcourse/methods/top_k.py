@@ -216,7 +216,7 @@ def topk_kd_loss(
     off, log_p = rounding(log_p), log_p.to(dtype)
     p = log_p.exp()
     mass = p.sum(1, keepdim=True)
-    _check_values(mass, tokens, student_logits.shape[class_dim], off)
+    _check_values(mass, tokens, weights, student_logits.shape[class_dim], off)
     if rest == "none":
         p, log_p, mass = p / mass, log_p - mass.log(), torch.ones_like(mass)
     each = _Divergence.apply(student, p, log_p, (1 - mass).clamp_min(0), tokens, off)[0]
@@ -285,8 +285,10 @@ def _check_answers(
     check_same_shape("log_probabilities", log_probabilities, "indices", indices)
 
 
-def _check_values(mass: Tensor, tokens: Tensor, classes: int, off: float) -> None:
-    """Require tokens of the vocabulary, and probabilities whose sum is at most one."""
+def _check_values(
+    mass: Tensor, tokens: Tensor, weights: Tensor | None, classes: int, off: float
+) -> None:
+    """Require different tokens of the vocabulary, and probabilities whose sum is at most one."""
     if not readable(tokens) or not readable(mass):
         return
     lowest, highest = torch.stack(tokens.aminmax()).tolist()
@@ -300,6 +302,10 @@ def _check_values(mass: Tensor, tokens: Tensor, classes: int, off: float) -> Non
             "log_probabilities must be those of distinct indices, whose probabilities sum to at "
             "most one",
         )
+    twice = (tokens.sort(dim=1).values.diff(dim=1) == 0).any(dim=1)
+    twice = twice & ~mass[:, 0].isnan()  # which gives NaN
+    if bool((twice if weights is None else twice & (weights > 0)).any()):
+        raise ArgumentError("indices", "indices must all be different within a prediction")
 
 
 class TopKKD(PredictionTerm):
