@@ -286,7 +286,7 @@ def test_what_is_said_of_a_method():
     assert row(KD, [0.0, 0.0, 0.0], 1.0).says == "no difference from KD seen"
 
 
-def test_the_p_value_is_that_of_the_paired_test(monkeypatch):
+def test_the_p_value_is_that_of_the_paired_test_and_costs_those_of_the_objective(monkeypatch):
     runs = {
         board.ALONE: [70.0, 71.0, 72.0],
         KD: [75.0, 77.0, 76.0],
@@ -298,7 +298,8 @@ def test_the_p_value_is_that_of_the_paired_test(monkeypatch):
         seeds = {name: {i: {"accuracy": v} for i, v in enumerate(runs[name])} for name in runs}
         return {name: Result(None, seeds[name], settings={"loss": name}) for name in runs}
 
-    costs = {name: cost.Cost(name, 1.0, 1.0, 9) for name in runs}
+    costs = {name: cost.Cost(name, name, 1.5, 1.0, 9) for name in runs}
+    costs["hint"].loss = "of other trials"
     monkeypatch.setattr(standing, "results", found)
     monkeypatch.setattr(standing.cost, "load", lambda *_: costs)
     rows = leaderboard.standings("res8-500")
@@ -307,6 +308,7 @@ def test_the_p_value_is_that_of_the_paired_test(monkeypatch):
     by_name = {one.name: one.p for one in rows}
     assert [by_name["hint"], by_name["DIST"]] == pytest.approx(holm(p))
     assert rows[0].over_labels.mean == pytest.approx(8.5)
+    assert [one.time for one in rows] == [1.5, 1.5, None]
 
 
 def test_what_to_take_is_what_is_better_by_what_can_be_seen(monkeypatch):

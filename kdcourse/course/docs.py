@@ -7,6 +7,7 @@
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def boards() -> str:
         about = BOARDS[name].about
         parts += [f"## {about}", leaderboard.summary(name)]
         parts += filter(None, [leaderboard.at_the_edge(name), leaderboard.what_to_take(name)])
-        if measured[name][0].time is not None:
+        if _is_timed(measured[name]):
             drawn = "gain over labels against the time of a step"
             parts.append(f"![{about}: {drawn}](leaderboard-{name}.png)")
         parts.append(leaderboard.table(name))
@@ -127,6 +128,10 @@ def _measured_boards() -> dict[str, list[leaderboard.Standing]]:
     return found
 
 
+def _is_timed(rows: Sequence[leaderboard.Standing]) -> bool:
+    return any(row.time is not None for row in rows)
+
+
 def figures() -> dict[str, Figure]:
     """Return the figures of the docs by their paths."""
     measured = {BOARDS[name].about: rows for name, rows in _measured_boards().items()}
@@ -134,7 +139,7 @@ def figures() -> dict[str, Figure]:
     ranked |= {
         f"docs/leaderboard-{name}.png": plots.gain_against_cost(board.about, measured[board.about])
         for name, board in BOARDS.items()
-        if board.about in measured and measured[board.about][0].time is not None
+        if _is_timed(measured.get(board.about, []))
     }
     forests = {
         f"docs/claims-{number(path)}.png": plots.forest(*map(claims.load, ids))

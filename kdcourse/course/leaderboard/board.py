@@ -161,10 +161,10 @@ def _student(name: str, lab: Lab) -> Measured:
 
 def _taught(lab: Lab, name: str, loss: str) -> nn.Module:
     net, objective, teacher = student_of(lab, name, loss)
-    return lab.fit(net, objective, _images(lab), teacher=teacher, **_optimizer(lab))
+    return lab.fit(net, objective, _images(lab), teacher=teacher, **optimizer_of(lab))
 
 
-def _optimizer(lab: Lab) -> dict[str, Any]:
+def optimizer_of(lab: Lab) -> dict[str, Any]:
     """Return the knobs of a board whose students do not learn by the course's optimiser."""
     if "rate" not in lab.settings:
         return {}
@@ -227,7 +227,7 @@ def _begun(board: str, trial: int, toy: bool) -> dict[str, Tensor]:
 
 
 def _options(lab: Lab) -> dict[str, Any]:
-    return {**lab.options, "epochs": 2, "device": "cpu", **_optimizer(lab)}
+    return {**lab.options, "epochs": 2, "device": "cpu", **optimizer_of(lab)}
 
 
 def _length(

@@ -10,7 +10,14 @@ from tqdm.auto import tqdm
 from kdcourse.course.bench.compare import Store, in_turn, median_ratio, peak_memory
 from kdcourse.course.claims.claim import Claim
 from kdcourse.course.claims.experiment import Lab
-from kdcourse.course.leaderboard.board import BOARDS, FOLDER, final, search, student_of
+from kdcourse.course.leaderboard.board import (
+    BOARDS,
+    FOLDER,
+    final,
+    optimizer_of,
+    search,
+    student_of,
+)
 from kdcourse.course.leaderboard.methods import KD, METHODS
 from kdcourse.training import Run, rehearse
 from kdcourse.training.device import one_thread, processor
@@ -22,12 +29,14 @@ class Cost:
 
     Attributes:
         name: The method.
+        loss: The objective that was timed, in the words of the command line.
         time: The median over the rounds of its time ÷ KD's, taken round by round.
         memory: The tensors that it makes and that live at once, at most, ÷ KD's.
         rounds: How many rounds.
     """
 
     name: str
+    loss: str
     time: float
     memory: float
     rounds: int
@@ -64,12 +73,16 @@ def measure(rounds: int = 9, folder: Path = FOLDER, progress: bool = True) -> No
     for board in tqdm(tried, disable=not progress):
         names = [KD, *(name for name in BOARDS[board].methods if name != KD)]
         with one_thread():
-            steps = [_step(final(board, name, folder), name) for name in names]
+            claims = [final(board, name, folder) for name in names]
+            steps = [_step(claim, name) for claim, name in zip(claims, names, strict=True)]
             taken = in_turn(steps, rounds, time.process_time)
             memory = [peak_memory(step) for step in steps]
         costs = [
-            Cost(name, median_ratio(seconds, taken[0]), peak / memory[0], rounds)
-            for name, seconds, peak in zip(names, taken, memory, strict=True)
+            Cost(
+                *(name, claim.settings["loss"]),
+                *(median_ratio(seconds, taken[0]), peak / memory[0], rounds),
+            )
+            for name, claim, seconds, peak in zip(names, claims, taken, memory, strict=True)
         ]
         store(board, folder).save(costs, processor=processor())
 
@@ -96,5 +109,5 @@ def _step(claim: Claim, name: str) -> Callable[[], object]:
     net, objective, teacher = student_of(lab, name)
     batch = next(iter(lab.images.batches(lab["batch_size"])))
     rehearse(net, lab.images, objective, teacher=teacher, **lab.options)
-    run = Run(net.train(), objective, teacher, steps=10_000)
+    run = Run(net.train(), objective, teacher, steps=10_000, **optimizer_of(lab))
     return lambda: run.step(*batch)

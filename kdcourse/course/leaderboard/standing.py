@@ -99,6 +99,8 @@ def standings(
     found, costs = results(board, folder, seeds, device), dict[str, cost.Cost]()
     with suppress(FileNotFoundError):
         costs = cost.load(board, folder) if device == "cpu" else costs
+    losses = {name: result.settings["loss"] for name, result in found.items()}
+    costs = {name: one for name, one in costs.items() if one.loss == losses[name]}
     names = [name for name in found if name != ALONE]
     accuracies = {name: result.values("accuracy") for name, result in found.items()}
 
@@ -111,7 +113,7 @@ def standings(
     rows = [
         Standing(
             name,
-            found[name].settings["loss"],
+            losses[name],
             found[name].mean("accuracy"),
             estimate(name, gains(name, KD)),
             estimate(name, gains(name, ALONE)),
