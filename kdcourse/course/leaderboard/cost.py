@@ -77,13 +77,10 @@ def measure(rounds: int = 9, folder: Path = FOLDER, progress: bool = True) -> No
             steps = [_step(claim, name) for claim, name in zip(claims, names, strict=True)]
             taken = in_turn(steps, rounds, time.process_time)
             memory = [peak_memory(step) for step in steps]
-        costs = [
-            Cost(
-                *(name, claim.settings["loss"]),
-                *(median_ratio(seconds, taken[0]), peak / memory[0], rounds),
-            )
-            for name, claim, seconds, peak in zip(names, claims, taken, memory, strict=True)
-        ]
+        costs = []
+        for name, claim, seconds, peak in zip(names, claims, taken, memory, strict=True):
+            time_ratio, memory_ratio = median_ratio(seconds, taken[0]), peak / memory[0]
+            costs.append(Cost(name, claim.settings["loss"], time_ratio, memory_ratio, rounds))
         store(board, folder).save(costs, processor=processor())
 
 
