@@ -90,6 +90,12 @@ def test_the_best_trial_is_chosen_and_of_equals_the_first(tmp_path):
     assert board.search("res8-500", KD).search  # on the validation set
 
 
+def test_a_training_that_diverges_is_judged_as_guessing():
+    lab = Lab(board.search("res8-500", KD), seed=0, toy=True)
+    lab.settings |= {"loss": "1e30 * CrossEntropy()", "epochs": 5}
+    assert dict(board._student(KD, lab)) == {"accuracy": board.GUESSING}
+
+
 def test_nothing_is_final_before_the_trials(tmp_path):
     with pytest.raises(FileNotFoundError, match="reproduce leaderboard"):
         board.final("res8-500", KD, tmp_path)

@@ -20,6 +20,7 @@ from kdcourse.course.claims.results import Result, read
 from kdcourse.course.leaderboard.methods import KD, METHODS, Method
 from kdcourse.data import Images
 from kdcourse.doctor.terms import gradient_vector
+from kdcourse.errors import NotFiniteError
 from kdcourse.objective import Objective
 from kdcourse.places import COURSE
 from kdcourse.train.language import Reader
@@ -33,6 +34,7 @@ RATIOS = 0.3, 30.0  # between which the trials lie, evenly in the logarithm
 # Where: the same for all methods, and evenly spread, as independent draws would not be.
 POINTS = qmc.Halton(d=2, scramble=False).random(1 + TRIALS)[1:].tolist()
 ALONE = "labels alone"
+GUESSING = 10.0  # percent: one of ten classes
 TEACHER = "res16"
 TOY = {"images": 60, "epochs": 1, "batch_size": 60}
 
@@ -159,9 +161,13 @@ def _student(name: str, lab: Lab) -> Measured:
     yield "accuracy", _taught(lab, name, lab["loss"])
 
 
-def _taught(lab: Lab, name: str, loss: str) -> nn.Module:
+def _taught(lab: Lab, name: str, loss: str) -> nn.Module | float:
+    """Return a student that was taught, or what guessing gets, where its training diverges."""
     net, objective, teacher = student_of(lab, name, loss)
-    return lab.fit(net, objective, _images(lab), teacher=teacher, **optimizer_of(lab))
+    try:
+        return lab.fit(net, objective, _images(lab), teacher=teacher, **optimizer_of(lab))
+    except NotFiniteError:
+        return GUESSING
 
 
 def optimizer_of(lab: Lab) -> dict[str, Any]:
