@@ -39,7 +39,7 @@ from kdcourse.course.claims.claim import claims_of
 from kdcourse.course.claims.fingerprint import FLIP, NOISE, TOLERANCE, Fingerprint
 from kdcourse.course.claims.results import RESULTS, Result, load, save
 from kdcourse.course.notebooks import course_notebooks, number
-from kdcourse.errors import ArgumentError
+from kdcourse.errors import ArgumentError, NotFiniteError
 from kdcourse.estimate import estimate
 from kdcourse.files import FileError
 from kdcourse.teachers import compressed as compression
@@ -725,6 +725,19 @@ def test_a_folder_that_cannot_be_written_is_told_before_a_seed_is_measured(calls
     with pytest.raises(FileError, match="file/here cannot be written"):
         reproduce(["up"], seeds=1, folder=tmp_path / "file" / "here", progress=False)
     assert calls == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_cannot_be_measured_is_named(calls, tmp_path, jobs):
+    replace_measure("up", diverging)
+    with pytest.raises(RuntimeError, match="up, seed 0: the loss became inf"):
+        reproduce(["up"], seeds=1, jobs=jobs, folder=tmp_path, progress=False)
+
+
+def diverging(lab):
+    if not lab.toy:
+        raise NotFiniteError("loss", "the loss became inf")
+    yield "value", 0.0
 
 
 def test_a_folder_that_is_removed_meanwhile_is_made_again_with_all_that_was_measured(

@@ -162,5 +162,8 @@ def _fingerprint(claim: Claim) -> tuple[str, Fingerprint]:
 def _measure(claim: Claim, seed: int, device: str) -> tuple[str, int, dict[str, float], float]:
     with one_thread():  # as fast as two for these nets, and the same bit by bit
         start = time.perf_counter()
-        measured = Lab(claim, seed, device=device).measure()
+        try:
+            measured = Lab(claim, seed, device=device).measure()
+        except (ValueError, RuntimeError, FloatingPointError) as error:
+            raise RuntimeError(f"{claim.id}, seed {seed}: {error}") from error
         return claim.id, seed, measured, time.perf_counter() - start
