@@ -93,6 +93,10 @@ def test_history_has_a_row_per_epoch_and_a_column_per_term(objective, columns, t
         assert list(row) == [*expected, "validation_accuracy"]
         assert all(type(value) in (int, float) for value in row.values())
     assert history["epoch"] == [1, 2, 3]
+    assert "loss" in history
+    assert "other" not in history
+    assert list(history) == list(history.last)
+    assert not list(type(history)())
     assert len(history) == 3
     assert not history.interrupted
 

@@ -1,5 +1,6 @@
 """What happened in training: one row an epoch, with every term of the objective."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from kdcourse.doctor.findings import Findings
@@ -48,6 +49,10 @@ class History:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the names of the columns; ``"loss" in history``."""
+        return iter(self.rows[0] if self.rows else ())
 
     def __getitem__(self, column: str) -> list[float]:
         """Return one column, such as ``history["loss"]``."""
