@@ -279,6 +279,15 @@ def test_a_sound_loop_draws_no_remark(teacher):
     assert watched(net(), teacher, layers=STAGES) == {}
 
 
+def test_probabilities_in_the_place_of_logits(teacher):
+    """Which ``fit`` refuses."""
+    blind, deaf = (Around(one, behind=nn.Softmax(1)) for one in (net(), teacher))
+    found = watched(blind, deaf.eval())
+    assert "What the student and the teacher return are" in found["the outputs"]
+    found = watched(net(), deaf.eval())
+    assert "What the teacher returns are probabilities" in found["the outputs"]
+
+
 def test_a_teacher_in_train_mode_whose_statistics_move(teacher):
     found = watched(net(), taught_anew(teacher).train())
     assert "in train mode (ConvNet)" in found["the teacher's mode"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kdcourse.checks import are_probabilities
 from kdcourse.doctor.look import Found, Look, Said, remark_if
 from kdcourse.precision import at_least_float32
 
@@ -48,8 +49,10 @@ def what_both_say(
     target = None if target is None else target[::stride]
     said = student.detach().argmax(dim=-1).cpu()
     known = None if target is None else target.cpu()
+    nets = {"student": student, "teacher": teacher}
+    softmax = tuple(who for who, one in nets.items() if one is not None and are_probabilities(one))
     if teacher is None or teacher.shape != student.shape:
-        return Said(known, said)
+        return Said(known, said, softmax=softmax)
     return Said(
         known,
         said,
@@ -57,6 +60,7 @@ def what_both_say(
         (logit_scale(student), logit_scale(teacher)),
         doubt(teacher),
         temperature,
+        softmax,
     )
 
 
@@ -86,6 +90,23 @@ def labelled(looks: Sequence[Look]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 # What is judged.
+
+
+def judge_outputs(looks: Sequence[Look]) -> Found:
+    """Judge whether what both return are logits."""
+    said = [look.said for look in looks if look.said]
+    if not said:
+        return None
+    both = [who for who in ("student", "teacher") if all(who in one.softmax for one in said)]
+    return remark_if(
+        bool(both),
+        "the outputs",
+        f"What the {' and the '.join(both)} return{'s' * (len(both) == 1)} are probabilities, not "
+        "logits: none is negative, and they sum to one",
+        "so that losses take the softmax of a softmax, in which no class is more than e times as "
+        "likely as another",
+        "leave out the softmax at the end of the net, or return the logarithm of what it gives",
+    )
 
 
 def judge_knowledge(looks: Sequence[Look]) -> Found:

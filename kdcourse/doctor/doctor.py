@@ -13,6 +13,7 @@ CHECKS: dict[str, Check] = {  # what is judged by looks, as a report names it
     "its stillness": teacher.judge_stillness,
     "its gradients": teacher.judge_gradients,
     "the views": teacher.judge_view,
+    "the outputs": answers.judge_outputs,
     "its accuracy and classes": answers.judge_knowledge,
     "its doubt": answers.judge_sureness,
     "finite gradients": terms.judge_finiteness,

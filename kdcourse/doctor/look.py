@@ -36,6 +36,7 @@ class Said:
         scales: How far the logits of a place spread around their mean, of student and teacher.
         doubt: The teacher's probability off its first class, by temperature: ``(T,)``.
         temperature: The one at which the student learns from it; None where it does not.
+        softmax: Which of both, ``"student"`` and ``"teacher"``, return probabilities, not logits.
     """
 
     target: Tensor | None
@@ -44,6 +45,7 @@ class Said:
     scales: tuple[float, float] | None = None
     doubt: Tensor | None = None
     temperature: float | None = None
+    softmax: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
