@@ -174,7 +174,7 @@ def summary(board: str, folder: Path = FOLDER) -> str:
         for words in (BETTER, NO_DIFFERENCE, WORSE)
     ]
     if without := BOARDS[board].without:
-        lines.append(f"- *left out, as they need maps of the student*: {', '.join(without)}")
+        lines.append(f"- *left out, as they need a student with feature maps*: {', '.join(without)}")
     return "\n".join(lines)
 
 
