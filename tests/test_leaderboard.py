@@ -335,6 +335,19 @@ def test_what_to_take_is_what_is_better_by_what_can_be_seen(monkeypatch):
     assert relations.startswith("- *relations*: none of these in place of KD")
 
 
+def test_what_boards_say_together():
+    better, worse, same = ([g, g + 0.1, g - 0.1] for g in (2.0, -2.0, 0.0))
+    here = [row("hint", better, 0.01), row("DIST", same, 1.0), row("SimKD", better, 0.01)]
+    here += [row("CRD", worse, 0.01), row("CC", same, 1.0), row(KD, [0.0] * 3, 1.0)]
+    there = [row("hint", better, 0.01), row("DIST", better, 0.01), row("CRD", same, 1.0)]
+    there += [row("CC", same, 1.0), row(KD, [0.0] * 3, 1.0)]
+    always, sometimes, never, worse = leaderboard.across({"a": here, "b": there}).splitlines()
+    assert always.endswith(": hint (2 of 2 boards), SimKD (1 of 2 boards)")
+    assert sometimes == "- *better on some boards*: DIST (b)"
+    assert never.endswith(": CC")
+    assert worse.endswith(": CRD")
+
+
 def test_a_larger_student_is_said_to_be_one(monkeypatch):
     lab = Lab(board.search("res8-500", "SimKD"), 0)
     own, usual = (

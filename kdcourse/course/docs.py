@@ -107,6 +107,8 @@ def boards() -> str:
         return "Not measured yet."
     named = "; ".join(BOARDS[name].about for name in measured)
     parts = [f"![Gains over KD with their intervals: {named}](leaderboard-gains.png)"]
+    if len(measured) > 1:
+        parts.append(leaderboard.across({BOARDS[name].about: measured[name] for name in measured}))
     for name in measured:
         about = BOARDS[name].about
         parts += [f"## {about}", leaderboard.summary(name)]

@@ -9,6 +9,7 @@ from kdcourse.course.leaderboard.board import BOARDS, Board, check, known, repro
 from kdcourse.course.leaderboard.methods import KD, METHODS, Method
 from kdcourse.course.leaderboard.standing import (
     Standing,
+    across,
     at_the_edge,
     holm,
     standings,

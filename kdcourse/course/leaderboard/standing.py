@@ -1,6 +1,6 @@
 """Where the methods stand: gains over KD and over labels, with intervals, and what they cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,8 +174,36 @@ def summary(board: str, folder: Path = FOLDER) -> str:
         for words in (BETTER, NO_DIFFERENCE, WORSE)
     ]
     if without := BOARDS[board].without:
-        lines.append(f"- *left out, as they need a student with feature maps*: {', '.join(without)}")
+        lines.append(
+            f"- *left out, as they need a student with feature maps*: {', '.join(without)}"
+        )
     return "\n".join(lines)
+
+
+def across(boards: Mapping[str, Sequence[Standing]]) -> str:
+    """Say which methods are better than KD on all boards, by their names, on some, and on none."""
+    said: dict[str, dict[str, str]] = {}
+    for about, rows in boards.items():
+        for row in rows:
+            if not row.is_kd:
+                said.setdefault(row.name, {})[about] = row.says
+    told: dict[str, list[str]] = {
+        "better than KD wherever it took part": [],
+        "better on some boards": [],
+        "never told from KD": [],
+        "never better, and worse on some boards": [],
+    }
+    always, sometimes, never, worse = told.values()
+    for name, verdicts in sorted(said.items(), key=lambda one: -len(one[1])):
+        better = [about for about, words in verdicts.items() if words == BETTER]
+        if len(better) == len(verdicts):
+            always.append(f"{name} ({len(verdicts)} of {len(boards)} boards)")
+        elif better:
+            sometimes.append(f"{name} ({'; '.join(better)})")
+        else:
+            (worse if WORSE in verdicts.values() else never).append(name)
+    lines = {words: ", ".join(names or ["none"]) for words, names in told.items()}
+    return "\n".join(f"- *{words}*: {names}" for words, names in lines.items())
 
 
 def at_the_edge(board: str, folder: Path = FOLDER) -> str:
