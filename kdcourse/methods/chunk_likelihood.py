@@ -103,12 +103,14 @@ def chunk_likelihood_loss(
         counts = (chunks[0] > 0).flatten()
         weights = counts.to(torch.float32) if weights is None else weights * counts
         taught_weights = (chunks[1] > 0).flatten()
-    own = _log_likelihood(student_logits, target, class_dim, weights)
-    with torch.no_grad():
+    index = _index(student_logits, target, class_dim, weights)
+    own = _log_likelihood(student_logits, index, class_dim, weights)
+    alike = chunks is None and teacher_logits.shape == student_logits.shape
+    if teacher_target is not None or not alike:
         theirs = target if teacher_target is None else teacher_target
-        taught = _log_likelihood(
-            teacher_logits.detach(), theirs, class_dim, taught_weights, "teacher_target"
-        )
+        index = _index(teacher_logits, theirs, class_dim, taught_weights, "teacher_target")
+    with torch.no_grad():
+        taught = _log_likelihood(teacher_logits.detach(), index, class_dim, taught_weights)
     if chunks is not None and weights is not None:
         weights = _weights_of_chunks(*chunks, weights)
         count = chunks[0].shape[1]
@@ -154,13 +156,19 @@ def _checked_chunks(
     return found[0], found[1]
 
 
-def _log_likelihood(
+def _index(
     logits: Tensor, target: Tensor, class_dim: int, weights: Tensor | None, name: str = "target"
 ) -> Tensor:
-    """Return the log-probability of each place's target ``(P,)``, 0 where it does not count."""
+    """Return the target of each place, ``(P, 1)``."""
     check_of_places(name, target, logits, class_dim)
+    return place_target(target, logits, class_dim, weights)[:, None]
+
+
+def _log_likelihood(
+    logits: Tensor, index: Tensor, class_dim: int, weights: Tensor | None
+) -> Tensor:
+    """Return the log-probability of each place's target ``(P,)``, 0 where it does not count."""
     rows = at_least_float32(place_rows(logits, class_dim))
-    index = place_target(target, logits, class_dim, weights)[:, None]
     left_out = None if weights is None else (weights == 0)[:, None]
     made = _LogProbability.apply if rows.requires_grad else _LogProbability.forward
     return made(rows, index, left_out)[0]
