@@ -398,7 +398,7 @@ def test_names_beside_points_that_are_close_do_not_touch():
 # --- what is stored
 
 
-@everywhere("res8-500", "vit-500")
+@everywhere(*BOARDS)
 def test_what_is_stored_matches_the_code(name, method):
     """Of whatever is measured by now."""
     with suppress(FileNotFoundError):

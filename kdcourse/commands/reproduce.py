@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.stored:
         how = {"seeds": options.seeds, "jobs": options.jobs, "device": options.device}
         claims.reproduce(options.ids, **how)
-    print(claims.table(options.ids, device=options.device.partition(":")[0]))
+    print(claims.table(options.ids, device=_kind(options)))
     show_results()
     return 0
 
@@ -65,10 +65,14 @@ def _leaderboard(options: argparse.Namespace) -> int:
     if not options.stored:
         leaderboard.reproduce(boards, seeds=options.seeds, **how)
     for board in boards:
-        kind = options.device.partition(":")[0]
-        shown = leaderboard.table(board, seeds=options.seeds, device=kind)
+        shown = leaderboard.table(board, seeds=options.seeds, device=_kind(options))
         print(f"{leaderboard.BOARDS[board].about}\n\n{shown}\n")
     return 0
+
+
+def _kind(options: argparse.Namespace) -> str:
+    """Return the kind of device, by which results are stored: ``"cuda"`` of ``"cuda:1"``."""
+    return options.device.partition(":")[0]
 
 
 def _compared(deviations: dict[str, float], tolerance: float) -> int:

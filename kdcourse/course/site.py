@@ -67,12 +67,12 @@ def _pages(sources: Path, folder: Path) -> Path:
 
 def list_versions(folder: Path) -> None:
     """List the versions that lie in a folder with their pages, newest first, and lead to that."""
-    found = {}
+    found = []
     for index in folder.glob("*/index.html"):
         with suppress(InvalidVersion):
-            found[Version(index.parent.name)] = index.parent
+            found.append((Version(index.parent.name), index.parent))
     pages = {}
-    for _, place in sorted(found.items(), reverse=True):
+    for _, place in sorted(found, reverse=True):
         names = (page.relative_to(place).as_posix() for page in place.rglob("*.html"))
         pages[place.name] = sorted(name for name in names if not name.startswith("_"))
     newest = f"{next(iter(pages))}/index.html"

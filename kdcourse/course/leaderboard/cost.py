@@ -86,9 +86,9 @@ def measure(rounds: int = 9, folder: Path = FOLDER, progress: bool = True) -> No
 
 def size_of_student(board: str, name: str) -> float:
     """Return the parameters of a method's student, as a ratio to those of KD's."""
-    rebuild, lab = METHODS[name].rebuild, Lab(search(board, KD), seed=0)
-    if rebuild is None:
+    if (rebuild := METHODS[name].rebuild) is None:
         return 1.0
+    lab = Lab(search(board, KD), seed=0)
     own, usual = rebuild(lab.net(), lab.teacher), lab.net()
     return sum(p.numel() for p in own.parameters()) / sum(p.numel() for p in usual.parameters())
 
