@@ -10,7 +10,7 @@ an *objective*, which names and logs every term it is made of.
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any
 
@@ -46,6 +46,10 @@ class Outputs:
     features: dict[str, Tensor] = field(default_factory=dict)
     input_gradient: Tensor | None = None
     top_k: Any = None
+
+    def map(self, function: Callable[[Any], Any]) -> "Outputs":
+        """Return what a function makes of each of them."""
+        return Outputs(**{one.name: function(getattr(self, one.name)) for one in fields(self)})
 
 
 @dataclass
@@ -385,7 +389,34 @@ class Gradual(Term):
 
 
 @checked
-class WarmUp(Gradual):
+class Around(Term):
+    """A term around another one, which it shows a batch in another way, or weights.
+
+    Args:
+        term: Any term.
+    """
+
+    def __init__(self, term: Term):
+        super().__init__()
+        self.term = term
+        for need in Term.__annotations__:
+            setattr(self, need, getattr(term, need))
+
+    @property
+    def at_places(self) -> Term | None:
+        return self.term.at_places
+
+    def count(self, lesson: Lesson) -> Tensor:
+        return self.term.count(lesson)
+
+    def prepare(self, lesson: Lesson, *, seed: int = 0, steps_an_epoch: int | None = None) -> None:
+        """Prepare the term."""
+        Objective.prepare(self.term, lesson, seed=seed, steps_an_epoch=steps_an_epoch)
+        self.prepared = self.term.prepared
+
+
+@checked
+class WarmUp(Around, Gradual):
     r"""A term times :math:`\min(t / T, 1)` in its t-th step: it counts little at first.
 
     >>> objective = CrossEntropy() + WarmUp(DecoupledKD(), epochs=20)
@@ -399,25 +430,15 @@ class WarmUp(Gradual):
     """
 
     def __init__(self, term: Term, steps: int | None = None, *, epochs: int | None = None):
-        super().__init__()
+        super().__init__(term)
         self.count_to(steps, epochs)
-        self.term = term
-        for need in Term.__annotations__:
-            setattr(self, need, getattr(term, need))
         self.prepared = term.prepared and steps is not None
-
-    @property
-    def at_places(self) -> Term | None:
-        return self.term.at_places
-
-    def count(self, lesson: Lesson) -> Tensor:
-        return self.term.count(lesson)
 
     def prepare(self, lesson: Lesson, *, seed: int = 0, steps_an_epoch: int | None = None) -> None:
         """Prepare the term, and turn epochs into steps."""
-        Objective.prepare(self.term, lesson, seed=seed, steps_an_epoch=steps_an_epoch)
-        super().prepare(lesson, steps_an_epoch=steps_an_epoch)
-        self.prepared = self.prepared and self.term.prepared
+        Gradual.prepare(self, lesson, steps_an_epoch=steps_an_epoch)
+        super().prepare(lesson, seed=seed, steps_an_epoch=steps_an_epoch)
+        self.prepared = self.term.prepared and self.steps is not None
 
     def loss(self, lesson: Lesson) -> Tensor:
         """Return the term's loss, as far as it counts by now."""

@@ -5,7 +5,8 @@ pixels, the teacher's pixels and the target. Pass it to :func:`kdcourse.training
 
 The first four are the designs of the paper, from what fails to what works: a fixed teacher,
 independent noise, consistent teaching, function matching. :class:`CrossedViews` serves
-self-distillation.
+self-distillation, :class:`WeakAndStrong` terms that look at one of two views
+(:class:`kdcourse.view_term.OneView`).
 
 Source: Beyer et al. 2022 (arXiv 2106.05237), section 3.1.
 """
@@ -95,3 +96,20 @@ class CrossedViews(_View):
     def see(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
         a, b = self.augment(pixels, generator), self.augment(pixels, generator)
         return torch.cat([a, b]), torch.cat([b, a]), torch.cat([target, target])
+
+
+@checked
+@dataclass(frozen=True)
+class WeakAndStrong(_View):
+    """Both see two views of each image side by side: one of ``augment``, the next of ``strong``.
+
+    So a batch is twice as large. A term sees one of the views alone as
+    :class:`kdcourse.view_term.OneView`.
+    """
+
+    strong: Augmentation
+
+    def see(self, pixels: Tensor, target: Tensor, generator: Generator) -> Seen:
+        pair = [self.augment(pixels, generator), self.strong(pixels, generator)]
+        seen = torch.stack(pair, dim=1).flatten(0, 1)
+        return seen, seen, target.repeat_interleave(2)

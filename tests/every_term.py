@@ -13,7 +13,7 @@ from kdcourse.prediction_term import EntryTerm
 
 SAMPLES, CLASSES = 4, 3
 # What a term has to be told: names of layers, or a term.
-GIVEN = {"layers": ["stage1", "stage2"], "layer": "stage2", "term": LogitKD(), "steps": 10}
+GIVEN = {"layers": ["stage1", "stage2"], "layer": "stage2", "term": LogitKD(), "view": 1}
 # What a term is told besides, where its defaults do not fit what is shown here.
 TOLD = {
     "AttentionRelation": {"layers": ["stage1"], "heads": 1, "channel_dim": 1},
@@ -22,6 +22,7 @@ TOLD = {
     "Flow": {"layers": ["classifier", "classifier"]},  # of which both nets have as many channels
     "ScaleDecoupledKD": {"layer": "stage3|classifier"},
     "TopKKD": {"k": 2},
+    "WarmUp": {"steps": 10},
 }
 FEATURES = {
     "stage1": ((2, 4, 4), (3, 4, 4)),
@@ -35,8 +36,7 @@ FEATURES = {
 def example(kind: type[Term]) -> Term:
     """Make a term with its defaults, and with what it has to be told."""
     parameters = inspect.signature(kind).parameters.values()
-    needed = {p.name for p in parameters if p.default is p.empty}
-    given = {name: GIVEN[name] for name in needed | ({"steps"} if "term" in needed else set())}
+    given = {p.name: GIVEN[p.name] for p in parameters if p.default is p.empty}
     return kind(**{**given, **TOLD.get(kind.__name__, {})})
 
 

@@ -327,6 +327,7 @@ ALSO = {
     **dict.fromkeys(("WarmUp.epochs", "rank_teachers.epochs")),
     "attention_relation_loss.heads": 2,
     "WarmUp.steps": 3,
+    "OneView.view": 1,
     "landscape.loss": nn.functional.cross_entropy,
     "from_torchvision.validation": 5,
     "ContextLessons.contexts": ["a"],
@@ -355,7 +356,8 @@ WRONG: dict[Any, tuple[Any, ...]] = {
 }
 # or of the right one, out of range.
 ANY_INTEGER = {"seed", "label", "epoch", "rank", "channel_dim", "ignore_index"}
-FROM_ZERO = {"padding", "decimals", "severity", "validation", "held_out", "end", *ANY_INTEGER}
+FROM_ZERO = {"padding", "decimals", "severity", "validation", "held_out", "end", "view"}
+FROM_ZERO |= ANY_INTEGER
 FROM_THE_END = {"class_dim"}  # -1 is the last
 ABOVE_ZERO = {"variance", "temperature", "lowest", "power", "extent", "tolerance", "bend", "clip"}
 SHARES = {"probability", "accuracy", "correlation", "sparsity", "share", "leaks", "most"}

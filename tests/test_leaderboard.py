@@ -112,6 +112,7 @@ def test_every_term_that_distils_takes_part_or_is_known_not_to():
         "BinaryCrossEntropy",
         "CrossEntropy",
         "WarmUp",  # around another term
+        "OneView",
         "TopKKD",  # of vocabularies too large for a teacher's whole predictions
         "Flow",  # needs as many channels as the teacher has
         "Saliency",  # twice the price; notebook 3 measures it

@@ -91,6 +91,7 @@ def test_both_images_of_a_mixture_are_augmented():
         tips.Consistent,
         tips.FunctionMatching,
         tips.CrossedViews,
+        lambda augment: tips.WeakAndStrong(augment, augment),
     ],
 )
 def test_a_view_says_whether_its_samples_still_have_labels(kind):
@@ -106,3 +107,13 @@ def test_a_mixture_is_replayed_from_its_seed():
     first, again, other = (views(data.pixels, data.target, replay(s))[0] for s in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_a_weak_and_a_strong_view_stand_side_by_side():
+    data = images(16)
+    views = tips.WeakAndStrong(same_pixels, lambda pixels, generator: 255 - pixels)
+    own, theirs, target = views(data.pixels, data.target, replay(0))
+    assert torch.equal(own, theirs)
+    assert torch.equal(own[::2], data.pixels)
+    assert torch.equal(own[1::2], 255 - data.pixels)
+    assert torch.equal(target, data.target.repeat_interleave(2))

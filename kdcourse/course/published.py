@@ -6,6 +6,7 @@ from kdcourse.train import measured, recipes
 from kdcourse.train.recipes import Recipe
 
 NOT_YET = f"*{measured.NOT_YET}*"
+CODE = "`{}`"
 
 
 def tables() -> str:
@@ -19,11 +20,12 @@ def _chapter(name: str) -> str:
     teacher = recipes.load(name, "kd").settings["teacher"]
     student = name.removeprefix(f"{teacher}-")
     baselines = _table({"teacher": "teacher", "alone": "student"}, name, labels)
-    alone = f"From labels alone, {_as_code(labels['alone'].conditions)}:"
+    alone = f"From labels alone, {labels['alone'].conditions(CODE)}:"
     parts = [f"## {teacher} → {student}", alone, baselines]
-    for conditions, group in groups.items():
+    for group in groups.values():
         methods = {m: m for m in group if m not in {one.after for one in group.values()}}
-        parts += [f"### {_as_code(conditions)}", _table(methods, name, group)]
+        conditions = group[next(iter(methods))].conditions(CODE)
+        parts += [f"### {conditions}", _table(methods, name, group)]
     return "\n\n".join(parts)
 
 
@@ -51,11 +53,6 @@ def _here(name: str, method: str, recipe: Recipe) -> str:
 def _held(text: str) -> str:
     """Keep numbers that belong together in one line."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")
-
-
-def _as_code(conditions: str) -> str:
-    """Mark the calls in a text."""
-    return re.sub(r"\w+\([^()]*\)", r"`\g<0>`", conditions)
 
 
 def _linked(source: str) -> str:

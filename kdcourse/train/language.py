@@ -28,6 +28,7 @@ Maker = Callable[..., Any]
 # Files whose public names only make things.
 ROOMS = {
     "augmentation": "augmentations",
+    "rand_augment": "augmentations",
     "tips": "views",
     "training.schedules": "schedules",
     "language.sources": "texts",

@@ -7,7 +7,8 @@ of its own. It may come ``after`` another one, with whose student it begins. If 
 its table says ``why``.
 
 Those of the package also hold tables ``[pairs.NAME]``. A pair says what stands for the ``{names}``
-in the options' texts, unless it is the ``[usual]``; a method is a recipe of every pair for which
+in the options' texts, unless it is the ``[usual]`` (for a text that is but one name, what stands
+for it need not be a text); a method is a recipe of every pair for which
 all its names stand for something. In ``settings`` a pair says which options are its own, where no
 method has others; and in ``published`` its accuracies, by method.
 """
@@ -44,17 +45,21 @@ class Recipe:
         """What was published, with its deviation; empty if that is unknown."""
         return percent(self.published, self.deviation)
 
-    @property
-    def conditions(self) -> str:
-        """Budget, augmentation and kind of student: only methods that share them are compared."""
+    def conditions(self, code: str = "{}") -> str:
+        """Tell budget, augmentation and kind of student: only methods that share them are compared.
+
+        Args:
+            code: How what is written in Python is shown.
+        """
         seen = [self.settings.get(name, "none") for name in ("augment", "views")]
-        told = " and ".join(text for text in seen if text != "none") or "no augmentation"
-        return ", ".join([self.budget, told, *["another student"] * self.own_student])
+        told = " and ".join(code.format(text) for text in seen if text != "none")
+        another = ["another student"] * self.own_student
+        return ", ".join([self.budget, told or "no augmentation", *another])
 
     @property
     def of_labels(self) -> bool:
-        """Whether it learns from labels alone, and from the start."""
-        return self.settings.get("teacher", "none") == "none" and self.after is None
+        """Whether it learns from labels alone, as usual and from the start."""
+        return self.settings.get("loss") == "CrossEntropy()" and self.after is None
 
     @property
     def rate(self) -> str:
@@ -104,7 +109,8 @@ def comparable(name: str) -> dict[str, dict[str, Recipe]]:
     follower = {recipe.after: recipe for recipe in known.values() if recipe.after}
     groups: dict[str, dict[str, Recipe]] = {"": {}}
     for method, recipe in sorted(known.items(), key=lambda one: -(one[1].published or 0)):
-        key = "" if recipe.of_labels and not recipe.why else follower.get(method, recipe).conditions
+        told = follower.get(method, recipe).conditions()
+        key = "" if recipe.of_labels and not recipe.why else told
         groups.setdefault(key, {})[method] = recipe
     return dict(sorted(groups.items(), key=lambda one: (one[0] != "", -len(one[1]))))
 
@@ -134,8 +140,9 @@ def _of_pair(shared: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, An
     """Return what a file would hold that were about one pair."""
 
     def filled(options: Mapping[str, Any]) -> dict[str, Any]:
+        whole = {f"{{{name}}}": value for name, value in pair.items()}
         return {
-            name: value.format_map(pair) if isinstance(value, str) else value
+            name: whole.get(value, value.format_map(pair)) if isinstance(value, str) else value
             for name, value in options.items()
         }
 

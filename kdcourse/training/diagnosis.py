@@ -9,6 +9,7 @@ as it was. In many processes, each looks at its own share, and the main one repo
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -141,8 +142,9 @@ class Diagnosis(Doctor):
         least = max(term.least for _, term in run.objective.parts())
         whole = any(one.top_k is not None for one in shown)
         stride = 1 if whole else max(1, len(target) // max(FEW if sampled else FEWER, least))
-        few, labels = _few(inputs, len(target), stride), target[::stride]
-        taught = [_few_outputs(one, len(target), stride) for one in shown]
+        some = partial(_few, samples=len(target), stride=stride - 1 + stride % 2)
+        few, labels = SeparateViews(*map(some, inputs)), some(target)
+        taught = [one.map(some) for one in shown]
         weights = [one for one in run.student.parameters() if one.requires_grad]
         with (
             own_randomness(run.device),
@@ -200,17 +202,14 @@ def _tensors_require_gradients(shown: Outputs) -> bool:
     return any(one is not None and one.requires_grad for one in tensors)
 
 
-def _few(inputs: SeparateViews, samples: int, stride: int) -> SeparateViews:
-    """Return every so-manieth sample: of two views one after the other, as many of each."""
-    return SeparateViews(*(map_samples(lambda x: x[::stride], one, samples) for one in inputs))
+def _few(given: Any, samples: int, stride: int) -> Any:
+    """Return every so-manieth sample: all, or an even number.
 
-
-def _few_outputs(shown: Outputs, samples: int, stride: int) -> Outputs:
-    def few(one: Any) -> Any:
-        return map_samples(lambda x: x[::stride], one, samples)
-
-    names = ("logits", "probabilities", "features", "input_gradient")
-    return replace(shown, **{name: few(getattr(shown, name)) for name in names})
+    As a stride is odd, there are as many of each of two views, one after the other or side by side.
+    """
+    count = -(-samples // stride)
+    kept = samples if stride == 1 else stride * (count - count % 2)
+    return map_samples(lambda x: x[:kept:stride], given, samples)
 
 
 @checked
