@@ -4,8 +4,8 @@ Papers are named in kdcourse/methods/, a file for each; the benchmark whose weig
 Tian et al. 2020, arXiv 1910.10699.
 Run: python examples/methods.py
 Prints the test accuracy of a student alone and with DIST, VID and CRD, or with methods whose names
-follow the command. No claim of the lecture: docs/leaderboard.md is where they are compared, tuned
-alike, with ten seeds each.
+follow the command (FSP's student is as wide as the teacher, as it has to be). No claim of the
+lecture: docs/leaderboard.md is where they are compared, tuned alike, with ten seeds each.
 """
 
 import sys
@@ -27,6 +27,7 @@ METHODS = {
     "OFA-KD": lambda: 0.3 * kd.OneForAll(STAGES),
     "CWD": lambda: 5 * kd.ChannelWise("stage3"),
     "NST": lambda: 10 * kd.NeuronSelectivity(["stage3"]),
+    "FSP": lambda: 0.1 * kd.Flow(STAGES),
     "VID": lambda: 1 * kd.VariationalInformation("stage3"),
     "ReviewKD": lambda: 1 * kd.KnowledgeReview([*STAGES, "embedding"]),
     "VkD": lambda: 5 * kd.OrthogonalProjection("embedding"),
@@ -44,7 +45,7 @@ def main(names=FIRST, images=4000, epochs=10):
     train, test = splits.train[:images], splits.test
     teacher = teachers.pretrained("res16")
     for name in ("alone", *names):
-        student = models.by_name("res8", seed=0)
+        student = models.by_name("plain16" if name == "FSP" else "res8", seed=0)
         method = METHODS.get(name)
         objective = kd.CrossEntropy() + method() if method else kd.CrossEntropy()
         asked = teacher if objective.needs_teacher else None

@@ -80,7 +80,8 @@ def multi_level_loss(
     it means to leave out what the teacher is surest of, but multiplies means by masks, which hold
     for half of the samples and classes. Of the other view it takes, in whole, the first part at
     τ = 3, 4, 5; that at 2 and 6 is again of the first view. Relations there are computed, and left
-    out.
+    out. Its recipe (``kdcourse/recipes/cifar100.toml``) does so by :class:`OneView
+    <kdcourse.view_term.OneView>`.
     """
     _check(temperatures, alpha, beta, gamma)
     student, teacher, weights = both_at_places(
