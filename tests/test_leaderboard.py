@@ -163,10 +163,11 @@ def test_a_board_is_measured_and_what_is_stored_is_not_measured_again(small, mon
     by_name = {row.name: row for row in found}
     assert (by_name[KD].time, by_name[KD].memory) == (1.0, 1.0)
     assert by_name["attention"].memory > 0
+    assert 0 < leaderboard.hours("small", small) < 0.1
     shown = leaderboard.table("small", small)
     assert "labels alone" in shown
     assert "AttentionTransfer" in shown
-    for name in ("standings", "table", "summary", "at_the_edge", "what_to_take"):
+    for name in ("standings", "table", "summary", "at_the_edge", "what_to_take", "hours"):
         of_small = partial(getattr(leaderboard, name), folder=small)
         monkeypatch.setattr(leaderboard, name, of_small)
     assert main(["reproduce", "leaderboard", "--stored", "--seeds", "3"]) == 0
@@ -233,9 +234,20 @@ def test_what_is_best_at_the_edge_is_said(small):
     for name, accuracies in ((KD, [80.0, 70.0]), ("attention", [70.0, 80.0])):
         store_trials(name, accuracies, small)
     told = leaderboard.at_the_edge("small", small)
-    assert told.endswith(
-        "with the largest ratio, 3 (1): KD; with the smallest ratio, 0.95 (1): attention."
-    )
+    edges = "with the largest ratio, 3 (1): KD; with the smallest ratio, 0.95 (1): attention."
+    assert told.endswith(f": {edges} KD is among them, so gains over it may be too large.")
+
+
+def test_a_method_without_labels_has_no_ratio(small, monkeypatch):
+    monkeypatch.setattr(standing, "TRIALS", 3)
+    unlabelled = {
+        KD: METHODS[KD],
+        "attention": dataclasses.replace(METHODS["attention"], labels=""),
+    }
+    monkeypatch.setattr(board.Board, "methods", property(lambda _: unlabelled))
+    for name, accuracies in ((KD, [80.0, 70.0, 70.0]), ("attention", [70.0, 80.0, 70.0])):
+        store_trials(name, accuracies, small)
+    assert leaderboard.at_the_edge("small", small) == ""
 
 
 def test_nothing_is_said_where_no_method_is_best_at_the_edge(small, monkeypatch):
@@ -328,12 +340,12 @@ def test_what_to_take_is_what_is_better_by_what_can_be_seen(monkeypatch):
     ]
     monkeypatch.setattr(standing, "standings", lambda *_: rows)
     _, _, predictions, features, relations = leaderboard.what_to_take("res8-500").splitlines()
-    assert predictions == "- *predictions*: KD itself; nothing was seen to be better."
+    assert predictions == "- *predictions*: KD itself; no method was seen to be better than KD."
     assert features.startswith(
         "- *features*: SimKD +2.00 [+1.75, +2.25] (a step takes 1.50 × KD's)"
     )
     assert "; hint +1.00" in features
-    assert relations.startswith("- *relations*: none of these in place of KD")
+    assert relations.startswith("- *relations*: none; no method")
 
 
 def test_what_boards_say_together():
@@ -343,7 +355,7 @@ def test_what_boards_say_together():
     there = [row("hint", better, 0.01), row("DIST", better, 0.01), row("CRD", same, 1.0)]
     there += [row("CC", same, 1.0), row(KD, [0.0] * 3, 1.0)]
     always, sometimes, never, worse = leaderboard.across({"a": here, "b": there}).splitlines()
-    assert always.endswith(": hint (2 of 2 boards), SimKD (1 of 2 boards)")
+    assert always.endswith(": hint (all), SimKD (1 of the 2)")
     assert sometimes == "- *better on some boards*: DIST (b)"
     assert never.endswith(": CC")
     assert worse.endswith(": CRD")
@@ -361,6 +373,8 @@ def test_a_larger_student_is_said_to_be_one(monkeypatch):
     rows = [dataclasses.replace(row("SimKD", [2.0, 2.1, 1.9], 0.01), size=size)]
     monkeypatch.setattr(standing, "standings", lambda *_: rows)
     told = leaderboard.what_to_take("res8-500")
+    rows[:] = [row("SDD", [2.0, 2.1, 1.9], 0.01)]
+    assert "needs the last maps of both nets)" in leaderboard.what_to_take("res8-500")
     assert f"(a step takes 1.50 × KD's; the student has {size:.2f} × the parameters)" in told
 
 

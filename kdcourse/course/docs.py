@@ -116,7 +116,8 @@ def boards() -> str:
         if _is_timed(measured[name]):
             drawn = "gain over labels against the time of a step"
             parts.append(f"![{about}: {drawn}](leaderboard-{name}.png)")
-        parts.append(leaderboard.table(name))
+        took = f"Its students were trained for {leaderboard.hours(name):.1f} hours of one core."
+        parts += [leaderboard.table(name), took]
     missing = [board.about for name, board in BOARDS.items() if name not in measured]
     return "\n\n".join([*parts, *(f"## {about}\n\nNot measured yet." for about in missing)])
 

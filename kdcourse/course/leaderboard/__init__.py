@@ -12,6 +12,7 @@ from kdcourse.course.leaderboard.standing import (
     across,
     at_the_edge,
     holm,
+    hours,
     standings,
     summary,
     table,

@@ -23,6 +23,7 @@ class Method:
         choices: The values that it may have.
         labels: The loss on labels; empty for a method that learns from none.
         rebuild: Makes another student of a student and its teacher.
+        needs: What it needs of the nets beside what its family looks at, if anything.
     """
 
     family: str
@@ -31,6 +32,7 @@ class Method:
     choices: tuple[float | str, ...]
     labels: str = "CrossEntropy()"
     rebuild: Callable[[nn.Module, nn.Module], nn.Module] | None = None
+    needs: str = ""
 
     def dist(self, knob: float | str, words: Mapping[str, str]) -> str:
         """Return the distance in the words of the command line."""
@@ -73,7 +75,11 @@ METHODS: dict[str, Method] = {
     ),
     "CTKD": Method(PREDICTIONS, "CTKD(span={knob}, epochs=5)", "range of τ", (5, 10, 20)),
     "SDD": Method(
-        PREDICTIONS, "ScaleDecoupledKD({logit_map}, temperature={knob})", "τ", TEMPERATURES
+        PREDICTIONS,
+        "ScaleDecoupledKD({logit_map}, temperature={knob})",
+        "τ",
+        TEMPERATURES,
+        needs="the last maps of both nets",
     ),
     "teacher-free": Method(PREDICTIONS, "TeacherFreeKD(correct={knob})", "a", (0.9, 0.95, 0.99)),
     "hard labels": Method(

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from scipy import stats
 
+from kdcourse.course.claims.results import read
 from kdcourse.course.claims.table import markdown
 from kdcourse.course.leaderboard import cost
 from kdcourse.course.leaderboard.board import (
@@ -17,6 +19,7 @@ from kdcourse.course.leaderboard.board import (
     best_trial,
     ratio_of,
     results,
+    search,
 )
 from kdcourse.course.leaderboard.methods import FEATURES, KD, METHODS, PREDICTIONS, RELATIONS
 from kdcourse.estimate import Estimate, estimate
@@ -188,16 +191,19 @@ def across(boards: Mapping[str, Sequence[Standing]]) -> str:
             if not row.is_kd:
                 said.setdefault(row.name, {})[about] = row.says
     told: dict[str, list[str]] = {
-        "better than KD wherever it took part": [],
+        "better than KD on every board it took part in": [],
         "better on some boards": [],
-        "never told from KD": [],
+        "no difference from KD seen on any board": [],
         "never better, and worse on some boards": [],
     }
     always, sometimes, never, worse = told.values()
     for name, verdicts in sorted(said.items(), key=lambda one: -len(one[1])):
         better = [about for about, words in verdicts.items() if words == BETTER]
         if len(better) == len(verdicts):
-            always.append(f"{name} ({len(verdicts)} of {len(boards)} boards)")
+            parts = (
+                "all" if len(verdicts) == len(boards) else f"{len(verdicts)} of the {len(boards)}"
+            )
+            always.append(f"{name} ({parts})")
         elif better:
             sometimes.append(f"{name} ({'; '.join(better)})")
         else:
@@ -208,14 +214,34 @@ def across(boards: Mapping[str, Sequence[Standing]]) -> str:
 
 def at_the_edge(board: str, folder: Path = FOLDER) -> str:
     """Say which methods were best with the largest or the smallest ratio of all trials."""
-    found = {name: ratio_of(best_trial(board, name, folder)[0]) for name in BOARDS[board].methods}
+    found = {
+        name: ratio_of(best_trial(board, name, folder)[0])
+        for name, method in BOARDS[board].methods.items()
+        if method.labels  # to which its gradient has a ratio
+    }
     ratios, told = [ratio_of(trial) for trial in range(TRIALS)], []
     for edge, words in ((max(ratios), "largest"), (min(ratios), "smallest")):
         if names := [name for name, ratio in found.items() if ratio == edge]:
             told.append(f"with the {words} ratio, {edge:.2g} ({len(names)}): {', '.join(names)}")
     if not told:
         return ""
-    return f"Best at the edge of what was tried, so maybe better beyond: {'; '.join(told)}."
+    said = f"Best at the edge of the range tried, and so perhaps better still beyond it: {told[0]}"
+    said = f"{'; '.join([said, *told[1:]])}."
+    among = found[KD] in (max(ratios), min(ratios))
+    return f"{said} KD is among them, so gains over it may be too large." if among else said
+
+
+def hours(board: str, folder: Path = FOLDER) -> float:
+    """Return for how many hours of one core a board's students were trained, trials and all.
+
+    That is the median of each method's seconds times their number: an interrupted training counts
+    as any other.
+    """
+    names = BOARDS[board].methods
+    measured = [read(search(board, name), folder) for name in names]
+    measured += results(board, folder).values()
+    seconds = [result.seconds.values() for result in measured]
+    return sum(median(each) * len(each) for each in seconds) / 3600
 
 
 def what_to_take(board: str, folder: Path = FOLDER) -> str:
@@ -226,15 +252,20 @@ def what_to_take(board: str, folder: Path = FOLDER) -> str:
             told = "; ".join(f"{row.name} {row.over_kd}{_at(row)}" for row in rows)
             lines.append(f"- *{family}*: {told}.")
         else:
-            other = "KD itself" if family == PREDICTIONS else "none of these in place of KD"
-            lines.append(f"- *{family}*: {other}; nothing was seen to be better.")
-    title = "**What to take**, by what is compared (gain over KD in percentage points):"
+            other = "KD itself" if family == PREDICTIONS else "none"
+            lines.append(f"- *{family}*: {other}; no method was seen to be better than KD.")
+    title = (
+        "**What to take**, by what is compared (gain over KD in percentage points; whether these "
+        "differ from each other was not tested):"
+    )
     return "\n".join([title, "", *lines])
 
 
 def _at(row: Standing) -> str:
-    """Say what else a method costs, where that is known or not the same as with KD."""
+    """Say what else a method costs or needs, where that is known or not the same as with KD."""
     told = [] if row.time is None else [f"a step takes {row.time:.2f} × KD's"]
     if row.size != 1:
         told.append(f"the student has {row.size:.2f} × the parameters")
+    if needs := METHODS[row.name].needs:
+        told.append(f"needs {needs}")
     return f" ({'; '.join(told)})" if told else ""
