@@ -21,6 +21,7 @@ from kdcourse.course.bench import (
     methods,
     overhead,
     sampling,
+    scaling,
     startup,
     training,
 )
@@ -92,6 +93,7 @@ def test_what_was_not_measured_says_how_to(tmp_path):
         methods,
         overhead,
         sampling,
+        scaling,
         startup,
         training,
     ):
@@ -271,19 +273,14 @@ def test_a_landscape_takes_less_than_a_minute():
 
 def test_throughput_is_stored_as_it_is_printed(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model: model)  # takes a minute, and is torch's
-    seconds = dict(zip(training.ARMS, ([2.0], [1.0], [1.0]), strict=True))
-    monkeypatch.setattr(training, "_under_torchrun", lambda *_: seconds)
     store = replace(training.STORE, path=tmp_path / "training.json")
     sizes = {"batch_sizes": (32,), "widths": (4,), "samples": (64, 128)}
     results = training.measure(images=128, rounds=1, store=store, progress=False, **sizes)
     assert store.load() == results
     assert json.loads(store.path.read_text())["processor"]
     assert all(row.images_per_second > 0 for row in results)
-    processes = [row for row in results if row.panel == "processes"]
-    expected = [(64, 1), (128, 2), (128, 2), (16, 1), (32, 2), (32, 2)]
-    assert [(row.images_per_second, row.ratio) for row in processes] == expected
     assert [r.setting for r in results if r.panel == "samples"] == [64] * 3 + [128] * 3
-    rectangular(training.table(results), 6 + 7 + 6)
+    rectangular(training.table(results), 6 + 7)
     figure = plots.throughput(results)
     assert [axis.get_xlabel() for axis in figure.axes] == [
         "images per second",
@@ -294,9 +291,26 @@ def test_throughput_is_stored_as_it_is_printed(tmp_path, monkeypatch):
     assert len(figure.axes[0].patches) == 6
 
 
+def test_two_processes_are_stored_beside_one(tmp_path, monkeypatch):
+    seconds = dict(zip(scaling.ARMS, ([2.0], [1.0], [1.0]), strict=True))
+    monkeypatch.setattr(scaling, "_under_torchrun", lambda *_: seconds)
+    store = replace(scaling.STORE, path=tmp_path / "scaling.json")
+    results = scaling.measure(images=128, rounds=1, store=store, progress=False)
+    assert store.load() == results
+    expected = [(64, 1), (128, 2), (128, 2), (16, 1), (32, 2), (32, 2)]
+    assert [(row.images_per_second, row.ratio) for row in results] == expected
+    rectangular(scaling.table(results), 6)
+
+
+def test_two_processes_bring_what_is_asked_of_them():
+    """The stored measurement: of large nets, at least 1.75 of one process's throughput."""
+    (both,) = [row for row in scaling.load() if row.way == "res16 from res48, 2 processes"]
+    assert both.ratio >= 1.75
+
+
 def test_an_epoch_in_two_processes_is_timed():
-    taken = training._under_torchrun("plain4", "plain8", 256, 2)
-    assert list(taken) == list(training.ARMS)
+    taken = scaling._under_torchrun("plain4", "plain8", 256, 2)
+    assert list(taken) == list(scaling.ARMS)
     assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in taken.values())
 
 

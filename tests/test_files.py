@@ -21,6 +21,7 @@ from kdcourse.course.bench import (
     losses,
     methods,
     overhead,
+    scaling,
     startup,
     training,
 )
@@ -188,7 +189,8 @@ def refuse(*_, **__):
     raise AssertionError("worked")
 
 
-BENCHES = (chunks, doctor, gradients, kernels, losses, methods, overhead, startup, training)
+BENCHES = (chunks, doctor, gradients, kernels, losses, methods, overhead, scaling, startup)
+BENCHES += (training,)
 WORK = {
     "teachers": lambda place: train_teacher("res16", place, progress=False),
     "release": lambda place: release.release(place),

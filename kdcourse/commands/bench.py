@@ -11,6 +11,7 @@ from kdcourse.commands import show_results
 
 INSTEAD = {
     "training": "images per second of a distillation epoch instead (ten minutes)",
+    "scaling": "images per second of one process and of two instead (five minutes)",
     "chunks": "time and memory of KD with 128,000 classes instead (needs 3 GB, five minutes)",
     "gradients": "what hand-written gradients save instead",
     "methods": "time and memory of the methods' losses instead, beside their authors' form",

@@ -27,6 +27,7 @@ from kdcourse.course.bench import (
     methods,
     overhead,
     sampling,
+    scaling,
     startup,
     training,
 )
@@ -54,6 +55,7 @@ def render(text: str) -> str:
         "bench-losses": lambda: losses.table(losses.load()),
         "bench-methods": of_methods,
         "bench-training": lambda: training.table(training.load()),
+        "bench-scaling": lambda: scaling.table(scaling.load()),
         "bench-gradients": lambda: gradients.table(gradients.load()),
         "bench-chunks": lambda: chunks.table(chunks.load()),
         "bench-kernels": lambda: kernels.table(kernels.load()),

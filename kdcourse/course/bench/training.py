@@ -5,13 +5,8 @@ one image at a time, a ``DataLoader``, a teacher that is asked about every batch
 the same student on equally many images, with the same augmentation, loss, optimiser and schedule.
 """
 
-import json
-import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,7 +18,7 @@ from torchvision import transforms
 from torchvision.datasets import FashionMNIST, VisionDataset
 from tqdm.auto import tqdm
 
-from kdcourse import models, processes
+from kdcourse import models
 from kdcourse.augmentation import pad_crop_flip
 from kdcourse.course.bench.compare import Store, in_turn, median_ratio
 from kdcourse.course.bench.overhead import PerImage, by_fit, sgd
@@ -32,10 +27,10 @@ from kdcourse.course.claims.table import markdown
 from kdcourse.data import Images, fashion_mnist
 from kdcourse.teachers import CachedLessons, FoldedTeacher, FrozenTeacher, pretrained
 from kdcourse.tips import Consistent
-from kdcourse.training import CrossEntropy, LogitKD, fit
 from kdcourse.training.device import one_thread, processor
 
 TUTORIAL, LIVE, CACHED = "as in PyTorch's tutorial", "fit, live teacher", "fit, cached teacher"
+LISTED = "ways", "knobs", "processes"  # panels without an axis; the last are bench.scaling's
 Way = Callable[[], object]  # trains for one epoch
 
 
@@ -44,7 +39,7 @@ class Throughput:
     """How fast one way to train is: medians over the rounds.
 
     Attributes:
-        panel: What is compared: ``ways``, ``knobs``, ``processes``, or what the cost grows with.
+        panel: What is compared: ``ways``, ``knobs``, or what the cost grows with.
         setting: Place on the panel's axis, or a running number where the panel has no axis.
         ratio: To the images per second of the first way at this place, taken round by round.
     """
@@ -83,7 +78,6 @@ def measure(
     def panels() -> Iterator[list[Throughput]]:
         yield in_ways("ways", 0, ways(train), images, rounds)
         yield in_ways("knobs", 0, knobs(train), images, rounds)
-        yield in_processes(images, fewer)
         for size in batch_sizes:
             yield in_ways("batch size", size, usual(train, batch_size=size), images, fewer)
         for width in widths:
@@ -92,7 +86,7 @@ def measure(
         for size in samples:
             yield in_ways("samples", size, usual(everything[:size]), size, fewer)
 
-    total = 3 + len(batch_sizes) + len(widths) + len(samples)
+    total = 2 + len(batch_sizes) + len(widths) + len(samples)
     bar = tqdm(panels(), total=total, disable=not progress)
     with one_thread():
         results = [row for panel in bar for row in panel]
@@ -101,11 +95,11 @@ def measure(
 
 
 def table(results: Sequence[Throughput]) -> str:
-    """Return ways, knobs and processes as a table in Markdown; the other panels are drawn."""
+    """Return what has no axis as a table in Markdown; the other panels are drawn."""
     first: dict[tuple[str, int], str] = {}
     rows = []
     for row in results:
-        if row.panel in ("ways", "knobs", "processes"):
+        if row.panel in LISTED:
             other = first.setdefault((row.panel, row.setting), row.way)
             speed, ratio = f"{row.images_per_second:,.0f}", f"**{row.ratio:.2f}**"
             rows.append((row.way, speed, ratio, other, f"{row.rounds}"))
@@ -117,12 +111,13 @@ def in_ways(
 ) -> list[Throughput]:
     """Time epochs of so many images, one way after the other in every round."""
     seconds = dict(zip(compared, in_turn(list(compared.values()), rounds), strict=True))
-    return _throughputs(panel, setting, seconds, images)
+    return throughputs(panel, setting, seconds, images)
 
 
-def _throughputs(
+def throughputs(
     panel: str, setting: int, seconds: Mapping[str, list[float]], images: int
 ) -> list[Throughput]:
+    """Return how fast each way was by the seconds of its epochs, and by its ratio to the first."""
     first, results = next(iter(seconds.values())), []
     for way, taken in seconds.items():
         speed, ratio = images / statistics.median(taken), median_ratio(first, taken)
@@ -245,82 +240,3 @@ def by_tutorial(
         return running_loss / len(loader)
 
     return epoch
-
-
-# Processes: this file, run by torchrun.
-
-ARMS = "1 process", "2 processes", "2 processes, each by itself"
-
-
-def in_processes(images: int, rounds: int) -> list[Throughput]:
-    """Time epochs of ``fit`` under ``torchrun``, each process on one thread, in turn.
-
-    There is a pair of small nets, whose steps are hardly longer than the messages, and a pair of
-    large ones. Processes that each learn from their share of every batch by themselves, and send
-    no messages, show what the machine allows.
-    """
-    results = []
-    pairs = ("plain8", "res16", images), ("res16", "res48", images // 4)
-    for number, (student, teacher, part) in enumerate(pairs):
-        taken = _under_torchrun(student, teacher, part, rounds)
-        seconds = {f"{student} from {teacher}, {arm}": one for arm, one in taken.items()}
-        results += _throughputs("processes", number, seconds, part)
-    return results
-
-
-def _under_torchrun(student: str, teacher: str, images: int, rounds: int) -> dict[str, list[float]]:
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    run = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            *launcher,
-            "-m",
-            __name__,
-            student,
-            teacher,
-            str(images),
-            str(rounds),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    if run.returncode:
-        raise RuntimeError(f"torchrun failed: {run.stderr.strip()[-2000:]}")
-    return json.loads(run.stdout.strip().splitlines()[-1])
-
-
-def _process(student: str, teacher: str, images: int, rounds: int, epochs: int = 3) -> None:
-    """Print the seconds of an epoch in every round: the median of a few, after a first."""
-    main, train = os.environ["RANK"] == "0", fashion_mnist().train
-    taught_by = models.by_name(teacher, seed=0).eval()
-
-    def epochs_of(shares: int) -> Callable[[], float]:
-        learner, part = models.by_name(student, seed=0), train[: images // shares]
-        knobs: dict[str, Any] = {"batch_size": 128 // shares, "augment": pad_crop_flip()}
-        knobs |= {"epochs": 1 + epochs, "device": "cpu", "progress": False}
-
-        def way() -> float:
-            objective = CrossEntropy() + LogitKD(4)
-            history = fit(learner, part, objective, teacher=taught_by, **knobs)
-            return statistics.median(history["seconds"][1:])
-
-        return way
-
-    alone, together, apart = epochs_of(1), epochs_of(1), epochs_of(2)
-    taken: dict[str, list[float]] = {arm: [] for arm in ARMS}
-    with processes.joined("cpu"):
-        for _ in range(rounds):
-            for arm, way in zip(ARMS, (alone, together, apart), strict=True):
-                processes.wait()
-                with nullcontext() if way is together else processes.apart():
-                    if main or way is not alone:
-                        taken[arm].append(way())
-    if main:
-        print(json.dumps(taken), flush=True)
-
-
-if __name__ == "__main__":
-    with one_thread():
-        _process(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -97,7 +97,7 @@ def cost_by_samples(costs: Sequence["Cost"], width: int) -> Figure:
 
 def throughput(results: Sequence["Throughput"]) -> Figure:
     """Draw the images per second of a distillation epoch: every way, and what they depend on."""
-    listed = ("ways", "knobs", "processes")  # in a table, as they have no axis
+    listed = ("ways", "knobs")  # in a table, as they have no axis
     grown = list(dict.fromkeys(r.panel for r in results if r.panel not in listed))
     ratios = [1.6, *(1 for _ in grown)]
     figure, axes = panels(1, len(ratios), width=2.7, height=2.9, width_ratios=ratios)
