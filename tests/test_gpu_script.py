@@ -63,6 +63,35 @@ def test_a_notebook_goes_on_after_a_cell_that_fails(tmp_path, journal, monkeypat
     assert found[2].detail == "needs b of cell fails"
 
 
+def test_a_few_cells_and_one_that_draws(tmp_path, journal, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = {"first": "plots = [].append", "left_out": "a = 1", "needs": "plots(a)"}
+    path = notebook(tmp_path / "1_toy.ipynb", **text, draws="plots(2)", more="plots(3)")
+    cells.run(path, journal, 1)
+    assert statuses(journal.outcomes()) == {"first": "passed", "draws": "passed"}
+
+
+def test_figures_are_drawn_where_there_is_no_ipython():
+    """In a process of its own, in which what stands for it has been imported."""
+    program = """
+import sys
+from importlib.util import module_from_spec, spec_from_loader
+from kdcourse.course.bench.gpu import absent
+absent.allow()
+spec = spec_from_loader("IPython", sys.meta_path[-1], is_package=True)
+sys.modules["IPython"] = module_from_spec(spec)
+spec.loader.exec_module(sys.modules["IPython"])
+from kdcourse import plots
+plots.curves([0.0, 1.0], {"one": [1.0, 2.0]}, x_label="x", y_label="y")
+import matplotlib.pyplot as plt
+plt.plot([1, 2])
+plt.show()
+"""
+    command, drawn = [sys.executable, "-c", program], {**os.environ, "MPLBACKEND": "Agg"}
+    done = subprocess.run(command, env=drawn, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_is_absent_can_be_imported_by_the_course_alone(tmp_path):
     """In a process of its own, which then knows no widgets."""
     own = "import absent_one.part\nfrom absent_one import Thing\nclass Own(Thing.__class__): ..."

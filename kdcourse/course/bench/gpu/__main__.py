@@ -33,7 +33,7 @@ class Size:
     schemes: int | None  # as many of them; all without a number
     images: int  # that a scheme learns from
     apart: bool  # whether every notebook has a process of its own
-    cells: int | None  # as many of a notebook
+    cells: int | None  # as many of a notebook, and one that draws
     steps: Sequence[steps.Task]
     losses: losses.Task
 
