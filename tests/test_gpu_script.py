@@ -229,10 +229,24 @@ def test_what_is_stored_is_shown_beside_what_is_missing(monkeypatch, tmp_path):
 # --- the whole
 
 
-def test_tests_that_use_a_device_are_found():
-    names = {path.name for path in tested.files()}
-    assert {"test_fit.py", "test_every_loss.py", "test_motivation.py"} <= names
+def test_tests_that_use_a_device_are_found(request, tmp_path):
+    """Those of the course, as far as they are collected here, and whoever takes it indirectly."""
+    found = tested.files()
+    names = {path.name for path in found}
+    assert {"test_fit.py", "test_every_loss.py", "test_doctor.py", "test_sources.py"} <= names
     assert "test_quiz.py" not in names
+    own = [one for one in request.session.items if one.path.parent == COURSE / "tests"]
+    assert {one.path for one in own if one.get_closest_marker("gpu")} <= set(found)
+    texts = {
+        "conftest": "@pytest.fixture\ndef placed(\n    a, device: str\n):",
+        "test_shared": "def test_it(placed):",
+        "test_own": "@pytest.fixture(scope='module')\ndef net(placed):\ndef test_it(\n  net, x\n):",
+        "test_marked": "@pytest.mark.gpu\ndef test_it():",
+        "test_other": "def test_it(net, other):\n    placed = device",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    assert [one.stem for one in tested.files(tmp_path)] == ["test_marked", "test_own", "test_shared"]
 
 
 def test_without_a_gpu_it_says_how_to_rehearse(capsys):
