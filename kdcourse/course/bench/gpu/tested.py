@@ -41,6 +41,13 @@ def files(folder: Path = COURSE / "tests") -> list[Path]:
     ]
 
 
+def apart() -> list[list[Path]]:
+    """Return these files in two parts: a capture that fails would take other tests along."""
+    found = files()
+    capturing = [path for path in found if path.stem == "test_capture"]
+    return [capturing, [path for path in found if path not in capturing]]
+
+
 def _fixtures(text: str, known: frozenset[str] = frozenset({"device"})) -> frozenset[str]:
     """Return the fixtures that are known, and those of a text that are made with them."""
     made = {name for name in _taking(text, known) if re.search(MAKES.format(name), text)}
@@ -51,9 +58,23 @@ def _taking(text: str, fixtures: Iterable[str]) -> set[str]:
     return set(re.findall(TAKES.format("|".join(map(re.escape, fixtures))), text))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let tests be shared out among processes."""
+    parser.addoption(
+        "--part", default="1/1", help="run so many of all tests (2/3: the second third)"
+    )
+
+
 def pytest_configure() -> None:
     """Begin before any test is imported."""
     absent.allow()
+
+
+@pytest.hookimpl(trylast=True)  # after all that are not wanted
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep every second test, or third."""
+    part, parts = map(int, config.getoption("--part").split("/"))
+    items[:] = items[part - 1 :: parts]
 
 
 @pytest.hookimpl(wrapper=True)
