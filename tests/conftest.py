@@ -10,6 +10,9 @@ pytest_plugins = ["stand_in_graph"]
 
 # One thread: as fast as two for these nets, and reproducible bit by bit.
 torch.set_num_threads(1)
+# The same on a GPU, and no less precise than on the CPU.
+torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
+torch.backends.cuda.matmul.allow_tf32 = False
 
 hypothesis.settings.register_profile("course", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("course")

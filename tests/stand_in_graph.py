@@ -3,7 +3,8 @@
 Every operation of a step is written down while it is taken, with the memory that it reads and
 writes. A replay does these operations again on the same memory, and no Python of the step runs: a
 number that a schedule has changed in Python stays what it was, as in a CUDA graph. What a graph
-cannot do is refused: reading a value on the host, or making a tensor of numbers that Python has.
+cannot do is refused: reading a value on the host, be it to know a size, or making a tensor of
+numbers that Python has.
 """
 
 import sys
@@ -19,8 +20,25 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from kdcourse.training import capture, learner, run
 
 aten = torch.ops.aten
-READS = (aten._local_scalar_dense, aten.is_nonzero, aten.nonzero, aten.equal, aten.masked_select)
+READS = (
+    *(aten._local_scalar_dense, aten.is_nonzero, aten.nonzero, aten.equal, aten.masked_select),
+    *(aten._unique2, aten.unique_dim, aten.unique_consecutive, aten.bincount),
+    *(aten._linalg_check_errors, aten._linalg_eigh, aten._linalg_svd, aten.linalg_eig),
+)
 MADE = (aten.lift_fresh,)  # of numbers
+PLACES = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_)
+
+
+def waits(function, arguments, options) -> bool:
+    """Whether the host has to know a value on the device, so that it can go on."""
+    if function.overloadpacket in PLACES:  # how many there are; but one number fills a mask
+        fills = len(arguments) > 2 and len(arguments[1]) == arguments[2].numel() == 1
+        return not fills and any(
+            one is not None and one.dtype == torch.bool for one in arguments[1]
+        )
+    if function is aten.repeat_interleave.Tensor:
+        return options.get("output_size") is None
+    return function.overloadpacket in READS
 
 
 class Writing(TorchDispatchMode):
@@ -31,7 +49,7 @@ class Writing(TorchDispatchMode):
         self.calls = calls
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        if function.overloadpacket in (*READS, *MADE):
+        if function.overloadpacket in MADE or waits(function, arguments, options or {}):
             raise AssertionError(f"a step that is replayed calls {function}")
         results = function(*arguments, **(options or {}))
         memory = tree_map_only(Tensor, lambda one: one.detach(), (arguments, options or {}))

@@ -2,12 +2,17 @@
 
 import copy
 import math
+import os
 import random
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import every_term
 import pytest
+import stand_in_graph
 import torch
 from tokens_of_texts import PADDING, Tokens, texts
 from torch import nn
@@ -17,6 +22,8 @@ from toys import CLASSES, Projected, images, net, noisy, terms, train, weights
 
 from kdcourse import augmentation, teachers, tips
 from kdcourse.errors import ArgumentError
+from kdcourse.methods.orthogonal import OrthogonalProjection
+from kdcourse.places import COURSE
 from kdcourse.training import (
     CrossEntropy,
     LogitKD,
@@ -50,10 +57,11 @@ def learned(replaying):
 def assert_same(learned, replaying):
     """Return what trains twice, by replays and without, and compares all that comes of it."""
 
-    def assert_same(make=double, tolerance=1e-9, **options):
-        captured, by_replays = learned(make(), **copy.deepcopy(options), capture=True)
-        assert captured.capture == "captured"
-        assert replaying.replays == EPOCHS * WHOLE - capture.PLAIN
+    def assert_same(make=double, tolerance=1e-9, capturing=True, **options):
+        captured, by_replays = learned(make(), **copy.deepcopy(options), capture=capturing)
+        refused = capturing == "auto" and "capturing a step failed" in captured.capture
+        assert captured.capture == "captured" or refused
+        assert replaying.replays == (0 if refused else EPOCHS * WHOLE - capture.PLAIN)
         plain, without = learned(make(), **copy.deepcopy(options), capture=False)
         assert plain.capture == "not captured: capture=False"
         assert_close(by_replays, without, tolerance)
@@ -61,6 +69,8 @@ def assert_same(learned, replaying):
             assert one.keys() == other.keys()
             for name in one.keys() - {"seconds"}:
                 assert one[name] == pytest.approx(other[name], rel=1e-5), name
+        if refused:
+            pytest.xfail(captured.capture)  # as good, but slower: the run on a GPU is to say so
 
     return assert_same
 
@@ -78,7 +88,8 @@ def test_every_term(kind, assert_same):
     if (target := every_term.target_for(kind, data.target, CLASSES)) is not data.target:
         rows = zip(data.inputs().split(BATCH), target.split(BATCH), strict=True)
         needs["train"] = list(rows)
-    assert_same(objective=CrossEntropy() + 0.5 * term, **needs)
+    sure = kind is not OrthogonalProjection  # CUDA may not be able to capture its decomposition
+    assert_same(objective=CrossEntropy() + 0.5 * term, capturing=sure or "auto", **needs)
 
 
 def noisy_double():
@@ -404,6 +415,45 @@ def test_a_loss_that_is_no_number_is_found_later_and_blamed_for_its_own_step(ste
     assert ("a step before, it was" in str(told.value)) == (step > 1)
 
 
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x[x > 0],
+        lambda x: x.index_put((x > 0,), torch.ones(3)),
+        lambda x: x.nonzero(),
+        lambda x: x.masked_select(x > 0),
+        lambda x: x.unique(),
+        lambda x: x.long().bincount(),
+        lambda x: x.repeat_interleave(x.long()),
+        lambda x: x.outer(x).add(torch.eye(3)).inverse(),
+        lambda x: torch.linalg.eigh(x.outer(x)),
+        lambda x: x.sum().item(),
+        lambda x: bool(x.sum()),
+        lambda x: torch.equal(x, x),
+        lambda x: torch.tensor([1.0, 2.0]),
+    ],
+)
+def test_the_stand_in_for_a_graph_refuses_what_waits(wait):
+    with pytest.raises(AssertionError, match="a step that is replayed calls "):
+        stand_in_graph.Recorded(lambda: wait(torch.tensor([1.0, 2.0, 3.0]).clone()), [])
+
+
+def test_the_stand_in_for_a_graph_replays_what_does_not_wait():
+    x, place, five = torch.tensor([1.0, -2.0, 3.0]), torch.zeros(3), torch.tensor(5.0)
+    counts, index = torch.tensor([1, 2, 1]), torch.tensor([0, 1, 3])
+
+    def step():
+        place.copy_(x.repeat_interleave(counts, output_size=4)[index])
+        place.index_put_((place < 0,), five)  # a mask that is filled with one number
+        place.add_(x.where(x > 0, 0.0))
+
+    graph = stand_in_graph.Recorded(step, [])
+    x.neg_()
+    for _ in range(2):  # the first is what was done already
+        graph.replay()
+    assert place.tolist() == [5.0, 4.0, 5.0]
+
+
 class Reading(Term):
     """A term that reads a value on the host."""
 
@@ -411,6 +461,78 @@ class Reading(Term):
 
     def loss(self, lesson):
         return lesson.student_logits.square().mean() * (1 + 0 * lesson.student_logits.max().item())
+
+
+def test_a_step_that_cannot_be_captured_is_taken_plainly(learned, replaying, monkeypatch):
+    class Refused:
+        def __init__(self, function, generators):
+            raise RuntimeError("operation not permitted when stream is capturing\nSearch for it")
+
+    monkeypatch.setattr(capture, "Graph", Refused)
+    history, taken = learned(double(), teacher=double(4, seed=2), capture="auto")
+    said = "capturing a step failed, operation not permitted when stream is capturing"
+    assert history.capture == f"not captured: {said}"
+    _, plainly = learned(double(), teacher=double(4, seed=2), capture=False)
+    assert_close(taken, plainly)
+    with pytest.raises(ArgumentError, match=said):
+        learned(double(), teacher=double(4, seed=2), capture=True)
+
+
+HALTS = """
+import torch
+from toys import images, net, train, weights
+from kdcourse.training import CrossEntropy, Term
+
+torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
+
+class Halting(Term):
+    needs_teacher = False
+
+    def loss(self, lesson):
+        torch.cuda.synchronize()  # of which no warning is given
+        return lesson.student_logits.square().mean()
+
+def learned(objective, **options):
+    student = net()
+    history = train(student, objective, train=images(320), device="cuda", epochs=6, **options)
+    return history.capture, weights(student)
+
+said, taken = learned(CrossEntropy() + 0.1 * Halting())
+assert "not captured: capturing a step failed" in said, said
+_, plainly = learned(CrossEntropy() + 0.1 * Halting(), capture=False)
+for name, value in taken.items():
+    torch.testing.assert_close(value, plainly[name], rtol=1e-3, atol=1e-4)
+said, _ = learned(CrossEntropy())
+assert said == "captured", said
+assert torch.ones(3, device="cuda").sum().item() == 3
+"""
+
+
+@pytest.mark.gpu
+def test_a_capture_that_fails_leaves_a_process_that_can_be_used():
+    """In a process of its own, which it might otherwise spoil for others."""
+    paths = str(Path(__file__).parent), str(COURSE), os.environ.get("PYTHONPATH", "")
+    done = subprocess.run(
+        [sys.executable, "-c", HALTS],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.gpu
+def test_float16_is_captured_but_for_the_optimizer():
+    """Its gradients are scaled, and whether they are finite is read in every step."""
+    ends = []
+    for wanted in ("auto", False):
+        student = net()
+        options = {"autocast": torch.float16, "teacher": net(4, seed=2), "train": images(320)}
+        history = train(student, KD, device="cuda", epochs=6, capture=wanted, **options)
+        assert history.capture == ("captured" if wanted else "not captured: capture=False")
+        ends.append(weights(student))
+    for name, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][name], rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.gpu

@@ -66,6 +66,7 @@ def render(text: str) -> str:
         "gpu": report.about,
         "gpu-steps": report.steps_table,
         "gpu-losses": report.losses_table,
+        "gpu-criteria": report.criteria_table,
         "gpu-tried": report.tried_table,
     }
 

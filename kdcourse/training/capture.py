@@ -26,6 +26,7 @@ from kdcourse.training.held import held_by, hooked
 
 PLAIN = 3  # steps that are taken plainly first: kernels are chosen, and optimisers make their state
 WORTH = 50  # steps from which on capturing one takes less time than it saves
+FAILED: list[torch.cuda.CUDAGraph] = []  # which torch's allocator may go on asking: they stay
 OTHERS = 10  # batches of another size than the first, after which it is no use to wait for more
 
 
@@ -188,6 +189,7 @@ class Graph:
         except RuntimeError:
             for one, state in zip(drawn_from, states, strict=True):
                 one.graphsafe_set_state(state)  # otherwise it would count for the graph for ever
+            FAILED.append(self.graph)
             raise
 
     def replay(self) -> None:

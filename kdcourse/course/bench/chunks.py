@@ -45,6 +45,7 @@ STORE = Store(RESULTS / "bench-chunks.json", "python -m kdcourse bench --chunks"
 load = STORE.load
 
 AT_ONCE, COMPILED = "at once", "at once, compiled"
+HIDDEN = "from hidden states "  # what forms are called that begin with them
 
 
 def measure(
@@ -118,12 +119,11 @@ def _of_hidden() -> dict[str, Form]:
     def plain(hidden: Tensor, weight: Tensor, theirs: Tensor, other: Tensor) -> Tensor:
         return kd_loss(hidden @ weight.T, theirs @ other.T)
 
-    start = "from hidden states "
     return {
-        start + AT_ONCE: plain,
-        start + COMPILED: torch.compile(plain),
-        start + "in chunks": linear_kd_loss,
-        start + "in chunks, compiled": partial(linear_kd_loss, compile=True),
+        HIDDEN + AT_ONCE: plain,
+        HIDDEN + COMPILED: torch.compile(plain),
+        HIDDEN + "in chunks": linear_kd_loss,
+        HIDDEN + "in chunks, compiled": partial(linear_kd_loss, compile=True),
     }
 
 

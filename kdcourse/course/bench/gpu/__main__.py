@@ -10,18 +10,19 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
 from kdcourse.course.bench.gpu import cells, losses, report, scripts, steps, tested
 from kdcourse.course.bench.gpu.child import Child, wait
-from kdcourse.course.bench.gpu.outcome import FAILED, LEFT_OUT, Outcome
+from kdcourse.course.bench.gpu.outcome import FAILED, LEFT_OUT, PASSED, Outcome
 from kdcourse.places import keep_image_folder
 
-TOGETHER = 0.5  # the part of the time in which all that runs side by side has to be done
+TOGETHER = 0.55  # the part of the time in which all that runs side by side has to be done
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,20 @@ class Size:
     """How much of everything is run."""
 
     tests: str  # the marker of pytest
-    groups: int  # processes among which the schemes are shared out
+    testers: int  # processes among which tests are shared out, twice: those that capture are apart
+    groups: int  # the same of the schemes
     schemes: int | None  # as many of them; all without a number
     images: int  # that a scheme learns from
     apart: bool  # whether every notebook has a process of its own
-    cells: int | None  # as many of a notebook
+    cells: int | None  # as many of a notebook, and one that draws
     steps: Sequence[steps.Task]
     losses: losses.Task
 
 
 WHOLE = Size(
     "gpu",
-    *(4, None, 4000),
+    2,
+    *(4, None, 6400),  # 50 steps of 128 images: enough for fit to capture one
     *(True, None),
     [
         steps.Task(*pair, size, compiled=compiled)
@@ -52,6 +55,7 @@ WHOLE = Size(
 )
 REHEARSAL = Size(
     "device and not gpu",
+    1,
     *(1, 1, 400),
     *(False, 2),
     [
@@ -65,7 +69,11 @@ REHEARSAL = Size(
 def beside(size: Size, folder: Path) -> list[Child]:
     """Start all that runs side by side."""
     notes = ["-q", "-p", "no:cacheprovider", "-p", tested.__name__, "-m", size.tests]
-    started = [Child("tests", ["pytest", *notes, *map(str, tested.files())], folder)]
+    started = []
+    for paths in tested.apart():
+        for part in range(size.testers):
+            command = ["pytest", *notes, "--part", f"{part + 1}/{size.testers}", *map(str, paths)]
+            started.append(Child(f"tests-{paths[0].stem}-{part + 1}", command, folder))
     examples = sorted(scripts.EXAMPLES.glob("*.py"))[: size.schemes]
     for group in range(size.groups):
         names = [str(path) for path in examples[group :: size.groups]]
@@ -78,17 +86,28 @@ def beside(size: Size, folder: Path) -> list[Child]:
     return started
 
 
-def in_turn(size: Size, folder: Path) -> list[Child]:
-    """Start the benchmarks, which set themselves up and wait for their turns."""
-    started = [
-        Child(
-            f"steps-{task.student}-{task.batch_size}" + "-compiled" * task.compiled,
-            [steps.__name__, json.dumps(asdict(task))],
-            folder,
-        )
+def in_turn(size: Size, folder: Path) -> dict[Child, float]:
+    """Start the benchmarks, which set themselves up and wait; return what their turns cost."""
+    work: dict[str, tuple[ModuleType, steps.Task | losses.Task]] = {
+        f"steps-{task.student}-{task.batch_size}" + "-compiled" * task.compiled: (steps, task)
         for task in size.steps
-    ]
-    return [*started, Child("losses", [losses.__name__, json.dumps(asdict(size.losses))], folder)]
+    }
+    work["losses"] = losses, size.losses
+    return {
+        Child(name, [module.__name__, json.dumps(asdict(task))], folder): task.seconds
+        for name, (module, task) in work.items()
+    }
+
+
+def latest(cost: float, costs: Iterable[float], now: float, end: float) -> float:
+    """Return when a turn has to be over: it may take twice its share of the time that is left.
+
+    Args:
+        cost: About how many seconds the turn takes, in comparison with others.
+        costs: The same of all that are left, this one included.
+        now, end: In seconds.
+    """
+    return min(end, now + 2 * (end - now) * cost / sum(costs))
 
 
 def run(size: Size, seconds: float, folder: Path) -> list[Child]:
@@ -107,13 +126,12 @@ def run(size: Size, seconds: float, folder: Path) -> list[Child]:
             if not child.over:
                 child.kill()
                 tell(child, "has run out of time")
-        left = list(turns)
+        left = dict(turns)
         while left:
-            share = (end - time.perf_counter()) / len(left)
-            child = next((one for one in left if one.ready), left[0])
-            left.remove(child)
+            child = next((one for one in left if one.ready), next(iter(left)))
+            late = latest(left[child], left.values(), time.perf_counter(), end)
+            del left[child]
             child.go()
-            late = min(end, time.perf_counter() + 2 * share)
             wait([child], lambda one: one.over, late, tell)
             if not child.over:
                 child.kill()
@@ -131,10 +149,15 @@ def collect(children: Sequence[Child], out: Path) -> list[Outcome]:
     taken = [steps.Step(**entry["step"]) for entry in entries if "step" in entry]
     costs = [losses.LossCost(**entry["loss"]) for entry in entries if "loss" in entry]
     report.save(out, taken, costs, tried)
-    for table in (report.steps_table(taken), report.losses_table(costs), report.tried_table(tried)):
+    for table in (
+        *(report.steps_table(taken), report.losses_table(costs)),
+        *(report.criteria_table(taken, costs), report.tried_table(tried)),
+    ):
         print(f"\n{table}")
     for one in tried:
-        if one.status in (FAILED, LEFT_OUT):
+        if one.status == PASSED and one.detail:
+            print(f"\n{one.part} {one.name}: {one.detail}")
+        elif one.status in (FAILED, LEFT_OUT):
             print(f"\n{one.status.upper()}: {one.part}, {one.name}\n{one.detail}".rstrip())
     print(f"\nresults: {out / report.FILE}")
     return tried

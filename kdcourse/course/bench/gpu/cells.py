@@ -16,19 +16,19 @@ NOTEBOOKS = COURSE / "notebooks"
 
 
 def run(path: Path, journal: Journal, most: int | None = None) -> None:
-    """Run every cell, or the first ones, and note what became of each; the run goes on.
+    """Run every cell, or a few, and note what became of each; the run goes on.
 
     A cell that reads what a cell before it was to make, and did not, is skipped.
     """
     os.chdir(path.parent)
     part = f"notebook {path.stem}"
     cells = [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if _is_code(cell)]
-    cells = cells[:most]
+    cells = _few(cells, most) if most else cells
     journal.plan(part, [cell["id"] for cell in cells])
     names: dict[str, Any] = {"__name__": "__main__"}
     lost: dict[str, str] = {}  # names that cells which did not pass would have made, by the cell
     for cell in cells:
-        tree = ast.parse("".join(cell["source"]), filename=f"{path}, cell {cell['id']}")
+        tree = _parsed(cell)
         needed = _names(tree, ast.Load) & lost.keys() - names.keys()
         if needed:
             name = min(needed)
@@ -44,6 +44,22 @@ def run(path: Path, journal: Journal, most: int | None = None) -> None:
 
 def _is_code(cell: dict[str, Any]) -> bool:
     return cell["cell_type"] == "code"
+
+
+def _few(cells: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Return the first cells, and the next that draws a figure and needs no other cell."""
+    missing: set[str] = set()
+    for cell in cells[most:]:
+        tree = _parsed(cell)
+        read = _names(tree, ast.Load)
+        if "plots" in read and not read & missing:
+            return [*cells[:most], cell]
+        missing |= _names(tree, ast.Store)
+    return cells[:most]
+
+
+def _parsed(cell: dict[str, Any]) -> ast.Module:
+    return ast.parse("".join(cell["source"]))
 
 
 def _names(tree: ast.AST, use: type) -> set[str]:

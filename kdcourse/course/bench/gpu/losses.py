@@ -18,6 +18,8 @@ from kdcourse.data import replay
 from kdcourse.relational import rkd_angle_loss
 
 SAMPLES = (32, 64, 128, 256, 512, 1024)
+NAIVE, OURS = "naive", "ours"
+REFERENCES = NAIVE, chunks.COMPILED  # what other forms of a loss are compared with
 
 
 @dataclass
@@ -27,7 +29,7 @@ class LossCost:
     Attributes:
         loss, shape, form: Which loss, of inputs of which shape, in which form.
         milliseconds: The median over the rounds.
-        ratio: To the first form's time, the median of the ratios of the rounds.
+        ratio: Its time ÷ that of the form that it is compared with (see :data:`REFERENCES`).
         memory: The peak besides the inputs, in bytes.
     """
 
@@ -48,6 +50,7 @@ class Task:
     width: int = 512
     logits: Sequence[int] = (4096, 128_000)
     rounds: int = 5
+    seconds: float = 15.0  # about how long its turn takes, in comparison with others
 
 
 def naive_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -62,7 +65,7 @@ def naive_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def measure(task: Task, journal: Journal) -> None:
     """Compile what is compiled, wait for the turn, and measure every loss at every size."""
-    angle: dict[str, Loss] = {"naive": naive_angle_loss, "ours": rkd_angle_loss}
+    angle: dict[str, Loss] = {NAIVE: naive_angle_loss, OURS: rkd_angle_loss}
     work: dict[str, Callable[[], object]] = {
         f"angle, {n} samples": partial(_note, journal, task, "angle", (n, task.width), angle)
         for n in task.samples
@@ -94,7 +97,7 @@ def _note(
     journal: Journal, task: Task, name: str, shape: Sequence[int], forms: Mapping[str, Loss]
 ) -> None:
     given = _inputs(shape, task.device)
-    repeats = 1 if given[0].numel() > 1e7 else 10
+    repeats = 10 if shape[0] <= 256 else 1  # so that each is long enough, and none too long
     memory = [_memory(partial(_once, form, *given), task.device) for form in forms.values()]
     taken = in_turn([partial(_once, form, *given, repeats) for form in forms.values()], task.rounds)
     for form, seconds, peak in zip(forms, taken, memory, strict=True):
@@ -111,13 +114,21 @@ def _chunks(task: Task, rounds: int) -> list[chunks.ChunkCost]:
 
 
 def _note_chunks(journal: Journal, task: Task) -> None:
-    costs = _chunks(task, task.rounds)
+    for cost in of_chunks(_chunks(task, task.rounds)):
+        journal.write(loss=asdict(cost))
+
+
+def of_chunks(costs: Sequence[chunks.ChunkCost]) -> list[LossCost]:
+    """Compare forms of KD with the compiled one; those that begin with hidden states are apart."""
+    found = []
     for cost in costs:
-        first = next(one for one in costs if cost.form.startswith(one.form))  # the plain one
-        milliseconds, ratio = 1000 * cost.seconds, first.seconds / cost.seconds
-        shape = cost.samples, cost.classes
-        known = LossCost("KD", shape, cost.form, milliseconds, ratio, cost.memory)
-        journal.write(loss=asdict(known))
+        form = cost.form.removeprefix(chunks.HIDDEN)
+        start = cost.form.removesuffix(form)
+        compiled = next(one for one in costs if one.form == start + chunks.COMPILED)
+        shape, ratio = (cost.samples, cost.classes), cost.seconds / compiled.seconds
+        loss = f"KD {start}".strip()
+        found.append(LossCost(loss, shape, form, 1000 * cost.seconds, ratio, cost.memory))
+    return found
 
 
 def _memory(once: Callable[[], object], device: str) -> int:

@@ -25,7 +25,7 @@ class Outcome:
         name: Of the test, script or cell.
         status: ``"passed"``, ``"failed"``, ``"skipped"`` or ``"left out"``.
         seconds: The time it took.
-        detail: Why it was skipped, or the last lines of the traceback.
+        detail: What it says of itself, why it was skipped, or the last lines of the traceback.
     """
 
     part: str
@@ -72,9 +72,10 @@ class Journal:
 
     def attempt(self, part: str, name: str, work: Callable[[], object]) -> bool:
         """Try one thing, note what became of it, and return whether it passed."""
-        start, status, detail = time.perf_counter(), PASSED, ""
+        start, status = time.perf_counter(), PASSED
         try:
-            work()
+            said = work()
+            detail = said if isinstance(said, str) else ""
         except Exception as error:
             missing = absent.package(error)
             status = SKIPPED if missing else FAILED

@@ -3,7 +3,7 @@
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from itertools import product
@@ -12,10 +12,19 @@ from typing import Any
 
 import torch
 
+from kdcourse.course.bench.chunks import AT_ONCE, COMPILED
 from kdcourse.course.bench.compare import Store
-from kdcourse.course.bench.gpu.losses import LossCost
+from kdcourse.course.bench.gpu.losses import NAIVE, OURS, LossCost
 from kdcourse.course.bench.gpu.outcome import FAILED, LEFT_OUT, PASSED, SKIPPED, Outcome
-from kdcourse.course.bench.gpu.steps import BATCH_SIZES, CAPTURED, PAIRS, WAYS, Step
+from kdcourse.course.bench.gpu.steps import (
+    BATCH_SIZES,
+    CAPTURED,
+    FIT,
+    PAIRS,
+    UNCAPTURED,
+    WAYS,
+    Step,
+)
 from kdcourse.course.claims.results import RESULTS
 from kdcourse.course.claims.table import markdown
 from kdcourse.training.device import processor
@@ -24,6 +33,7 @@ COMMAND = "benchmarks/gpu.sh"
 FILE = "bench-gpu.json"
 STORE = Store(RESULTS / FILE, COMMAND, Step)
 UNKNOWN = "*to be measured*"
+Criterion = tuple[str, str, float, bool, float]  # of, ratio, bound, whether it is the most, value
 
 
 def save(
@@ -114,8 +124,55 @@ def losses_table(found: Iterable[LossCost] | None = None) -> str:
         )
         for one in found
     ]
-    head = ("loss", "input", "form", "ms", "÷ first form", "memory, MB")
+    head = ("loss", "input", "form", "ms", "÷ reference", "memory, MB")
     return markdown(head, rows or [("angle, KD", "", "", UNKNOWN, "", "")])
+
+
+def criteria_table(
+    found: Iterable[Step] | None = None, costs: Iterable[LossCost] | None = None
+) -> str:
+    """Return whether what was measured is as fast, and takes as little, as it should."""
+    if found is None or costs is None:
+        found = STORE.load() if stored() else ()
+        costs = [LossCost(**one) for one in stored().get("losses", ())]
+    rows = [
+        (of, what, f"{'≤' if most else '≥'} {bound:g}", f"{value:.2f}", _holds(value, bound, most))
+        for of, what, bound, most, value in (*_of_steps(found), *_of_losses(costs))
+    ]
+    head = ("of", "ratio", "is to be", "is", "")
+    return markdown(head, rows or [("steps, losses", "", "", UNKNOWN, "")])
+
+
+def _holds(value: float, bound: float, most: bool) -> str:
+    return "holds" if (value <= bound if most else value >= bound) else "**does not hold**"
+
+
+def _of_steps(found: Iterable[Step]) -> Iterator[Criterion]:
+    """Yield what is asked of ``fit``, where both sides of the ratio were measured."""
+    known = {(one.student, one.teacher, one.batch_size, one.way): one.milliseconds for one in found}
+    for (student, teacher, size, way), taken in known.items():
+        place = f"{student} ← {teacher}, batch {size}"
+        by_hand, eager = (
+            known.get((student, teacher, size, other)) for other in (CAPTURED, UNCAPTURED)
+        )
+        if way == FIT and by_hand:
+            yield place, f"{FIT} ÷ {CAPTURED}", 1.3, True, taken / by_hand
+        if way == FIT and eager and (student, size) == ("resnet20", 64):
+            yield place, f"{UNCAPTURED} ÷ {FIT}", 6, False, eager / taken
+
+
+def _of_losses(costs: Iterable[LossCost]) -> Iterator[Criterion]:
+    """Yield what is asked of losses: no slower than the naive form; KD in little memory."""
+    known = list(costs)
+    whole = {(one.loss, *one.shape): one.memory for one in known if one.form == AT_ONCE}
+    for one in known:
+        place = f"{one.loss}, {' × '.join(f'{size:,}' for size in one.shape)}"
+        plain = whole.get((one.loss, *one.shape))
+        if one.form == OURS:
+            yield place, f"time of {OURS} ÷ {NAIVE}", 1, True, one.ratio
+        elif plain and one.form not in (AT_ONCE, COMPILED):
+            yield place, f"time {one.form} ÷ {COMPILED}", 1.5, True, one.ratio
+            yield place, f"memory {one.form} ÷ {AT_ONCE}", 0.25, True, one.memory / plain
 
 
 def tried_table(found: Iterable[Outcome] | None = None) -> str:
