@@ -166,6 +166,14 @@ def flow(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(*(mid_level.FSPLoss.compute_fsp_matrix(*both) for both in (student, teacher)))
 
 
+def flow_of_pairs(student: Tensor, teacher: Tensor) -> Tensor:
+    """FSP as in the benchmark by Tian et al.: every pair of channels at every position."""
+    matrices = [
+        (one[:, :, None] * other[:, None]).mean((3, 4)) for one, other in (student, teacher)
+    ]
+    return F.mse_loss(*matrices)
+
+
 def variational(means: Tensor, teacher: Tensor, variances: Tensor) -> Tensor:
     """VID, entry by entry."""
     of_channels = variances[:, None, None]

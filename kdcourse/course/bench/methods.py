@@ -246,12 +246,15 @@ METHODS = {
     "NST, linear": Method(
         partial(neuron_selectivity_loss, kernel="linear"), authors.linear_selectivity, "features"
     ),
-    "FSP": Method(
-        lambda student, teacher: flow_loss(student.unbind(), teacher.unbind()),
-        authors.flow,
-        "two layers",
-        lambda shape: 1 / shape[2] ** 2,
-    ),
+    **{
+        name: Method(
+            lambda student, teacher: flow_loss(student.unbind(), teacher.unbind()),
+            form,
+            "two layers",
+            lambda shape: 1 / shape[2] ** 2,
+        )
+        for name, form in {"FSP": authors.flow, "FSP, pair by pair": authors.flow_of_pairs}.items()
+    },
     "VID": Method(variational_loss, authors.variational, "features", inputs=_with_variances),
     "ReviewKD's HCL": Method(hierarchical_context_loss, authors.review, "features"),
     "VkD": Method(
