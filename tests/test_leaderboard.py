@@ -395,8 +395,18 @@ def test_figures_show_every_method_but_kd_itself():
     axis = plots.gains({"here": rows}).axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["good", "bad"]
     assert [text.get_text() for text in axis.texts] == ["-9.2"]  # beyond the edge
-    named = {text.get_text() for text in plots.gain_against_cost("here", rows).axes[0].texts}
-    assert named == {"good", KD, "bad"}
+    axis = plots.gain_against_cost("here", rows).axes[0]
+    named = {text.get_text() for text in axis.texts}
+    assert named == {"good", KD, "bad: -9.2"}
+    assert -1 < axis.get_ylim()[0] < 0
+
+
+def test_a_method_is_drawn_in_its_place_unless_it_squeezes_the_rest():
+    rows = [row(f"method {n}", [-n, -n, -n - 0.1], 0.5) for n in range(6)]
+    usual = [*rows, row(KD, [0.0, 0.0, 0.0], 1.0), row("last", [-10.0, -10.0, -10.1], 0.01)]
+    assert not plots.gains({"here": usual}).axes[0].texts
+    far = [*usual, row("far", [-21.0, -21.0, -21.1], 0.01)]
+    assert [text.get_text() for text in plots.gains({"here": far}).axes[0].texts] == ["-21.0"]
 
 
 def test_names_beside_points_that_are_close_do_not_touch():

@@ -1,5 +1,6 @@
 """Figures of the leaderboard: what methods gain over KD, and what that costs."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -32,13 +33,12 @@ SIDES = sorted(
     ),
     key=lambda at: (at[0] / 2) ** 2 + at[1] ** 2,
 )
-LEAST = -6.0  # percentage points: what is worse is drawn at the edge, with its number
 
 
 def gains(boards: Mapping[str, Sequence["Standing"]]) -> Figure:
     """Draw the gain of every method over KD with its 95 % interval, a panel for each board.
 
-    An interval that lies beyond the left edge is an arrow, with the mean beside it.
+    A method that is far worse than the others is an arrow at the edge, with its mean beside it.
     """
     rows, columns = max(map(len, boards.values())), min(len(boards), 2)
     high = ROW * (rows + 2)
@@ -47,14 +47,16 @@ def gains(boards: Mapping[str, Sequence["Standing"]]) -> Figure:
         axis.remove()
     for axis, (about, standings) in zip(axes.flat, boards.items(), strict=False):
         shown = [row for row in standings if not row.is_kd]
+        least = _least([row.over_kd.mean for row in shown])
+        edge = min(row.over_kd.low for row in shown if row.over_kd.mean >= least)
         for place, row in enumerate(shown):
             style, found = SAYS[row.says], row.over_kd
-            if found.mean < LEAST:
-                axis.plot(LEAST, place, marker="<", color=style["color"])
-                axis.text(LEAST + 0.25, place, f"{found.mean:.1f}", va="center", size=8)
+            if found.mean < least:
+                axis.plot(edge, place, marker="<", color=style["color"])
+                beside = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+                axis.annotate(f"{found.mean:.1f}", (edge, place), **beside, size=8)
                 continue
-            ends = [max(found.low, LEAST), found.high]
-            axis.plot(ends, [place, place], color=style["color"], linewidth=1.5)
+            axis.plot([found.low, found.high], [place, place], color=style["color"], linewidth=1.5)
             axis.plot(found.mean, place, linestyle="", **style)
         axis.axvline(0, color=TEACHER, linewidth=1)
         axis.set_yticks(range(len(shown)), [row.name for row in shown], size=8)
@@ -66,12 +68,24 @@ def gains(boards: Mapping[str, Sequence["Standing"]]) -> Figure:
 
 
 def gain_against_cost(about: str, standings: Sequence["Standing"]) -> Figure:
-    """Draw the gain over labels alone against the time of a step as a ratio to KD's."""
+    """Draw the gain over labels alone against the time of a step as a ratio to KD's.
+
+    A method that is far worse than the others is an arrow at the edge, with its gain beside it.
+    """
     figure, axis = panel(7, 6)
     timed = [(row, row.time) for row in standings if row.time is not None]
-    for row, time in timed:
+    all_gains = [row.over_labels.mean for row, _ in timed]
+    least = _least(all_gains)
+    near = [gain for gain in all_gains if gain >= least]
+    edge = min(0.0, *near) - 0.1 * (max(near) - min(near))
+    places: dict[str, tuple[float, float]] = {}
+    for row, time in sorted(timed, key=lambda one: not one[0].is_kd):  # its name lies nearest
         style = {"marker": "s", "color": TEACHER} if row.is_kd else SAYS[row.says]
-        axis.plot(time, row.over_labels.mean, linestyle="", **style)
+        gain, name = row.over_labels.mean, row.name
+        if gain < least:
+            style, gain, name = {**style, "marker": "v"}, edge, f"{name}: {gain:.1f}"
+        axis.plot(time, gain, linestyle="", **style)
+        places[name] = time, gain
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set_xscale("log")
     times = np.array([time for _, time in timed] or [1.0])
@@ -87,9 +101,19 @@ def gain_against_cost(about: str, standings: Sequence["Standing"]) -> Figure:
     axis.set_ylabel("test accuracy − labels alone, percentage points")
     axis.set_title(about)
     _legend(figure)
-    timed.sort(key=lambda one: not one[0].is_kd)  # its name lies nearest
-    _write_names(axis, {row.name: (time, row.over_labels.mean) for row, time in timed})
+    _write_names(axis, places)
     return figure
+
+
+def _least(found: Sequence[float]) -> float:
+    """Return the least number that is shown in its place: others would squeeze the rest together.
+
+    That is the first which is further above the one before it than below the largest of all.
+    """
+    values = sorted(found)
+    half = itertools.pairwise(values[: len(values) // 2 + 1])
+    far = [high for low, high in half if high - low > values[-1] - high]
+    return far[-1] if far else values[0]
 
 
 def _write_names(axis: Axes, places: Mapping[str, tuple[float, float]]) -> None:
