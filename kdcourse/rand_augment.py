@@ -20,7 +20,7 @@ from kdcourse.checks import check_number, check_positive, check_same_device
 from kdcourse.data import check_pixels
 from kdcourse.signatures import checked
 
-GREY = 125  # of the square
+GREY = 125
 
 
 @checked
@@ -29,6 +29,7 @@ class RandAugment:
     """Apply ``operations`` random ones to each image, then cover a part of it with a grey square.
 
     The side of the square is drawn between 0 and ``cutout`` times the image's; it may stick out.
+    Its grey is 125 in each channel (in code after FixMatch, 125, 123 and 114).
     """
 
     operations: int = 2

@@ -10,6 +10,7 @@ from toys import images, net, same, train, weights
 from kdcourse import augmentation, tips
 from kdcourse.course.bench.gpu import steps
 from kdcourse.course.bench.gpu.by_hand import ByHand
+from kdcourse.rand_augment import RandAugment
 from kdcourse.training import CrossEntropy, LogitKD
 
 KD = CrossEntropy() + 4.0 * LogitKD()
@@ -18,6 +19,7 @@ OPTIONS = {
     "augmented": AUGMENTED,
     "consistent": {"objective": KD, "views": tips.Consistent(augmentation.crop_flip())},
     "mixed": {"objective": LogitKD(), "views": tips.FunctionMatching(augmentation.crop_flip())},
+    "strong": {"objective": KD, "augment": RandAugment()},
 }
 
 

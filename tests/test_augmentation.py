@@ -14,6 +14,7 @@ from kdcourse.augmentation import (
     pad_crop_flip,
 )
 from kdcourse.data import replay
+from kdcourse.rand_augment import RandAugment
 
 PIXELS = torch.randint(1, 256, (32, 3, 7, 9), dtype=torch.uint8, generator=replay(0))
 
@@ -139,7 +140,9 @@ def test_bad_settings_are_named(make, name):
         make()
 
 
-@pytest.mark.parametrize("augment", [PadCrop(1), Flip(), ResizedCrop(), Noise()], ids=repr)
+@pytest.mark.parametrize(
+    "augment", [PadCrop(1), Flip(), ResizedCrop(), Noise(), RandAugment()], ids=repr
+)
 def test_only_stored_pixels_are_augmented(augment):
     with pytest.raises(ValueError, match=r"pixels must be torch\.uint8"):
         augment(PIXELS.float(), replay(0))
@@ -156,7 +159,9 @@ def test_noise_has_its_deviation():
 
 
 @pytest.mark.parametrize(
-    "augment", [PadCrop(1), Flip(), Noise(), pad_crop_flip(), crop_flip()], ids=repr
+    "augment",
+    [PadCrop(1), Flip(), Noise(), pad_crop_flip(), crop_flip(), RandAugment()],
+    ids=repr,
 )
 def test_a_function_of_the_generator_on_any_layout_and_device(augment, device):
     pixels = PIXELS.to(device)

@@ -24,6 +24,7 @@ from kdcourse import augmentation, teachers, tips
 from kdcourse.errors import ArgumentError
 from kdcourse.methods.orthogonal import OrthogonalProjection
 from kdcourse.places import COURSE
+from kdcourse.rand_augment import RandAugment
 from kdcourse.training import (
     CrossEntropy,
     LogitKD,
@@ -31,6 +32,7 @@ from kdcourse.training import (
     WarmUp,
     capture,
 )
+from kdcourse.view_term import OneView
 
 KD = CrossEntropy() + 2.0 * LogitKD()
 EPOCHS, BATCH, SIZE = 3, 16, 56  # an epoch has three whole batches and a smaller one
@@ -110,6 +112,11 @@ KNOBS = {
     "noise": {"augment": augmentation.Compose(augmentation.ResizedCrop(), augmentation.Noise())},
     "mixtures": {"views": tips.FunctionMatching(CROPS), "objective": LogitKD(), **TEACHER},
     "independent views": {"views": tips.Independent(CROPS), **TEACHER},
+    "a weak and a strong view": {
+        "views": tips.WeakAndStrong(CROPS, RandAugment()),
+        "objective": CrossEntropy() + OneView(LogitKD(), 1),
+        **TEACHER,
+    },
     "a warm-up": {"objective": CrossEntropy() + WarmUp(LogitKD(), steps=7), **TEACHER},
     "a warm-up of epochs": {"objective": CrossEntropy() + WarmUp(LogitKD(), epochs=2), **TEACHER},
     "weights of its own": {"objective": CrossEntropy() + Projected().double(), **TEACHER},

@@ -205,7 +205,8 @@ def _tensors_require_gradients(shown: Outputs) -> bool:
 def _few(given: Any, samples: int, stride: int) -> Any:
     """Return every so-manieth sample: all, or an even number.
 
-    As a stride is odd, there are as many of each of two views, one after the other or side by side.
+    As the stride is odd, there are as many of each of two views that stand side by side, and about
+    as many where one follows the other.
     """
     count = -(-samples // stride)
     kept = samples if stride == 1 else stride * (count - count % 2)
