@@ -45,7 +45,10 @@ class OneView(Around):
         samples = len(lesson.target)
         if samples % self.views:
             raise ArgumentError(
-                "views", f"{samples} samples cannot be {self.views} views of each of some images"
+                "views",
+                f"{samples} samples cannot be {self.views} views of each of some images; where a "
+                "batch is split among processes, or by accumulate, each part has to hold whole "
+                "images: change batch_size",
             )
 
         def of_view(one: Any) -> Any:

@@ -57,10 +57,12 @@ from kdcourse.training import (
     fit,
 )
 from kdcourse.training.parallel import Counts, average
+from kdcourse.view_term import OneView
 
 kdcourse.__path__.extend(filter(None, [os.environ.get("KDCOURSE_ROOM")]))  # for a method to try
 # Ten steps in two epochs. The last batch of each holds 4 samples: 2, 1, 1 in three processes.
 SAMPLES, BATCH, EPOCHS = 132, 32, 2
+CROPS = pad_crop_flip(1)
 
 
 class Net(nn.Module):
@@ -152,7 +154,10 @@ def by_term(kind: type[Term]) -> list[nn.Module]:
     if (target := target_for(kind, data.target, CLASSES)) is not data.target:
         rows = zip(data.inputs().split(BATCH), target.split(BATCH), strict=True)
         train = Shares([(*row, torch.linspace(0, 1, len(row[0]))) for row in rows])
-    return trained(CrossEntropy() + example(kind), teacher=teaching, train=train)
+    whole: dict = {}
+    if kind is OneView:  # each of two or three processes gets whole images
+        whole = {"batch_size": 36, "views": tips.WeakAndStrong(CROPS, CROPS)}
+    return trained(CrossEntropy() + example(kind), teacher=teaching, train=train, **whole)
 
 
 class Shares:
@@ -247,7 +252,7 @@ def self_distilled():
     own = student()
     follows = MomentumTeacher(own, 0.9)
     dist = SelfDistillation(CLASSES)
-    trained(dist, own=own, teacher=follows, views=CrossedViews(pad_crop_flip(1)))
+    trained(dist, own=own, teacher=follows, views=CrossedViews(CROPS))
     return [own, follows, dist]
 
 
@@ -255,7 +260,7 @@ def cached(path: Path | None = None):
     lessons = CachedLessons(
         teacher(),
         images(SAMPLES),
-        views=tips.Consistent(pad_crop_flip(1)),
+        views=tips.Consistent(CROPS),
         epochs=1,  # so that the second epoch is remembered
         batch_size=BATCH,
         path=path,
@@ -301,7 +306,7 @@ CASES: dict[str, Callable[[], list[nn.Module]]] = {
     "ensemble": lambda: trained(LogitKD(4), teacher=Ensemble([teacher(), Net(2, seed=5)])),
     "closed": lambda: trained(LogitKD(4), teacher=ClosedTeacher(teacher())),
     "mixed views": lambda: trained(
-        LogitKD(4), teacher=teacher(), views=tips.FunctionMatching(pad_crop_flip(1))
+        LogitKD(4), teacher=teacher(), views=tips.FunctionMatching(CROPS)
     ),
     "cached": cached,
     "cached texts": cached_texts,

@@ -5,6 +5,7 @@
 """
 
 import hashlib
+import io
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from kdcourse import files
 from kdcourse.course import claims, leaderboard, plots, published, schematics
@@ -40,6 +43,7 @@ from kdcourse.places import COURSE, INSTALLED
 
 MEASURED = "claims", "leaderboard", "published", "benchmarks", "conformance", "gpu"
 WITH_RESULTS = *MEASURED, "teaching"
+COLOURS = 64  # of a picture, shades included
 PAGES = [COURSE / name for name in ("README.md", *(f"docs/{page}.md" for page in WITH_RESULTS))]
 
 
@@ -182,9 +186,13 @@ def write() -> None:
     for page in PAGES:
         files.write(page, render(page.read_text(encoding="utf-8")))
     for name, figure in figures().items():
-        about = {"Description": digest(figure), "Software": None}
+        drawn, about = io.BytesIO(), PngInfo()
+        figure.savefig(drawn, format="png", dpi=150)
+        about.add_text("Description", digest(figure))
+        picture = Image.open(drawn).convert("RGB")
+        few = picture.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE)  # a third of the bytes
         with files.whole(COURSE / name) as file:
-            figure.savefig(file, format="png", dpi=150, metadata=about)
+            few.save(file, format="png", pnginfo=about, optimize=True)
     schematics.write()
 
 
