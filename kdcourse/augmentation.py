@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcourse.checks import check_integer, check_number, check_same_device
+from kdcourse.checks import check_integer, check_number
 from kdcourse.data import Augmentation, check_pixels
 from kdcourse.signatures import checked
 
@@ -29,7 +29,7 @@ class PadCrop:
 
     @checked
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        _check_batch(pixels, generator)
+        check_pixels(pixels, generator)
         samples, _, height, width = pixels.shape
         padded = F.pad(pixels, (self.padding,) * 4)
         down, right = torch.randint(
@@ -52,7 +52,7 @@ class Flip:
 
     @checked
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        _check_batch(pixels, generator)
+        check_pixels(pixels, generator)
         draw = torch.rand(len(pixels), generator=generator, device=pixels.device)
         mirrored = (draw < self.probability).view(-1, 1, 1, 1)
         return torch.where(mirrored, pixels.flip(-1), pixels)
@@ -72,7 +72,7 @@ class ResizedCrop:
 
     @checked
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        _check_batch(pixels, generator)
+        check_pixels(pixels, generator)
         low, high = self.scale
         draw = torch.rand(
             *(3, len(pixels)), generator=generator, device=pixels.device, dtype=torch.float32
@@ -98,7 +98,7 @@ class Noise:
 
     @checked
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        _check_batch(pixels, generator)
+        check_pixels(pixels, generator)
         noise = torch.randn(pixels.shape, generator=generator, device=pixels.device)
         return (pixels + 255 * self.deviation * noise).round_().clamp_(0, 255).to(torch.uint8)
 
@@ -128,8 +128,3 @@ def pad_crop_flip(padding: int = 2) -> Compose:
 def crop_flip(scale: tuple[float, float] = (0.3, 1.0)) -> Compose:
     """Return a strong augmentation: enlarge a random part of the image, mirror at random."""
     return Compose(ResizedCrop(scale), Flip())
-
-
-def _check_batch(pixels: Tensor, generator: torch.Generator) -> None:
-    check_pixels(pixels)
-    check_same_device("pixels", pixels, "generator", generator)

@@ -41,14 +41,16 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 Views = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor, Tensor]]
 
 
-def check_pixels(pixels: Tensor) -> None:
-    """Require a batch of images as they are stored."""
+def check_pixels(pixels: Tensor, generator: torch.Generator | None = None) -> None:
+    """Require a batch of images as they are stored, on the device of the generator, if any."""
     check_tensor("pixels", pixels)
     if pixels.dtype != torch.uint8 or pixels.dim() != 4:
         kind = f"{pixels.dtype} {tuple(pixels.shape)}"
         raise ArgumentError(
             "pixels", f"pixels must be torch.uint8 of shape (N, C, H, W), got {kind}"
         )
+    if generator is not None:
+        check_same_device("pixels", pixels, "generator", generator)
 
 
 @checked

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcourse.checks import check_number, check_positive, check_same_device
+from kdcourse.checks import check_number, check_positive
 from kdcourse.data import check_pixels
 from kdcourse.signatures import checked
 
@@ -41,8 +41,7 @@ class RandAugment:
 
     @checked
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        check_pixels(pixels)
-        check_same_device("pixels", pixels, "generator", generator)
+        check_pixels(pixels, generator)
         device, each = pixels.device, (len(pixels), 1, 1, 1)
 
         def draw(*size: int) -> Tensor:
@@ -117,7 +116,7 @@ def _solarize(pixels: Tensor, share: Tensor) -> Tensor:
 
 
 def _rotate(pixels: Tensor, share: Tensor) -> Tensor:
-    angle = math.radians(30) * (2 * share - 1)
+    angle = _either_way(math.radians(30), share)
     x, y = _centres(pixels)
     middle, centre = pixels.shape[3] / 2, pixels.shape[2] / 2
     x, y = x - middle, y - centre
@@ -127,22 +126,22 @@ def _rotate(pixels: Tensor, share: Tensor) -> Tensor:
 
 def _shear_x(pixels: Tensor, share: Tensor) -> Tensor:
     x, y = _centres(pixels)
-    return _fetched(pixels, x + 0.3 * (2 * share - 1) * y, y)
+    return _fetched(pixels, x + _either_way(0.3, share) * y, y)
 
 
 def _shear_y(pixels: Tensor, share: Tensor) -> Tensor:
     x, y = _centres(pixels)
-    return _fetched(pixels, x, y + 0.3 * (2 * share - 1) * x)
+    return _fetched(pixels, x, y + _either_way(0.3, share) * x)
 
 
 def _translate_x(pixels: Tensor, share: Tensor) -> Tensor:
     x, y = _centres(pixels)
-    return _fetched(pixels, x + 0.3 * (2 * share - 1) * pixels.shape[3], y)
+    return _fetched(pixels, x + _either_way(0.3, share) * pixels.shape[3], y)
 
 
 def _translate_y(pixels: Tensor, share: Tensor) -> Tensor:
     x, y = _centres(pixels)
-    return _fetched(pixels, x, y + 0.3 * (2 * share - 1) * pixels.shape[2])
+    return _fetched(pixels, x, y + _either_way(0.3, share) * pixels.shape[2])
 
 
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -160,6 +159,11 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "translate x": _translate_x,
     "translate y": _translate_y,
 }
+
+
+def _either_way(most: float, share: Tensor) -> Tensor:
+    """Return numbers between −most and most."""
+    return most * (2 * share - 1)
 
 
 def _mixed(base: Tensor, pixels: Tensor, share: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def measure(
         part = int(share * images)
         taken = _under_torchrun(student, teacher, part, rounds)
         seconds = {f"{student} from {teacher}, {arm}": one for arm, one in taken.items()}
-        results += throughputs("processes", number, seconds, part)
+        results += throughputs("ways", number, seconds, part)
     store.save(results, images=images, processor=processor())
     return results
 

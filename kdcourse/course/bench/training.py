@@ -30,7 +30,7 @@ from kdcourse.tips import Consistent
 from kdcourse.training.device import one_thread, processor
 
 TUTORIAL, LIVE, CACHED = "as in PyTorch's tutorial", "fit, live teacher", "fit, cached teacher"
-LISTED = "ways", "knobs", "processes"  # panels without an axis; the last are bench.scaling's
+LISTED = "ways", "knobs"  # panels without an axis
 Way = Callable[[], object]  # trains for one epoch
 
 

@@ -225,8 +225,8 @@ def at_the_edge(board: str, folder: Path = FOLDER) -> str:
             told.append(f"with the {words} ratio, {edge:.2g} ({len(names)}): {', '.join(names)}")
     if not told:
         return ""
-    said = f"Best at the edge of the range tried, and so perhaps better still beyond it: {told[0]}"
-    said = f"{'; '.join([said, *told[1:]])}."
+    where = "; ".join(told)
+    said = f"Best at the edge of the range tried, and so perhaps better still beyond it: {where}."
     among = found[KD] in (max(ratios), min(ratios))
     return f"{said} KD is among them, so gains over it may be too large." if among else said
 
