@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import sys
 from contextlib import suppress
 from functools import partial
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from kdcourse.course.claims import results
 from kdcourse.course.claims.experiment import Lab
 from kdcourse.course.claims.fingerprint import TOLERANCE, Fingerprint
 from kdcourse.course.claims.results import Result
-from kdcourse.course.leaderboard import BOARDS, KD, METHODS, board, cost, holm, standing
+from kdcourse.course.leaderboard import BOARDS, KD, METHODS, beyond, board, cost, holm, standing
 from kdcourse.estimate import estimate
 
 
@@ -132,9 +133,10 @@ def small(monkeypatch, tmp_path):
     some = {name: METHODS[name] for name in (KD, "attention")}
     one = board.Board("in small", board.TOY | {"student": "res8"}, BOARDS["res8-500"].words)
     monkeypatch.setattr(board.Board, "methods", property(lambda _: some))
-    for module in (board, cost, docs, leaderboard, standing):
+    reproduce = sys.modules[leaderboard.reproduce.__module__]  # a function has its name
+    for module in (beyond, board, cost, docs, leaderboard, reproduce, standing):
         monkeypatch.setattr(module, "BOARDS", {"small": one})
-    for module in (board, standing):
+    for module in (beyond, reproduce, standing):
         monkeypatch.setattr(module, "TRIALS", 2)
     monkeypatch.setattr(board, "SEEDS", 3)
     return tmp_path
@@ -143,15 +145,15 @@ def small(monkeypatch, tmp_path):
 def test_a_board_is_measured_and_what_is_stored_is_not_measured_again(small, monkeypatch, capsys):
     monkeypatch.setattr(Lab, "judged", property(lambda lab: lab.pool[:100]))
     run = dict(seeds=3, folder=small, progress=False)
-    board.reproduce(**run)
+    leaderboard.reproduce(**run)
     stored = {path.name: path.read_bytes() for path in small.iterdir()}
-    assert set(stored) == {
-        f"small-{name}.json"
-        for name in ("labels-alone", "kd", "kd-search", "attention", "attention-search")
-    }
-    board.reproduce(**run)
+    named = {"labels-alone", "kd", "kd-search", "attention", "attention-search"}
+    if beyond.is_at_the_edge("small", small):
+        named.add("kd-beyond")
+    assert set(stored) == {f"small-{name}.json" for name in named}
+    leaderboard.reproduce(**run)
     assert {path.name: path.read_bytes() for path in small.iterdir()} == stored
-    assert max(board.check(folder=small, progress=False).values()) <= TOLERANCE
+    assert max(leaderboard.check(folder=small, progress=False).values()) <= TOLERANCE
     assert b'"command": "python -m kdcourse reproduce leaderboard' in stored["small-kd.json"]
     assert {row.time for row in leaderboard.standings("small", small)} == {None}  # not yet
     assert "× KD's" not in leaderboard.what_to_take("small", small)
@@ -238,6 +240,34 @@ def test_what_is_best_at_the_edge_is_said(small):
     assert told.endswith(f": {edges} KD is among them, so gains over it may be too large.")
 
 
+def test_where_kd_is_best_at_the_edge_it_is_also_measured_beyond(small):
+    store_trials(KD, [70.0, 80.0], small)
+    assert not beyond.is_at_the_edge("small", small)
+    for name, accuracies in ((KD, [80.0, 70.0]), ("attention", [80.0, 70.0])):
+        store_trials(name, accuracies, small)
+    assert beyond.is_at_the_edge("small", small)
+    claim = beyond.beyond("small", small)
+    assert claim.search  # on the validation set
+    assert {
+        name: claim.settings[name] for name in (beyond.TRIED, beyond.TRIPLED, beyond.ALONE)
+    } == {
+        beyond.TRIED: "0.5 * CrossEntropy() + 1 * LogitKD(temperature=1)",
+        beyond.TRIPLED: "0.25 * CrossEntropy() + 1.5 * LogitKD(temperature=1)",
+        beyond.ALONE: "0 * CrossEntropy() + 2 * LogitKD(temperature=1)",
+    }
+    measured = dict(Lab(claim, 0, toy=True).measure())
+    assert set(measured) == {beyond.TRIED, beyond.TRIPLED, beyond.ALONE}
+    runs = {
+        seed: {beyond.TRIED: 70.0, beyond.TRIPLED: 70.5, beyond.ALONE: 69.0} for seed in range(3)
+    }
+    results.save(Result(claim, runs, dict.fromkeys(runs, 1.0)), small)
+    told = leaderboard.at_the_edge("small", small)
+    assert told.endswith(
+        "so gains over it may be too large: on validation data, over 3 students, KD itself gains "
+        "+0.500 [+0.500, +0.500] at three times that ratio and -1.00 [-1.00, -1.00] without labels."
+    )
+
+
 def test_a_method_without_labels_has_no_ratio(small, monkeypatch):
     monkeypatch.setattr(standing, "TRIALS", 3)
     unlabelled = {
@@ -268,7 +298,7 @@ def test_the_text_says_what_is_tried_and_how_long_students_learn():
 
 def test_a_board_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="no board 'nosuch'; there are res8-500"):
-        board.reproduce(["nosuch"])
+        leaderboard.reproduce(["nosuch"])
 
 
 # --- standings
@@ -428,5 +458,13 @@ def test_what_is_stored_matches_the_code(name, method):
     """Of whatever is measured by now."""
     with suppress(FileNotFoundError):
         claim = board.final(name, method)
+        stored = results.read(claim, board.FOLDER)
+        assert stored.deviation(Result.of_now(claim, Fingerprint.of(claim))) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_kd_beyond_the_edge_was_measured_by_the_code_as_it_is(name):
+    with suppress(FileNotFoundError):  # whatever is measured by now
+        claim = beyond.beyond(name)
         stored = results.read(claim, board.FOLDER)
         assert stored.deviation(Result.of_now(claim, Fingerprint.of(claim))) <= TOLERANCE

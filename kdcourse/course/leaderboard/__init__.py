@@ -5,8 +5,9 @@ over both, and is judged by them on validation data. The best then trains ten st
 of their own, which are judged on test data, in pairs with those of plain KD and of labels alone.
 """
 
-from kdcourse.course.leaderboard.board import BOARDS, Board, check, known, reproduce
+from kdcourse.course.leaderboard.board import BOARDS, Board
 from kdcourse.course.leaderboard.methods import KD, METHODS, Method
+from kdcourse.course.leaderboard.reproduce import check, known, reproduce
 from kdcourse.course.leaderboard.standing import (
     Standing,
     across,

@@ -1,7 +1,7 @@
 """The boards: a student, a number of images, and every method tuned and measured on them."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,7 +15,6 @@ from kdcourse import CrossEntropy, fit, rehearse
 from kdcourse.course.claims.claim import Claim, Measured
 from kdcourse.course.claims.experiment import IMAGES, Lab
 from kdcourse.course.claims.logit import few_of_those_the_teacher_saw
-from kdcourse.course.claims.reproduce import compare, measure
 from kdcourse.course.claims.results import Result, read
 from kdcourse.course.leaderboard.methods import KD, METHODS, Method
 from kdcourse.data import Images
@@ -98,7 +97,7 @@ def search(board: str, name: str) -> Claim:
     method, settings = BOARDS[board].methods[name], dict(BOARDS[board].settings)
     told = {"labels": method.labels, "term": method.term, "choices": method.choices}
     id, question = f"{board}-{slug(name)}-search", f"Which settings for {name}?"
-    return _claim(id, question, partial(_trial, board, name), settings | told, search=True)
+    return claim_of(id, question, partial(_trial, board, name), settings | told, search=True)
 
 
 def final(board: str, name: str, folder: Path = FOLDER, device: str = "cpu") -> Claim:
@@ -110,10 +109,11 @@ def final(board: str, name: str, folder: Path = FOLDER, device: str = "cpu") -> 
     loss = "CrossEntropy()" if name == ALONE else chosen(board, name, folder, device)
     id, question = f"{board}-{slug(name)}", f"How good is a student taught by {name}?"
     told = {**BOARDS[board].settings, "loss": loss}
-    return _claim(id, question, partial(_student, name), told)
+    return claim_of(id, question, partial(_student, name), told)
 
 
-def _claim(id: str, question: str, measure: Any, settings: dict[str, Any], **more: Any) -> Claim:
+def claim_of(id: str, question: str, measure: Any, settings: dict[str, Any], **more: Any) -> Claim:
+    """Return a measurement of a board: with the teacher of all, and asked for with all others."""
     settings = settings | {"teacher": TEACHER}
     return Claim(
         id, question, "7", measure, settings=settings, toy=TOY, asked="leaderboard", **more
@@ -154,14 +154,14 @@ def _trial(board: str, name: str, lab: Lab) -> Measured:
     yield "labels", labels
     yield "dist", dist
     yield "choice", float(choice)
-    yield "accuracy", _taught(lab, name, loss)
+    yield "accuracy", taught(lab, name, loss)
 
 
 def _student(name: str, lab: Lab) -> Measured:
-    yield "accuracy", _taught(lab, name, lab["loss"])
+    yield "accuracy", taught(lab, name, lab["loss"])
 
 
-def _taught(lab: Lab, name: str, loss: str) -> nn.Module | float:
+def taught(lab: Lab, name: str, loss: str) -> nn.Module | float:
     """Return a student that was taught, or what guessing gets, where its training diverges."""
     net, objective, teacher = student_of(lab, name, loss)
     try:
@@ -245,62 +245,6 @@ def _length(
     loss, _ = Judged(net.train(), objective)(*batch, shown, None)
     weights = [weight for weight in net.parameters() if weight.requires_grad]
     return float(gradient_vector(loss, weights).norm())
-
-
-def reproduce(
-    boards: Iterable[str] = (),
-    *,
-    seeds: int = SEEDS,
-    jobs: int | None = None,
-    folder: Path = FOLDER,
-    device: torch.device | str = "cpu",
-    progress: bool = True,
-) -> None:
-    """Tune and measure every method on the boards, all of them by default.
-
-    Every trial and every seed is stored as soon as it is measured; what is stored is not measured
-    again, if the code still does what it did then. So a run that was stopped goes on where it was.
-    """
-    run = partial(measure, jobs=jobs, folder=folder, device=device, progress=progress)
-    kind = torch.device(device).type
-    for board in known(boards):
-        names = BOARDS[board].methods
-        run([search(board, name) for name in names], seeds=TRIALS)
-        run([final(board, name, folder, kind) for name in (ALONE, *names)], seeds=seeds)
-
-
-def check(
-    boards: Iterable[str] = (),
-    *,
-    jobs: int | None = None,
-    folder: Path = FOLDER,
-    device: torch.device | str = "cpu",
-    progress: bool = True,
-) -> dict[str, float]:
-    """Find out whether the code still does what it did, as :func:`kdcourse.course.claims.check`."""
-    kind = torch.device(device).type
-    claims = [
-        claim
-        for board in known(boards)
-        for claim in (
-            *(search(board, name) for name in BOARDS[board].methods),
-            *(final(board, name, folder, kind) for name in (ALONE, *BOARDS[board].methods)),
-        )
-    ]
-    return compare(claims, jobs=jobs, folder=folder, device=device, progress=progress)
-
-
-def known(boards: Iterable[str]) -> list[str]:
-    """Return the names of boards, each once; all of them, if there are none.
-
-    Raises:
-        ValueError: There is no such board.
-    """
-    chosen = list(dict.fromkeys(boards)) or [*BOARDS]
-    for name in chosen:
-        if name not in BOARDS:
-            raise ValueError(f"no board {name!r}; there are {', '.join(BOARDS)}")
-    return chosen
 
 
 def results(

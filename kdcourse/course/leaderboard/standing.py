@@ -11,6 +11,7 @@ from scipy import stats
 from kdcourse.course.claims.results import read
 from kdcourse.course.claims.table import markdown
 from kdcourse.course.leaderboard import cost
+from kdcourse.course.leaderboard.beyond import beyond
 from kdcourse.course.leaderboard.board import (
     ALONE,
     BOARDS,
@@ -227,8 +228,19 @@ def at_the_edge(board: str, folder: Path = FOLDER) -> str:
         return ""
     where = "; ".join(told)
     said = f"Best at the edge of the range tried, and so perhaps better still beyond it: {where}."
-    among = found[KD] in (max(ratios), min(ratios))
-    return f"{said} KD is among them, so gains over it may be too large." if among else said
+    if found[KD] not in (max(ratios), min(ratios)):
+        return said
+    return f"{said} KD is among them, so gains over it may be too large{_beyond(board, folder)}."
+
+
+def _beyond(board: str, folder: Path) -> str:
+    """Say what KD gains at larger ratios, if that was measured."""
+    try:
+        gains = read(beyond(board, folder), folder).estimates
+    except FileNotFoundError:
+        return ""
+    told = " and ".join(f"{gain} {gain.label}" for gain in gains)
+    return f": on validation data, over {gains[0].seeds} students, KD itself gains {told}"
 
 
 def hours(board: str, folder: Path = FOLDER) -> float:
@@ -240,6 +252,8 @@ def hours(board: str, folder: Path = FOLDER) -> float:
     names = BOARDS[board].methods
     measured = [read(search(board, name), folder) for name in names]
     measured += results(board, folder).values()
+    with suppress(FileNotFoundError):
+        measured.append(read(beyond(board, folder), folder))
     seconds = [result.seconds.values() for result in measured]
     return sum(median(each) * len(each) for each in seconds) / 3600
 
