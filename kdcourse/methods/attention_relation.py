@@ -1,6 +1,6 @@
 r"""Which properties? — relations between tokens.
 
-How the tokens of a sequence place each other: each one attends to all of them, by the scaled
+How the tokens of a sequence relate to each other: each one attends to all of them, by the scaled
 products of their queries, keys or values. That says nothing about the axes of these vectors, so
 student and teacher may have different widths, and different numbers of attention heads.
 """

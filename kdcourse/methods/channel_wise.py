@@ -73,7 +73,7 @@ class ChannelWise(FeatureHint):
     Args:
         layer: Name of a layer in both nets, or of the student's and the teacher's as a pair.
         temperature: The temperature τ of :func:`channel_wise_loss`.
-        hint: The projection, if it is not the term that shall make one.
+        hint: The projection, if it is not for the term to make one.
         seed: Seed of the projection's weights; that of the training by default.
         channel_dim: As of :class:`kdcourse.feature.Hint`.
         class_token: As of :class:`kdcourse.feature.Hint`.

@@ -1,6 +1,6 @@
 r"""Which properties? — which two embeddings show the same sample.
 
-A student's embedding shall tell its teacher's embedding of the same sample from those of many
+A student's embedding is to tell its teacher's embedding of the same sample from those of many
 others, which a memory keeps from the batches before: contrastive representation distillation (CRD).
 """
 

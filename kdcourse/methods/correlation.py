@@ -1,8 +1,8 @@
 r"""Which properties? — how alike the samples of a batch are: correlation congruence.
 
-Not only what is said about a sample shall agree, but how samples lie to each other. The embeddings
-may have different widths, and :mod:`kdcourse.relational` says what a sample is, and what happens in
-many processes.
+Not only what is said about each sample should agree, but also how samples lie relative to each
+other. The embeddings may have different widths, and :mod:`kdcourse.relational` says what a sample
+is, and what happens in many processes.
 """
 
 import math

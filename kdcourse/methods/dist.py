@@ -2,7 +2,7 @@ r"""Which properties? — relations within predictions: DIST.
 
 A student that is much smaller than its teacher cannot predict the same probabilities. DIST asks for
 less: that they are large and small *together*. Two vectors are compared by their correlation, which
-does not see where they lie, nor on what scale:
+sees neither their offset nor their scale:
 
 * a place's K probabilities, a row: which classes does it look like? (*inter-class*)
 * a class's probabilities at all places, a column: which places look like it? (*intra-class*)

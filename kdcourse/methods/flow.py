@@ -5,7 +5,7 @@ steps, but for how one follows from the other: which channels of two layers are 
 places. That needs no weights, only as many channels as the teacher has in the layers compared. Of
 the methods that ask for less than the features themselves, factor transfer is left out: its
 factors come from a paraphraser, which has to be trained on the teacher's features first, without
-the student, so that it is no loss of two nets.
+the student, so it is not a loss between two nets.
 """
 
 from collections.abc import Sequence

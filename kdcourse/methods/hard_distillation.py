@@ -2,7 +2,7 @@ r"""Which properties? — decisions: the teacher's answer as a label, as DeiT le
 
 Softened predictions say what else a sample looks like. Hard distillation says nothing of that: what
 the teacher finds most likely is one more label, perhaps that of what an augmentation has left in
-the picture. A transformer can learn it by a token and a head of its own, beside those that learn
+the picture. A transformer can learn it with a token and a head of its own, beside those that learn
 the labels:
 
 >>> student = timm.create_model("deit_tiny_distilled_patch16_224")

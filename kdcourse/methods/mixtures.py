@@ -1,10 +1,10 @@
 r"""Which properties? — predictions, compared with a mixture of both.
 
 KL has no bound where the student rules out what its teacher finds possible, and a language model
-has thousands of words that are all but ruled out. A mixture of both predictions rules out nothing,
-and what is compared with it differs by little: so do the *skewed* KL of DistiLLM, and the
-*generalised Jensen–Shannon divergence* (JSD) of GKD, which goes from one direction of KL to the
-other.
+has thousands of words that are all but ruled out. A mixture of both predictions rules out nothing
+that either of them allows, so the divergence from it is bounded. The *skewed* KL of DistiLLM uses
+this, and so does the *generalised Jensen–Shannon divergence* (JSD) of GKD, which goes from one
+direction of KL to the other.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 r"""Which properties? — where each channel of a layer is active: neuron selectivity transfer (NST).
 
 A channel is a detector of something; its map of activations shows where that is. The channels of a
-layer are samples of such maps, drawn from some distribution; a student's layer shall have its
+layer are samples of such maps, drawn from some distribution; a student's layer should have its
 teacher's, as far as a kernel can tell the two apart. Numbers of channels may differ, and it does
 not matter which channel detects what.
 """

@@ -4,7 +4,7 @@ A student's embeddings need not be the teacher's to be classified as well. It is
 of a class lie in one direction, and far out. The direction is that of the mean of the teacher's
 embeddings of that class, over the training set; far out is where the teacher's lie.
 
-The means can be told, or be gathered by the term from the batches it sees.
+The means can be given, or be gathered by the term from the batches it sees.
 """
 
 import torch

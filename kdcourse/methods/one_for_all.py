@@ -1,9 +1,9 @@
 r"""Which properties? — predictions made of every stage, for a teacher of any architecture: OFA-KD.
 
 What a convolutional net and a transformer hold in hidden layers is not comparable; what they
-predict is. So stages of the student predict, too, by exits of their own, and the teacher's answer
-is all that they are compared with. A teacher of another kind is right about the label in its own
-way: where it is sure of it, that counts more.
+predict is. So stages of the student predict, too, through exits of their own, and the teacher's
+answer is all that they are compared with. A teacher of another kind is right about the label in its
+own way: where it is sure of it, that counts more.
 """
 
 from collections.abc import Sequence

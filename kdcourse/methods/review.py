@@ -1,7 +1,7 @@
-r"""Which properties? — features of several stages, told by all deeper ones: knowledge review.
+r"""Which properties? — features of stages, with the help of all deeper ones: knowledge review.
 
-A shallow stage of the student is not asked for the teacher's by itself. What its deeper stages hold
-is fused with it first, step by step from deep to shallow, and each fusion is compared with the
+A shallow stage of the student is not asked for the teacher's on its own. What its deeper stages
+hold is fused with it first, step by step from deep to shallow, and each fusion is compared with the
 teacher's stage: in detail, and ever more coarsely.
 """
 

@@ -1,4 +1,4 @@
-r"""Which properties? — predictions, of which a teacher tells the k largest, or a few draws.
+r"""Which properties? — predictions, of which a teacher shows the k largest, or a few draws.
 
 A teacher's logits for every token of many texts are too many to be kept: a thousand tokens of a
 vocabulary of 100,000 take 400 MB. Of each prediction, k log-probabilities are kept, and their
@@ -12,14 +12,14 @@ rule of KL says what is known:
 Of :math:`\bar p` and :math:`\bar q`, all other tokens are one event: theirs is the KL that is
 learned, a lower bound of the whole. Its gradient for the logits is :math:`q - \tilde p`, where
 :math:`\tilde p` shares the rest out as the student does. So the k tokens and the mass of the rest
-are learned without a bias. What lacks to :math:`q - p` is
+are learned without a bias. What is missing from :math:`q - p` is
 :math:`(1 - P) \| q_{rest} - p_{rest} \|_1 \le 2 (1 - P)` in sum, and nothing once the student has
-arrived; how to share out its rest, nothing tells it. To *renormalise* the k instead, to
+arrived; nothing tells it how to share out its rest. To *renormalise* the k instead, to
 :math:`p / P`, says that no other token is possible: the gradient is wrong by 2(1 − P) in sum,
 whatever the student says, and it ends with the k scaled up by 1 / P, and with no rest.
 
-*A few draws.* Where k tokens are drawn from p, their relative frequencies are p in the mean, and
-the gradient is that of the whole KL in the mean, with a variance that falls as 1 / k.
+*A few draws.* Where k tokens are drawn from p, their relative frequencies are p on average, and
+the gradient is that of the whole KL on average, with a variance that falls as 1 / k.
 
 Source: Anshumann et al. 2025 (arXiv 2503.16870), who show that top-k is biased, and draw instead.
 """

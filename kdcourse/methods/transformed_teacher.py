@@ -1,4 +1,4 @@
-r"""Which properties? — logits of a teacher that alone is softened: transformed teacher matching.
+r"""Which properties? — logits, only the teacher's softened: transformed teacher matching.
 
 KD softens both predictions, and so compares the student with the teacher where neither is used.
 Here the teacher's prediction alone is softened; the student is asked for it as it is.

@@ -1,9 +1,9 @@
-r"""Which properties? — logits, of which nobody knows which belong together.
+r"""Which properties? — logits that nobody knows how to match up.
 
 Two language models with vocabularies of their own have no class in common: *universal logit
 distillation* (ULD) compares how probable the likeliest token is, the second, the third, whatever
-they may be. It loses which they are: of two predictions that are permutations of each other, the
-loss is zero.
+they may be. It does not see which tokens they are: for two predictions that are permutations of
+each other, the loss is zero.
 """
 
 import torch

@@ -1,10 +1,10 @@
-r"""Which properties? — what of the teacher's features can be told from the student's (VID).
+r"""Which properties? — how well the teacher's features can be told from the student's (VID).
 
-The more a student's layer tells about its teacher's, the larger is the mutual information of the
+The more a student's layer tells about its teacher's, the larger the mutual information of the
 two. That cannot be computed, but it is at least the entropy of the teacher's features, which is
-given, plus the mean log-likelihood of these to anybody who guesses them from the student's. So one
-who guesses is trained with the student: a small net that says what it expects of each entry, and a
-variance for each channel, by which a channel that cannot be told counts less than in a hint.
+given, plus their mean log-likelihood under any guess made from the student's. So a guesser is
+trained with the student: a small net that says what it expects each entry to be, and a variance for
+each channel, which makes a channel that cannot be told count less than in a hint.
 """
 
 import math
@@ -132,7 +132,7 @@ class VariationalHint(Hint):
 
 @checked
 class VariationalInformation(FeatureHint):
-    """A layer of the teacher that the student's shall tell of: :class:`VariationalHint`.
+    """A layer of the teacher that the student's is to predict: :class:`VariationalHint`.
 
     Without one who guesses, the term makes one that fits what the two nets show on the first batch.
 

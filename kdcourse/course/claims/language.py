@@ -321,7 +321,7 @@ def nats_of_pieces(lab: Lab, net: nn.Module) -> float:
     settings=dict(words=2000, steps=250),
 )
 def another_vocabulary(lab: Lab) -> Measured:
-    """A teacher can be asked in another vocabulary than the student's, at a price."""
+    """A teacher can be asked in a vocabulary other than the student's, at a price."""
     both = pieces(), vocabulary()
     found = {}
     for name, term in {
@@ -373,7 +373,7 @@ def start_from_layers(lab: Lab) -> Measured:
     settings=dict(words=2000, steps=200, correction=100, rate_of_correction=0.0006),
 )
 def language_correction(lab: Lab) -> Measured:
-    """Teacher correction: on other texts than its own, a teacher that has learned from them first
+    """Teacher correction: on texts other than its own, a teacher that has learned from them first
     teaches better.
     """
     known, held_out = (

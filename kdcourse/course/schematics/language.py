@@ -122,9 +122,9 @@ def _word(page: Page, word: str, x: float, y: float, *, unseen: bool = False) ->
 def two_vocabularies() -> Figure:
     """One text in the tokens of two nets: a student's characters, and a teacher's pieces of words.
 
-    Lit are the places at which both have read the same. What each says there can be compared, and
-    so can the probabilities that both give to the chunk between two such places, however many
-    tokens it has.
+    The places at which both have read the same text are highlighted. What each says there can be
+    compared, and so can the probabilities that both give to the chunk between two such places,
+    however many tokens it has.
     """
     page = Page(250)
     step, left, rows = 29.0, 138.0, (88.0, 170.0)

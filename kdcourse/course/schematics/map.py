@@ -89,47 +89,47 @@ def map_index() -> Figure:
 
 
 def map_1() -> Figure:
-    """Map of the lecture; lit is its beginning: why distil, when a good small net exists?"""
+    """Map of the lecture, its beginning highlighted: why distil, when a good small net exists?"""
     return _map("1")
 
 
 def map_2() -> Figure:
-    """Map of the lecture; of the properties that can be distilled, the logits are lit."""
+    """Map of the lecture; among the properties to distil, the logits are highlighted."""
     return _map("2")
 
 
 def map_3() -> Figure:
-    """Map of the lecture; of the properties that can be distilled, the features are lit."""
+    """Map of the lecture; among the properties to distil, the features are highlighted."""
     return _map("3")
 
 
 def map_4() -> Figure:
-    """Map of the lecture; of the properties that can be distilled, the relations are lit."""
+    """Map of the lecture; among the properties to distil, the relations are highlighted."""
     return _map("4")
 
 
 def map_5a() -> Figure:
-    """Map of the lecture; lit of the teachers: large, assistant, ensemble, earlier self."""
+    """Map of the lecture; highlighted teachers: large, assistant, ensemble, earlier self."""
     return _map("5a")
 
 
 def map_5b() -> Figure:
-    """Map of the lecture; lit of the teachers: peers, momentum, uncompressed, corrected."""
+    """Map of the lecture; highlighted teachers: peers, momentum, uncompressed, corrected."""
     return _map("5b")
 
 
 def map_6() -> Figure:
-    """Map of the lecture; lit are the tips: the same views for both nets, and patience."""
+    """Map of the lecture, the tips highlighted: the same views for both nets, and patience."""
     return _map("6")
 
 
 def map_7() -> Figure:
-    """Map of the lecture; lit are the further readings: self-supervised and data-free."""
+    """Map of the lecture, the further readings highlighted: self-supervised and data-free."""
     return _map("7")
 
 
 def map_8() -> Figure:
-    """Map of the lecture; lit is its end: the distillation of language models."""
+    """Map of the lecture, its end highlighted: the distillation of language models."""
     return _map("8")
 
 
