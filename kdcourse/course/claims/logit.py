@@ -177,7 +177,7 @@ class ScrambledTeacher(Teacher):
     toy=dict(images=100),
 )
 def dark_knowledge(lab: Lab, images: Images | None = None) -> Measured:
-    """What is distilled is dark knowledge: which classes are close, beside confidence."""
+    """What is distilled is dark knowledge: which classes are close, besides confidence."""
     seen = images or few_of_those_the_teacher_saw(lab)
     scrambled = {
         how: ScrambledTeacher(lab.teacher, how, lab.seed) for how in ("shuffled", "uniform")
@@ -244,7 +244,7 @@ def missing_bias(logits: Tensor, label: int) -> float:
     toy=dict(sizes=((100, 1, 50), (500, 1, 250), (4000, 1, 2000))),  # two steps of each
 )
 def few_labels(lab: Lab) -> Measured:
-    """Soft targets carry more per image than labels: the gain grows as images get few."""
+    """Soft targets carry more per image than labels: the gain grows as images become fewer."""
     for size, epochs, batch_size in lab["sizes"]:
         few = lab.pool[:IMAGES].subset(size, seed=lab.seed, balanced=size < IMAGES)
         options = {"images": few, "epochs": epochs, "batch_size": batch_size}
