@@ -545,6 +545,23 @@ def test_a_second_training_with_the_same_weights_of_a_term_is_told():
         learn(conv(), kd, teacher=conv(seed=1))  # nothing in it has changed
 
 
+@pytest.mark.parametrize("around", [lambda one: one, partial(WarmUp, steps=4)], ids=["", "around"])
+def test_a_second_training_with_a_term_in_a_new_sum_is_told(around):
+    hint = FeatureHint("0")
+    learn(conv(), CrossEntropy() + around(hint), teacher=conv(seed=1))
+    with pytest.warns(UserWarning, match="was trained before"):
+        learn(conv(), CrossEntropy() + around(hint), teacher=conv(seed=1))
+
+
+def test_a_term_that_is_added_twice_is_asked_once():
+    warm = WarmUp(LogitKD(1.0), steps=10)
+    history = learn(objective=CrossEntropy() + warm + 2 * warm, teacher=flat(seed=1), epochs=1)
+    assert warm.taken == len(BATCHES)
+    once = WarmUp(LogitKD(1.0), steps=10)
+    expected = learn(objective=CrossEntropy() + 3 * once, teacher=flat(seed=1), epochs=1)
+    assert history["loss"] == expected["loss"]
+
+
 def test_an_objective_in_eval_mode_learns():
     objective = CrossEntropy() + WarmUp(LogitKD(), steps=2)
     history = learn(objective=objective.eval(), teacher=flat(seed=1))
