@@ -1,5 +1,7 @@
 """Terms on predictions: at which places these are made, which count, and when one is right."""
 
+from itertools import combinations
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from kdcourse.predictions import (
     check_class_dim,
     check_predictions,
     counted_only,
+    left_out_by,
     place_rows,
     place_shape,
 )
@@ -75,7 +78,7 @@ class PredictionTerm(Term):
         """Return how much each place counts, of the places' shape; None if all count alike."""
         weights, left_out = self._weights_of_batch(lesson), []
         if self.mask is not None:
-            left_out.append(lesson.entry(self.mask) == 0)
+            left_out.append(left_out_by(lesson.entry(self.mask)))
         if self.ignore_index is not None and not self.is_soft(lesson.target):
             left_out.append(lesson.target == self.ignore_index)
         for places in left_out:
@@ -246,6 +249,28 @@ def check_entries(name: str, target: Tensor, what: str, predictions: Tensor) -> 
             f"{name} must be bool, integer or floating point of at least 16 bits, got "
             f"{target.dtype}",
         )
+
+
+def check_one_class_dim(objective: Objective, lesson: Lesson) -> None:
+    """Require of all terms that they look for the classes in one dimension, that of the labels."""
+    logits, target = lesson.student_logits, lesson.target
+    shape, looking = tuple(logits.shape), {}
+    for _, part in objective.parts():
+        term = part.at_places
+        if isinstance(term, EntryTerm) or not isinstance(term, PredictionTerm):
+            continue
+        if abs(term.class_dim) < len(shape):  # or else the loss says so
+            looking[repr(part)] = {term.class_dim % len(shape)}
+    told = {dim for dim in range(1, len(shape)) if place_shape(logits, dim) == [*target.shape]}
+    if told and are_classes(target):
+        looking[f"labels {tuple(target.shape)}"] = told
+    for (one, here), (other, there) in combinations(looking.items(), 2):
+        if not here & there:
+            raise ArgumentError(
+                "objective",
+                f"the classes of predictions {shape} are in dimension {min(here)} for {one}, and "
+                f"in dimension {min(there)} for {other}: give every term the same class_dim",
+            )
 
 
 def judge_of(objective: Objective) -> PredictionTerm:

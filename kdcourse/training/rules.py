@@ -38,7 +38,7 @@ from kdcourse.metrics import Samples, in_batches
 from kdcourse.models import capture
 from kdcourse.modes import kept_buffers, training_mode
 from kdcourse.objective import MEANS, Lesson, Objective, Outputs, Term
-from kdcourse.prediction_term import EntryTerm, PredictionTerm, judge_of
+from kdcourse.prediction_term import EntryTerm, PredictionTerm, check_one_class_dim, judge_of
 from kdcourse.signatures import describe
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.history import COLUMNS
@@ -316,8 +316,13 @@ def check_lesson(lesson: Lesson, objective: Objective) -> None:
                     "in what it returns (output=lambda returned: ...)",
                 )
     on_labels = [term for term in terms if term.needs_labels or term.mean_over == "labels"]
-    if not on_labels:
-        return
+    if on_labels:
+        _check_labels(lesson, on_labels)
+    check_one_class_dim(objective, lesson)
+
+
+def _check_labels(lesson: Lesson, on_labels: Iterable[Term]) -> None:
+    """Require of the first batch the labels that terms look at."""
     here = replace(  # where values can be read
         lesson,
         student=Outputs(logits=lesson.student_logits.detach().cpu()),
