@@ -175,6 +175,7 @@ def test_finished_run_is_not_trained_again(tmp_path):
         ("accumulate", {"accumulate": 2}),
         ("sync_batch_norm", {"sync_batch_norm": True}),
         ("clip", {"clip": 1.0}),
+        ("output", {"output": torch.neg}),
         ("autocast", {"autocast": True}),
         ("optimizer", {"optimizer": partial(torch.optim.AdamW, lr=0.1)}),
         ("scheduler", {"scheduler": lambda o, steps: torch.optim.lr_scheduler.StepLR(o, steps)}),

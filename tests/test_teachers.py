@@ -45,12 +45,13 @@ TEACHERS = [FrozenTeacher, FoldedTeacher, ClosedTeacher]
 
 
 @pytest.mark.parametrize("make", TEACHERS)
-@pytest.mark.parametrize("setting", ["train", "model", "parent"])
+@pytest.mark.parametrize("setting", ["train", "model", "parent", "part"])
 def test_teacher_is_always_in_eval_mode(make, setting):
     teacher = make(moody().train())
     assert not any(module.training for module in teacher.modules())
     expected = teacher(INPUTS)
-    {"train": teacher, "model": teacher.model, "parent": nn.Sequential(teacher)}[setting].train()
+    asked = {"train": teacher, "model": teacher.model, "parent": nn.Sequential(teacher)}
+    asked.get(setting, teacher.model[0]).train()
     before = copy.deepcopy(teacher.state_dict())
     assert torch.equal(teacher(INPUTS), expected)
     assert not any(module.training for module in teacher.modules())

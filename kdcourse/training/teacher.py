@@ -14,6 +14,7 @@ from kdcourse.models import capture
 from kdcourse.objective import Outputs
 from kdcourse.signatures import checked
 from kdcourse.training.device import guarding_hooks
+from kdcourse.training.fingerprint import described
 
 
 class Teacher(nn.Module):
@@ -108,6 +109,9 @@ class FrozenTeacher(Teacher):
         self.output = output
         self.eval()
 
+    def extra_repr(self) -> str:
+        return "" if self.output is None else f"output={described(self.output)}"
+
     def compiled(self) -> "FrozenTeacher":
         """Return the same teacher, asked through ``torch.compile``."""
         teacher = FrozenTeacher(self.model, self.output)
@@ -131,7 +135,7 @@ class FrozenTeacher(Teacher):
         return input_gradient(self.model, cast_like(inputs, self.model), target)
 
     def _stay_in_eval_mode(self) -> None:
-        if self.model.training:  # someone else has put it into train mode meanwhile
+        if any(part.training for part in self.model.modules()):  # since someone else has asked it
             self.model.eval()
 
 
@@ -182,9 +186,12 @@ def as_teacher(teacher: nn.Module, output: Output | None = None) -> Teacher:
 
     Args:
         teacher: A teacher, or any module.
-        output: Finds the logits in what the module returns.
+        output: Finds the logits in what the module returns, or one that follows the student and so
+            returns the same, unless it has been told already.
     """
     if isinstance(teacher, Teacher):
+        if isinstance(teacher, FrozenTeacher) and teacher.follows_student:
+            teacher.output = teacher.output or output
         return teacher
     with blaming_argument("teacher", "putting the teacher into eval mode"):
         return FrozenTeacher(teacher, output)
