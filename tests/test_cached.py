@@ -112,7 +112,17 @@ def with_gelu():
         ({"epochs": 3}, "epochs"),
         ({"seed": 1}, "seed"),
     ],
-    ids=["teacher", "activation", "output", "images", "scale", "augmentation", "design", "epochs", "seed"],
+    ids=[
+        "teacher",
+        "activation",
+        "output",
+        "images",
+        "scale",
+        "augmentation",
+        "design",
+        "epochs",
+        "seed",
+    ],
 )
 def test_a_wrong_cache_is_an_error(tmp_path, other, name):
     path = tmp_path / "a"

@@ -173,7 +173,11 @@ def test_the_term_on_labels_judges():
 @pytest.mark.parametrize(
     ("objective", "batch", "message"),
     [
-        (LogitKD(class_dim=-1, mask="maks"), None, "mask must name an entry of the inputs, got 'maks'"),
+        (
+            LogitKD(class_dim=-1, mask="maks"),
+            None,
+            "mask must name an entry of the inputs, got 'maks'",
+        ),
         (CrossEntropy(), None, r"torch.int64 of shape \(3, 5\), or probabilities"),
         (CrossEntropy(class_dim=-1), None, r"or be -1 where there is none, got values from -100"),
         (DecoupledKD(class_dim=-1), None, "train has samples without labels, which Decoupled"),
