@@ -964,6 +964,11 @@ def test_what_is_no_objective_is_told(objective):
         fit(small(), few(), objective, epochs=1, **QUICK)
 
 
+def test_a_function_as_the_objective_is_told_where_to_go():
+    with pytest.raises(ArgumentTypeError, match="got function: call it in the loss of a Term"):
+        fit(small(), few(), nn.functional.cross_entropy, epochs=1, **QUICK)
+
+
 def test_a_term_without_parentheses_is_told():
     with pytest.raises(TypeError, match=r"LogitKD is a class: call it, LogitKD\(\)"):
         CrossEntropy() + LogitKD

@@ -53,7 +53,7 @@ def check_objective(objective: object) -> None:
         raise ArgumentTypeError(
             "objective",
             "objective must be a sum of terms, such as CrossEntropy() + 4 * LogitKD(), got "
-            f"{describe(objective)}",
+            f"{describe(objective)}" + ": call it in the loss of a Term" * inspect.isroutine(objective),
         )
     for term in [objective, *vars(objective).get("_modules", {}).get("terms", ())]:
         if "_modules" not in vars(term):
