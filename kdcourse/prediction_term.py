@@ -1,7 +1,5 @@
 """Terms on predictions: at which places these are made, which count, and when one is right."""
 
-from itertools import combinations
-
 import torch
 from torch import Tensor
 
@@ -249,28 +247,6 @@ def check_entries(name: str, target: Tensor, what: str, predictions: Tensor) -> 
             f"{name} must be bool, integer or floating point of at least 16 bits, got "
             f"{target.dtype}",
         )
-
-
-def check_one_class_dim(objective: Objective, lesson: Lesson) -> None:
-    """Require of all terms that they look for the classes in one dimension, that of the labels."""
-    logits, target = lesson.student_logits, lesson.target
-    shape, looking = tuple(logits.shape), {}
-    for _, part in objective.parts():
-        term = part.at_places
-        if isinstance(term, EntryTerm) or not isinstance(term, PredictionTerm):
-            continue
-        if abs(term.class_dim) < len(shape):  # or else the loss says so
-            looking[repr(part)] = {term.class_dim % len(shape)}
-    told = {dim for dim in range(1, len(shape)) if place_shape(logits, dim) == [*target.shape]}
-    if told and are_classes(target):
-        looking[f"labels {tuple(target.shape)}"] = told
-    for (one, here), (other, there) in combinations(looking.items(), 2):
-        if not here & there:
-            raise ArgumentError(
-                "objective",
-                f"the classes of predictions {shape} are in dimension {min(here)} for {one}, and "
-                f"in dimension {min(there)} for {other}: give every term the same class_dim",
-            )
 
 
 def judge_of(objective: Objective) -> PredictionTerm:

@@ -6,7 +6,7 @@ Every error is a :class:`kdcourse.errors.ArgumentError` that names the argument 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, combinations
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from kdcourse import processes
 from kdcourse.batch import (
     Inputs,
+    are_classes,
     blaming_model,
     call,
     map_samples,
@@ -38,7 +39,8 @@ from kdcourse.metrics import Samples, in_batches
 from kdcourse.models import capture
 from kdcourse.modes import kept_buffers, training_mode
 from kdcourse.objective import MEANS, Lesson, Objective, Outputs, Term
-from kdcourse.prediction_term import EntryTerm, PredictionTerm, check_one_class_dim, judge_of
+from kdcourse.prediction_term import EntryTerm, PredictionTerm, judge_of
+from kdcourse.predictions import place_shape
 from kdcourse.signatures import describe
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.history import COLUMNS
@@ -53,7 +55,8 @@ def check_objective(objective: object) -> None:
         raise ArgumentTypeError(
             "objective",
             "objective must be a sum of terms, such as CrossEntropy() + 4 * LogitKD(), got "
-            f"{describe(objective)}" + ": call it in the loss of a Term" * inspect.isroutine(objective),
+            + describe(objective)
+            + ": call it in the loss of a Term" * inspect.isroutine(objective),
         )
     for term in [objective, *vars(objective).get("_modules", {}).get("terms", ())]:
         if "_modules" not in vars(term):
@@ -319,6 +322,28 @@ def check_lesson(lesson: Lesson, objective: Objective) -> None:
     if on_labels:
         _check_labels(lesson, on_labels)
     check_one_class_dim(objective, lesson)
+
+
+def check_one_class_dim(objective: Objective, lesson: Lesson) -> None:
+    """Require of all terms that they look for the classes in one dimension, that of the labels."""
+    logits, target = lesson.student_logits, lesson.target
+    shape, looking = tuple(logits.shape), {}
+    for _, part in objective.parts():
+        term = part.at_places
+        if isinstance(term, EntryTerm) or not isinstance(term, PredictionTerm):
+            continue
+        if abs(term.class_dim) < len(shape):  # or else the loss says so
+            looking[repr(part)] = {term.class_dim % len(shape)}
+    told = {dim for dim in range(1, len(shape)) if place_shape(logits, dim) == [*target.shape]}
+    if told and are_classes(target):
+        looking[f"labels {tuple(target.shape)}"] = told
+    for (one, here), (other, there) in combinations(looking.items(), 2):
+        if not here & there:
+            raise ArgumentError(
+                "objective",
+                f"the classes of predictions {shape} are in dimension {min(here)} for {one}, and "
+                f"in dimension {min(there)} for {other}: give every term the same class_dim",
+            )
 
 
 def _check_labels(lesson: Lesson, on_labels: Iterable[Term]) -> None:
