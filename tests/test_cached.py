@@ -272,6 +272,8 @@ def test_what_cannot_be_recorded():
         lessons(ClosedTeacher(net(4)))
     with pytest.raises(ValueError, match="follows its student"):
         lessons(MomentumTeacher(net(4)))
+    with pytest.raises(TypeError, match="the teacher must return a tensor of logits.* got dict"):
+        lessons(FrozenTeacher(net(4), output=lambda logits: {"scores": logits}))
     cached = lessons(epochs=1)
     with pytest.raises(ValueError, match="stage1"):
         cached.teacher.show(torch.zeros(2, 4), ["stage1"])

@@ -9,7 +9,7 @@ from torch.fx.experimental.optimization import fuse
 
 from kdcourse.batch import Inputs, Output, blaming_argument, call, cast_like
 from kdcourse.errors import ArgumentError
-from kdcourse.feature import input_gradient
+from kdcourse.feature import prediction_gradient
 from kdcourse.models import capture
 from kdcourse.objective import Outputs
 from kdcourse.signatures import checked
@@ -132,7 +132,10 @@ class FrozenTeacher(Teacher):
     def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
         """Show the input gradient (:func:`kdcourse.feature.input_gradient`)."""
         self._stay_in_eval_mode()
-        return input_gradient(self.model, cast_like(inputs, self.model), target)
+        with torch.enable_grad():
+            inputs = cast_like(inputs, self.model).detach().requires_grad_()
+            logits = call(self.model, inputs, "teacher", self.output)
+            return prediction_gradient(logits, inputs, target)
 
     def _stay_in_eval_mode(self) -> None:
         if any(part.training for part in self.model.modules()):  # since someone else has asked it
