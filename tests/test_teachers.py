@@ -216,6 +216,23 @@ class Shared(nn.Module):
         return (one - 2 * other).mean(dim=3).flatten(1)
 
 
+class Named(nn.Module):
+    """Returns its logits by their name."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = used(net())
+
+    def forward(self, inputs):
+        return {"logits": self.model(inputs)}
+
+
+def test_folded_teacher_of_a_model_that_names_its_logits():
+    model = Named()
+    shown, expected = (make(model).show(INPUTS) for make in (FoldedTeacher, FrozenTeacher))
+    torch.testing.assert_close(shown.logits, expected.logits, rtol=1e-4, atol=1e-5)
+
+
 def test_what_cannot_be_folded_is_named():
     with pytest.raises(
         ValueError, match=r"Branches cannot be folded, use a FrozenTeacher: .*control"
