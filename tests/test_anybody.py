@@ -532,6 +532,25 @@ def test_shared_memory_is_told(what):
         fit(student, few(), LogitKD(), teacher=teacher, epochs=1, **QUICK)
 
 
+class Beside(Term):
+    """Asks a model of its own, which is its part and so learns."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def loss(self, lesson):
+        return nn.functional.mse_loss(lesson.student_logits, self.model(lesson.inputs))
+
+
+def test_a_term_that_holds_the_teacher_is_told():
+    teacher = small()
+    with pytest.raises(ArgumentError, match="teacher and objective share the weights") as told:
+        fit(small(), few(), CrossEntropy() + Beside(teacher), teacher=teacher, epochs=1, **QUICK)
+    assert told.value.argument == "objective"
+    fit(small(), few(), CrossEntropy() + Beside(small()), teacher=teacher, epochs=1, **QUICK)
+
+
 def test_students_that_share_memory_are_told():
     one, other = small(), small()
     other[3].weight = one[3].weight

@@ -234,6 +234,7 @@ def check_nets(
         raise ArgumentError("teacher", "the teacher is the student itself: teach with a copy of it")
     if teacher is not None:
         check_apart(student, teacher, "teacher", "teacher and student")
+        check_apart(objective, teacher, "objective", "teacher and objective")
         teacher.check_student(student)
     if knobs.compile and objective.needs_input_gradient:
         raise ArgumentError(
