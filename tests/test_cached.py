@@ -272,7 +272,7 @@ def test_what_cannot_be_recorded():
         lessons(ClosedTeacher(net(4)))
     with pytest.raises(ValueError, match="follows its student"):
         lessons(MomentumTeacher(net(4)))
-    with pytest.raises(TypeError, match="the teacher must return a tensor of logits.* got dict"):
+    with pytest.raises(TypeError, match=r"the teacher must return a tensor of logits.* got dict"):
         lessons(FrozenTeacher(net(4), output=lambda logits: {"scores": logits}))
     cached = lessons(epochs=1)
     with pytest.raises(ValueError, match="stage1"):
