@@ -84,12 +84,15 @@ def read_batch(batch: object, name: str) -> Batch:
             name,
             f"{name} must yield batches (inputs, target), (inputs, target, weight) or dictionaries "
             f"with labels, got {got}: let its collate_fn return such, whose inputs are what the "
-            "model is called with",
+            "model is called with, and whose target is −1 where there is no label",
         )
     inputs, target, *weights = batch
     if not isinstance(target, Tensor):
         kind = type(target).__name__
-        raise ArgumentTypeError(name, f"the targets of {name} must be a tensor, got {kind}")
+        raise ArgumentTypeError(
+            name,
+            f"the targets of {name} must be a tensor, got {kind} (−1 stands for no label)",
+        )
     if target.dim() == 0:
         raise ArgumentError(name, f"{name} yields single samples: put it into a DataLoader")
     if len(target) == 0:

@@ -4,6 +4,7 @@ Every error is a :class:`kdcourse.errors.ArgumentError` that names the argument 
 """
 
 import inspect
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, combinations
@@ -38,7 +39,7 @@ from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.metrics import Samples, in_batches
 from kdcourse.models import capture
 from kdcourse.modes import kept_buffers, training_mode
-from kdcourse.objective import MEANS, Lesson, Objective, Outputs, Term
+from kdcourse.objective import MEANS, Gradual, Lesson, Objective, Outputs, Term
 from kdcourse.prediction_term import EntryTerm, PredictionTerm, judge_of
 from kdcourse.predictions import place_shape
 from kdcourse.signatures import describe
@@ -62,6 +63,14 @@ def check_objective(objective: object) -> None:
         if "_modules" not in vars(term):
             kind = type(term).__name__
             raise ArgumentTypeError("objective", f"{kind} must call super().__init__() in its own")
+    inside = Counter(one for _, term in objective.parts() for one in term.modules())
+    for one, often in inside.items():
+        if isinstance(one, Gradual) and often > 1:
+            raise ArgumentError(
+                "objective",
+                f"{one!r} counts its steps, and is inside of {often} terms: give each one of its "
+                "own (copy.deepcopy)",
+            )
     for name in objective.names:
         if name in COLUMNS:
             raise ArgumentError(
