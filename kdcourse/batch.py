@@ -17,6 +17,7 @@ Batch = tuple[Inputs, Tensor]
 Given = Batch | tuple[Inputs, Tensor, Tensor] | Mapping[str, Any]  # what read_batch makes one from
 Output = Callable[[Any], Tensor]  # finds the logits in what a model returns
 TARGETS = ("labels", "label", "targets", "target", "y")  # names of the target in a dictionary
+ANYTHING = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 LOGITS = ("logits", "out")  # names of the logits: transformers', and torchvision's for pixels
 
 
@@ -83,12 +84,15 @@ def read_batch(batch: object, name: str) -> Batch:
             name,
             f"{name} must yield batches (inputs, target), (inputs, target, weight) or dictionaries "
             f"with labels, got {got}: let its collate_fn return such, whose inputs are what the "
-            "model is called with",
+            "model is called with, and whose target is −1 where there is no label",
         )
     inputs, target, *weights = batch
     if not isinstance(target, Tensor):
         kind = type(target).__name__
-        raise ArgumentTypeError(name, f"the targets of {name} must be a tensor, got {kind}")
+        raise ArgumentTypeError(
+            name,
+            f"the targets of {name} must be a tensor, got {kind} (−1 stands for no label)",
+        )
     if target.dim() == 0:
         raise ArgumentError(name, f"{name} yields single samples: put it into a DataLoader")
     if len(target) == 0:
@@ -185,7 +189,8 @@ def _speaks_for_itself(error: Exception) -> bool:
 
 
 def _many_processes() -> bool:
-    return distributed.is_available() and distributed.is_initialized()
+    together = distributed.is_available() and distributed.is_initialized()
+    return together and distributed.get_world_size() > 1
 
 
 def _last(error: Exception) -> str:
@@ -237,7 +242,7 @@ def call(model: nn.Module, inputs: Inputs, who: str, output: Output | None = Non
 
     Args:
         model: Any module. It is called with the inputs as they are; a dictionary is unpacked, if
-            its keys are names of the module's own arguments.
+            the module, or what this wraps, takes its keys as names of arguments.
         inputs: Those of a batch.
         who: What the model is called in errors.
         output: Finds the logits in what the model returns; by default :func:`logits_of`.
@@ -274,8 +279,15 @@ def _takes(model: nn.Module, inputs: Inputs) -> bool:
     """Whether inputs are a dictionary of a model's arguments."""
     if type(inputs) is not dict or not all(isinstance(key, str) for key in inputs):
         return False
-    plain = getattr(model, "_orig_mod", model)  # which torch.compile has wrapped
-    return inputs.keys() <= inspect.signature(plain.forward).parameters.keys()
+    model = getattr(model, "_orig_mod", model)  # which torch.compile has wrapped
+    try:
+        signature = inspect.signature(model.forward)
+        signature.bind(**inputs)
+    except (TypeError, ValueError):  # it cannot be called so, or (if it is compiled) does not tell
+        return False
+    inner = [*model.children()]  # of what hands over whatever it is given, such as DataParallel
+    anything = {one.kind for one in signature.parameters.values()} == ANYTHING
+    return _takes(inner[0], inputs) if anything and len(inner) == 1 else True
 
 
 def shapes(inputs: Inputs) -> str:

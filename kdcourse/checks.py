@@ -259,8 +259,8 @@ def check_outputs(argument: str, who: str, outputs: object) -> None:
         raise ArgumentTypeError(
             argument,
             f"{who} must return a tensor of logits (N, K), got {type(outputs).__name__}: say "
-            "where they are in it (output=lambda returned: ...), where that can be said, or wrap "
-            "it into a module that returns them",
+            "where they are in it (output=lambda returned: ..., of fit or of a FrozenTeacher), or "
+            "wrap it into a module that returns them",
         )
 
 

@@ -115,19 +115,25 @@ class Lesson:
 
 @checked
 class Objective(nn.Module):
-    """A weighted sum of terms; a term is an objective with one part."""
+    """A weighted sum of terms; a term is an objective with one part.
+
+    A term that is added twice is one term, with the sum of both weights.
+    """
+
+    _begun = False  # whether a training has begun with it
 
     def __init__(self, parts: Iterable[tuple[float, "Term"]]):
         super().__init__()
         parts = list(parts)
         if not parts:
             raise ArgumentError("parts", "an objective needs at least one term")
-        for weight, _ in parts:
+        weights: dict[Term, float] = {}  # some terms count how often they are asked
+        for weight, term in parts:
             check_number("the weight of one of the parts", weight, 0.0)
-        self.weights = [weight for weight, _ in parts]
-        self.terms = nn.ModuleList(term for _, term in parts)
-        self.names = _distinct([term.name for _, term in parts])
-        self._begun = False
+            weights[term] = weights.get(term, 0) + weight
+        self.weights = list(weights.values())
+        self.terms = nn.ModuleList(weights)
+        self.names = _distinct([term.name for term in weights])
 
     def parts(self) -> list[tuple[float, "Term"]]:
         """List ``(weight, term)``."""
@@ -172,13 +178,15 @@ class Objective(nn.Module):
 
     def begin(self) -> None:
         """Say, at the start of a training, if an earlier one has left its traces in the terms."""
-        if self._begun and self.state_dict():
+        terms = [one for one in self.modules() if isinstance(one, Term)]
+        if any(term._begun and term.state_dict() for term in terms):
             warnings.warn(
-                f"{self!r} was trained before: its terms go on with the weights and counts that "
-                "they have; make a new objective for a training of its own",
+                f"{self!r} was trained before, or a term of it: its terms go on with the weights "
+                "and counts that they have; make new terms for a training of its own",
                 stacklevel=2,
             )
-        self._begun = True
+        for term in terms:
+            term._begun = True
 
     def forward(
         self, lesson: Lesson, shares: Mapping[str, Tensor] | None = None
@@ -278,7 +286,6 @@ class Term(Objective):
         nn.Module.__init__(self)
         self.weights = [1.0]
         self.names = [self.name]
-        self._begun = False
 
     @property
     def name(self) -> str:

@@ -20,6 +20,7 @@ from kdcourse.predictions import (
     check_class_dim,
     check_predictions,
     counted_only,
+    left_out_by,
     place_rows,
     place_shape,
 )
@@ -75,7 +76,7 @@ class PredictionTerm(Term):
         """Return how much each place counts, of the places' shape; None if all count alike."""
         weights, left_out = self._weights_of_batch(lesson), []
         if self.mask is not None:
-            left_out.append(lesson.entry(self.mask) == 0)
+            left_out.append(left_out_by(lesson.entry(self.mask)))
         if self.ignore_index is not None and not self.is_soft(lesson.target):
             left_out.append(lesson.target == self.ignore_index)
         for places in left_out:

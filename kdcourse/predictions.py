@@ -105,9 +105,7 @@ def place_weights(
     weights, left_out = None, []
     if mask is not None:
         _check_counting("mask", mask, logits, class_dim)
-        left_out.append(mask == 0)
-        if readable(mask) and not bool((left_out[0] | (mask == 1)).all()):
-            raise ArgumentError("mask", "mask must hold 0 and 1 only, or False and True")
+        left_out.append(left_out_by(mask))
     if ignore_index is not None:
         check_integer("ignore_index", ignore_index, -(2**63), 2**63 - 1)
     if ignore_index is not None and target is not None:
@@ -125,6 +123,18 @@ def place_weights(
     if weight is not None:
         check_not_negative("weight", weights)
     return weights.flatten()
+
+
+def left_out_by(mask: Tensor) -> Tensor:
+    """Return where a mask is 0 or False; where it can be read, require 0 and 1 of it."""
+    left_out = mask == 0
+    if readable(mask) and not bool((left_out | (mask == 1)).all()):
+        raise ArgumentError(
+            "mask",
+            "mask must hold 0 and 1 only, or False and True (of one that is added to scores, 0 and "
+            "−∞, take mask == 0)",
+        )
+    return left_out
 
 
 def check_not_negative(name: str, weights: Tensor) -> None:

@@ -55,7 +55,7 @@ def check_is(name: str, value: object, expected: Any) -> None:
         number = matches(value, int | float) or isinstance(value, float)  # NaN
         wanted = any(part in (int, float) for part in (expected, *get_args(expected)))
         error = ArgumentError if number and wanted else ArgumentTypeError
-        raise error(name, f"{name} must be {_words(expected)}, got {describe(value)}")
+        raise error(name, f"{name} must be {_words(expected)}, got {describe(value, expected)}")
 
 
 def matches(value: Any, expected: Any) -> bool:
@@ -127,7 +127,7 @@ def _words(expected: Any) -> str:
     return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
 
 
-def describe(value: object) -> str:
+def describe(value: object, wanted: Any = None) -> str:
     """Say what was given, and what to do with it where that is plain."""
     kind = type(value).__name__
     if isinstance(value, type):
@@ -140,7 +140,8 @@ def describe(value: object) -> str:
     if isinstance(value, Mapping) and value and all(map(torch.is_tensor, value.values())):
         return f"{kind}: load it into a model (model.load_state_dict)"
     if inspect.isroutine(value):
-        return f"{kind}: call it in the forward of a module"
+        module = nn.Module in (wanted, *get_args(wanted))
+        return kind + ": call it in the forward of a module" * module
     if isinstance(value, (list, tuple)):
         return f"{kind} ({', '.join(type(item).__name__ for item in value[:3])})"
     return f"{kind} {value!r}" if isinstance(value, (str, Real)) else kind

@@ -532,6 +532,25 @@ def test_shared_memory_is_told(what):
         fit(student, few(), LogitKD(), teacher=teacher, epochs=1, **QUICK)
 
 
+class Beside(Term):
+    """Asks a model of its own, which is its part and so learns."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def loss(self, lesson):
+        return nn.functional.mse_loss(lesson.student_logits, self.model(lesson.inputs))
+
+
+def test_a_term_that_holds_the_teacher_is_told():
+    teacher = small()
+    with pytest.raises(ArgumentError, match="teacher and objective share the weights") as told:
+        fit(small(), few(), CrossEntropy() + Beside(teacher), teacher=teacher, epochs=1, **QUICK)
+    assert told.value.argument == "objective"
+    fit(small(), few(), CrossEntropy() + Beside(small()), teacher=teacher, epochs=1, **QUICK)
+
+
 def test_students_that_share_memory_are_told():
     one, other = small(), small()
     other[3].weight = one[3].weight
@@ -962,6 +981,11 @@ def test_a_student_in_double_precision_learns():
 def test_what_is_no_objective_is_told(objective):
     with pytest.raises(ArgumentTypeError, match="objective must be a sum of terms"):
         fit(small(), few(), objective, epochs=1, **QUICK)
+
+
+def test_a_function_as_the_objective_is_told_where_to_go():
+    with pytest.raises(ArgumentTypeError, match="got function: call it in the loss of a Term"):
+        fit(small(), few(), nn.functional.cross_entropy, epochs=1, **QUICK)
 
 
 def test_a_term_without_parentheses_is_told():

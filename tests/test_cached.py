@@ -12,7 +12,7 @@ from toys import images, net, same, weights
 from kdcourse import tips
 from kdcourse.augmentation import Noise
 from kdcourse.teachers import CachedLessons, ClosedTeacher, MomentumTeacher, WrongCacheError
-from kdcourse.training import LogitKD, fit
+from kdcourse.training import FrozenTeacher, LogitKD, fit
 
 VIEWS = [tips.Consistent, tips.Independent, tips.FixedTeacher, tips.FunctionMatching]
 
@@ -104,6 +104,7 @@ def with_gelu():
     [
         ({"teacher": net(4, seed=8)}, "teacher"),
         ({"teacher": with_gelu()}, "teacher"),
+        ({"teacher": FrozenTeacher(net(4, seed=9), output=torch.neg)}, "teacher"),
         ({"images": images(40, seed=5)}, "images"),
         ({"images": replace(images(40), std=(0.5,))}, "images"),
         ({"views": tips.Consistent(Noise(0.3))}, "views"),
@@ -111,7 +112,17 @@ def with_gelu():
         ({"epochs": 3}, "epochs"),
         ({"seed": 1}, "seed"),
     ],
-    ids=["teacher", "activation", "images", "scale", "augmentation", "design", "epochs", "seed"],
+    ids=[
+        "teacher",
+        "activation",
+        "output",
+        "images",
+        "scale",
+        "augmentation",
+        "design",
+        "epochs",
+        "seed",
+    ],
 )
 def test_a_wrong_cache_is_an_error(tmp_path, other, name):
     path = tmp_path / "a"
@@ -261,6 +272,8 @@ def test_what_cannot_be_recorded():
         lessons(ClosedTeacher(net(4)))
     with pytest.raises(ValueError, match="follows its student"):
         lessons(MomentumTeacher(net(4)))
+    with pytest.raises(TypeError, match=r"the teacher must return a tensor of logits.* got dict"):
+        lessons(FrozenTeacher(net(4), output=lambda logits: {"scores": logits}))
     cached = lessons(epochs=1)
     with pytest.raises(ValueError, match="stage1"):
         cached.teacher.show(torch.zeros(2, 4), ["stage1"])

@@ -101,18 +101,24 @@ TERMS_THAT_LEARN = {
 
 
 @pytest.mark.parametrize("term", TERMS_THAT_LEARN.values(), ids=list(TERMS_THAT_LEARN))
-def test_the_same_call_resumes_also_with_the_same_objective(term, tmp_path):
+@pytest.mark.parametrize("anew", [False, True], ids=["", "added up anew"])
+def test_the_same_call_resumes_also_with_the_same_objective(term, anew, tmp_path):
     options = {"teacher": net(4, seed=2), "epochs": 3}
-    whole, student = net(), net()
-    expected, objective = CrossEntropy() + term(), CrossEntropy() + term()
+    whole, student, own = net(), net(), term()
+    expected, objective = CrossEntropy() + term(), CrossEntropy() + own
+
+    def call(student):
+        aim = CrossEntropy() + own if anew else objective
+        return train(student, aim, checkpoint=tmp_path / "run.pt", **options)
+
     train(whole, expected, **options)
     for steps in (4, 4):
         with interrupted(student, steps):
-            train(student, objective, checkpoint=tmp_path / "run.pt", **options)
-    history = train(student, objective, checkpoint=tmp_path / "run.pt", **options)
+            call(student)
+    history = call(student)
     assert same(weights(student), weights(whole))
     assert same(weights(objective), weights(expected))
-    again = train(net(), objective, checkpoint=tmp_path / "run.pt", **options)
+    again = call(net())
     assert without_seconds(again) == without_seconds(history)
 
 
@@ -175,6 +181,7 @@ def test_finished_run_is_not_trained_again(tmp_path):
         ("accumulate", {"accumulate": 2}),
         ("sync_batch_norm", {"sync_batch_norm": True}),
         ("clip", {"clip": 1.0}),
+        ("output", {"output": torch.neg}),
         ("autocast", {"autocast": True}),
         ("optimizer", {"optimizer": partial(torch.optim.AdamW, lr=0.1)}),
         ("scheduler", {"scheduler": lambda o, steps: torch.optim.lr_scheduler.StepLR(o, steps)}),

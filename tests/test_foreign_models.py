@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from toys import same, weights
 
 from kdcourse import CrossEntropy, LogitKD, fit, metrics
+from kdcourse.batch import call
 from kdcourse.errors import ArgumentError
 from kdcourse.training import FrozenTeacher
 
@@ -190,6 +191,54 @@ def test_a_dictionary_that_is_no_call_is_handed_over_whole():
     target = torch.arange(SAMPLES) % CLASSES
     history = fit(Whole(), [(nodes, target)], **KNOBS)
     assert len(history) == 1
+
+
+class Wrapper(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+
+class HandsOn(Wrapper):
+    def forward(self, *arguments, **options):
+        return self.model(*arguments, **options)
+
+
+class HandsOnByName(Wrapper):
+    def forward(self, **options):
+        return self.model(**options)
+
+
+class NamesTheFirst(Wrapper):
+    def forward(self, one, **options):
+        return self.model(one, **options)
+
+
+class ByName(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, CLASSES)
+
+    def forward(self, one, other):
+        return self.layer(one + other)
+
+
+class Whole(ByName):
+    def forward(self, both):
+        return super().forward(**both)
+
+
+@pytest.mark.parametrize("wrap", [HandsOn, HandsOnByName, NamesTheFirst, nn.DataParallel])
+def test_a_dictionary_reaches_what_is_wrapped(wrap):
+    draw = torch.Generator().manual_seed(0)
+    both = {name: torch.randn(SAMPLES, 2, generator=draw) for name in ("one", "other")}
+    target = torch.arange(SAMPLES) % CLASSES
+    models = [ByName, Whole] if wrap in (HandsOn, nn.DataParallel) else [ByName]
+    for model in (one() for one in models):
+        expected = model(both) if isinstance(model, Whole) else model(**both)
+        assert torch.equal(call(wrap(model), both, "student"), expected)
+        wrapped = wrap(wrap(model)) if wrap is HandsOn else wrap(model)
+        assert len(fit(wrapped, [(both, target)], **KNOBS)) == 1
 
 
 class GraphNet(nn.Module):

@@ -120,6 +120,26 @@ def test_what_is_kept_is_part_of_the_run(tmp_path):
         train(net(), checkpoint=tmp_path / "run.pt", **BEST)
 
 
+class Highest:
+    """The highest logit."""
+
+    def reset(self):
+        self.seen = []
+
+    def update(self, predictions, target):
+        self.seen.append(predictions.max())
+
+    def compute(self):
+        return max(self.seen)
+
+
+def test_by_what_the_best_is_kept_is_part_of_the_run(tmp_path):
+    options = {**BEST, "checkpoint": tmp_path / "run.pt"}
+    train(net(), **options)
+    with pytest.raises(ArgumentError, match="its best_by is 'validation_accuracy', here it is"):
+        train(net(), metrics={"highest": Highest()}, **options)
+
+
 def test_the_best_needs_a_validation():
     with pytest.raises(ArgumentError, match="keep='best' needs a validation set"):
         train(net(), keep="best")

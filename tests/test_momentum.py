@@ -55,6 +55,27 @@ def test_training_updates_it_after_every_step():
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+class Second(nn.Module):
+    """Returns its logits behind something of the same shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = net()
+
+    def forward(self, inputs):
+        logits = self.model(inputs)
+        return torch.zeros_like(logits), logits
+
+
+def test_its_logits_are_found_as_those_of_the_student():
+    student, plain = Second(), net()
+    histories = [
+        train(one, CrossEntropy() + LogitKD(2), teacher=MomentumTeacher(one), epochs=1, **found)
+        for one, found in ((plain, {}), (student, {"output": lambda returned: returned[1]}))
+    ]
+    assert histories[0]["logit_kd"] == histories[1]["logit_kd"]
+
+
 def test_a_step_moves_the_average_towards_where_the_student_is_after_it():
     student = net()
     teacher, old = MomentumTeacher(student, 0.75), weights(student)

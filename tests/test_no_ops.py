@@ -34,6 +34,7 @@ from kdcourse.teachers import (
 )
 from kdcourse.training import Run, constant, fit, fit_in_stages
 from kdcourse.training.teacher import FrozenTeacher, Teacher
+from kdcourse.view_term import OneView
 
 PIXELS = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(32) % 10
@@ -102,6 +103,17 @@ def term(loss, name="Own", **attributes):
     """Make a term of a function of the student's logits."""
     methods = {"loss": lambda self, lesson: loss(lesson.student_logits), "needs_teacher": False}
     return type(name, (Term,), {**methods, **attributes})()
+
+
+def test_a_term_that_counts_is_inside_of_one_other_only():
+    warm = WarmUp(LogitKD(), steps=10)
+    with pytest.raises(ArgumentError, match="counts its steps, and is inside of 2 terms"):
+        learn(objective=OneView(warm, 0) + OneView(warm, 1), teacher=flat(seed=1))
+    views = OneView(warm, 0) + OneView(copy.deepcopy(warm), 1)
+    learn(objective=views, teacher=flat(seed=1))
+    assert warm.taken == len(BATCHES)
+    kd = LogitKD()
+    learn(objective=WarmUp(kd, 10) + kd, teacher=flat(seed=1))
 
 
 class Unmade(Term):
@@ -543,6 +555,23 @@ def test_a_second_training_with_the_same_weights_of_a_term_is_told():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         learn(conv(), kd, teacher=conv(seed=1))  # nothing in it has changed
+
+
+@pytest.mark.parametrize("around", [lambda one: one, partial(WarmUp, steps=4)], ids=["", "around"])
+def test_a_second_training_with_a_term_in_a_new_sum_is_told(around):
+    hint = FeatureHint("0")
+    learn(conv(), CrossEntropy() + around(hint), teacher=conv(seed=1))
+    with pytest.warns(UserWarning, match="was trained before"):
+        learn(conv(), CrossEntropy() + around(hint), teacher=conv(seed=1))
+
+
+def test_a_term_that_is_added_twice_is_asked_once():
+    warm = WarmUp(LogitKD(1.0), steps=10)
+    history = learn(objective=CrossEntropy() + warm + 2 * warm, teacher=flat(seed=1), epochs=1)
+    assert warm.taken == len(BATCHES)
+    once = WarmUp(LogitKD(1.0), steps=10)
+    expected = learn(objective=CrossEntropy() + 3 * once, teacher=flat(seed=1), epochs=1)
+    assert history["loss"] == expected["loss"]
 
 
 def test_an_objective_in_eval_mode_learns():

@@ -205,6 +205,36 @@ def test_a_stream_is_resumed_where_it_was(number, after, tmp_path):
     assert resumed["loss"] == history["loss"]
 
 
+class Shuffled:
+    """Batches in an order by the number of the epoch, which is kept."""
+
+    def __init__(self):
+        self.epoch = 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return len(BATCHES)
+
+    def __iter__(self):
+        order = torch.randperm(len(BATCHES), generator=replay(self.epoch))
+        return iter([BATCHES[number] for number in order])
+
+
+def test_the_same_loader_resumes_though_it_knows_its_epoch(tmp_path):
+    def stop(row):
+        if row["epoch"] == 2:
+            raise StopTraining
+
+    whole, broken, resumed, batches = noisy(), noisy(), noisy(), Shuffled()
+    train(whole, train=Shuffled(), epochs=4)
+    options = {"train": batches, "epochs": 4, "checkpoint": tmp_path / "run.pt"}
+    train(broken, log=stop, **options)
+    train(resumed, **options)
+    assert same(weights(resumed), weights(whole))
+
+
 class Noise(IterableDataset):
     """Samples that a loader's worker draws, another number in every pass."""
 

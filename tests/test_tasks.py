@@ -173,7 +173,11 @@ def test_the_term_on_labels_judges():
 @pytest.mark.parametrize(
     ("objective", "batch", "message"),
     [
-        (LogitKD(mask="maks"), None, "mask must name an entry of the inputs, got 'maks'"),
+        (
+            LogitKD(class_dim=-1, mask="maks"),
+            None,
+            "mask must name an entry of the inputs, got 'maks'",
+        ),
         (CrossEntropy(), None, r"torch.int64 of shape \(3, 5\), or probabilities"),
         (CrossEntropy(class_dim=-1), None, r"or be -1 where there is none, got values from -100"),
         (DecoupledKD(class_dim=-1), None, "train has samples without labels, which Decoupled"),
@@ -190,6 +194,40 @@ def test_what_does_not_fit_is_named(objective, batch, message):
     asked = {"teacher": other} if objective.needs_teacher else {}
     with pytest.raises(ArgumentError, match=message):
         fit(net, [row], objective, **asked, **KNOBS)
+
+
+@pytest.mark.parametrize(
+    ("forgetful", "told"),
+    [
+        (LogitKD(2), r"in dimension 1 for LogitKD.*, and in dimension 2 for labels \(3, 4\)"),
+        (TTM(2) + CrossEntropy(class_dim=-1, ignore_index=-100), "for TTM.* 2 for CrossEntropy"),
+        (CrossEntropy(class_dim=-1, ignore_index=-100) + WarmUp(LogitKD(2), 3), "1 for WarmUp"),
+        (HardDistillation() + LogitKD(class_dim=2), "1 for HardDistillation.* 2 for LogitKD"),
+    ],
+)
+def test_a_term_that_was_not_told_where_the_classes_are(forgetful, told):
+    net, other = (nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, K)) for _ in range(2))
+    ids = torch.randint(9, (3, 4), generator=data.replay(0))
+    with pytest.raises(ArgumentError, match=told) as refused:
+        fit(net, [(ids, ids % K)], forgetful, teacher=other, **KNOBS)
+    assert refused.value.argument == "objective"
+
+
+def test_classes_may_be_said_to_lie_last_or_in_their_dimension():
+    net, other = (nn.Linear(4, K) for _ in range(2))
+    batch = drawn(8, 4).float(), torch.arange(8) % K
+    fit(net, [batch], CrossEntropy(class_dim=-1) + LogitKD(2), teacher=other, **KNOBS)
+
+
+@pytest.mark.parametrize("values", [(0.0, -math.inf), (1, 2), (1.0, math.nan)], ids=repr)
+@pytest.mark.parametrize("term", [CrossEntropy, LogitKD, WTTM])
+def test_a_mask_of_other_numbers_than_0_and_1(term, values):
+    """One that is added to scores, say, would count the padding and nothing else."""
+    student, teacher, target, _, _ = example_of((3, 4, K), -1)
+    mask = torch.tensor(values)[(torch.arange(12) % 2).view(3, 4)]
+    both = Outputs(logits=student), target, Outputs(logits=teacher)
+    with pytest.raises(ArgumentError, match="mask must hold 0 and 1 only"):
+        term(class_dim=-1, mask="own").loss(Lesson(*both, inputs={"own": mask}))
 
 
 def vision_transformer(width):

@@ -45,12 +45,13 @@ TEACHERS = [FrozenTeacher, FoldedTeacher, ClosedTeacher]
 
 
 @pytest.mark.parametrize("make", TEACHERS)
-@pytest.mark.parametrize("setting", ["train", "model", "parent"])
+@pytest.mark.parametrize("setting", ["train", "model", "parent", "part"])
 def test_teacher_is_always_in_eval_mode(make, setting):
     teacher = make(moody().train())
     assert not any(module.training for module in teacher.modules())
     expected = teacher(INPUTS)
-    {"train": teacher, "model": teacher.model, "parent": nn.Sequential(teacher)}[setting].train()
+    asked = {"train": teacher, "model": teacher.model, "parent": nn.Sequential(teacher)}
+    asked.get(setting, teacher.model[0]).train()
     before = copy.deepcopy(teacher.state_dict())
     assert torch.equal(teacher(INPUTS), expected)
     assert not any(module.training for module in teacher.modules())
@@ -175,6 +176,26 @@ def test_layers_and_input_gradients_come_from_the_model_itself():
     assert torch.equal(*gradients)
 
 
+class Second(nn.Module):
+    """Returns its logits behind something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = net()
+
+    def forward(self, inputs):
+        logits = self.model(inputs)
+        return {"features": torch.zeros_like(logits), "scores": logits}
+
+
+def test_input_gradients_are_those_of_the_logits_that_output_finds():
+    target = torch.zeros(len(INPUTS), dtype=torch.int64)
+    teacher, plain = FrozenTeacher(Second(), lambda found: found["scores"]), FrozenTeacher(net())
+    gradients = [one.input_gradient(INPUTS, target) for one in (teacher, plain)]
+    assert torch.equal(*gradients)
+    assert not gradients[0].requires_grad
+
+
 class Branches(nn.Module):
     """What it computes depends on its inputs."""
 
@@ -193,6 +214,23 @@ class Shared(nn.Module):
     def forward(self, inputs):
         one, other = (norm(self.convolution(inputs)) for norm in self.norms)
         return (one - 2 * other).mean(dim=3).flatten(1)
+
+
+class Named(nn.Module):
+    """Returns its logits by their name."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = used(net())
+
+    def forward(self, inputs):
+        return {"logits": self.model(inputs)}
+
+
+def test_folded_teacher_of_a_model_that_names_its_logits():
+    model = Named()
+    shown, expected = (make(model).show(INPUTS) for make in (FoldedTeacher, FrozenTeacher))
+    torch.testing.assert_close(shown.logits, expected.logits, rtol=1e-4, atol=1e-5)
 
 
 def test_what_cannot_be_folded_is_named():

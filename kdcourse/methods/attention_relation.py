@@ -23,7 +23,8 @@ from kdcourse.checks import (
 from kdcourse.errors import ArgumentError
 from kdcourse.grid import both_sides, channels_first
 from kdcourse.objective import Layer, LayerTerm, Lesson
-from kdcourse.precision import at_least_float32, gram_matrix, not_below_zero, readable
+from kdcourse.precision import at_least_float32, gram_matrix, not_below_zero
+from kdcourse.predictions import left_out_by
 from kdcourse.signatures import check_is
 
 
@@ -195,10 +196,7 @@ def _counted(mask: Tensor, tokens: Tensor) -> Tensor:
             f"mask must hold True and False, or 1 and 0, of shape {tuple(tokens.shape[:2])}, got "
             f"{mask.dtype} of shape {tuple(mask.shape)}",
         )
-    counted = mask != 0
-    if readable(mask) and not bool((~counted | (mask == 1)).all()):
-        raise ArgumentError("mask", "mask must hold 0 and 1 only, or False and True")
-    return counted
+    return ~left_out_by(mask)
 
 
 def _log_relations(tokens: Tensor, heads: int, counted: Tensor | None) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kdcourse import processes
 from kdcourse.batch import Batch, SeparateViews, share
-from kdcourse.checks import check_positive
+from kdcourse.checks import check_outputs, check_positive
 from kdcourse.data import Images, Views
 from kdcourse.errors import ArgumentError
 from kdcourse.objective import Outputs
@@ -138,6 +138,7 @@ class CachedLessons:
             raise ArgumentError(
                 "teacher", "the teacher shows probabilities only: there are no logits to record"
             )
+        check_outputs("teacher", "the teacher", logits)
         return logits.float()
 
     def identity(self) -> dict[str, str]:

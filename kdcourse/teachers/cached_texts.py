@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kdcourse import processes
 from kdcourse.batch import Inputs, SeparateViews
-from kdcourse.checks import check_positive, check_same_shape, check_temperature
+from kdcourse.checks import check_outputs, check_positive, check_same_shape, check_temperature
 from kdcourse.data import replay
 from kdcourse.errors import ArgumentError
 from kdcourse.language.vocabulary import NO_TOKEN, check_token_rows
@@ -204,6 +204,8 @@ class CachedTexts:
     def _logits(self, rows: slice) -> Tensor:
         inputs = self.inputs[rows]
         logits = self.asked.show(inputs.to(self._device)).logits
+        if logits is not None:
+            check_outputs("teacher", "the teacher", logits)
         if logits is None or logits.shape[:-1] != inputs.shape:
             got = "none" if logits is None else tuple(logits.shape)
             raise ArgumentError(

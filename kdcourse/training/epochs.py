@@ -178,11 +178,15 @@ class Epochs:
             self.generator.manual_seed(replay_seed(self.knobs.seed, epoch))
             size, drop_last = self.knobs.batch_size, self.knobs.drop_last
             return self.train.order(size, self.generator, drop_last=drop_last)
+        self._set_epoch(epoch)
+        return self._read(iter(self.train))
+
+    def _set_epoch(self, epoch: int) -> None:
+        """Tell the number of the epoch to whatever draws its batches from that."""
         for source in self._sources():
             draw = getattr(source, "set_epoch", None)
-            if draw is not None:  # it draws its batches from the epoch's number
+            if draw is not None:
                 draw(epoch)
-        return self._read(iter(self.train))
 
     def _sources(self) -> list[Any]:
         """Return all that may take part in drawing the batches of a loader, but for workers."""
@@ -288,6 +292,7 @@ class Epochs:
     def settings(self) -> dict[str, Any]:
         """What distinguishes these batches from others, for the checkpoint."""
         name = self.train.name if isinstance(self.train, Images) else type(self.train).__name__
+        self._set_epoch(0)  # it may still have the number of another training's last epoch
         return {
             "batch_size": self.knobs.batch_size,
             "augment": described(self.knobs.augment),

@@ -153,6 +153,8 @@ def _settings(learner: Learner, source: Epochs, knobs: Knobs) -> dict[str, Any]:
     if knobs.validation is not None:
         validation += f" [{fingerprint(knobs.validation)}]"
     ends = {"steps": knobs.steps, "epochs": source.count, "keep": knobs.keep}
+    if knobs.keep == "best":
+        ends["best_by"] = learner.ratings[0].best_by
     return {**ends, "validation": validation, **source.settings, **learner.settings}
 
 

@@ -76,9 +76,10 @@ class Knobs:
             is scaled down to it. None leaves gradients as they are.
         augment: A batched augmentation of an in-memory set; teacher and student see the same.
         views: In its place, what each of them sees (:mod:`kdcourse.tips`).
-        output: Finds the logits ``(N, K)`` in what the student, or a module as a teacher, returns:
-            ``lambda returned: returned[1]``. By default a tensor is taken as it is, and otherwise
-            what is named ``logits`` (transformers) or ``out`` (torchvision), or stands first.
+        output: Finds the logits ``(N, K)`` in what the student, its moving average, or a module as
+            a teacher returns: ``lambda returned: returned[1]``. By default a tensor is taken as it
+            is, and otherwise what is named ``logits`` (transformers) or ``out`` (torchvision), or
+            stands first.
         seed: Seed of order, augmentation and dropout.
         device: CUDA, MPS or CPU; the best there is by default.
         autocast: Whether to train in mixed precision, or its dtype.

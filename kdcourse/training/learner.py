@@ -33,8 +33,9 @@ from kdcourse.training.tally import ACCURACY, Tally
 
 # What students began with, where a checkpoint was asked for: by now they have learned.
 STARTS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
-# What objectives were then, by the checkpoint: their terms may have learned, too.
-BEGAN: WeakKeyDictionary[nn.Module, dict[Path, str]] = WeakKeyDictionary()
+# What objectives were then, by their terms, which may have learned, too: by the checkpoint, and by
+# what the objective says of itself, since a term may be added up anew.
+BEGAN: WeakKeyDictionary[nn.Module, dict[tuple[Path, str], str]] = WeakKeyDictionary()
 
 
 class Learner:
@@ -217,13 +218,14 @@ class Learner:
             STARTS.setdefault(student, fingerprint(student))
         file = Path(path).resolve()
         for objective in self.objectives:
-            began = BEGAN.setdefault(objective, {})
-            if not (resumed and file in began):
-                began[file] = described(objective)
+            key = file, repr(objective)
+            text = (resumed and _began(objective, key)) or described(objective)
+            for _, term in objective.parts():
+                BEGAN.setdefault(term, {})[key] = text
 
     def as_it_began(self, objective: Objective, path: str | Path | None) -> str:
         """Describe an objective as it was when the run with this checkpoint began, or as it is."""
-        known = path and BEGAN.get(objective, {}).get(Path(path).resolve())
+        known = path and _began(objective, (Path(path).resolve(), repr(objective)))
         return known or described(objective)
 
     def save(self, path: str | Path, settings: dict[str, Any], history: History) -> None:
@@ -277,6 +279,12 @@ class Learner:
                 stacklevel=7,
             )
         return state["rows"]
+
+
+def _began(objective: Objective, key: tuple[Path, str]) -> str | None:
+    """Return what an objective was when the run with a checkpoint began here, if it did."""
+    known = (BEGAN.get(term, {}).get(key) for _, term in objective.parts())
+    return next(filter(None, known), None)
 
 
 def _check_there(path: str | Path, state: object, names: Iterable[str]) -> None:

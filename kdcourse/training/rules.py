@@ -4,9 +4,10 @@ Every error is a :class:`kdcourse.errors.ArgumentError` that names the argument 
 """
 
 import inspect
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, combinations
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from kdcourse import processes
 from kdcourse.batch import (
     Inputs,
+    are_classes,
     blaming_model,
     call,
     map_samples,
@@ -37,8 +39,9 @@ from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.metrics import Samples, in_batches
 from kdcourse.models import capture
 from kdcourse.modes import kept_buffers, training_mode
-from kdcourse.objective import MEANS, Lesson, Objective, Outputs, Term
+from kdcourse.objective import MEANS, Gradual, Lesson, Objective, Outputs, Term
 from kdcourse.prediction_term import EntryTerm, PredictionTerm, judge_of
+from kdcourse.predictions import place_shape
 from kdcourse.signatures import describe
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.history import COLUMNS
@@ -53,12 +56,21 @@ def check_objective(objective: object) -> None:
         raise ArgumentTypeError(
             "objective",
             "objective must be a sum of terms, such as CrossEntropy() + 4 * LogitKD(), got "
-            f"{describe(objective)}",
+            + describe(objective)
+            + ": call it in the loss of a Term" * inspect.isroutine(objective),
         )
     for term in [objective, *vars(objective).get("_modules", {}).get("terms", ())]:
         if "_modules" not in vars(term):
             kind = type(term).__name__
             raise ArgumentTypeError("objective", f"{kind} must call super().__init__() in its own")
+    inside = Counter(one for _, term in objective.parts() for one in term.modules())
+    for one, often in inside.items():
+        if isinstance(one, Gradual) and often > 1:
+            raise ArgumentError(
+                "objective",
+                f"{one!r} counts its steps, and is inside of {often} terms: give each one of its "
+                "own (copy.deepcopy)",
+            )
     for name in objective.names:
         if name in COLUMNS:
             raise ArgumentError(
@@ -231,6 +243,7 @@ def check_nets(
         raise ArgumentError("teacher", "the teacher is the student itself: teach with a copy of it")
     if teacher is not None:
         check_apart(student, teacher, "teacher", "teacher and student")
+        check_apart(objective, teacher, "objective", "teacher and objective")
         teacher.check_student(student)
     if knobs.compile and objective.needs_input_gradient:
         raise ArgumentError(
@@ -316,8 +329,35 @@ def check_lesson(lesson: Lesson, objective: Objective) -> None:
                     "in what it returns (output=lambda returned: ...)",
                 )
     on_labels = [term for term in terms if term.needs_labels or term.mean_over == "labels"]
-    if not on_labels:
-        return
+    if on_labels:
+        _check_labels(lesson, on_labels)
+    check_one_class_dim(objective, lesson)
+
+
+def check_one_class_dim(objective: Objective, lesson: Lesson) -> None:
+    """Require of all terms that they look for the classes in one dimension, that of the labels."""
+    logits, target = lesson.student_logits, lesson.target
+    shape, looking = tuple(logits.shape), {}
+    for _, part in objective.parts():
+        term = part.at_places
+        if isinstance(term, EntryTerm) or not isinstance(term, PredictionTerm):
+            continue
+        if abs(term.class_dim) < len(shape):  # or else the loss says so
+            looking[repr(part)] = {term.class_dim % len(shape)}
+    told = {dim for dim in range(1, len(shape)) if place_shape(logits, dim) == [*target.shape]}
+    if told and are_classes(target):
+        looking[f"labels {tuple(target.shape)}"] = told
+    for (one, here), (other, there) in combinations(looking.items(), 2):
+        if not here & there:
+            raise ArgumentError(
+                "objective",
+                f"the classes of predictions {shape} are in dimension {min(here)} for {one}, and "
+                f"in dimension {min(there)} for {other}: give every term the same class_dim",
+            )
+
+
+def _check_labels(lesson: Lesson, on_labels: Iterable[Term]) -> None:
+    """Require of the first batch the labels that terms look at."""
     here = replace(  # where values can be read
         lesson,
         student=Outputs(logits=lesson.student_logits.detach().cpu()),

@@ -338,6 +338,7 @@ class Run(Learner):
             "learning_rate": self.knobs.learning_rate,
             "weight_decay": self.knobs.weight_decay,
             "student": _counted(self.student),
+            "output": described(self.knobs.output),
             "teacher": self._teacher_as_it_came(),
             "objective": self.as_it_began(self.objective, self.knobs.checkpoint),
             "optimizer": _named(self.optimizer, self.knobs.optimizer),

@@ -9,11 +9,12 @@ from torch.fx.experimental.optimization import fuse
 
 from kdcourse.batch import Inputs, Output, blaming_argument, call, cast_like
 from kdcourse.errors import ArgumentError
-from kdcourse.feature import input_gradient
+from kdcourse.feature import prediction_gradient
 from kdcourse.models import capture
 from kdcourse.objective import Outputs
 from kdcourse.signatures import checked
 from kdcourse.training.device import guarding_hooks
+from kdcourse.training.fingerprint import described
 
 
 class Teacher(nn.Module):
@@ -108,6 +109,9 @@ class FrozenTeacher(Teacher):
         self.output = output
         self.eval()
 
+    def extra_repr(self) -> str:
+        return "" if self.output is None else f"output={described(self.output)}"
+
     def compiled(self) -> "FrozenTeacher":
         """Return the same teacher, asked through ``torch.compile``."""
         teacher = FrozenTeacher(self.model, self.output)
@@ -128,10 +132,13 @@ class FrozenTeacher(Teacher):
     def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
         """Show the input gradient (:func:`kdcourse.feature.input_gradient`)."""
         self._stay_in_eval_mode()
-        return input_gradient(self.model, cast_like(inputs, self.model), target)
+        with torch.enable_grad():
+            inputs = cast_like(inputs, self.model).detach().requires_grad_()
+            logits = call(self.model, inputs, "teacher", self.output)
+            return prediction_gradient(logits, inputs, target)
 
     def _stay_in_eval_mode(self) -> None:
-        if self.model.training:  # someone else has put it into train mode meanwhile
+        if any(part.training for part in self.model.modules()):  # since someone else has asked it
             self.model.eval()
 
 
@@ -165,7 +172,7 @@ class FoldedTeacher(FrozenTeacher):
         self._stay_in_eval_mode()
         logits = call(self.folded, inputs, "teacher")
         if not self._compared:
-            expected = self.model(cast_like(inputs, self.model))
+            expected = call(self.model, inputs, "teacher")
             if not (logits - expected).abs().max() <= 0.05 * expected.abs().max():  # NaN neither
                 raise ArgumentError("teacher", f"{self._failure()}: its logits would be others")
             self._compared = True
@@ -182,9 +189,12 @@ def as_teacher(teacher: nn.Module, output: Output | None = None) -> Teacher:
 
     Args:
         teacher: A teacher, or any module.
-        output: Finds the logits in what the module returns.
+        output: Finds the logits in what the module returns, or one that follows the student and so
+            returns the same, unless it has been told already.
     """
     if isinstance(teacher, Teacher):
+        if isinstance(teacher, FrozenTeacher) and teacher.follows_student:
+            teacher.output = teacher.output or output
         return teacher
     with blaming_argument("teacher", "putting the teacher into eval mode"):
         return FrozenTeacher(teacher, output)
