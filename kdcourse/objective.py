@@ -117,17 +117,16 @@ class Lesson:
 class Objective(nn.Module):
     """A weighted sum of terms; a term is an objective with one part.
 
-    A term that is added twice is one term, with the sum of both weights.
+    A term that is added twice is one term, with the sum of both weights: some count how often they
+    are asked.
     """
-
-    _begun = False  # whether a training has begun with it
 
     def __init__(self, parts: Iterable[tuple[float, "Term"]]):
         super().__init__()
         parts = list(parts)
         if not parts:
             raise ArgumentError("parts", "an objective needs at least one term")
-        weights: dict[Term, float] = {}  # some terms count how often they are asked
+        weights: dict[Term, float] = {}
         for weight, term in parts:
             check_number("the weight of one of the parts", weight, 0.0)
             weights[term] = weights.get(term, 0) + weight
@@ -280,6 +279,7 @@ class Term(Objective):
     student_layers: tuple[str, ...] = ()
     teacher_layers: tuple[str, ...] = ()
     prepared: bool = True
+    _begun = False  # whether a training has begun with it
     _unsaid = frozenset(("training", "weights", "names", "prepared"))  # in the repr
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from kdcourse.batch import Inputs, Output, blaming_argument, call, cast_like
+from kdcourse.checks import check_floating
 from kdcourse.errors import ArgumentError
 from kdcourse.feature import prediction_gradient
 from kdcourse.models import capture
@@ -131,6 +132,7 @@ class FrozenTeacher(Teacher):
 
     def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
         """Show the input gradient (:func:`kdcourse.feature.input_gradient`)."""
+        check_floating("inputs", inputs)
         self._stay_in_eval_mode()
         with torch.enable_grad():
             inputs = cast_like(inputs, self.model).detach().requires_grad_()
