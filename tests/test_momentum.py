@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 from torch import nn
-from toys import images, net, same, train, weights
+from toys import Scores, images, net, same, train, weights
 
 from kdcourse import metrics
 from kdcourse.teachers import MomentumTeacher, cosine_momentum, mean_teacher_momentum
@@ -55,23 +55,11 @@ def test_training_updates_it_after_every_step():
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
-class Second(nn.Module):
-    """Returns its logits behind something of the same shape."""
-
-    def __init__(self):
-        super().__init__()
-        self.model = net()
-
-    def forward(self, inputs):
-        logits = self.model(inputs)
-        return torch.zeros_like(logits), logits
-
-
 def test_its_logits_are_found_as_those_of_the_student():
-    student, plain = Second(), net()
+    student, plain = Scores(), net()
     histories = [
         train(one, CrossEntropy() + LogitKD(2), teacher=MomentumTeacher(one), epochs=1, **found)
-        for one, found in ((plain, {}), (student, {"output": lambda returned: returned[1]}))
+        for one, found in ((plain, {}), (student, {"output": lambda returned: returned["scores"]}))
     ]
     assert histories[0]["logit_kd"] == histories[1]["logit_kd"]
 

@@ -6,7 +6,7 @@ import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from toys import CLASSES, images, net, same, train, weights
+from toys import CLASSES, Scores, images, net, same, train, weights
 
 from kdcourse import models
 from kdcourse.models import capture
@@ -176,21 +176,9 @@ def test_layers_and_input_gradients_come_from_the_model_itself():
     assert torch.equal(*gradients)
 
 
-class Second(nn.Module):
-    """Returns its logits behind something else."""
-
-    def __init__(self):
-        super().__init__()
-        self.model = net()
-
-    def forward(self, inputs):
-        logits = self.model(inputs)
-        return {"features": torch.zeros_like(logits), "scores": logits}
-
-
 def test_input_gradients_are_those_of_the_logits_that_output_finds():
     target = torch.zeros(len(INPUTS), dtype=torch.int64)
-    teacher, plain = FrozenTeacher(Second(), lambda found: found["scores"]), FrozenTeacher(net())
+    teacher, plain = FrozenTeacher(Scores(), lambda found: found["scores"]), FrozenTeacher(net())
     gradients = [one.input_gradient(INPUTS, target) for one in (teacher, plain)]
     assert torch.equal(*gradients)
     assert not gradients[0].requires_grad

@@ -26,6 +26,18 @@ def net(width: int = 2, *, seed: int = 1) -> nn.Module:
     return models.plain(width, classes=CLASSES, seed=seed)
 
 
+class Scores(nn.Module):
+    """Returns its logits behind something else of the same shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = net()
+
+    def forward(self, inputs):
+        logits = self.model(inputs)
+        return {"features": torch.zeros_like(logits), "scores": logits}
+
+
 def noisy() -> nn.Module:
     """A net with dropout."""
     student = net()
