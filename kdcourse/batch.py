@@ -287,7 +287,9 @@ def _takes(model: nn.Module, inputs: Inputs) -> bool:
         return False
     inner = [*model.children()]  # of what hands over whatever it is given, such as DataParallel
     anything = {one.kind for one in signature.parameters.values()} == ANYTHING
-    return _takes(inner[0], inputs) if anything and len(inner) == 1 else True
+    if anything and len(inner) == 1:
+        return _takes(inner[0], inputs)
+    return True
 
 
 def shapes(inputs: Inputs) -> str:

@@ -249,16 +249,17 @@ def test_where_kd_is_best_at_the_edge_it_is_also_measured_beyond(small):
     claim = beyond.beyond("small", small)
     assert claim.search  # on the validation set
     assert {
-        name: claim.settings[name] for name in (beyond.TRIED, beyond.TRIPLED, beyond.ALONE)
+        name: claim.settings[name] for name in (beyond.TRIED, beyond.TRIPLED, beyond.UNLABELLED)
     } == {
         beyond.TRIED: "0.5 * CrossEntropy() + 1 * LogitKD(temperature=1)",
         beyond.TRIPLED: "0.25 * CrossEntropy() + 1.5 * LogitKD(temperature=1)",
-        beyond.ALONE: "0 * CrossEntropy() + 2 * LogitKD(temperature=1)",
+        beyond.UNLABELLED: "0 * CrossEntropy() + 2 * LogitKD(temperature=1)",
     }
     measured = dict(Lab(claim, 0, toy=True).measure())
-    assert set(measured) == {beyond.TRIED, beyond.TRIPLED, beyond.ALONE}
+    assert set(measured) == {beyond.TRIED, beyond.TRIPLED, beyond.UNLABELLED}
     runs = {
-        seed: {beyond.TRIED: 70.0, beyond.TRIPLED: 70.5, beyond.ALONE: 69.0} for seed in range(3)
+        seed: {beyond.TRIED: 70.0, beyond.TRIPLED: 70.5, beyond.UNLABELLED: 69.0}
+        for seed in range(3)
     }
     results.save(Result(claim, runs, dict.fromkeys(runs, 1.0)), small)
     told = leaderboard.at_the_edge("small", small)

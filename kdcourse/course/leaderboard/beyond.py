@@ -15,10 +15,10 @@ from kdcourse.course.leaderboard.board import (
 )
 from kdcourse.course.leaderboard.methods import KD
 
-TRIED, TRIPLED, ALONE = "tried", "tripled", "without labels"
+TRIED, TRIPLED, UNLABELLED = "tried", "tripled", "without labels"
 EFFECTS = (
     Effect("at three times that ratio", TRIPLED, TRIED),
-    Effect("without labels", ALONE, TRIED),
+    Effect("without labels", UNLABELLED, TRIED),
 )
 
 
@@ -40,7 +40,7 @@ def beyond(board: str, folder: Path = FOLDER, device: str = "cpu") -> Claim:
     method, (_, found) = BOARDS[board].methods[KD], best_trial(board, KD, folder, device)
     setting, labels = method.choices[int(found["choice"])], found["labels"]
     even = found["dist"] / (1 - labels)
-    shares = {TRIED: labels, TRIPLED: labels / (labels + 3 * (1 - labels)), ALONE: 0.0}
+    shares = {TRIED: labels, TRIPLED: labels / (labels + 3 * (1 - labels)), UNLABELLED: 0.0}
     losses = {
         name: method.loss((share, even * (1 - share)), setting, BOARDS[board].words)
         for name, share in shares.items()
@@ -56,5 +56,5 @@ def beyond(board: str, folder: Path = FOLDER, device: str = "cpu") -> Claim:
 
 
 def _students(lab: Lab) -> Measured:
-    for name in (TRIED, TRIPLED, ALONE):
+    for name in (TRIED, TRIPLED, UNLABELLED):
         yield name, taught(lab, KD, lab[name])
