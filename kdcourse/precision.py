@@ -142,7 +142,7 @@ class _Cosines(torch.autograd.Function):
 
     @staticmethod
     def forward(rows: Tensor) -> Tensor:
-        unit = rows * _inverse_norms(rows)
+        unit = rows * inverse_norms(rows)
         return product(unit, unit.mT)
 
     @staticmethod
@@ -152,12 +152,13 @@ class _Cosines(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         rows, cosine = ctx.saved_tensors
-        inverse, both = _inverse_norms(rows), gradient + gradient.mT
+        inverse, both = inverse_norms(rows), gradient + gradient.mT
         along = (both * cosine).sum(dim=1, keepdim=True)  # no cosine changes with a row's length
         return (product(both * inverse.mT, rows) - along * inverse * rows) * inverse
 
 
-def _inverse_norms(rows: Tensor) -> Tensor:
+def inverse_norms(rows: Tensor) -> Tensor:
+    """Return 1 over the norms of rows ``(N, D)``, ``(N, 1)``; of zeros a number, too."""
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return 1 / (norms if squares_fit(norms) else row_norms(rows)[0])
 

@@ -225,6 +225,21 @@ def both_at_places(
     return student, teacher, weights
 
 
+def log_probabilities_at(index: Tensor, logits: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """Return p of some classes ``(P, k)``, and log p, which is finite where p is too small.
+
+    Args:
+        index: The classes, ``(P, k)``.
+        logits: ``(P, K)``.
+        p: Their softmax.
+    """
+    picked = p.gather(1, index)
+    if readable(picked) and bool((picked >= torch.finfo(picked.dtype).tiny).all()):
+        return picked, picked.log()  # two passes less
+    largest = logits.amax(dim=1, keepdim=True)
+    return picked, logits.gather(1, index) - largest + p.amax(dim=1, keepdim=True).log()
+
+
 def kl_of_rows(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p‖q) from log-probabilities ``(P, K)``, sum over classes, at each place."""
     return expected_of_rows(log_p.exp(), log_p - log_q)

@@ -1,6 +1,6 @@
 """Terms on relations between samples: those of all processes, each with one embedding."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
@@ -9,6 +9,8 @@ from kdcourse.errors import ArgumentError
 from kdcourse.objective import Layer, LayerTerm, Lesson
 from kdcourse.precision import at_least_float32, in_one_precision
 from kdcourse.processes import all_pairs
+
+CHUNK = {"cpu": 2**16, "other": 2**25}  # cosines at a time: few enough for a processor's cache
 
 
 class RelationTerm(LayerTerm):
@@ -45,3 +47,10 @@ def both_embeddings(
         raise ArgumentError(own, f"{own} must hold at least {least} samples, got {len(student)}")
     student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
     return in_one_precision(student, teacher)
+
+
+def chunks(embeddings: Tensor, cosines: int) -> Iterator[slice]:
+    """Yield the samples of ``(N, …)`` a few at a time, of which each has so many cosines."""
+    at_once = max(1, CHUNK.get(embeddings.device.type, CHUNK["other"]) // cosines)
+    for start in range(0, len(embeddings), at_once):
+        yield slice(start, start + at_once)

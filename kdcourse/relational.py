@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from kdcourse.checks import check_floating, check_matrix
 from kdcourse.errors import ArgumentError
+from kdcourse.known_gradient import with_gradient
 from kdcourse.objective import LayerTerm, Lesson
 from kdcourse.precision import (
     at_least_float32,
@@ -37,7 +38,7 @@ from kdcourse.precision import (
     readable,
     widest,
 )
-from kdcourse.relation_term import RelationTerm, both_embeddings
+from kdcourse.relation_term import RelationTerm, both_embeddings, chunks
 
 
 def rkd_distance_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
@@ -101,9 +102,12 @@ def rkd_angle_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
 
 
 def _angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    if _few(max(student.numel(), teacher.numel(), len(student) ** 2) * len(student), student):
-        return _FewAngles.apply(student, teacher)[0]
-    return _AngleLoss.apply(distances(student), distances(teacher))[0]
+    made = _of_all_differences
+    if not _few(max(student.numel(), teacher.numel(), len(student) ** 2) * len(student), student):
+        student, teacher, made = distances(student), distances(teacher), _of_distances
+    with torch.no_grad():
+        loss, gradient = made(student, teacher)
+    return with_gradient(student, loss, gradient)
 
 
 def similarity_preserving_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
@@ -217,7 +221,6 @@ class _Distances(torch.autograd.Function):
         return weight.sum(dim=1, keepdim=True) * centred - product(weight, centred)
 
 
-CHUNK = {"cpu": 2**16, "other": 2**25}  # cosines at a time: few enough for a processor's cache
 FEW = {"cpu": 0, "other": 2**25}  # numbers that a GPU handles in the time of a few launches
 
 
@@ -226,77 +229,51 @@ def _few(numbers: int, samples: Tensor) -> bool:
     return numbers <= FEW.get(samples.device.type, FEW["other"])
 
 
-class _AngleLoss(torch.autograd.Function):
-    """The angle loss of N × N distances; value and gradient are made a few vertices at a time.
+def _of_distances(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the angle loss of N × N distances and its gradient, a few vertices at a time.
 
     From cos_ijk = (d_ij² + d_kj² − d_ik²) / (2 d_ij d_kj):
     ∂cos/∂d_ij = 1/d_kj − cos/d_ij (for d_kj alike), and ∂cos/∂d_ik = −d_ik / (d_ij d_kj).
     """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        samples = len(student)
-        at_once = max(1, CHUNK.get(student.device.type, CHUNK["other"]) // samples**2)
-        inverse = 1 / _or_infinite(student)
-        student_sides = student.square(), inverse
-        teacher_sides = teacher.square(), 1 / _or_infinite(teacher)
-        loss, opposite, adjacent = student.new_zeros(()), torch.zeros_like(student), []
-        for start in range(0, samples, at_once):
-            vertices = slice(start, start + at_once)
-            cosine = _cosines(*student_sides, vertices)  # (J, N, N)
-            difference = cosine - _cosines(*teacher_sides, vertices)
-            difference.diagonal(dim1=1, dim2=2).zero_()  # i = k is no triple
-            slope = difference.clamp(-1, 1)  # of the Huber loss, as above
-            loss = loss + difference.sub_(slope, alpha=0.5).mul_(slope).sum()
-            along = torch.mul(cosine, slope).sum(dim=2)
-            near = inverse[vertices]  # (J, N): 1 / d_ij from vertex j
-            pull = product(slope, near[:, :, None])[:, :, 0] - near * along
-            adjacent.append(2 * pull)  # i and k play the same part
-            opposite = opposite + slope.mul_(near[:, :, None]).mul_(near[:, None, :]).sum(dim=0)
-        triples = samples * (samples - 1) * (samples - 2)
-        return loss / triples, (torch.cat(adjacent) - student * opposite) / triples
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)  # zeros, as large as the second output
-        ctx.save_for_backward(output[1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor | None, _: None) -> tuple[Tensor | None, None]:
-        if gradient is None:
-            return None, None
-        return gradient * ctx.saved_tensors[0], None
+    samples, inverse = len(student), 1 / _or_infinite(student)
+    student_sides = student.square(), inverse
+    teacher_sides = teacher.square(), 1 / _or_infinite(teacher)
+    loss, opposite, adjacent = student.new_zeros(()), torch.zeros_like(student), []
+    for vertices in chunks(student, samples**2):
+        cosine = _cosines(*student_sides, vertices)  # (J, N, N)
+        difference = cosine - _cosines(*teacher_sides, vertices)
+        difference.diagonal(dim1=1, dim2=2).zero_()  # i = k is no triple
+        slope = difference.clamp(-1, 1)  # of the Huber loss, as above
+        loss = loss + difference.sub_(slope, alpha=0.5).mul_(slope).sum()
+        along = torch.mul(cosine, slope).sum(dim=2)
+        near = inverse[vertices]  # (J, N): 1 / d_ij from vertex j
+        pull = product(slope, near[:, :, None])[:, :, 0] - near * along
+        adjacent.append(2 * pull)  # i and k play the same part
+        opposite = opposite + slope.mul_(near[:, :, None]).mul_(near[:, None, :]).sum(dim=0)
+    triples = samples * (samples - 1) * (samples - 2)
+    return loss / triples, (torch.cat(adjacent) - student * opposite) / triples
 
 
-class _FewAngles(_AngleLoss):
-    """The angle loss of all differences at once, N × N × D numbers in as few kernels as possible.
+def _of_all_differences(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the angle loss and its gradient by N × N × D numbers, in as few kernels as possible.
 
     For the unit vectors u_ij = (z_i − z_j) / d_ij: cos_ijk = u_ij · u_kj, and
     ∂cos/∂z_i = (u_kj − cos u_ij) / d_ij.
     """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        samples = len(student)
-        triples = samples * (samples - 1) * (samples - 2)
-        unit, distance = _units(student)  # (J, N, D), (J, N, 1)
-        with full_precision(student):
-            theirs = _units(teacher)[0]
-            theirs = theirs @ theirs.mT
-            difference = torch.baddbmm(theirs, unit, unit.mT, beta=-1)  # (J, N, N)
-            difference.diagonal(dim1=1, dim2=2).zero_()  # i = k is no triple
-            slope = difference.clamp(-1, 1)  # of the Huber loss, which is slope · (x − slope / 2)
-            pull = slope @ unit
-        loss = difference.sub_(slope, alpha=0.5).mul_(slope).sum() / triples
-        along = (pull * unit).sum(dim=2, keepdim=True)
-        pull = pull.addcmul_(unit, along, value=-1).div_(distance)
-        return loss, (pull.sum(dim=0) - pull.sum(dim=1)) * (2 / triples)  # i and k are alike
+    samples = len(student)
+    triples = samples * (samples - 1) * (samples - 2)
+    unit, distance = _units(student)  # (J, N, D), (J, N, 1)
+    with full_precision(student):
+        theirs = _units(teacher)[0]
+        theirs = theirs @ theirs.mT
+        difference = torch.baddbmm(theirs, unit, unit.mT, beta=-1)  # (J, N, N)
+        difference.diagonal(dim1=1, dim2=2).zero_()  # i = k is no triple
+        slope = difference.clamp(-1, 1)  # of the Huber loss, which is slope · (x − slope / 2)
+        pull = slope @ unit
+    loss = difference.sub_(slope, alpha=0.5).mul_(slope).sum() / triples
+    along = (pull * unit).sum(dim=2, keepdim=True)
+    pull = pull.addcmul_(unit, along, value=-1).div_(distance)
+    return loss, (pull.sum(dim=0) - pull.sum(dim=1)) * (2 / triples)  # i and k are alike
 
 
 def _units(embeddings: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,9 @@ RECORD = "a record of results or settings, which computes nothing"
 LEFT_OUT = {
     **dict.fromkeys(("kdcourse.checks", "kdcourse.signatures"), "these are the checks"),
     "kdcourse.errors": "what they raise",
-    "kdcourse.precision": "arithmetic behind the checks",
+    **dict.fromkeys(
+        ("kdcourse.precision", "kdcourse.known_gradient", "chunks"), "arithmetic behind the checks"
+    ),
     "kdcourse.grid": "these are checks, too, and arithmetic behind them",
     "kdcourse.training.rules": "these are checks, too",
     "check_pixels": "this is one, too",

@@ -348,8 +348,8 @@ FAULTS = {
     "angles have the wrong sign": (
         "invariance",
         relational._angle_loss,
-        "return _AngleLoss",
-        "return -_AngleLoss",
+        "return with_gradient",
+        "return -with_gradient",
     ),
     "similarities of the wrong net": (
         "invariance",

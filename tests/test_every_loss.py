@@ -37,6 +37,19 @@ def test_gradient_is_right_and_none_reaches_the_teacher(loss, student, teacher):
 
 
 @every_loss
+def test_a_second_derivative_is_right_or_an_error_and_never_a_wrong_number(loss, student, teacher):
+    s = student.clone().requires_grad_()
+    value = loss(s, teacher)
+    (first,) = torch.autograd.grad(value * value, s, create_graph=True)
+    refused = False
+    try:
+        first.square().sum().backward()
+    except RuntimeError as error:
+        refused = "once_differentiable" in str(error)
+    assert refused or torch.autograd.gradgradcheck(lambda z: loss(z, teacher), s, fast_mode=True)
+
+
+@every_loss
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(loss, student, teacher, dtype):
     s, t = student.to(dtype).requires_grad_(), teacher.to(dtype)

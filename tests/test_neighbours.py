@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from kdcourse import relation_term
+from kdcourse.course.bench.compare import peak_memory
 from kdcourse.errors import ArgumentError
 from kdcourse.methods.neighbours import Neighbours, neighbour_loss
 from kdcourse.objective import Lesson, Outputs
@@ -118,9 +120,39 @@ def test_the_term_compares_a_layer_and_a_last_batch_of_one_sample_costs_nothing(
     assert Neighbours().loss(Lesson(few[0], target[:1], few[1])) == 0
 
 
-def test_its_gradient_has_a_gradient():
-    student = STUDENT.clone().requires_grad_()
-    assert torch.autograd.gradgradcheck(lambda s: neighbour_loss(s, TEACHER), student)
+def plain(s, t):
+    """The same, of all pairs at once, for autograd."""
+    log_picks = []
+    for z in (s, t):
+        unit = z / z.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        k = (1 + unit @ unit.T).clamp_min(2e-7)
+        log_picks.append((k / (k.sum(dim=1, keepdim=True) - k.diagonal()[:, None])).log())
+    log_q, log_p = log_picks
+    return (log_p.exp() * (log_p - log_q)).fill_diagonal_(0).sum() / len(s)
+
+
+@pytest.mark.parametrize("cosines", [1, 4 * N, 10**6])
+def test_value_and_gradient_are_those_of_all_pairs_at_once_whatever_is_taken_at_a_time(
+    cosines, monkeypatch
+):
+    monkeypatch.setitem(relation_term.CHUNK, "cpu", cosines)
+    student = STUDENT.clone()
+    student[3] = -2 * student[1]  # one is least alike, and sends the other no gradient
+    found = []
+    for loss in (neighbour_loss, plain):
+        s = student.clone().requires_grad_()
+        value = loss(s, TEACHER)
+        found.append((value, *torch.autograd.grad(value, s)))
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-14)
+
+
+def test_many_samples_take_the_memory_of_their_embeddings():
+    samples = [draw(2000, 16, seed=seed).float() for seed in (1, 2)]
+
+    def step():
+        neighbour_loss(samples[0].detach().requires_grad_(), samples[1]).backward()
+
+    assert peak_memory(step) < 2000 * 2000 * 4 / 4  # a quarter of one matrix of cosines
 
 
 def test_one_sample_is_no_relation():

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from kdcourse.checks import (
@@ -27,6 +28,7 @@ from kdcourse.predictions import (
     check_of_places,
     check_predictions,
     kl_of_rows,
+    log_probabilities_at,
     place_mean,
     place_rows,
     place_shape,
@@ -78,7 +80,7 @@ def chunk_likelihood_loss(
         ignore_index: The target of places that do not count.
 
     Returns:
-        Scalar ≥ 0 in nats; zero if nothing counts.
+        Scalar ≥ 0 in nats, once differentiable; zero if nothing counts.
 
     Source: Minixhofer, Vulić, Ponti 2025 (arXiv 2503.20083). The authors' code takes the
     cross-entropy, which is KL plus what the student cannot change, without the factor τ = 100, and
@@ -190,10 +192,9 @@ class _LogProbability(torch.autograd.Function):
         rows: Tensor, index: Tensor, left_out: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         p = F.softmax(rows, dim=1)
-        largest = rows.amax(dim=1, keepdim=True)
-        log_p = rows.gather(1, index) - largest + p.amax(dim=1, keepdim=True).log()
-        likely = p.gather(1, index) > 0.5
-        others = p.scatter_(1, index, torch.zeros_like(largest))
+        picked, log_p = log_probabilities_at(index, rows, p)
+        likely = picked > 0.5
+        others = p.scatter_(1, index, torch.zeros_like(picked))
         if left_out is not None:
             log_p, others = log_p.masked_fill(left_out, 0.0), others.masked_fill_(left_out, 0.0)
         rest = others.sum(dim=1, keepdim=True)
@@ -213,6 +214,7 @@ class _LogProbability(torch.autograd.Function):
         ctx.save_for_backward(inputs[1], others, rest)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, slope: Tensor | None, *_: None) -> tuple[Tensor | None, None, None]:
         if slope is None:
             return None, None, None

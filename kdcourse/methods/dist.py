@@ -8,14 +8,13 @@ sees neither their offset nor their scale:
 * a class's probabilities at all places, a column: which places look like it? (*intra-class*)
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kdcourse import processes
 from kdcourse.checks import check_number, check_temperature
+from kdcourse.known_gradient import with_gradient
 from kdcourse.objective import Lesson
 from kdcourse.precision import HOTTEST, at_least_float32, dtype_for, product
 from kdcourse.prediction_term import PredictionTerm
@@ -69,7 +68,7 @@ def dist_loss(
         class_dim, mask, weight: As in :func:`kdcourse.logit.kd_loss`.
 
     Returns:
-        Scalar from 0 to 2 (β + γ).
+        Scalar from 0 to 2 (β + γ), once differentiable.
 
     Source: Huang et al. 2022 (arXiv 2205.10536), and its appendix A.1 for τ without a factor. The
     authors' code (β = γ = 1, and a weight for the sum) multiplies both parts by τ². It adds 10⁻⁸ to
@@ -85,7 +84,7 @@ def dist_loss(
     with torch.no_grad():
         loss, gradient = _loss_and_gradient(student, teacher, weights, temperature, beta, gamma)
     loss = loss + (-loss).clamp_min(0)  # not below zero by rounding
-    return _WithGradient.apply(student, loss.to(at_least_float32(student).dtype), gradient)
+    return with_gradient(student, loss.to(at_least_float32(student).dtype), gradient)
 
 
 class DIST(PredictionTerm):
@@ -198,23 +197,3 @@ def _over_processes(sums: list[Tensor]) -> list[Tensor]:
     whole = processes.total(torch.cat([one.view(-1) for one in sums]))
     pieces = whole.split([one.numel() for one in sums])
     return [piece.view_as(one) for piece, one in zip(pieces, sums, strict=True)]
-
-
-class _WithGradient(torch.autograd.Function):
-    """A loss whose gradient is there already."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(student: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
-        return loss.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[2])
-        ctx.dtype = inputs[0].dtype
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return (gradient * slope).to(ctx.dtype), None, None

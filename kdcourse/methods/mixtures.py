@@ -103,8 +103,7 @@ def skewed_kl_loss(
         student_logits, teacher_logits, temperature, class_dim, mask=mask, weight=weight
     )
     first, second = (student, teacher) if reverse else (teacher, student)
-    log_p = F.log_softmax(first, dim=1)
-    p = log_p.exp()
+    p, log_p = F.softmax(first, dim=1), F.log_softmax(first, dim=1)
     if alpha:
         mixture = _log_mixture(p, F.softmax(second, dim=1), alpha)
     else:

@@ -8,9 +8,10 @@ are; a student learns to pick as its teacher does. The embeddings may have diffe
 import torch
 from torch import Tensor
 
+from kdcourse.known_gradient import with_gradient
 from kdcourse.objective import Lesson
-from kdcourse.precision import cosines, not_below_zero
-from kdcourse.relation_term import RelationTerm, both_embeddings
+from kdcourse.precision import inverse_norms, not_below_zero, product
+from kdcourse.relation_term import RelationTerm, both_embeddings, chunks
 
 LEAST_ALIKE = 1e-7  # no two samples are less alike: their logarithm is finite
 
@@ -32,7 +33,7 @@ def neighbour_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
         teacher_embeddings: ``(N, D')``; receives no gradient.
 
     Returns:
-        Scalar ≥ 0 in nats.
+        Scalar ≥ 0 in nats, once differentiable.
 
     Source: Passalis, Tefas 2018 (arXiv 1803.10837), section 3, with the cosine kernel and without a
     bandwidth to choose. There it is a sum over i, N times this. The authors' code takes the mean
@@ -43,17 +44,43 @@ def neighbour_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
 
 
 def _loss(student: Tensor, teacher: Tensor) -> Tensor:
-    itself = torch.eye(len(student), dtype=torch.bool, device=student.device)
-    log_q, log_p = (_log_neighbours(one, itself) for one in (student, teacher))
-    loss = (log_p.exp().masked_fill(itself, 0.0) * (log_p - log_q)).sum() / len(student)
-    return not_below_zero(loss)
+    with torch.no_grad():
+        loss, gradient = _loss_and_gradient(student, teacher)
+    return with_gradient(student, not_below_zero(loss), gradient)
 
 
-def _log_neighbours(embeddings: Tensor, itself: Tensor) -> Tensor:
-    """Return log-probabilities ``(N, N)``, with any number for a sample and itself."""
-    alike = (1 + cosines(embeddings)).clamp_min(2 * LEAST_ALIKE)
-    others = alike.masked_fill(itself, 0.0).sum(dim=1, keepdim=True)
-    return alike.log() - others.log()
+def _loss_and_gradient(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Let a few samples pick at a time, so that there are never N × N cosines.
+
+    For a = 1 + cos = 2k: ∂L/∂cos_ij = (1/Σ_l a_il − p_ij/a_ij) / N, with p of the teacher.
+    """
+    samples, inverse = len(student), inverse_norms(student)
+    own, theirs = student * inverse, teacher * inverse_norms(teacher)
+    loss, pull = student.new_zeros(()), torch.zeros_like(own)
+    for rows in chunks(student, samples):
+        alike, p = _alike(own, rows), _alike(theirs, rows)
+        total = alike.sum(dim=1, keepdim=True)
+        p = p.div_(p.sum(dim=1, keepdim=True))
+        alike.diagonal(rows.start).fill_(1.0)
+        slope = p / alike
+        ratio = slope * total
+        ratio.diagonal(rows.start).fill_(1.0)  # where p is 0
+        loss = loss + ratio.log_().mul_(p).sum()
+        slope = (1 / total).sub(slope).masked_fill_(alike <= 2 * LEAST_ALIKE, 0.0)
+        if len(slope) == samples:  # one product does for both ends of a pair
+            pull = product(slope + slope.mT, own)
+        else:
+            pull = pull + product(slope.mT, own[rows])
+            pull[rows] += product(slope, own)
+    along = (pull * own).sum(dim=1, keepdim=True)  # no cosine changes with a row's length
+    return loss / samples, pull.addcmul_(along, own, value=-1).mul_(inverse / samples)
+
+
+def _alike(unit: Tensor, rows: slice) -> Tensor:
+    """Return 1 + the cosines of some samples with all, 0 for a sample and itself."""
+    alike = product(unit[rows], unit.mT).add_(1).clamp_min_(2 * LEAST_ALIKE)
+    alike.diagonal(rows.start).zero_()
+    return alike
 
 
 class Neighbours(RelationTerm):

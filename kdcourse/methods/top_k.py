@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from kdcourse.checks import (
@@ -56,6 +57,7 @@ from kdcourse.predictions import (
     check_predictions,
     counted_only,
     expected_of_rows,
+    log_probabilities_at,
     place_mean,
     place_rows,
     place_shape,
@@ -197,7 +199,7 @@ def topk_kd_loss(
             count, its answer, too, may be anything.
 
     Returns:
-        Scalar ≥ 0 in nats; zero if nothing counts.
+        Scalar ≥ 0 in nats, once differentiable; zero if nothing counts.
 
     Source: that the k largest alone are biased, Anshumann et al. 2025 (arXiv 2503.16870).
     """
@@ -238,8 +240,7 @@ class _Divergence(torch.autograd.Function):
         logits: Tensor, p: Tensor, log_p: Tensor, left: Tensor, tokens: Tensor, off: float
     ) -> tuple[Tensor, ...]:
         every = logits.softmax(1)
-        log_q = logits.gather(1, tokens) - logits.amax(1, keepdim=True)
-        log_q, q = log_q + every.amax(1, keepdim=True).log(), every.gather(1, tokens)
+        q, log_q = log_probabilities_at(tokens, logits, every)
         take_out = every.scatter_ if readable(q) else every.scatter  # of vmap, one may be
         others = take_out(1, tokens, 0.0)
         rest = others.sum(1, keepdim=True)
@@ -256,6 +257,7 @@ class _Divergence(torch.autograd.Function):
         ctx.save_for_backward(inputs[4], *output[1:])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor | None, *_: None) -> tuple[Any, ...]:
         if upstream is None:
             return (None,) * 6

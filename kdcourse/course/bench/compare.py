@@ -65,11 +65,21 @@ def compare_many(
     Several calls in a row, as caches are cold in the first one after the other side's turn; seconds
     of the processor, as a turn is so short that others who use it would show.
     """
+    _let_freed_memory_stay()
     once = compare(name, partial(ours, 1), partial(other, 1), 1)
     repeats = max(1, int(0.05 / once.ours))
     both = partial(ours, repeats), partial(other, repeats)
     timed = compare(name, *both, rounds, time.process_time)
     return replace(timed, ours=timed.ours / repeats, other=timed.other / repeats)
+
+
+def _let_freed_memory_stay() -> None:
+    """Have glibc keep what is freed, as it does in a training, which has freed large tensors.
+
+    Before, it may hand a tensor of 1 MB back to the kernel whenever nothing was allocated behind
+    it, and of two equal steps one takes half as long again.
+    """
+    torch.ones(2**23 - 2**11)  # 32 MB, less a little: the largest block that it learns from
 
 
 _seconds = partial(timeit.timeit, number=1)

@@ -1,7 +1,7 @@
 """What the losses of ``kdcourse.methods`` cost, forward and backward, against their authors' form.
 
 Both sides compute the same, up to a factor that the loss's docstring tells, at a small size, where
-the fixed costs of a loss show, and at one that occurs in practice.
+the fixed costs of a loss show, and at those that occur in practice.
 """
 
 import math
@@ -49,7 +49,7 @@ from kdcourse.training.device import one_thread
 
 Inputs = Sequence[Any]
 Shape = tuple[int, ...]
-SIZES: dict[str, tuple[Shape, Shape]] = {
+SIZES: dict[str, tuple[Shape, ...]] = {  # the first is the small one
     "logits": ((16, 10), (256, 1000)),
     "a vocabulary": ((16, 64), (128, 32_000)),
     "maps of logits": ((8, 10, 4, 4), (64, 100, 8, 8)),
@@ -57,6 +57,7 @@ SIZES: dict[str, tuple[Shape, Shape]] = {
     "late features": ((8, 16, 4, 4), (64, 64, 8, 8)),
     "two layers": ((2, 8, 16, 4, 4), (2, 32, 64, 28, 28)),
     "embeddings": ((16, 32), (128, 512)),
+    "many embeddings": ((16, 32), (128, 512), (1024, 64)),
     "remembered": ((4, 32), (64, 512)),
     "tokens": ((4, 8, 24), (16, 128, 768)),
 }
@@ -267,8 +268,10 @@ METHODS = {
         norm_and_direction_loss, authors.norm_and_direction, "embeddings", inputs=_with_means
     ),
     "SimKD": Method(matched_features_loss, nn.functional.mse_loss, "features"),
-    "PKT": Method(neighbour_loss, authors.neighbours, "embeddings", lambda shape: 1 / shape[0]),
-    "CC": Method(correlation_congruence_loss, authors.congruence, "embeddings"),
+    "PKT": Method(
+        neighbour_loss, authors.neighbours, "many embeddings", lambda shape: 1 / shape[0]
+    ),
+    "CC": Method(correlation_congruence_loss, authors.congruence, "many embeddings"),
     "CRD": Method(
         lambda student, teacher, term, memories: term.loss(_lesson(student, teacher)),
         lambda student, teacher, term, memories: authors.contrastive(
