@@ -768,12 +768,22 @@ def test_batches_of_another_form_are_named(batches, message):
 
 
 @pytest.mark.parametrize(
-    "option", [{"augment": Flip()}, {"views": Consistent(Flip())}, {"drop_last": True}], ids=list
+    "option",
+    [{"augment": Flip()}, {"views": Consistent(Flip())}, {"drop_last": True}],
+    ids=list,
 )
 def test_what_only_images_can_do_is_refused_elsewhere(option):
     (name,) = option
     with pytest.raises(ArgumentError, match=f"{name} needs Images, got a DataLoader"):
         fit(small(), loader(PIXELS8), LogitKD(), teacher=small(), **option, **ANY)
+
+
+def test_another_batch_size_than_the_loaders_changes_nothing_and_that_is_told(recwarn):
+    with pytest.warns(UserWarning, match="=5 changes nothing: .* DataLoader, .* batches of 8"):
+        fit(small(), loader(PIXELS8, batch_size=8), CrossEntropy(), batch_size=5, **ANY)
+    recwarn.clear()
+    fit(small(), loader(PIXELS8, batch_size=8), CrossEntropy(), batch_size=8, **ANY)
+    assert not recwarn
 
 
 class Lies:

@@ -435,13 +435,19 @@ RULES = {
         {
             "objective": DecoupledKD(),
             "teacher": net(4),
-            "train": further.GeneratedImages(further.Generator(size=12), net(4), "embedding"),
+            "train": further.GeneratedImages(
+                further.Generator(size=12), net(4), "embedding", batch_size=32
+            ),
         },
     ),
     "labels alone, of generated images": (
         "train",
         "labels, which CrossEntropy",
-        {"train": further.GeneratedImages(further.Generator(size=12), net(4), "embedding")},
+        {
+            "train": further.GeneratedImages(
+                further.Generator(size=12), net(4), "embedding", batch_size=32
+            )
+        },
     ),
     "a layer of the student": (
         "objective",

@@ -94,8 +94,9 @@ def _memory(plan: Plan, images: Images | Corpus) -> dict[str, int]:
     """Return bytes by what they are for, after one step on one part of a batch."""
     options, known = plan.options, plan.images
     part = math.ceil(options.batch_size / options.accumulate)
-    alone = replace(plan, options=replace(options, cache=0, batch_size=part))
-    run, source = _begin(plan, {**alone.lessons(images), "accumulate": 1, "batch_size": part})
+    knobs = plan.knobs | {name: part for name in ("batch_size",) if name in plan.knobs}
+    alone = replace(plan, options=replace(options, cache=0, batch_size=part), knobs=knobs)
+    run, source = _begin(plan, {**alone.lessons(images), "accumulate": 1})
     batch = next(iter(source.batches(0)))
     learned = [*run.student.parameters(), *run.objective.parameters()]
     activations = kept_for_backward(lambda: run.step(*batch), learned)

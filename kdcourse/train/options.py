@@ -14,7 +14,7 @@ from typing import Any, get_args
 from kdcourse import files
 from kdcourse.checks import check_choice, check_number
 from kdcourse.errors import ExplainedError
-from kdcourse.training.knobs import DECAY, EPOCHS, RATE, Knobs
+from kdcourse.training.knobs import BATCH, DECAY, EPOCHS, RATE, Knobs
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -120,9 +120,7 @@ class Options:
         None, f"passes through the data ({EPOCHS}, unless there are --steps)", low=1
     )
     steps: int | None = _option(None, "end after this many batches, instead of --epochs", low=1)
-    batch_size: int = _option(
-        Knobs.batch_size, "images or texts per step, over all processes together", low=1
-    )
+    batch_size: int = _option(BATCH, "images or texts per step, over all processes together", low=1)
     drop_last: bool = _option(Knobs.drop_last, "leave out an epoch's last, smaller batch")
     accumulate: int = _option(
         Knobs.accumulate, "make each step in this many parts, to save memory", low=1

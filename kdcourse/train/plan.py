@@ -54,7 +54,7 @@ class Plan:
             return {"train": images, "teacher": self.teacher, **self.knobs}
         assert self.teacher is not None
         knobs = dict(self.knobs)
-        kept |= {"views": knobs.pop("views"), "batch_size": self.options.batch_size}
+        kept |= {name: knobs.pop(name) for name in ("views", "batch_size")}
         lessons = CachedLessons(
             self.teacher.to(images.device), images, seed=self.options.seed, **kept
         )
@@ -177,6 +177,8 @@ def _knobs(options: Options, given: dict[str, Any], images: Images | Corpus) -> 
     names = {spec.name for spec in fields(Knobs) if hasattr(options, spec.name)}
     names -= {"learning_rate", "weight_decay"}  # the optimizer's own
     names -= {"keep"}  # the best can be found once there are images to validate on
+    if isinstance(images, Corpus):
+        names -= {"batch_size"}  # what yields the texts has it
     return {
         **{name: getattr(options, name) for name in names},
         "validation": None,  # images, once they are read

@@ -76,6 +76,13 @@ class Epochs:
                     f"{name} needs Images, got a {type(train).__name__}, which must do so by itself"
                     + " (its inputs may be SeparateViews)" * (name == "views"),
                 )
+        given, own = self.knobs.batch_size, getattr(train, "batch_size", None)
+        if own is not None and given not in (None, own, own * processes.count()):
+            warnings.warn(
+                f"batch_size={given} changes nothing: train is a {type(train).__name__}, which has "
+                f"batches of {own}",
+                stacklevel=2,
+            )
 
     def _has_length(self) -> bool:
         """Whether a pass has an end that is known, as it must where no ``steps`` are given."""
@@ -97,7 +104,7 @@ class Epochs:
     @property
     def last(self) -> int | None:
         """The number of samples in an epoch's last batch, where it can be told."""
-        train, size = self.train, self.knobs.batch_size
+        train, size = self.train, self.knobs.size
         if isinstance(train, Images):
             samples, dropped = len(train), self.knobs.drop_last
         elif (
@@ -145,7 +152,7 @@ class Epochs:
 
     def __len__(self) -> int:
         if isinstance(self.train, Images):
-            return self.train.steps(self.knobs.batch_size, drop_last=self.knobs.drop_last)
+            return self.train.steps(self.knobs.size, drop_last=self.knobs.drop_last)
         return math.ceil(self.steps / ROWS) if self.stream else len(self.train)  # type: ignore[arg-type]
 
     @property
@@ -176,7 +183,7 @@ class Epochs:
         """Begin a pass through the set."""
         if isinstance(self.train, Images):
             self.generator.manual_seed(replay_seed(self.knobs.seed, epoch))
-            size, drop_last = self.knobs.batch_size, self.knobs.drop_last
+            size, drop_last = self.knobs.size, self.knobs.drop_last
             return self.train.order(size, self.generator, drop_last=drop_last)
         self._set_epoch(epoch)
         return self._read(iter(self.train))
@@ -294,7 +301,7 @@ class Epochs:
         name = self.train.name if isinstance(self.train, Images) else type(self.train).__name__
         self._set_epoch(0)  # it may still have the number of another training's last epoch
         return {
-            "batch_size": self.knobs.batch_size,
+            "batch_size": self.knobs.size,
             "augment": described(self.knobs.augment),
             "views": described(self.knobs.views),
             "seed": self.knobs.seed,

@@ -27,6 +27,7 @@ MakeScheduler = Callable[[Optimizer, int], LRScheduler]
 Log = Callable[[dict[str, float]], None]
 RATE, DECAY = 0.1, 5e-4  # of the default optimiser
 EPOCHS = 15  # by default
+BATCH = 128  # images, by default
 Function = TypeVar("Function", bound=Callable)
 NUMBERS = {
     **dict.fromkeys(("epochs", "steps", "batch_size", "seed", "accumulate"), int),
@@ -58,7 +59,8 @@ class Knobs:
             a pass through the set, of which the last is cut short. Of a stream, which has no length
             and needs ``steps``, an epoch is a tenth of the training, rounded up to whole steps;
             where the stream ends, it is begun anew.
-        batch_size: Images per batch (of an in-memory set), in all processes together.
+        batch_size: Images per batch of an in-memory set, in all processes together; 128 by default.
+            Others have batches of their own.
         drop_last: Whether to leave out an epoch's last batch where it is smaller; each epoch leaves
             out other images.
         learning_rate: The peak of the default one-cycle schedule; 0.1 by default, or the rates of
@@ -123,7 +125,7 @@ class Knobs:
     metrics: Mapping[str, Any] | None = None
     epochs: int | None = None
     steps: int | None = None
-    batch_size: int = 128
+    batch_size: int | None = None
     drop_last: bool = False
     learning_rate: float | None = None
     weight_decay: float | None = None
@@ -159,7 +161,7 @@ class Knobs:
         if self.steps is None:
             object.__setattr__(self, "epochs", EPOCHS if self.epochs is None else self.epochs)
         lasting = {"epochs": self.epochs} if self.steps is None else {"steps": self.steps}
-        check_positive(batch_size=self.batch_size, accumulate=self.accumulate, **lasting)
+        check_positive(batch_size=self.size, accumulate=self.accumulate, **lasting)
         check_choice("on_interrupt", self.on_interrupt, ("return", "raise"))
         check_choice("keep", self.keep, ("last", "best"))
         if self.keep == "best" and self.validation is None:
@@ -211,6 +213,11 @@ class Knobs:
         for name, kind in NUMBERS.items():  # NumPy's numbers cannot be read from a checkpoint
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else kind(value))
+
+    @property
+    def size(self) -> int:
+        """Images per batch of an in-memory set."""
+        return BATCH if self.batch_size is None else self.batch_size
 
     def make_optimizer(self, named_parameters: list[tuple[str, nn.Parameter]]) -> Optimizer:
         """Make the optimiser of these parameters."""
