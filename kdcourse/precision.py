@@ -158,7 +158,7 @@ class _Cosines(torch.autograd.Function):
 
 
 def inverse_norms(rows: Tensor) -> Tensor:
-    """Return 1 over the norms of rows ``(N, D)``, ``(N, 1)``; of zeros a number, too."""
+    """Return 1 over the norms of rows ``(N, D)``, ``(N, 1)``; 0 for rows of zeros."""
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return 1 / (norms if squares_fit(norms) else row_norms(rows)[0])
 

@@ -76,7 +76,10 @@ class PredictionTerm(Term):
         """Return how much each place counts, of the places' shape; None if all count alike."""
         weights, left_out = self._weights_of_batch(lesson), []
         if self.mask is not None:
-            left_out.append(left_out_by(lesson.entry(self.mask)))
+            mask = lesson.entry(self.mask)
+            if lesson.student.logits is not None:  # a head of its own may do without
+                self._check_mask(mask, lesson.student.logits)
+            left_out.append(left_out_by(mask))
         if self.ignore_index is not None and not self.is_soft(lesson.target):
             left_out.append(lesson.target == self.ignore_index)
         for places in left_out:
@@ -85,6 +88,20 @@ class PredictionTerm(Term):
             if weights.shape == places.shape:  # or else the loss says so
                 weights = weights.masked_fill(places, 0)
         return weights
+
+    def _check_mask(self, mask: Tensor, logits: Tensor) -> None:
+        places = self.counted_shape(logits)
+        if list(mask.shape) != places:
+            raise ArgumentError(
+                "mask",
+                f"mask must name an entry of shape {tuple(places)}, one number a place, as the "
+                f"predictions are {tuple(logits.shape)} with class_dim={self.class_dim}, got "
+                f"{self.mask!r}, which is {tuple(mask.shape)}",
+            )
+
+    def counted_shape(self, predictions: Tensor) -> list[int]:
+        """Return the shape of what has one entry a place."""
+        return place_shape(predictions, self.class_dim)
 
     def _weights_of_batch(self, lesson: Lesson) -> Tensor | None:
         """Return the weights that came with a batch; those of samples are those of their places."""
@@ -208,6 +225,9 @@ class EntryTerm(PredictionTerm):
 
     def is_soft(self, target: Tensor) -> bool:
         return False
+
+    def counted_shape(self, predictions: Tensor) -> list[int]:
+        return list(predictions.shape)
 
     def right(self, logits: Tensor, lesson: Lesson) -> tuple[Tensor, Tensor] | None:
         return None

@@ -230,6 +230,16 @@ def test_a_mask_of_other_numbers_than_0_and_1(term, values):
         term(class_dim=-1, mask="own").loss(Lesson(*both, inputs={"own": mask}))
 
 
+@pytest.mark.parametrize("shape", [(3,), (3, 5), (3, 4, K)], ids=str)
+@pytest.mark.parametrize("term", [CrossEntropy, LogitKD, WTTM])
+def test_a_mask_of_another_shape_than_the_places(term, shape):
+    student, teacher, target, _, _ = example_of((3, 4, K), -1)
+    both = Outputs(logits=student), target, Outputs(logits=teacher)
+    lesson = Lesson(*both, inputs={"own": torch.ones(shape)})
+    with pytest.raises(ArgumentError, match=r"entry of shape \(3, 4\).* got 'own', which is \(3,"):
+        term(class_dim=-1, mask="own").loss(lesson)
+
+
 def vision_transformer(width):
     sizes = {"image_size": 28, "patch_size": 7, "num_layers": 2, "num_heads": 2, "num_classes": 10}
     return torchvision.models.VisionTransformer(hidden_dim=width, mlp_dim=2 * width, **sizes)

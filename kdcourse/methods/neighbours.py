@@ -26,7 +26,8 @@ def neighbour_loss(student_embeddings: Tensor, teacher_embeddings: Tensor) -> Te
 
     Scaling or rotating an embedding changes nothing. A sample that is zero has a cosine of 0 with
     all others, and receives no gradient from them. No k is below 10⁻⁷: samples that are opposite
-    send each other no gradient through it.
+    send each other no gradient through it. The cosines of a few samples at a time are made and
+    forgotten, and the gradient is summed up on the way.
 
     Args:
         student_embeddings: ``(N, D)``, N ≥ 2.
