@@ -118,7 +118,7 @@ def test_a_language_model_draws_none():
     words = Definitions(("ab", "ba", "aa") * 30, ("abab", "baba", "aaaa") * 30)
     vocabulary = Characters.of(words.texts)
     lm = partial(models.language_model, 16, 1, 2, len(vocabulary), length=20)
-    adam = {"optimizer": partial(torch.optim.AdamW, lr=0.01)}
+    adam = {"optimizer": partial(torch.optim.AdamW, lr=0.01), "batch_size": 16}
     source = OnPolicy(lm(seed=0), words, vocabulary, share=0.0, length=20, batch_size=16)
     large = lm(seed=1)
     train(large, CrossEntropy(class_dim=-1), train=source, epochs=8, **adam)

@@ -36,7 +36,7 @@ def _shorten(*_):
     def in_few_epochs(whole, make, models, train, knobs, **options):
         if knobs.epochs is None:
             return whole(make, models, train, dataclasses.replace(knobs, steps=4), **options)
-        batches = train.steps(knobs.batch_size) if isinstance(train, images) else len(train)
+        batches = train.steps(knobs.size) if isinstance(train, images) else len(train)
         fewer = dataclasses.replace(knobs, epochs=min(knobs.epochs, 32 // batches))
         return whole(make, models, train, fewer, **options)
 
