@@ -94,9 +94,11 @@ def _memory(plan: Plan, images: Images | Corpus) -> dict[str, int]:
     """Return bytes by what they are for, after one step on one part of a batch."""
     options, known = plan.options, plan.images
     part = math.ceil(options.batch_size / options.accumulate)
-    knobs = plan.knobs | {name: part for name in ("batch_size",) if name in plan.knobs}
+    knobs = {**plan.knobs, "accumulate": 1}
+    if "batch_size" in knobs:  # texts come in batches of their own
+        knobs["batch_size"] = part
     alone = replace(plan, options=replace(options, cache=0, batch_size=part), knobs=knobs)
-    run, source = _begin(plan, {**alone.lessons(images), "accumulate": 1})
+    run, source = _begin(plan, alone.lessons(images))
     batch = next(iter(source.batches(0)))
     learned = [*run.student.parameters(), *run.objective.parameters()]
     activations = kept_for_backward(lambda: run.step(*batch), learned)

@@ -68,7 +68,10 @@ class Epochs:
             raise ArgumentError("train", "train holds no batch")
 
     def _check_images_only(self, train: Batches) -> None:
-        """Refuse what only a set in memory can do, and others have to do by themselves."""
+        """Refuse what only a set in memory can do, and others have to do by themselves.
+
+        A batch size they have anyway: another one is told to change nothing.
+        """
         for name in ("augment", "views", "drop_last"):
             if getattr(self.knobs, name):
                 raise ArgumentError(
