@@ -71,6 +71,9 @@ def test_the_page_fits_its_window_and_is_accessible(name, window, page, pictures
     page.wait_for_function("!document.getAnimations().length")  # colours change gradually
     assert not page.left  # nothing comes from the network
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    titles = page.locator("main :is(h1, h2, h3, h4, dt.sig)")
+    cut = "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText)"
+    assert titles.evaluate_all(cut) == []
     page.screenshot(path=pictures / f"site-{name.replace('/', '-')}-{window}.png")
     rules = OF_THE_WINDOW if window.startswith("phone") else {}
     checked = Axe().run(page, options={**DEFAULT_OPTIONS, **rules}).response
