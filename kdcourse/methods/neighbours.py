@@ -74,7 +74,7 @@ def _loss_and_gradient(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor
             pull = pull + product(slope.mT, own[rows])
             pull[rows] += product(slope, own)
     along = (pull * own).sum(dim=1, keepdim=True)  # no cosine changes with a row's length
-    return loss / samples, pull.addcmul_(along, own, value=-1).mul_(inverse / samples)
+    return loss / samples, pull.sub_(along * own).mul_(inverse / samples)
 
 
 def _alike(unit: Tensor, rows: slice) -> Tensor:
