@@ -174,7 +174,7 @@ class CrossEntropy(PredictionTerm):
                 ignore_index=self.ignore_index,
                 label_smoothing=self.label_smoothing,
             )
-            return torch.where((target != self.ignore_index).any(), loss, torch.zeros_like(loss))
+            return torch.where((target != self.ignore_index).any(), loss, 0.0)
         return cross_entropy_loss(
             logits,
             target,

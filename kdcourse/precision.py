@@ -50,7 +50,7 @@ def dtype_for(logits: Tensor, temperature: float) -> torch.dtype:
 
 def not_below_zero(loss: Tensor) -> Tensor:
     """Return a loss without what rounding has taken it below zero by; its gradient is the same."""
-    return loss + (-loss).clamp_min(0).detach()
+    return loss - loss.detach().clamp_max(0)
 
 
 def product_dtype(tensor: Tensor) -> torch.dtype:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from stand_in_device import NAME, PLACE, WAITS
+from stand_in_graph import Recorded
 from test_house import called, every_procedure
 from torch.nn import functional as F
 from toys import images, net, same, train, weights
@@ -94,6 +95,18 @@ def test_a_step_by_hand_never_waits():
     before = len(WAITS)
     hand.step()
     assert WAITS[before:] == []
+
+
+def test_a_captured_step_does_little_more_than_one_by_hand(replaying):
+    task = steps.Task("plain8", "res16", 8, str(PLACE), steps=6, epochs=1)
+    hand = ByHand(*task.nets(), task.images().to(PLACE), 8)
+    for _ in range(2):  # the first makes what stays
+        hand.step()
+    Recorded(hand.step)
+    by_hand = replaying.operations
+    steps.by_fit(task, task.images(), capture=True)
+    # It measures what went in and out, and its SGD is made of eight operations.
+    assert by_hand < replaying.operations < by_hand + 50
 
 
 def test_the_number_of_steps_does_not_change_how_often_the_host_waits():

@@ -71,13 +71,14 @@ def _again(function, arguments, options, written):
 class Recorded:
     """What was done when a function was called, to be done again."""
 
-    graphs = replays = 0
+    graphs = replays = operations = 0
 
-    def __init__(self, function: Callable[[], None], generators: Iterable[torch.Generator]):
+    def __init__(self, function: Callable[[], None], generators: Iterable[torch.Generator] = ()):
         type(self).graphs += 1
         self.calls: list[Callable[[], None]] = []
         with Writing(self.calls):
             function()
+        type(self).operations = len(self.calls)
         self.done = True  # once: a CUDA graph would do it at the first replay only
 
     @torch.no_grad()

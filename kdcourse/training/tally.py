@@ -7,23 +7,25 @@ from kdcourse import processes
 from kdcourse.precision import widest
 
 ACCURACY = "train_accuracy"  # counts samples with a label only
+# What else every step adds: samples, labels, and predictions that can be right or wrong.
+COUNTS = "of samples", "of labels", "of judged"
 
 
 class Tally:
     """Adds up what every step measures, weighted by the samples that it is a mean over.
 
     Attributes:
-        counts: The samples so far, the labels, and the predictions that can be right or wrong.
-        sums: For each set of names that steps have measured together, the sums of their values.
+        sums: For each set of names that steps have measured together, the counts so far, and
+            behind them the sums of the values.
     """
 
     def __init__(self, device: torch.device):
-        self.counts = torch.zeros(3, dtype=widest(torch.empty(0, device=device)), device=device)
+        self.one = torch.ones((), device=device)
         self.sums: dict[tuple[str, ...], Tensor] = {}
 
     def clear(self) -> None:
         """Begin anew, in the same memory: a captured step adds to it."""
-        for one in (self.counts, *self.sums.values()):
+        for one in self.sums.values():
             one.zero_()
 
     def add(self, values: dict[str, Tensor], counted: Tensor) -> None:
@@ -37,9 +39,9 @@ class Tally:
         samples, judged = counted
         rated = any(name.endswith(ACCURACY) for name in values)
         labels = judged if rated else samples  # of quantities, and probabilities, all have one
-        self.counts += torch.stack([samples, labels, judged])
         weights = [judged if name.endswith(ACCURACY) else samples for name in values]
-        weighted = torch.stack(list(values.values())) * torch.stack(weights)
+        each = torch.stack([*[self.one] * len(COUNTS), *values.values()])
+        weighted = each * torch.stack([samples, labels, judged, *weights])
         names = tuple(values)
         if names not in self.sums:
             self.sums[names] = torch.zeros_like(weighted)
@@ -47,10 +49,9 @@ class Tally:
 
     def totals(self) -> tuple[list[float], dict[str, float]]:
         """Return the counts, and the sum of every value, of all processes."""
-        names = [name for group in self.sums for name in group]
-        mine = torch.cat([one.to(widest(one)) for one in (self.counts, *self.sums.values())])
-        whole = processes.total(mine).tolist()
+        names = [name for group in self.sums for name in (*COUNTS, *group)]
+        mine = torch.cat([one.to(widest(one)) for one in self.sums.values()])
         sums: dict[str, float] = {}
-        for name, value in zip(names, whole[3:], strict=True):
+        for name, value in zip(names, processes.total(mine).tolist(), strict=True):
             sums[name] = sums.get(name, 0.0) + value
-        return whole[:3], sums
+        return [sums.pop(name) for name in COUNTS], sums

@@ -63,7 +63,8 @@ class Watch:
             self.kept[NUMBER] = -1.0  # of the step before the first
         before, number = self.kept[LOSS], self.kept[NUMBER]
         latest = _signs(inputs, shown, logits, values, before, number + 1)
-        self.kept.copy_(torch.where(before.isfinite(), latest, self.kept))
+        well = before.abs() < math.inf  # isfinite takes twice as many kernels
+        torch.where(well, latest, self.kept, out=self.kept)
 
     def ask(self) -> None:
         """Look, after a step, at what has arrived from a GPU, and ask it anew now and then."""
@@ -136,15 +137,14 @@ def _signs(
     number: Tensor,
 ) -> Tensor:
     """Return what :func:`blame` judges by, ``(8 + terms,)``; NaN in a tensor is its maximum."""
-    zero = torch.zeros_like(number)
     ranges = [torch.aminmax(one) for one in _numbers(inputs)]
+    spans = [most.float() - least for least, most in ranges]
     taught = [one.amax() for net in shown for one in _numbers([net.logits, net.probabilities])]
     loss, *terms = values.values()
     lowest, highest = torch.aminmax(logits)
     signs = [
         *(loss, before, number),
-        sum((most.float() - least for least, most in ranges), start=zero),
-        sum(taught, start=zero),
+        *(sum(one[1:], start=one[0]) if one else 0 * number for one in (spans, taught)),
         *(lowest, highest),
         *terms,
     ]
