@@ -10,10 +10,12 @@ they are patches of an image: T = g² of them are laid out as ``(N, C, g, g)``.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -115,6 +117,7 @@ def on_one_grid(
         for name, features, side in zip(names, (student, teacher), sides, strict=True)
     ]
     check_same_samples(names[0], student, names[1], teacher)
+    _warn_of_tokens(student, teacher, sides)
     if both[0].shape[2:] != both[1].shape[2:]:
         for i, (name, (channel_dim, class_token)) in enumerate(zip(names, sides, strict=True)):
             if channel_dim == -1 and (student, teacher)[i].dim() == 3:
@@ -127,6 +130,20 @@ def on_one_grid(
             f"{tuple(student.shape)} and {tuple(teacher.shape)}",
         )
     return own, theirs
+
+
+def _warn_of_tokens(student: Tensor, teacher: Tensor, sides: Sequence[tuple[int, bool]]) -> None:
+    """Warn of two sequences ``(N, C, T)`` that agree in C alone, as tokens ``(N, T, C)`` would."""
+    if student.dim() != 3 or teacher.dim() != 3 or any(one != 1 for one, _ in sides):
+        return
+    (_, *own), (_, *theirs) = student.shape, teacher.shape
+    if own[0] == theirs[0] and own[1] != theirs[1] and not torch.compiler.is_compiling():
+        warnings.warn(
+            f"student_features {tuple(student.shape)} and teacher_features {tuple(teacher.shape)} "
+            f"are read as {own[0]} channels at {own[1]} and {theirs[1]} positions: if they are "
+            f"{own[0]} tokens, (N, T, C), set channel_dim=-1",
+            stacklevel=4,
+        )
 
 
 def _square(name: str, tokens: Tensor, class_token: bool) -> Tensor:

@@ -1,5 +1,7 @@
 """Features of any shape: tokens, sequences, images, volumes and vectors."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -14,6 +16,8 @@ from kdcourse.feature import (
     attention_transfer_loss,
 )
 from kdcourse.grid import interpolated, pooled
+from kdcourse.methods.channel_wise import ChannelWise
+from kdcourse.methods.neuron_selectivity import NeuronSelectivity
 from kdcourse.objective import Lesson, Outputs
 from kdcourse.relational import SimilarityPreserving, similarity_preserving_loss
 
@@ -234,3 +238,28 @@ def test_a_hint_of_other_dimensions_is_named():
     with pytest.raises(ArgumentError, match="dimensions must be an integer from 1 to 3"):
         Hint(4, 5, dimensions=4)
     assert isinstance(Hint(4, 5, dimensions=3).projection, nn.Conv3d)
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        AttentionTransfer(["block"]),
+        NeuronSelectivity(["block"]),
+        ChannelWise("block"),
+        FeatureHint("block"),
+    ],
+    ids=lambda term: term.name,
+)
+def test_tokens_that_are_read_as_channels_are_told(term):
+    def learn(student, teacher):
+        own, theirs = (Outputs(features={"block": torch.randn(*one)}) for one in (student, teacher))
+        lesson = Lesson(own, torch.zeros(2, dtype=torch.int64), theirs)
+        if not term.prepared:
+            term.prepare(lesson)
+        return term.loss(lesson)
+
+    with pytest.warns(UserWarning, match="set channel_dim=-1"):
+        learn((2, 10, 4), (2, 10, 6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learn((2, 10, 6), (2, 10, 6))  # as sequences with as many channels may
