@@ -348,6 +348,28 @@ def test_tokens_and_places_that_do_not_count():
     assert look.likeness == 1
 
 
+def test_logits_that_stand_behind_something_else(teacher):
+    def behind(model):
+        return Around(model, behind=lambda logits: (logits.detach().softmax(dim=1), logits))
+
+    both = behind(net()), behind(taught_anew(teacher)).eval()
+
+    def terms(seen):
+        (inputs, target), *_ = images(32, seed=4).batches(32)
+        logits = both[0](inputs)[1]
+        both[1](inputs)
+        seen.step(target, labels=cross_entropy(logits, target))
+        return seen.report.findings
+
+    with doctor.watch(*both, output=lambda returned: returned[1]) as seen:
+        assert terms(seen) == []
+    with (
+        pytest.raises(ArgumentError, match="output, for what the student returns, fails"),
+        doctor.watch(*both, output=lambda returned: returned["logits"]) as seen,
+    ):
+        terms(seen)
+
+
 def test_bad_calls_of_a_loop(teacher):
     student = net()
     with pytest.raises(ArgumentError, match="every"), doctor.watch(student, teacher, every=0):

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdcourse.batch import are_classes, logits_of
+from kdcourse.batch import Output, are_classes, blaming_argument, logits_of
 from kdcourse.checks import check_positive, check_temperature
 from kdcourse.doctor import teacher as teachers
 from kdcourse.doctor.answers import what_both_say
@@ -31,6 +31,7 @@ class Watched:
         temperature: The one of the soft targets.
         class_dim: The dimension of the classes.
         ignore_index: The target of places that do not count.
+        output: Finds the logits in what both return.
     """
 
     def __init__(
@@ -42,10 +43,12 @@ class Watched:
         temperature: float,
         class_dim: int,
         ignore_index: int | None,
+        output: Output,
     ):
         self.student, self.teacher = student, teacher
         self.every, self.temperature = every, temperature
         self.class_dim, self.ignore_index = class_dim, ignore_index
+        self.output = output
         self.doctor, self.steps = Doctor(), 0
         self.layers: dict[str, dict[str, Tensor]] = {}
         self.passes: dict[str, tuple[Any, Any, str]] = {}
@@ -64,7 +67,8 @@ class Watched:
         """Keep what a net was called with and has said, until the step is done."""
         if self.due:
             mode = teachers.part_in_train_mode(module) if who == "teacher" else ""
-            self.passes[who] = inputs, logits_of(returned), mode
+            with blaming_argument("output", f"output, for what the {who} returns,"):
+                self.passes[who] = inputs, self.output(returned), mode
 
     def step(self, target: Tensor | None = None, **losses: Tensor) -> None:
         """Look at a step: before its gradients are computed, and after both nets were called.
@@ -179,6 +183,7 @@ def watch(
     layers: Sequence[str] = (),
     class_dim: int = 1,
     ignore_index: int | None = None,
+    output: Output | None = None,
     every: int = 100,
 ) -> Iterator[Watched]:
     """Watch any training loop, and warn of what goes wrong in it.
@@ -202,6 +207,7 @@ def watch(
         layers: Names of layers of both nets that are compared.
         class_dim: The dimension of the classes, 1 or more, or negative.
         ignore_index: The target of places that do not count.
+        output: Finds the logits in what both return, as in :class:`kdcourse.training.Knobs`.
         every: How often to look after the first batches.
 
     Yields:
@@ -212,7 +218,8 @@ def watch(
     check_class_dim(class_dim)
     check_positive(every=every)
     options: dict[str, Any] = {"temperature": temperature, "class_dim": class_dim}
-    seen = Watched(student, teacher, every=every, ignore_index=ignore_index, **options)
+    options |= {"ignore_index": ignore_index, "output": output or logits_of}
+    seen = Watched(student, teacher, every=every, **options)
     nets = {"student": student} | ({} if teacher is None else {"teacher": teacher})
     with ExitStack() as hooks:
         for who, net in nets.items():
