@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from kdcourse.course.bench.compare import Store, peak_memory
+from kdcourse.course.bench.compare import Store, let_freed_memory_stay, peak_memory
 from kdcourse.course.claims.results import RESULTS
 from kdcourse.course.claims.table import markdown
 from kdcourse.data import replay
@@ -71,6 +71,7 @@ def measure(
     """
     if store is not None:
         store.check()
+    let_freed_memory_stay()
     place = torch.device(device)
     make = partial(torch.randn, generator=replay(0), dtype=dtype)
     logits = [make(samples, classes).to(place) for _ in range(2)]

@@ -65,7 +65,7 @@ def compare_many(
     Several calls in a row, as caches are cold in the first one after the other side's turn; seconds
     of the processor, as a turn is so short that others who use it would show.
     """
-    _let_freed_memory_stay()
+    let_freed_memory_stay()
     once = compare(name, partial(ours, 1), partial(other, 1), 1)
     repeats = max(1, int(0.05 / once.ours))
     both = partial(ours, repeats), partial(other, repeats)
@@ -73,7 +73,7 @@ def compare_many(
     return replace(timed, ours=timed.ours / repeats, other=timed.other / repeats)
 
 
-def _let_freed_memory_stay() -> None:
+def let_freed_memory_stay() -> None:
     """Have glibc keep what is freed, as it does in a training, which has freed large tensors.
 
     Before, it may hand a tensor of 1 MB back to the kernel whenever nothing was allocated behind
