@@ -111,6 +111,19 @@ def test_under_autocast(loss, student, teacher):
 
 
 @every_loss
+@pytest.mark.parametrize(
+    "dtypes", [(torch.bfloat16, torch.float16), (torch.float16, torch.float32)]
+)
+def test_other_dtypes_under_autocast(loss, student, teacher, dtypes):
+    s, t = student.to(dtypes[0]).requires_grad_(), teacher.to(dtypes[1])
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(s, t)
+    expected = loss(s, t)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(gradient(value, s), gradient(expected, s))
+
+
+@every_loss
 def test_compiles_in_one_graph(loss, student, teacher):
     torch.compiler.reset()
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
