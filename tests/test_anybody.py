@@ -778,10 +778,22 @@ def test_what_only_images_can_do_is_refused_elsewhere(option):
         fit(small(), loader(PIXELS8), LogitKD(), teacher=small(), **option, **ANY)
 
 
-def test_another_batch_size_than_the_loaders_changes_nothing_and_that_is_told(recwarn):
-    with pytest.warns(UserWarning, match="=5 changes nothing: .* DataLoader, .* batches of 8"):
-        fit(small(), loader(PIXELS8, batch_size=8), CrossEntropy(), batch_size=5, **ANY)
-    recwarn.clear()
+@pytest.mark.parametrize(
+    ("batches", "told"),
+    [
+        (loader(PIXELS8, batch_size=8), "a DataLoader, which has batches of 8"),
+        ([(PIXELS8, LABELS)], "a list, which has batches of its own"),
+        (DataLoader([(PIXELS8, LABELS)], batch_size=None), "a DataLoader, which has .* its own"),
+    ],
+    ids=["loader", "list", "batches as samples"],
+)
+def test_a_batch_size_that_changes_nothing_is_told_where_it_was_given(batches, told):
+    with pytest.warns(UserWarning, match=f"=5 changes nothing: train is {told}") as seen:
+        fit(small(), batches, CrossEntropy(), batch_size=5, **ANY)
+    assert [one.filename for one in seen] == [__file__]
+
+
+def test_the_batch_size_of_the_loader_may_be_said_again(recwarn):
     fit(small(), loader(PIXELS8, batch_size=8), CrossEntropy(), batch_size=8, **ANY)
     assert not recwarn
 

@@ -80,11 +80,11 @@ class Epochs:
                     + " (its inputs may be SeparateViews)" * (name == "views"),
                 )
         given, own = self.knobs.batch_size, getattr(train, "batch_size", None)
-        if own is not None and given not in (None, own, own * processes.count()):
+        if given not in (None, own, (own or 0) * processes.count()):
             warnings.warn(
                 f"batch_size={given} changes nothing: train is a {type(train).__name__}, which has "
-                f"batches of {own}",
-                stacklevel=2,
+                f"batches of {own or 'its own'}",
+                stacklevel=6,  # whoever calls fit
             )
 
     def _has_length(self) -> bool:
