@@ -767,6 +767,15 @@ def test_batches_of_another_form_are_named(batches, message):
         fit(small(), batches, **ANY)
 
 
+def test_numbers_of_samples_are_not_taken_for_their_weights():
+    given = torch.tensor([7, 0, 3, 5])
+    batches = [(PIXELS8[:4], LABELS[:4], given)]
+    with pytest.raises(ArgumentError, match=r"third entry .* different integers, \[7, 0, 3, …\]"):
+        fit(small(), batches, **ANY)
+    for weights in (given.float(), given % 2, torch.tensor([1, 3, 3, 1])):
+        fit(small(), [(PIXELS8[:4], LABELS[:4], weights)], **ANY)
+
+
 @pytest.mark.parametrize(
     "option",
     [{"augment": Flip()}, {"views": Consistent(Flip())}, {"drop_last": True}],
