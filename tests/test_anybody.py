@@ -756,6 +756,7 @@ def hand_written():
             r"inputs of train must be .* got a UserDict",
         ),
         ((PIXELS8, LABELS), "got a Tensor"),
+        ({"x": PIXELS8, "labels": LABELS}, "got a dict: put one batch into a list"),
         (hand_written(), "must yield its batches anew each epoch, got an iterator"),
         ([], "train holds no batch"),
         ([(few().pixels, LABELS)], r"fails on the inputs of train, torch.uint8 \(24, 1, 8, 8\)"),
@@ -774,6 +775,11 @@ def test_numbers_of_samples_are_not_taken_for_their_weights():
         fit(small(), batches, **ANY)
     for weights in (given.float(), given % 2, torch.tensor([1, 3, 3, 1])):
         fit(small(), [(PIXELS8[:4], LABELS[:4], weights)], **ANY)
+
+
+def test_a_dictionary_is_no_validation_set():
+    with pytest.raises(ArgumentTypeError, match=r"validation must be .* got dict"):
+        fit(small(), loader(PIXELS8), validation={"x": PIXELS8, "labels": LABELS}, **ANY)
 
 
 @pytest.mark.parametrize(

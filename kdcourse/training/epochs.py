@@ -49,14 +49,19 @@ class Epochs:
             raise ArgumentTypeError(
                 "train", f"train must yield batches, got a {kind}: put it into a DataLoader"
             )
+        if isinstance(train, Mapping):
+            kind = type(train).__name__
+            raise ArgumentTypeError(
+                "train", f"train must yield batches, got a {kind}: put one batch into a list"
+            )
         if isinstance(train, Iterator):
             raise ArgumentTypeError(
                 "train", "train must yield its batches anew each epoch, got an iterator"
             )
         if not isinstance(train, Images):
             self._check_images_only(train)
-        if isinstance(train, (Sequence, Mapping)) and len(train):  # no loader: a look costs nothing
-            read_batch(train[0] if isinstance(train, Sequence) else train, "train")
+        if isinstance(train, Sequence) and len(train):  # no loader: a look costs nothing
+            read_batch(train[0], "train")
         self.train = train.to(device) if isinstance(train, Images) else train
         self.stream = None
         if not self._has_length():
@@ -289,7 +294,7 @@ class Epochs:
         """Why a run that is resumed may draw other batches than one that is not; or nothing."""
         if getattr(self.train, "persistent_workers", False):
             return "its workers go on through all epochs (persistent_workers=True)"
-        known = isinstance(self.train, (Images, DataLoader, Sequence, Mapping))
+        known = isinstance(self.train, (Images, DataLoader, Sequence))
         told = hasattr(self.train, "state_dict") or any(
             hasattr(one, "set_epoch") for one in self._sources()
         )
