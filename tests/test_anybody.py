@@ -782,6 +782,13 @@ def test_a_dictionary_is_no_validation_set():
         fit(small(), loader(PIXELS8), validation={"x": PIXELS8, "labels": LABELS}, **ANY)
 
 
+def test_weights_that_were_made_in_inference_mode_are_named():
+    with torch.inference_mode():
+        student = small()
+    with pytest.raises(ArgumentError, match=r"weight of student was made in inference_mode"):
+        fit(student, loader(PIXELS8), **ANY)
+
+
 @pytest.mark.parametrize(
     "option",
     [{"augment": Flip()}, {"views": Consistent(Flip())}, {"drop_last": True}],

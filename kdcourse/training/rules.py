@@ -168,6 +168,12 @@ def check_student(student: nn.Module, name: str = "student") -> None:
     if not any(weight.requires_grad for weight in student.parameters()):
         kind = type(student).__name__
         raise ArgumentError(name, f"{name} ({kind}) must have a weight that can be trained")
+    for what, one in student.named_parameters():
+        if one.is_inference():
+            raise ArgumentError(
+                name,
+                f"{what} of {name} was made in inference_mode, and cannot learn: make it outside",
+            )
 
 
 def check_weights(name: str, model: nn.Module) -> None:
