@@ -777,6 +777,16 @@ def test_numbers_of_samples_are_not_taken_for_their_weights():
         fit(small(), [(PIXELS8[:4], LABELS[:4], weights)], **ANY)
 
 
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(23, 1), (6, 6), (5, 5)])
+def test_what_helps_where_a_part_holds_one_sample_is_what_a_loader_can_do(batch_size, accumulate):
+    student = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
+    batches = loader(PIXELS8, batch_size=batch_size)
+    told = r"change batch_size.*drop_last=True.* of their loader for others"
+    with pytest.raises(ArgumentError, match=told) as refused:
+        fit(student, batches, accumulate=accumulate, **ANY)
+    assert "accumulate" in str(refused.value)
+
+
 def test_a_dictionary_is_no_validation_set():
     with pytest.raises(ArgumentTypeError, match=r"validation must be .* got dict"):
         fit(small(), loader(PIXELS8), validation={"x": PIXELS8, "labels": LABELS}, **ANY)

@@ -149,7 +149,7 @@ class Epochs:
                 "batch_size",
                 f"the last batch of an epoch holds {self.last} sample(s), too few for "
                 f"{count} process(es) and accumulate={self.knobs.accumulate}: change batch_size, "
-                "or use drop_last=True",
+                "or use drop_last=True (of fit for Images, of their loader for others)",
             )
 
     def smallest(self, parts: int) -> int | None:
