@@ -1,6 +1,6 @@
 """Losses whose gradient is made together with their value, in fewer passes than autograd takes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch._C._functorch import TransformType
 
 Gradient = TypeVar("Gradient")
+OVER = -2  # the level of a tensor of torch.func's whose derivative has been taken
 
 
 def once_only(backward: Callable[..., Gradient]) -> Callable[..., Gradient]:
@@ -20,7 +21,7 @@ def once_only(backward: Callable[..., Gradient]) -> Callable[..., Gradient]:
 
     @wraps(backward)
     def refusing(ctx: Any, *slopes: Any) -> Gradient:
-        if not torch.compiler.is_compiling() and _once_more():
+        if not torch.compiler.is_compiling() and _once_more(ctx.saved_tensors):
             raise RuntimeError("this loss can be differentiated once only")
         with torch.no_grad():
             return backward(ctx, *slopes)
@@ -28,11 +29,18 @@ def once_only(backward: Callable[..., Gradient]) -> Callable[..., Gradient]:
     return refusing
 
 
-def _once_more() -> bool:
-    """Whether a backward pass is to be differentiated: by create_graph=True, or torch.func."""
-    transforms = [one.key() for one in torch._C._functorch.get_interpreter_stack() or ()]
-    asked = transforms.count(TransformType.Grad)  # which always make a graph
-    return asked > 1 if asked else torch.is_grad_enabled()
+def _once_more(saved: Sequence[Tensor]) -> bool:
+    """Whether a backward pass is to be differentiated: by create_graph=True, or torch.func.
+
+    The latter always makes a graph. There it is to be if another derivative is being taken around
+    this one, which is over where what it saved has no level any more, as in a vjp.
+    """
+    functorch = torch._C._functorch
+    levels = [functorch.maybe_get_level(one) for one in saved]
+    if not any(map(functorch.is_functorch_wrapped_tensor, saved)):
+        return torch.is_grad_enabled()
+    transforms = [one.key() for one in functorch.get_interpreter_stack() or ()]
+    return transforms.count(TransformType.Grad) > (OVER not in levels)
 
 
 def with_gradient(student: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:

@@ -60,21 +60,24 @@ def test_a_second_derivative_is_right_or_an_error_and_never_a_wrong_number(
 
 
 @every_loss
-def test_a_second_derivative_of_torch_func_is_right_or_an_error(loss, student, teacher):
+@pytest.mark.parametrize("derivative", [torch.func.grad, torch.func.jacrev])
+def test_a_second_derivative_of_torch_func_is_right_or_an_error(loss, student, teacher, derivative):
     def slope(z):
-        return torch.func.grad(loss)(z, teacher).square().sum()
+        return derivative(loss)(z, teacher).square().sum()
 
     def of_autograd(z):
         (first,) = torch.autograd.grad(loss(z, teacher), z, create_graph=True)
         return gradient(first.square().sum(), z)
 
+    s = student.clone().requires_grad_()
+    torch.testing.assert_close(derivative(loss)(student, teacher), gradient(loss(s, teacher), s))
     try:
-        found = torch.func.grad(slope)(student)
+        found = derivative(slope)(student)
     except RuntimeError as error:
         if "once only" not in str(error):
             raise
     else:
-        torch.testing.assert_close(found, of_autograd(student.clone().requires_grad_()))
+        torch.testing.assert_close(found, of_autograd(s))
 
 
 @every_loss
