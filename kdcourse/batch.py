@@ -177,7 +177,8 @@ def _blame_single_sample(error: Exception) -> None:
         raise ArgumentError(
             "batch_size",
             "a batch, or a part of one, holds a single sample, from which batch norm cannot "
-            "learn: change batch_size, or leave out the last batch (drop_last=True)",
+            "learn: change batch_size or accumulate, or leave out the last batch (drop_last=True, "
+            "of fit for Images, of their loader for others)",
         ) from error
 
 

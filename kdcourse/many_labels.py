@@ -5,7 +5,6 @@ A sample may be of several classes, or of none. A logit z then stands for a yes 
 predictions of classes (:mod:`kdcourse.logit`) holds here with two classes at each entry.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -92,7 +91,7 @@ def binary_kd_loss(
         if logits.dim() == 0:
             raise ArgumentError(name, f"{name} must hold an entry for every label, got a scalar")
     student, teacher = (
-        torch.stack([logits, torch.zeros_like(logits)], dim=-1)
+        F.pad(logits.unsqueeze(-1), (0, 1))  # stack, under autocast, does not take every dtype
         for logits in (student_logits, teacher_logits)
     )
     return kd_loss(

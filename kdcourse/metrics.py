@@ -121,7 +121,7 @@ def in_batches(
     else:
         if isinstance(samples, Dataset) and not isinstance(samples, IterableDataset):
             samples = DataLoader(samples, batch_size)
-        if not isinstance(samples, Iterable) or isinstance(samples, (Iterator, str)):
+        if not isinstance(samples, Iterable) or isinstance(samples, (Iterator, str, Mapping)):
             raise ArgumentTypeError(
                 name,
                 f"{name} must be Images, a pair of tensors, a Dataset, or batches that can be "

@@ -110,7 +110,14 @@ class Lesson:
             raise ArgumentError(
                 "mask", f"mask must name an entry of the inputs, got {name!r}, and they are {held}"
             )
-        return self.inputs[name]
+        found = self.inputs[name]
+        if not isinstance(found, Tensor):
+            raise ArgumentError(
+                "mask",
+                f"mask must name a tensor among the inputs, got {name!r}, which is "
+                f"{describe(found)}",
+            )
+        return found
 
 
 @checked

@@ -23,12 +23,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from kdcourse.checks import check_floating, check_matrix
 from kdcourse.errors import ArgumentError
-from kdcourse.known_gradient import with_gradient
+from kdcourse.known_gradient import once_only, with_gradient
 from kdcourse.objective import LayerTerm, Lesson
 from kdcourse.precision import (
     at_least_float32,
@@ -213,7 +212,7 @@ class _Distances(torch.autograd.Function):
         ctx.save_for_backward(*inputs, output)
 
     @staticmethod
-    @once_differentiable
+    @once_only
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         embeddings, distance = ctx.saved_tensors
         centred = embeddings - embeddings.mean(dim=0)  # the products below see no offset

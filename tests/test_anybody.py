@@ -756,6 +756,7 @@ def hand_written():
             r"inputs of train must be .* got a UserDict",
         ),
         ((PIXELS8, LABELS), "got a Tensor"),
+        ({"x": PIXELS8, "labels": LABELS}, "got a dict: put one batch into a list"),
         (hand_written(), "must yield its batches anew each epoch, got an iterator"),
         ([], "train holds no batch"),
         ([(few().pixels, LABELS)], r"fails on the inputs of train, torch.uint8 \(24, 1, 8, 8\)"),
@@ -765,6 +766,37 @@ def hand_written():
 def test_batches_of_another_form_are_named(batches, message):
     with pytest.raises((ArgumentError, ArgumentTypeError), match=message):
         fit(small(), batches, **ANY)
+
+
+def test_numbers_of_samples_are_not_taken_for_their_weights():
+    given = torch.tensor([7, 0, 3, 5])
+    batches = [(PIXELS8[:4], LABELS[:4], given)]
+    with pytest.raises(ArgumentError, match=r"third entry .* different integers, \[7, 0, 3, …\]"):
+        fit(small(), batches, **ANY)
+    for weights in (given.float(), given % 2, torch.tensor([1, 3, 3, 1])):
+        fit(small(), [(PIXELS8[:4], LABELS[:4], weights)], **ANY)
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(23, 1), (6, 6), (5, 5)])
+def test_what_helps_where_a_part_holds_one_sample_is_what_a_loader_can_do(batch_size, accumulate):
+    student = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
+    batches = loader(PIXELS8, batch_size=batch_size)
+    told = r"change batch_size.*drop_last=True.* of their loader for others"
+    with pytest.raises(ArgumentError, match=told) as refused:
+        fit(student, batches, accumulate=accumulate, **ANY)
+    assert "accumulate" in str(refused.value)
+
+
+def test_a_dictionary_is_no_validation_set():
+    with pytest.raises(ArgumentTypeError, match=r"validation must be .* got dict"):
+        fit(small(), loader(PIXELS8), validation={"x": PIXELS8, "labels": LABELS}, **ANY)
+
+
+def test_weights_that_were_made_in_inference_mode_are_named():
+    with torch.inference_mode():
+        student = small()
+    with pytest.raises(ArgumentError, match=r"weight of student was made in inference_mode"):
+        fit(student, loader(PIXELS8), **ANY)
 
 
 @pytest.mark.parametrize(
@@ -778,10 +810,22 @@ def test_what_only_images_can_do_is_refused_elsewhere(option):
         fit(small(), loader(PIXELS8), LogitKD(), teacher=small(), **option, **ANY)
 
 
-def test_another_batch_size_than_the_loaders_changes_nothing_and_that_is_told(recwarn):
-    with pytest.warns(UserWarning, match="=5 changes nothing: .* DataLoader, .* batches of 8"):
-        fit(small(), loader(PIXELS8, batch_size=8), CrossEntropy(), batch_size=5, **ANY)
-    recwarn.clear()
+@pytest.mark.parametrize(
+    ("batches", "told"),
+    [
+        (loader(PIXELS8, batch_size=8), "a DataLoader, which has batches of 8"),
+        ([(PIXELS8, LABELS)], "a list, which has batches of its own"),
+        (DataLoader([(PIXELS8, LABELS)], batch_size=None), "a DataLoader, which has .* its own"),
+    ],
+    ids=["loader", "list", "batches as samples"],
+)
+def test_a_batch_size_that_changes_nothing_is_told_where_it_was_given(batches, told):
+    with pytest.warns(UserWarning, match=f"=5 changes nothing: train is {told}") as seen:
+        fit(small(), batches, CrossEntropy(), batch_size=5, **ANY)
+    assert [one.filename for one in seen] == [__file__]
+
+
+def test_the_batch_size_of_the_loader_may_be_said_again(recwarn):
     fit(small(), loader(PIXELS8, batch_size=8), CrossEntropy(), batch_size=8, **ANY)
     assert not recwarn
 

@@ -97,6 +97,12 @@ def test_samples_that_are_zero_or_opposite_are_no_fault(dtype):
     assert pair.item() == pytest.approx(0, abs=1e-6)
 
 
+def test_two_samples_that_can_only_pick_each_other_get_no_gradient():
+    s = torch.tensor([[1.0, 2.0, 3.0], [-1.0, -2.0, -3.1]], requires_grad=True)
+    neighbour_loss(s, TEACHER[:2].float()).backward()
+    assert not s.grad.any()
+
+
 def test_against_the_authors_convention():
     """Over all N² pairs, a sample with itself included, and their mean."""
     s, t = (z / z.norm(dim=1, keepdim=True) for z in (STUDENT, TEACHER))

@@ -22,6 +22,7 @@ from kdcourse import data, fit
 from kdcourse.batch import call, read_batch
 from kdcourse.errors import ArgumentError, ArgumentTypeError
 from kdcourse.many_labels import BinaryCrossEntropy, BinaryKD
+from kdcourse.methods.attention_relation import AttentionRelation
 from kdcourse.methods.hard_distillation import HardDistillation
 from kdcourse.methods.transformed_teacher import TTM, WTTM
 from kdcourse.objective import Lesson, Outputs, WarmUp
@@ -194,6 +195,19 @@ def test_what_does_not_fit_is_named(objective, batch, message):
     asked = {"teacher": other} if objective.needs_teacher else {}
     with pytest.raises(ArgumentError, match=message):
         fit(net, [row], objective, **asked, **KNOBS)
+
+
+@pytest.mark.parametrize(
+    "term",
+    [CrossEntropy(mask="mask"), AttentionRelation(["layer"], heads=1, mask="mask")],
+    ids=["predictions", "tokens"],
+)
+@pytest.mark.parametrize(("mask", "told"), [(None, "None"), ([[1, 0]], "list")], ids=["no", "list"])
+def test_a_mask_that_is_no_tensor_is_named(term, mask, told):
+    shown = Outputs(logits=torch.zeros(2, K), features={"layer": torch.zeros(2, 3, 4)})
+    lesson = Lesson(shown, torch.zeros(2).long(), shown, inputs={"x": torch.zeros(2), "mask": mask})
+    with pytest.raises(ArgumentError, match=f"tensor among the inputs, got 'mask', .* {told}"):
+        term.loss(lesson)
 
 
 @pytest.mark.parametrize(

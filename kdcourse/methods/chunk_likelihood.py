@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from kdcourse.checks import (
@@ -20,6 +19,7 @@ from kdcourse.checks import (
     check_tensor,
 )
 from kdcourse.errors import ArgumentError
+from kdcourse.known_gradient import once_only
 from kdcourse.language.alignment import AlignedTerm, common_chunks
 from kdcourse.language.vocabulary import Vocabulary
 from kdcourse.objective import Lesson
@@ -214,7 +214,7 @@ class _LogProbability(torch.autograd.Function):
         ctx.save_for_backward(inputs[1], others, rest)
 
     @staticmethod
-    @once_differentiable
+    @once_only
     def backward(ctx: Any, slope: Tensor | None, *_: None) -> tuple[Tensor | None, None, None]:
         if slope is None:
             return None, None, None

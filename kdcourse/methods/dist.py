@@ -143,7 +143,7 @@ def _loss_and_gradient(
     with :math:`\hat u, \hat v` of unit variance, takes half of autograd's time.
     """
     dtype = dtype_for(student, temperature)
-    logits = torch.stack([student, teacher]).to(dtype)
+    logits = torch.stack([student.to(dtype), teacher.to(dtype)])
     both = F.softmax(logits if temperature == 1 else logits / temperature, dim=2)  # (2, N, K)
     counted = both.new_ones(len(student)) if weights is None else weights.to(dtype)
     if weights is not None:  # what does not count may be far from the means of what does

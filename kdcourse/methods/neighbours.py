@@ -62,10 +62,9 @@ def _loss_and_gradient(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor
         alike, p = _alike(own, rows), _alike(theirs, rows)
         total = alike.sum(dim=1, keepdim=True)
         p = p.div_(p.sum(dim=1, keepdim=True))
-        alike.diagonal(rows.start).fill_(1.0)
         slope = p / alike
         ratio = slope * total
-        ratio.diagonal(rows.start).fill_(1.0)  # where p is 0
+        ratio.diagonal(rows.start).fill_(1.0)  # where both are 0
         loss = loss + ratio.log_().mul_(p).sum()
         slope = (1 / total).sub(slope).masked_fill_(alike <= 2 * LEAST_ALIKE, 0.0)
         if len(slope) == samples:  # one product does for both ends of a pair

@@ -49,14 +49,19 @@ class Epochs:
             raise ArgumentTypeError(
                 "train", f"train must yield batches, got a {kind}: put it into a DataLoader"
             )
+        if isinstance(train, Mapping):
+            kind = type(train).__name__
+            raise ArgumentTypeError(
+                "train", f"train must yield batches, got a {kind}: put one batch into a list"
+            )
         if isinstance(train, Iterator):
             raise ArgumentTypeError(
                 "train", "train must yield its batches anew each epoch, got an iterator"
             )
         if not isinstance(train, Images):
             self._check_images_only(train)
-        if isinstance(train, (Sequence, Mapping)) and len(train):  # no loader: a look costs nothing
-            read_batch(train[0] if isinstance(train, Sequence) else train, "train")
+        if isinstance(train, Sequence) and len(train):  # no loader: a look costs nothing
+            read_batch(train[0], "train")
         self.train = train.to(device) if isinstance(train, Images) else train
         self.stream = None
         if not self._has_length():
@@ -80,11 +85,11 @@ class Epochs:
                     + " (its inputs may be SeparateViews)" * (name == "views"),
                 )
         given, own = self.knobs.batch_size, getattr(train, "batch_size", None)
-        if own is not None and given not in (None, own, own * processes.count()):
+        if given not in (None, own, (own or 0) * processes.count()):
             warnings.warn(
                 f"batch_size={given} changes nothing: train is a {type(train).__name__}, which has "
-                f"batches of {own}",
-                stacklevel=2,
+                f"batches of {own or 'its own'}",
+                stacklevel=6,  # whoever calls fit
             )
 
     def _has_length(self) -> bool:
@@ -144,7 +149,7 @@ class Epochs:
                 "batch_size",
                 f"the last batch of an epoch holds {self.last} sample(s), too few for "
                 f"{count} process(es) and accumulate={self.knobs.accumulate}: change batch_size, "
-                "or use drop_last=True",
+                "or use drop_last=True (of fit for Images, of their loader for others)",
             )
 
     def smallest(self, parts: int) -> int | None:
@@ -289,7 +294,7 @@ class Epochs:
         """Why a run that is resumed may draw other batches than one that is not; or nothing."""
         if getattr(self.train, "persistent_workers", False):
             return "its workers go on through all epochs (persistent_workers=True)"
-        known = isinstance(self.train, (Images, DataLoader, Sequence, Mapping))
+        known = isinstance(self.train, (Images, DataLoader, Sequence))
         told = hasattr(self.train, "state_dict") or any(
             hasattr(one, "set_epoch") for one in self._sources()
         )

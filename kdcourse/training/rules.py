@@ -168,6 +168,12 @@ def check_student(student: nn.Module, name: str = "student") -> None:
     if not any(weight.requires_grad for weight in student.parameters()):
         kind = type(student).__name__
         raise ArgumentError(name, f"{name} ({kind}) must have a weight that can be trained")
+    for what, one in student.named_parameters():
+        if one.is_inference():
+            raise ArgumentError(
+                name,
+                f"{what} of {name} was made in inference_mode, and cannot learn: make it outside",
+            )
 
 
 def check_weights(name: str, model: nn.Module) -> None:
@@ -331,6 +337,8 @@ def check_lesson(lesson: Lesson, objective: Objective) -> None:
     on_labels = [term for term in terms if term.needs_labels or term.mean_over == "labels"]
     if on_labels:
         _check_labels(lesson, on_labels)
+    if lesson.weight is not None:
+        _check_no_numbers(lesson.weight)
     check_one_class_dim(objective, lesson)
 
 
@@ -354,6 +362,21 @@ def check_one_class_dim(objective: Objective, lesson: Lesson) -> None:
                 f"the classes of predictions {shape} are in dimension {min(here)} for {one}, and "
                 f"in dimension {min(there)} for {other}: give every term the same class_dim",
             )
+
+
+def _check_no_numbers(weight: Tensor) -> None:
+    """Refuse as weights what many data sets yield third: the numbers of the samples."""
+    if weight.dim() != 1 or weight.is_floating_point() or len(weight) < 3:
+        return
+    given = weight.tolist()
+    if len({*given}) == len(given):
+        first = ", ".join(map(str, given[:3]))
+        raise ArgumentError(
+            "train",
+            f"the third entry of a batch is the weights of its samples, got different integers, "
+            f"[{first}, …], as if they were the samples' numbers: let train yield (inputs, target) "
+            "alone, or make weights floating point",
+        )
 
 
 def _check_labels(lesson: Lesson, on_labels: Iterable[Term]) -> None:
