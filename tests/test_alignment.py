@@ -292,7 +292,8 @@ def test_what_does_not_count_may_hold_anything(padding):
         y.masked_fill(c == 0, -1) for y, c in zip((target, theirs), CHUNKS, strict=True)
     )
     found = value_and_gradient(loss, s, t, target, teacher_target=theirs, **told)
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    # Up to rounding: where all is finite, logarithms are taken in another way.
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
     none = value_and_gradient(loss, s, t, target, teacher_target=theirs, mask=CHUNKS[0] < 0, **told)
     assert none[0] == 0
     assert not none[1].any()
