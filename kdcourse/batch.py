@@ -49,6 +49,24 @@ def weight_of(inputs: Inputs) -> tuple[Inputs, Tensor | None]:
     return inputs if isinstance(inputs, Weighted) else (inputs, None)
 
 
+class Named(NamedTuple):
+    """The one input of a batch that was a dictionary, and its name there."""
+
+    inputs: Inputs
+    name: str
+
+
+def without_name(inputs: Inputs) -> Inputs:
+    """Return inputs, and of a single one that has a name just itself."""
+    return inputs.inputs if isinstance(inputs, Named) else inputs
+
+
+def seen_of(inputs: Inputs) -> tuple[Inputs, Tensor | None]:
+    """Return what terms see of the inputs, and the weights that came with them."""
+    inputs, weight = weight_of(inputs)
+    return without_name(inputs), weight
+
+
 def _weighted(inputs: Inputs, weight: object, samples: int, name: str) -> Inputs:
     """Let weights travel with what the student sees: it is the student's loss that they weight."""
     if not isinstance(weight, Tensor):
@@ -65,15 +83,15 @@ def _weighted(inputs: Inputs, weight: object, samples: int, name: str) -> Inputs
 def read_batch(batch: object, name: str) -> Batch:
     """Return inputs and target of a batch, or say what it is instead.
 
-    In a dictionary, as ``transformers`` collates it, the target is among the inputs; one that is
-    left alone then stands for itself. A third entry is the weights of the places.
+    In a dictionary, as ``transformers`` collates it, the target is among the inputs. A third entry
+    is the weights of the places.
     """
     if isinstance(batch, Mapping):
         found = [key for key in TARGETS if key in batch]
         if len(found) == 1:
             rest = {key: value for key, value in batch.items() if key != found[0]}
-            inputs = next(iter(rest.values())) if len(rest) == 1 else rest
-            batch = inputs, batch[found[0]]
+            single = [Named(value, key) for key, value in rest.items()] if len(rest) == 1 else []
+            batch = single[0] if single else rest, batch[found[0]]
     if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
         got = f"a {type(batch).__name__}"
         if isinstance(batch, Mapping):
@@ -106,9 +124,10 @@ def read_batch(batch: object, name: str) -> Batch:
             f"the inputs of {name} must be tensors, perhaps in tuples, lists or dictionaries, got "
             f"a {kind}: let its collate_fn return such (dict(inputs), say)",
         )
-    if isinstance(inputs, Tensor) and len(inputs) != len(target):
+    seen = without_name(inputs)
+    if isinstance(seen, Tensor) and len(seen) != len(target):
         raise ArgumentError(
-            name, f"a batch of {name} has {len(inputs)} inputs and {len(target)} targets"
+            name, f"a batch of {name} has {len(seen)} inputs and {len(target)} targets"
         )
     for weight in weights:
         inputs = _weighted(inputs, weight, len(target), name)
@@ -253,7 +272,11 @@ def call(model: nn.Module, inputs: Inputs, who: str, output: Output | None = Non
     counted = [one for one in tensors if isinstance(one, Tensor) and not one.is_inference()]
     versions = [one._version for one in counted]
     given = cast_like(inputs, model)
-    returned = model(**given) if _takes(model, given) else model(given)
+    if isinstance(given, Named) and _takes(model, {given.name: given.inputs}, by_name=True):
+        returned = model(**{given.name: given.inputs})
+    else:
+        given = without_name(given)
+        returned = model(**given) if _takes(model, given) else model(given)
     if versions != [one._version for one in counted]:
         raise ArgumentError(
             who,
@@ -276,8 +299,8 @@ def logits_of(returned: Any) -> Any:
     return returned if first is None else first
 
 
-def _takes(model: nn.Module, inputs: Inputs) -> bool:
-    """Whether inputs are a dictionary of a model's arguments."""
+def _takes(model: nn.Module, inputs: Inputs, by_name: bool = False) -> bool:
+    """Whether inputs are a dictionary of a model's arguments, all of which it knows by name."""
     if type(inputs) is not dict or not all(isinstance(key, str) for key in inputs):
         return False
     model = getattr(model, "_orig_mod", model)  # which torch.compile has wrapped
@@ -289,12 +312,13 @@ def _takes(model: nn.Module, inputs: Inputs) -> bool:
     inner = [*model.children()]  # of what hands over whatever it is given, such as DataParallel
     anything = {one.kind for one in signature.parameters.values()} == ANYTHING
     if anything and len(inner) == 1:
-        return _takes(inner[0], inputs)
-    return True
+        return _takes(inner[0], inputs, by_name)
+    return not by_name or inputs.keys() <= signature.parameters.keys()
 
 
 def shapes(inputs: Inputs) -> str:
     """Describe inputs by their types and shapes."""
+    inputs = without_name(inputs)
     tensors = [one for one in tree_leaves(inputs) if isinstance(one, Tensor)]
     shown = ", ".join(f"{one.dtype} {tuple(one.shape)}" for one in tensors)
     return shown if isinstance(inputs, Tensor) else f"a {type(inputs).__name__} of {shown}"

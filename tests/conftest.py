@@ -1,6 +1,8 @@
+import random
 import sys
 
 import hypothesis
+import numpy
 import pytest
 import torch
 
@@ -51,6 +53,14 @@ def pytest_collection_modifyitems(items):
                 item.add_marker("gpu")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Let no test draw what depends on the tests before it, and on the process that it runs in."""
+    torch.manual_seed(0)
+    random.seed(0)
+    numpy.random.seed(0)  # noqa: NPY002
 
 
 @pytest.fixture

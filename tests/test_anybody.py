@@ -24,7 +24,7 @@ from kdcourse.data import Images
 from kdcourse.errors import ArgumentError, ArgumentTypeError, NotFiniteError
 from kdcourse.feature import FeatureHint, Saliency
 from kdcourse.logit import CrossEntropy, LogitKD
-from kdcourse.objective import Objective, Term, WarmUp
+from kdcourse.objective import Objective, Outputs, Term, WarmUp
 from kdcourse.relational import RKDDistance
 from kdcourse.teachers import (
     ClosedTeacher,
@@ -42,7 +42,7 @@ from kdcourse.teachers.self_supervised import with_head
 from kdcourse.tips import Consistent
 from kdcourse.training import Knobs, Run, constant, fit, fit_in_stages
 from kdcourse.training.schedules import at_epochs
-from kdcourse.training.teacher import as_teacher
+from kdcourse.training.teacher import Teacher, as_teacher
 
 # A captured layer is what the layer has put out.
 
@@ -721,6 +721,69 @@ def test_inputs_of_many_tensors_reach_both_models_whole(inputs, accumulate):
         float((whole == LABELS).float().mean())
     )
     assert torch.equal(metrics.predict(student, batches).argmax(1), whole)
+
+
+class ByName(nn.Module):
+    """Sees an image, or hears something; both are of one shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.eye, self.ear = nn.Linear(64, 10), nn.Linear(64, 10)
+
+    def forward(self, image=None, sound=None):
+        return self.eye(image.flatten(1)) if sound is None else self.ear(sound.flatten(1))
+
+
+class ByNameAlone(ByName):
+    """Takes no argument without its name."""
+
+    def forward(self, *, sound):
+        return self.ear(sound.flatten(1))
+
+
+class Wrapping(nn.Module):
+    """Hands over what it is given."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *arguments, **named):
+        return self.model(*arguments, **named)
+
+
+class Repeating(Teacher):
+    """A teacher of one's own, whose net takes a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(64, 10)
+
+    def show(self, inputs, layers=()):
+        return Outputs(logits=self.net(inputs.flatten(1)))
+
+
+@pytest.mark.parametrize("make", [ByName, ByNameAlone, lambda: Wrapping(ByName())])
+@pytest.mark.parametrize("term", [LogitKD(), Saliency()], ids=lambda term: term.name)
+def test_a_single_input_of_a_dictionary_keeps_its_name(make, term):
+    student, teacher = make(), make()
+    batches = [{"sound": PIXELS8, "labels": LABELS}] * 2
+    before = copy.deepcopy(student.state_dict())
+    fit(student, batches, term, teacher=teacher, validation=batches, **ANY)
+    for name, value in student.state_dict().items():
+        assert torch.equal(value, before[name]) == ("eye" in name), name
+    heard = student(sound=PIXELS8)
+    assert torch.equal(metrics.predict(student, batches[:1]), heard)
+
+
+@pytest.mark.parametrize("around", [lambda net: net, Wrapping, nn.DataParallel])
+def test_a_single_input_whose_name_a_model_does_not_know_is_given_without(around):
+    def make():
+        return around(small())
+
+    batches = [{"pixel_values": PIXELS8, "labels": LABELS}] * 2
+    for teacher in (make(), Ensemble(make(), make()), Repeating()):
+        fit(make(), batches, CrossEntropy() + LogitKD(), teacher=teacher, **ANY)
 
 
 def test_many_tensors_have_no_input_gradient():

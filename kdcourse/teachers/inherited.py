@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdcourse.batch import Given, call, read_batch, views_of, weight_of
+from kdcourse.batch import Given, call, read_batch, seen_of, views_of
 from kdcourse.checks import check_integer
 from kdcourse.errors import ArgumentError
 from kdcourse.models import LanguageModel, StagedNet, capture
@@ -203,7 +203,7 @@ def _importance(
 def _tokens(batch: object) -> tuple[Tensor, Tensor]:
     """Return a batch's tokens and the share of each in its text, ``(N, T)``: 0 where it is over."""
     inputs, target = read_batch(batch, "batches")
-    tokens, _ = weight_of(views_of(inputs).student)
+    tokens, _ = seen_of(views_of(inputs).student)
     if not isinstance(tokens, Tensor) or tokens.dim() != 2 or tokens.shape != target.shape:
         raise ArgumentError(
             "batches", "batches must hold tokens (N, T), and a target for each of them"

@@ -51,7 +51,7 @@ class Peer(FrozenTeacher):
         with kept_buffers(self.model):
             return super().show(inputs, layers)
 
-    def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
+    def input_gradient(self, inputs: Inputs, target: Tensor) -> Tensor:
         with kept_buffers(self.model):
             return super().input_gradient(inputs, target)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kdcourse.batch import SeparateViews, map_samples, weight_of
+from kdcourse.batch import SeparateViews, map_samples, seen_of, weight_of
 from kdcourse.checks import check_positive
 from kdcourse.doctor import teacher as teachers
 from kdcourse.doctor.answers import what_both_say
@@ -114,7 +114,7 @@ class Diagnosis(Doctor):
         judge = judge_of(objective)
         if isinstance(judge, EntryTerm) or logits.dim() < 2:
             return None
-        seen, weight = weight_of(inputs.student)
+        seen, weight = seen_of(inputs.student)
         lesson = Lesson(Outputs(logits=logits), target, inputs=seen, weight=weight)
         rows, dim = place_rows(logits, judge.class_dim), judge.class_dim
         labels = judge.judged(lesson)

@@ -14,8 +14,11 @@ from kdcourse.batch import (
     blaming_model,
     call,
     cast_like,
+    map_tensors,
+    seen_of,
     views_of,
     weight_of,
+    without_name,
 )
 from kdcourse.feature import prediction_gradient
 from kdcourse.models import capture
@@ -27,7 +30,7 @@ from kdcourse.training.device import guarding_hooks
 from kdcourse.training.epochs import Epochs
 from kdcourse.training.rules import check_enough, check_lesson, check_one_tensor, check_reached
 from kdcourse.training.tally import ACCURACY
-from kdcourse.training.teacher import Teacher
+from kdcourse.training.teacher import FrozenTeacher, Teacher
 
 
 class Judged(nn.Module):
@@ -54,15 +57,16 @@ class Judged(nn.Module):
         taught, _ = weight_of(theirs)
         inputs = cast_like(inputs, self.student)
         if self.objective.needs_input_gradient:
-            check_one_tensor(inputs, self.objective)
-            inputs = inputs.detach().requires_grad_()
+            check_one_tensor(without_name(inputs), self.objective)
+            inputs = map_tensors(lambda one: one.detach().requires_grad_(), inputs)
         layers = self.objective.student_layers
         told = blaming_model("student", inputs, first=not self.known)
         compiled = guarding_hooks(self.asked is not self.student)
         with capture(self.student, layers) as features, told, compiled:
             logits = call(self.asked, inputs, "student", self.output)
         learned = Outputs(logits=logits, features=features)
-        return Lesson(learned, target, inputs=inputs, weight=weight, teacher_inputs=taught)
+        seen = {"inputs": without_name(inputs), "teacher_inputs": without_name(taught)}
+        return Lesson(learned, target, weight=weight, **seen)
 
     def differentiate_inputs(self, lesson: Lesson) -> None:
         """Let the student show its input gradient, if the objective looks at it."""
@@ -110,13 +114,15 @@ class Judged(nn.Module):
 def show(teacher: Teacher, inputs: Inputs, target: Tensor, objective: Objective) -> Outputs:
     """Return what a teacher shows of a batch, as far as an objective looks at it."""
     inputs, _ = weight_of(inputs)
+    if not isinstance(teacher, FrozenTeacher):  # which alone looks for a name
+        inputs = without_name(inputs)
     with torch.no_grad():
         shown = teacher.show(inputs, objective.teacher_layers)
     check_is("what the teacher's show returns", shown, Outputs)
     shown.logits, shown.probabilities = map(_ordinary, (shown.logits, shown.probabilities))
     shown.features = {name: _ordinary(value) for name, value in shown.features.items()}
     if objective.needs_input_gradient:
-        check_one_tensor(inputs, objective)
+        check_one_tensor(without_name(inputs), objective)
         shown.input_gradient = teacher.input_gradient(inputs, target)
     return shown
 
@@ -139,7 +145,7 @@ def first_lesson(
     with told, evaluation_mode(student), capture(student, layers) as features, torch.no_grad():
         logits = call(student, inputs, "student", source.knobs.output)
         own = Outputs(logits=logits, features=features)
-    seen, weight = weight_of(inputs)
+    seen, weight = seen_of(inputs)
     if objective.needs_input_gradient:
         check_one_tensor(seen, objective)
         own.input_gradient = torch.zeros_like(seen)
@@ -148,7 +154,12 @@ def first_lesson(
         with blaming_model("teacher", taught):
             theirs = show(teacher, taught, target.clamp(min=0), objective)
     lesson = Lesson(
-        own, target, theirs, inputs=seen, weight=weight, teacher_inputs=weight_of(taught)[0]
+        own,
+        target,
+        theirs,
+        inputs=seen,
+        weight=weight,
+        teacher_inputs=seen_of(taught)[0],
     )
     steps = len(source) * source.knobs.accumulate
     if not objective.prepared:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from kdcourse import processes
-from kdcourse.batch import Batch, Inputs, views_of, weight_of
+from kdcourse.batch import Batch, Inputs, seen_of, views_of
 from kdcourse.objective import Lesson, Objective, Outputs
 from kdcourse.precision import widest
 from kdcourse.prediction_term import judge_of
@@ -109,8 +109,8 @@ class Counts:
 def _unseen(inputs: Inputs, target: Tensor) -> Lesson:
     """Return a batch as a term sees it to count, before the nets have seen it."""
     own, theirs = views_of(inputs)
-    seen, weight = weight_of(own)
-    taught, _ = weight_of(theirs)
+    seen, weight = seen_of(own)
+    taught, _ = seen_of(theirs)
     return Lesson(Outputs(), target, inputs=seen, weight=weight, teacher_inputs=taught)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcourse import processes
-from kdcourse.batch import Output, to_device, views_of, weight_of
+from kdcourse.batch import Output, seen_of, to_device, views_of
 from kdcourse.errors import ArgumentError
 from kdcourse.metrics import Samples, answered, check_numbers
 from kdcourse.objective import Lesson, Objective, Outputs
@@ -107,5 +107,5 @@ class Rating:
 def _lesson(logits: Tensor, inputs: Any, target: Tensor | None) -> Lesson:
     if target is None:
         raise ArgumentError("validation", "validation must have targets, got inputs alone")
-    seen, weight = weight_of(views_of(to_device(inputs, logits.device)).student)
+    seen, weight = seen_of(views_of(to_device(inputs, logits.device)).student)
     return Lesson(Outputs(logits=logits), target.to(logits.device), inputs=seen, weight=weight)

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from kdcourse.batch import Inputs, Output, blaming_argument, call, cast_like
+from kdcourse.batch import (
+    Inputs,
+    Output,
+    blaming_argument,
+    call,
+    cast_like,
+    map_tensors,
+    without_name,
+)
 from kdcourse.checks import check_floating
 from kdcourse.errors import ArgumentError
 from kdcourse.feature import prediction_gradient
@@ -76,7 +84,7 @@ class Teacher(nn.Module):
     def follow(self, student: nn.Module, share: float | Tensor) -> None:
         """Move this far towards the student, on the device alone: a step may be replayed."""
 
-    def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
+    def input_gradient(self, inputs: Inputs, target: Tensor) -> Tensor:
         """Show how the prediction of the target depends on the inputs, if the teacher can."""
         self.check_shown((), input_gradient=True)
         raise NotImplementedError
@@ -130,14 +138,15 @@ class FrozenTeacher(Teacher):
             logits = call((self._compiled or (self.model,))[0], inputs, "teacher", self.output)
         return Outputs(logits=logits, features=features)
 
-    def input_gradient(self, inputs: Tensor, target: Tensor) -> Tensor:
+    def input_gradient(self, inputs: Inputs, target: Tensor) -> Tensor:
         """Show the input gradient (:func:`kdcourse.feature.input_gradient`)."""
-        check_floating("inputs", inputs)
+        check_floating("inputs", without_name(inputs))
         self._stay_in_eval_mode()
         with torch.enable_grad():
-            inputs = cast_like(inputs, self.model).detach().requires_grad_()
+            inputs = cast_like(inputs, self.model)
+            inputs = map_tensors(lambda one: one.detach().requires_grad_(), inputs)
             logits = call(self.model, inputs, "teacher", self.output)
-            return prediction_gradient(logits, inputs, target)
+            return prediction_gradient(logits, without_name(inputs), target)
 
     def _stay_in_eval_mode(self) -> None:
         if any(part.training for part in self.model.modules()):  # since someone else has asked it
