@@ -32,6 +32,7 @@ from kdcourse.training import (
     WarmUp,
     capture,
 )
+from kdcourse.training.held import held_by
 from kdcourse.view_term import OneView
 
 KD = CrossEntropy() + 2.0 * LogitKD()
@@ -344,6 +345,43 @@ def test_hooks_go_on_being_called(add, name, learned, replaying):
         hook.remove()
     assert history.capture == f"not captured: a hook of {name} is called in every step"
     assert replaying.graphs == 0
+
+
+CHANGES = {
+    "a hook": lambda net: net.stem.register_forward_hook(lambda *_: None),
+    "a module": lambda net: net.stem.add_module("more", nn.ReLU()),
+    "another weight": lambda net: setattr(net.stem[0], "weight", nn.Parameter(torch.ones(2))),
+    "other memory": lambda net: setattr(net.stem[0].weight, "data", torch.ones(2)),
+    "a frozen weight": lambda net: net.stem[0].weight.requires_grad_(False),
+    "a number": lambda net: setattr(net.stem[1], "momentum", 0.2),
+    "a number in a list": lambda net: net.list.append(1),
+    "what a function has": lambda net: net.function(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_a_net_holds_tells_whether_it_has_changed(change):
+    held = net()
+    held.list, held.nan, held.function = [], math.nan, counting(0)
+    before = held_by({"net": held})
+    assert before == held_by({"net": held})
+    change(held)
+    assert before != held_by({"net": held})
+
+
+def test_what_a_net_holds_is_told_without_the_many_hooks_that_nobody_has_made():
+    """A GPU waits as long as this takes, before every epoch."""
+    paths = held_by({"net": net()})
+    assert not [path for path in paths if "_hooks" in path]
+    assert "net._modules.stem._modules.0._parameters.weight" in paths
+
+
+def counting(calls):
+    def count():
+        nonlocal calls
+        calls += 1
+
+    return count
 
 
 def counting_augmentation():
