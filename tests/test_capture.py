@@ -7,8 +7,10 @@ import random
 import subprocess
 import sys
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import every_term
 import pytest
@@ -32,6 +34,7 @@ from kdcourse.training import (
     WarmUp,
     capture,
 )
+from kdcourse.training.held import held_by
 from kdcourse.view_term import OneView
 
 KD = CrossEntropy() + 2.0 * LogitKD()
@@ -346,6 +349,43 @@ def test_hooks_go_on_being_called(add, name, learned, replaying):
     assert replaying.graphs == 0
 
 
+CHANGES = {
+    "a hook": lambda net: net.stem.register_forward_hook(lambda *_: None),
+    "a module": lambda net: net.stem.add_module("more", nn.ReLU()),
+    "another weight": lambda net: setattr(net.stem[0], "weight", nn.Parameter(torch.ones(2))),
+    "other memory": lambda net: setattr(net.stem[0].weight, "data", torch.ones(2)),
+    "a frozen weight": lambda net: net.stem[0].weight.requires_grad_(False),
+    "a number": lambda net: setattr(net.stem[1], "momentum", 0.2),
+    "a number in a list": lambda net: net.list.append(1),
+    "what a function has": lambda net: net.function(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_a_net_holds_tells_whether_it_has_changed(change):
+    held = net()
+    held.list, held.nan, held.function = [], math.nan, counting(0)
+    before = held_by({"net": held})
+    assert before == held_by({"net": held})
+    change(held)
+    assert before != held_by({"net": held})
+
+
+def test_what_a_net_holds_is_told_without_the_many_hooks_that_nobody_has_made():
+    """A GPU waits as long as this takes, before every epoch."""
+    paths = held_by({"net": net()})
+    assert not [path for path in paths if "_hooks" in path]
+    assert "net._modules.stem._modules.0._parameters.weight" in paths
+
+
+def counting(calls):
+    def count():
+        nonlocal calls
+        calls += 1
+
+    return count
+
+
 def counting_augmentation():
     calls = 0
 
@@ -485,6 +525,38 @@ def test_a_step_that_cannot_be_captured_is_taken_plainly(learned, replaying, mon
         learned(double(), teacher=double(4, seed=2), capture=True)
 
 
+@pytest.mark.parametrize("knows", [False, True])
+def test_a_capture_that_fails_is_over_for_the_allocator_too(knows, monkeypatch):
+    """Else it would never again give memory back that is free."""
+    told = []
+
+    def tell(device, pool):
+        told.append((device, pool))
+        if knows:
+            raise RuntimeError("not currently recording to mempool_id")
+
+    @contextmanager
+    def graph(graph, pool, stream, mode):
+        yield
+
+    def step():
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    stream = SimpleNamespace(device_index=0)
+    state = SimpleNamespace(clone_state=lambda: None, graphsafe_set_state=lambda state: None)
+    for name, value in {
+        **{"CUDAGraph": SimpleNamespace, "graph_pool_handle": lambda: (0, 7), "graph": graph},
+        **{"current_stream": lambda: stream, "default_generators": [state]},
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+        monkeypatch.setattr(torch._C, name, tell, raising=False)
+    monkeypatch.setattr(capture, "FAILED", [])
+    with pytest.raises(RuntimeError, match="not permitted"):
+        capture.Graph(step, [])
+    assert told == [(0, (0, 7))] * (1 if knows else 2)
+
+
 HALTS = """
 import torch
 from toys import images, net, train, weights
@@ -512,6 +584,11 @@ for name, value in taken.items():
 said, _ = learned(CrossEntropy())
 assert said == "captured", said
 assert torch.ones(3, device="cuda").sum().item() == 3
+large = torch.ones(2**26, device="cuda")
+before = torch.cuda.memory_reserved()
+del large
+torch.cuda.empty_cache()  # which does nothing as long as something is being captured
+assert torch.cuda.memory_reserved() <= before - 2**28
 """
 
 

@@ -12,7 +12,7 @@ import random
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -176,7 +176,7 @@ class Graph:
     """
 
     def __init__(self, function: Callable[[], None], generators: Iterable[torch.Generator]):
-        self.graph = torch.cuda.CUDAGraph()
+        self.graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         stream = torch.cuda.current_stream()
         drawn_from = [torch.cuda.default_generators[stream.device_index], *generators]
         states = [one.clone_state() for one in drawn_from]
@@ -184,17 +184,28 @@ class Graph:
         try:
             for one in generators:
                 self.graph.register_generator_state(one)
-            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode=mode):
+            with torch.cuda.graph(self.graph, pool, stream, mode):
                 function()
         except RuntimeError:
             for one, state in zip(drawn_from, states, strict=True):
                 one.graphsafe_set_state(state)  # otherwise it would count for the graph for ever
             FAILED.append(self.graph)
+            _close(pool, stream.device_index)
             raise
 
     def replay(self) -> None:
         """Do on the device what was recorded."""
         self.graph.replay()
+
+
+def _close(pool: Any, device: int) -> None:
+    """Tell torch's allocator that a capture is over, which it is not told by one that fails.
+
+    Until then, it would give no memory back that is free, be there none left for others.
+    """
+    with suppress(RuntimeError, AttributeError):  # it knows already; or torch has no such function
+        torch._C._cuda_endAllocateToPool(device, pool)
+        torch._C._cuda_releasePool(device, pool)
 
 
 @contextmanager

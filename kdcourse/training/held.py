@@ -1,30 +1,33 @@
 """What Python objects hold, to find out what has changed in them."""
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules import module
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 WEIGHT_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+PLAIN = (type(None), bool, int, float, complex, str, bytes)
 CONTAINERS = (Mapping, list, tuple, set, frozenset, deque)
+BUILT_IN = {dict, OrderedDict, list, tuple, set, frozenset}  # of which empty ones are left out
 DEEPEST, LONGEST = 40, 1000  # how far objects are looked into
 
 
-@dataclass(frozen=True)
 class _TheSame:
     """Compares an object by its identity, and keeps it, so that no other gets its address."""
 
-    value: object
+    __slots__ = ("value",)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, value: object):
+        self.value = value
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _TheSame) and self.value is other.value
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 def hooked(objects: Mapping[str, object]) -> str:
@@ -42,34 +45,46 @@ def hooked(objects: Mapping[str, object]) -> str:
 
 
 def held_by(objects: Mapping[str, object]) -> dict[str, object]:
-    """Return all that objects hold, by its path: numbers by value, tensors by their memory."""
+    """Return all that objects hold, by its path: numbers by value, tensors by their memory.
+
+    A GPU has nothing to do while two nets are gone through, module by module, before every epoch.
+    """
     found: dict[str, object] = {}
     seen: set[int] = set()
+    sorts: dict[type, object] = {}  # asked for once: an abstract class is slow to tell its own
 
-    def visit(path: str, value: object) -> None:
-        if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+    def visit(path: str, value: Any, depth: int) -> None:
+        kind = type(value)
+        sort = sorts.get(kind) or sorts.setdefault(kind, _sort(kind))
+        if sort is PLAIN:
             found[path] = repr(value)  # NaN is not equal to itself
-        elif isinstance(value, Tensor):
+        elif sort is Tensor:
             found[path] = _TheSame(value), value.data_ptr(), value.requires_grad
-        elif isinstance(value, CONTAINERS):
-            found[path] = type(value), len(value)
         else:
-            found[path] = _TheSame(value)
-        if id(value) not in seen and path.count(".") < DEEPEST:
-            seen.add(id(value))
-            for name, part in _parts(value):
-                visit(f"{path}.{name}", part)
+            found[path] = (kind, len(value)) if sort is CONTAINERS else _TheSame(value)
+            if depth < DEEPEST and id(value) not in seen:
+                seen.add(id(value))
+                for name, part in _parts(value):
+                    if type(part) not in BUILT_IN or part:  # mostly hooks, and nobody has any
+                        visit(f"{path}.{name}", part, depth + 1)
 
     for name, value in objects.items():
-        visit(name, value)
+        visit(name, value, 0)
     return found
+
+
+def _sort(kind: type) -> object:
+    """Return what objects of a kind are compared by."""
+    return next((sort for sort in (PLAIN, Tensor, CONTAINERS) if issubclass(kind, sort)), object)
 
 
 def _parts(value: object) -> Iterable[tuple[object, object]]:
     """Return what a container, an object or a function holds, with its name."""
-    if isinstance(value, (type, ModuleType, Tensor)):
+    if isinstance(value, nn.Module):  # most are
+        return vars(value).items()
+    if isinstance(value, (type, ModuleType)):
         return ()
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):
         return value.items()
     if isinstance(value, CONTAINERS):
         return enumerate(value) if len(value) <= LONGEST else ()

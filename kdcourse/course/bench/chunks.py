@@ -73,9 +73,10 @@ def measure(
         store.check()
     let_freed_memory_stay()
     place = torch.device(device)
-    make = partial(torch.randn, generator=replay(0), dtype=dtype)
-    logits = [make(samples, classes).to(place) for _ in range(2)]
-    hidden = [make(*shape).to(place) for shape in ((samples, width), (classes, width)) * 2]
+    draw = replay(0, device=place)  # where they are to be: a processor takes seconds for so many
+    make = partial(torch.randn, generator=draw, device=place, dtype=dtype)
+    logits = [make(samples, classes) for _ in range(2)]
+    hidden = [make(*shape) for shape in ((samples, width), (classes, width)) * 2]
     for weight in hidden[1::2]:
         weight /= width**0.5
     with one_thread():
