@@ -158,6 +158,12 @@ def test_dropout_draws_anew_in_every_step(assert_same):
     assert_same(objective=CrossEntropy(), make=noisy_double)
 
 
+def test_rounding_weights_waits_for_nothing(learned):
+    student = teachers.quantize(net(), 4, activation_bits=None)
+    history, _ = learned(student, capture=True, teacher=net(4, seed=2))
+    assert history.capture == "captured"
+
+
 def test_a_teacher_that_follows(learned):
     def make(momentum):
         student = double()
