@@ -38,6 +38,8 @@ def waits(function, arguments, options) -> bool:
         )
     if function is aten.repeat_interleave.Tensor:
         return options.get("output_size") is None
+    if function.overloadpacket is aten.fake_quantize_per_channel_affine_cachemask:
+        return not arguments[2].is_floating_point()  # whether zero points lie in their range
     return function.overloadpacket in READS
 
 

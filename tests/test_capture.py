@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
@@ -156,6 +157,12 @@ def test_every_knob(options, assert_same):
 
 def test_dropout_draws_anew_in_every_step(assert_same):
     assert_same(objective=CrossEntropy(), make=noisy_double)
+
+
+def test_rounding_weights_waits_for_nothing(learned):
+    student = teachers.quantize(net(), 4, activation_bits=None)
+    history, _ = learned(student, capture=True, teacher=net(4, seed=2))
+    assert history.capture == "captured"
 
 
 def test_a_teacher_that_follows(learned):
@@ -523,6 +530,44 @@ def test_a_step_that_cannot_be_captured_is_taken_plainly(learned, replaying, mon
     assert_close(taken, plainly)
     with pytest.raises(ArgumentError, match=said):
         learned(double(), teacher=double(4, seed=2), capture=True)
+
+
+def test_all_trainings_of_a_thread_share_a_stream(monkeypatch):
+    """Each that is new would take memory of its own, which nobody gives back."""
+    cuda, taken = torch.device("cuda", 0), []
+
+    class Stream:
+        def __init__(self, device):
+            self.device = device
+
+        def wait_stream(self, other):
+            assert other.device == self.device
+
+    @contextmanager
+    def entered(stream):
+        taken.append(stream)
+        yield
+
+    def work():
+        with capture.own_stream(torch.device("cuda")):
+            pass
+
+    default = Stream(cuda)
+    for name, value in {
+        **{"Stream": Stream, "stream": entered},
+        "current_stream": lambda device: default,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(capture, "STREAMS", capture.Streams())
+    work()
+    work()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    first, again, beside = taken
+    assert first is again
+    assert beside is not first
+    assert default not in taken
 
 
 @pytest.mark.parametrize("knows", [False, True])

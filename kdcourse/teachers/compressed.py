@@ -295,10 +295,9 @@ def _by_channel(scale: Tensor, weight: Tensor) -> Tensor:
 
 
 def _rounded(weight: Tensor, scale: Tensor, most: int) -> Tensor:
-    zero = torch.zeros_like(scale, dtype=torch.int32)
-    rounded = torch.fake_quantize_per_channel_affine(
-        weight.float(), scale.float(), zero, 0, -most, most
-    )
+    scale = scale.float()
+    zero = torch.zeros_like(scale)  # integers would be read, to be checked: a GPU is waited for
+    rounded = torch.fake_quantize_per_channel_affine(weight.float(), scale, zero, 0, -most, most)
     return rounded.to(weight.dtype)
 
 

@@ -10,6 +10,7 @@ on the host is done before the step or after it.
 
 import random
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -208,13 +209,30 @@ def _close(pool: Any, device: int) -> None:
         torch._C._cuda_releasePool(device, pool)
 
 
+class Streams(threading.local):
+    """The streams of one thread, by their devices; for any more, cuBLAS would keep memory, too."""
+
+    def __init__(self) -> None:
+        self.known: dict[torch.device, torch.cuda.Stream] = {}
+
+    def on(self, device: torch.device) -> torch.cuda.Stream:
+        """Return the one on a device, always the same."""
+        if device not in self.known:
+            self.known[device] = torch.cuda.Stream(device)
+        return self.known[device]
+
+
+STREAMS = Streams()
+
+
 @contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
     """Work on another stream than the default one, of which nothing can be captured."""
     if device.type != "cuda":
         yield
         return
-    before, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    before = torch.cuda.current_stream(device)
+    stream = STREAMS.on(before.device)
     stream.wait_stream(before)
     try:
         with torch.cuda.stream(stream):
