@@ -80,6 +80,18 @@ def _weighted(inputs: Inputs, weight: object, samples: int, name: str) -> Inputs
     return SeparateViews(own, theirs) if isinstance(inputs, SeparateViews) else own
 
 
+def _out_of(batch: Mapping[str, Any]) -> object:
+    """Return inputs and target of a dictionary, or that itself if its target cannot be told."""
+    found = [key for key in TARGETS if key in batch]
+    if len(found) != 1:
+        return batch
+    rest = {key: value for key, value in batch.items() if key != found[0]}
+    if len(rest) != 1:
+        return rest, batch[found[0]]
+    ((key, value),) = rest.items()
+    return Named(value, key), batch[found[0]]
+
+
 def read_batch(batch: object, name: str) -> Batch:
     """Return inputs and target of a batch, or say what it is instead.
 
@@ -87,11 +99,7 @@ def read_batch(batch: object, name: str) -> Batch:
     is the weights of the places.
     """
     if isinstance(batch, Mapping):
-        found = [key for key in TARGETS if key in batch]
-        if len(found) == 1:
-            rest = {key: value for key, value in batch.items() if key != found[0]}
-            single = [Named(value, key) for key, value in rest.items()] if len(rest) == 1 else []
-            batch = single[0] if single else rest, batch[found[0]]
+        batch = _out_of(batch)
     if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
         got = f"a {type(batch).__name__}"
         if isinstance(batch, Mapping):
@@ -151,6 +159,11 @@ def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
     return (
         function(inputs) if isinstance(inputs, Tensor) else tree_map_only(Tensor, function, inputs)
     )
+
+
+def differentiable(inputs: Inputs) -> Inputs:
+    """Return inputs with respect to which what is made of them can be differentiated."""
+    return map_tensors(lambda one: one.detach().requires_grad_(), inputs)
 
 
 @contextmanager

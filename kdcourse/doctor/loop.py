@@ -217,9 +217,15 @@ def watch(
     check_temperature(temperature)
     check_class_dim(class_dim)
     check_positive(every=every)
-    options: dict[str, Any] = {"temperature": temperature, "class_dim": class_dim}
-    options |= {"ignore_index": ignore_index, "output": output or logits_of}
-    seen = Watched(student, teacher, every=every, **options)
+    seen = Watched(
+        student,
+        teacher,
+        every=every,
+        temperature=temperature,
+        class_dim=class_dim,
+        ignore_index=ignore_index,
+        output=output or logits_of,
+    )
     nets = {"student": student} | ({} if teacher is None else {"teacher": teacher})
     with ExitStack() as hooks:
         for who, net in nets.items():

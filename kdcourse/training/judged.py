@@ -14,7 +14,7 @@ from kdcourse.batch import (
     blaming_model,
     call,
     cast_like,
-    map_tensors,
+    differentiable,
     seen_of,
     views_of,
     weight_of,
@@ -54,19 +54,19 @@ class Judged(nn.Module):
         """Call the student, and return what it showed, but for its input gradient."""
         own, theirs = views_of(inputs)
         inputs, weight = weight_of(own)
-        taught, _ = weight_of(theirs)
+        taught, _ = seen_of(theirs)
         inputs = cast_like(inputs, self.student)
         if self.objective.needs_input_gradient:
             check_one_tensor(without_name(inputs), self.objective)
-            inputs = map_tensors(lambda one: one.detach().requires_grad_(), inputs)
+            inputs = differentiable(inputs)
         layers = self.objective.student_layers
         told = blaming_model("student", inputs, first=not self.known)
         compiled = guarding_hooks(self.asked is not self.student)
         with capture(self.student, layers) as features, told, compiled:
             logits = call(self.asked, inputs, "student", self.output)
         learned = Outputs(logits=logits, features=features)
-        seen = {"inputs": without_name(inputs), "teacher_inputs": without_name(taught)}
-        return Lesson(learned, target, weight=weight, **seen)
+        seen = without_name(inputs)
+        return Lesson(learned, target, inputs=seen, weight=weight, teacher_inputs=taught)
 
     def differentiate_inputs(self, lesson: Lesson) -> None:
         """Let the student show its input gradient, if the objective looks at it."""
@@ -153,14 +153,8 @@ def first_lesson(
     if teacher is not None:
         with blaming_model("teacher", taught):
             theirs = show(teacher, taught, target.clamp(min=0), objective)
-    lesson = Lesson(
-        own,
-        target,
-        theirs,
-        inputs=seen,
-        weight=weight,
-        teacher_inputs=seen_of(taught)[0],
-    )
+    beside, _ = seen_of(taught)
+    lesson = Lesson(own, target, theirs, inputs=seen, weight=weight, teacher_inputs=beside)
     steps = len(source) * source.knobs.accumulate
     if not objective.prepared:
         objective.prepare(lesson, seed=source.knobs.seed, steps_an_epoch=steps)

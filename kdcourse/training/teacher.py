@@ -13,7 +13,7 @@ from kdcourse.batch import (
     blaming_argument,
     call,
     cast_like,
-    map_tensors,
+    differentiable,
     without_name,
 )
 from kdcourse.checks import check_floating
@@ -143,8 +143,7 @@ class FrozenTeacher(Teacher):
         check_floating("inputs", without_name(inputs))
         self._stay_in_eval_mode()
         with torch.enable_grad():
-            inputs = cast_like(inputs, self.model)
-            inputs = map_tensors(lambda one: one.detach().requires_grad_(), inputs)
+            inputs = differentiable(cast_like(inputs, self.model))
             logits = call(self.model, inputs, "teacher", self.output)
             return prediction_gradient(logits, without_name(inputs), target)
 
